@@ -1,0 +1,1 @@
+//! The schema of every kind, and all that is derived from it: field checks, patches, apply, OpenAPI.

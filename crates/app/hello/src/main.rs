@@ -1,0 +1,3 @@
+//! The HTTP server of the example image: answers with the name of its pod.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The one binary: reads the configuration, makes the parts and joins them.
+
+fn main() {}

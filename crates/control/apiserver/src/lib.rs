@@ -1,0 +1,1 @@
+//! Serves the Kubernetes API over HTTP: who asks, may they, what for, and the answer.

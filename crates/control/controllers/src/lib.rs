@@ -1,0 +1,1 @@
+//! The loops that drive the cluster to what its objects ask for.

@@ -1,0 +1,1 @@
+//! Chooses a node for each pod, or says why none will do.

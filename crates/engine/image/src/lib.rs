@@ -1,0 +1,1 @@
+//! Stores images: blobs by digest, archives in and out, unpacked layers.

@@ -1,0 +1,1 @@
+//! Gives a sandbox its interface, address and routes on a bridge.

@@ -1,0 +1,1 @@
+//! Starts the containers of one sandbox and stays beside them: stdio, logs, exits.

@@ -1,0 +1,1 @@
+//! Answers the cluster's names and forwards the rest.

@@ -1,0 +1,1 @@
+//! Programs the kernel to carry service addresses to their endpoints.

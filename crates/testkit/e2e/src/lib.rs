@@ -1,0 +1,1 @@
+//! Starts real clusters in namespaces of their own and drives them with real clients.

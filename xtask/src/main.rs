@@ -1,0 +1,3 @@
+//! Runs the project's own checks and benchmarks.
+
+fn main() {}
