@@ -1,1 +1,51 @@
 //! Makes and reads certificate authorities, certificates and keys, and the TLS settings built on them.
+//!
+//! All keys are ECDSA P-256. Knows nothing of who the names in certificates are: it hands them over as a [`Peer`].
+//! The time is always an argument, so that expiry can be tested.
+
+mod authority;
+mod files;
+mod identity;
+mod signing;
+mod tls;
+
+pub use authority::CertificateAuthority;
+pub use identity::{Identity, Peer};
+pub use signing::{SigningKey, VerifyingKey};
+pub use tls::{ClientCertificates, client_config, client_config_http1, peer, server_config};
+
+use std::path::PathBuf;
+
+/// What can go wrong with keys and certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{what} is not what it should be: {why}")]
+    Malformed { what: String, why: String },
+    #[error("cannot make {what}: {source}")]
+    Issue {
+        what: String,
+        #[source]
+        source: rcgen::Error,
+    },
+    #[error("a certificate can carry at most two organizations, and {0:?} has more")]
+    TooManyOrganizations(String),
+    #[error("TLS settings: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("client certificates cannot be checked: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+    #[error("the signing key failed")]
+    Signing,
+}
+
+impl Error {
+    fn malformed(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        Self::Malformed { what: what.into(), why: why.to_string() }
+    }
+}

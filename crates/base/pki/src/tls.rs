@@ -1,0 +1,85 @@
+//! TLS settings: TLS 1.2 and 1.3 on ring, HTTP/2 before HTTP/1.1, client certificates where wanted.
+
+use crate::identity::certificates;
+use crate::{Error, Identity, Peer};
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
+
+const HTTP_2: &[u8] = b"h2";
+const HTTP_1: &[u8] = b"http/1.1";
+/// Sessions that clients may resume; each keeps the client's certificate.
+const RESUMABLE_SESSIONS: usize = 64;
+
+/// What a server does about client certificates.
+#[derive(Clone, Copy, Debug)]
+pub enum ClientCertificates<'a> {
+    /// Does not ask for one.
+    Ignored,
+    /// Asks; whoever has none is let in as nobody. One that this authority (PEM) did not sign ends the handshake.
+    Optional(&'a str),
+    /// Whoever has none is refused.
+    Required(&'a str),
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn roots(pem: &str) -> Result<Arc<RootCertStore>, Error> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        store.add(certificate)?;
+    }
+    if store.is_empty() {
+        return Err(Error::malformed("the authority's certificate file", "it has no certificate"));
+    }
+    Ok(Arc::new(store))
+}
+
+/// Settings of a server that offers HTTP/2 and HTTP/1.1.
+pub fn server_config(identity: &Identity, clients: ClientCertificates<'_>) -> Result<Arc<ServerConfig>, Error> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let verifier = |pem: &str| Ok::<_, Error>(WebPkiClientVerifier::builder_with_provider(roots(pem)?, provider()));
+    let builder = match clients {
+        ClientCertificates::Ignored => builder.with_no_client_auth(),
+        ClientCertificates::Optional(pem) => {
+            builder.with_client_cert_verifier(verifier(pem)?.allow_unauthenticated().build()?)
+        }
+        ClientCertificates::Required(pem) => builder.with_client_cert_verifier(verifier(pem)?.build()?),
+    };
+    let mut config = builder.with_single_cert(identity.chain()?, identity.key()?)?;
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    config.session_storage = ServerSessionMemoryCache::new(RESUMABLE_SESSIONS);
+    Ok(Arc::new(config))
+}
+
+/// Settings of a client that trusts the authorities of `ca_pem` and shows `identity`; speaks HTTP/2 and HTTP/1.1.
+pub fn client_config(ca_pem: &str, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, Error> {
+    client(ca_pem, identity, vec![HTTP_2.to_vec(), HTTP_1.to_vec()])
+}
+
+/// As [`client_config`], but HTTP/1.1 only: connections that are to be upgraded need it.
+pub fn client_config_http1(ca_pem: &str, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, Error> {
+    client(ca_pem, identity, vec![HTTP_1.to_vec()])
+}
+
+fn client(ca_pem: &str, identity: Option<&Identity>, protocols: Vec<Vec<u8>>) -> Result<Arc<ClientConfig>, Error> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(ca_pem)?);
+    let mut config = match identity {
+        Some(identity) => builder.with_client_auth_cert(identity.chain()?, identity.key()?)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = protocols;
+    Ok(Arc::new(config))
+}
+
+/// Who the other side of a connection is, from the certificates that the handshake verified. To be asked once for
+/// a connection, not once for a request.
+pub fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Option<Peer> {
+    Peer::from_der(certificates?.first()?.as_ref()).ok().filter(|peer| !peer.common_name.is_empty())
+}
