@@ -1,0 +1,105 @@
+//! Unpacked layers: each once, under the chain ID of itself and all below it.
+//!
+//! A layer's directory appears by a rename when it is complete and its digest has been verified.
+
+use crate::blobs::Hashing;
+use crate::{At, ImageError, Result, untar};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// The chain IDs of layers given by their diff IDs, lowest first (OCI image specification, "Layer ChainID").
+pub(crate) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
+    let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
+    for diff in diff_ids {
+        let next = match chain.last() {
+            None => diff.clone(),
+            Some(below) => format!("sha256:{}", hex::encode(Sha256::digest(format!("{below} {diff}")))),
+        };
+        chain.push(next);
+    }
+    chain
+}
+
+/// Reads a tar stream that may be compressed with gzip or zstd: the first bytes tell.
+pub(crate) fn decompressed<'a>(source: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut source = BufReader::with_capacity(128 << 10, source);
+    let head = source.fill_buf()?;
+    if head.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(source)));
+    }
+    if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(source)?));
+    }
+    Ok(Box::new(source))
+}
+
+pub(crate) struct Layers {
+    directory: PathBuf,
+    ingest: PathBuf,
+}
+
+impl Layers {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let (directory, ingest) = (root.join("layers"), root.join("ingest"));
+        fs::create_dir_all(&directory).at("create", &directory)?;
+        Ok(Self { directory, ingest })
+    }
+
+    pub(crate) fn path(&self, chain_id: &str) -> PathBuf {
+        self.directory.join(chain_id.trim_start_matches("sha256:"))
+    }
+
+    /// Unpacks the blob at `blob` as the layer `chain_id`, whose uncompressed content must have the digest `diff_id`.
+    /// Does nothing when the layer is there.
+    pub(crate) fn unpack(&self, blob: &Path, chain_id: &str, diff_id: &str) -> Result<()> {
+        let target = self.path(chain_id);
+        if target.exists() {
+            return Ok(());
+        }
+        let temporary = tempfile::tempdir_in(&self.ingest).at("create a directory in", &self.ingest)?;
+        let root = temporary.path().join("fs");
+        fs::create_dir(&root).at("create", &root)?;
+        let file = File::open(blob).at("open", blob)?;
+        let mut hashing = Hashing::new(decompressed(file).at("read", blob)?);
+        untar::unpack(&mut hashing, &root)?;
+        // What follows the archive's end still belongs to the digest.
+        io::copy(&mut hashing, &mut io::sink()).at("read", blob)?;
+        let (actual, _, _) = hashing.finish();
+        if actual != diff_id {
+            return Err(ImageError::DigestMismatch { what: "a layer".into(), expected: diff_id.into(), actual });
+        }
+        match fs::rename(&root, &target) {
+            // Someone else unpacked the same layer meanwhile.
+            Err(_) if target.exists() => Ok(()),
+            other => other.at("rename to", &target),
+        }
+    }
+
+    /// Removes every layer whose chain ID is not in `used`.
+    pub(crate) fn sweep(&self, used: &std::collections::HashSet<String>) -> Result<()> {
+        for entry in fs::read_dir(&self.directory).at("list", &self.directory)? {
+            let entry = entry.at("list", &self.directory)?;
+            let chain = format!("sha256:{}", entry.file_name().to_string_lossy());
+            if !used.contains(&chain) {
+                fs::remove_dir_all(entry.path()).at("remove", entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chain_ids;
+
+    #[test]
+    fn a_chain_id_covers_all_layers_below() {
+        let ids = chain_ids(&["sha256:a".into(), "sha256:b".into(), "sha256:c".into()]);
+        assert_eq!(ids[0], "sha256:a");
+        // echo -n "sha256:a sha256:b" | sha256sum
+        assert_eq!(ids[1], format!("sha256:{}", hex::encode(<sha2::Sha256 as sha2::Digest>::digest("sha256:a sha256:b"))));
+        assert_ne!(ids[2], ids[1]);
+    }
+}
