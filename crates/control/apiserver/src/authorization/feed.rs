@@ -1,0 +1,1 @@
+//! Feeds the role index from the registry.

@@ -1,0 +1,65 @@
+//! What a server needs to know before it starts.
+
+use crate::user::User;
+use pintle_pki::SigningKey;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// The settings of an API server.
+#[derive(Clone)]
+pub struct Config {
+    /// Where to listen. Port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// The address that the endpoints of the service `default/kubernetes` point to.
+    pub advertise_address: IpAddr,
+    /// The address of the service `default/kubernetes`: the first of the service range.
+    pub service_address: IpAddr,
+    /// The range of service addresses, as the ServiceCIDR `kubernetes` shows it.
+    pub service_cidr: String,
+    /// TLS settings with client certificates verified where given ([`pintle_pki::server_config`]).
+    pub tls: Arc<rustls::ServerConfig>,
+    /// The authority that pods check this server's certificate with (PEM); published for the `kube-root-ca.crt` maps.
+    pub authority_pem: String,
+    /// Signs service account tokens.
+    pub token_key: Arc<SigningKey>,
+    /// The issuer of service account tokens, also their only default audience.
+    pub issuer: String,
+    /// Shown to kubelets; HTTP/1.1 only ([`pintle_pki::client_config_http1`]). Nothing: requests that need the
+    /// kubelet are answered 503.
+    pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Bearer tokens with the users they stand for.
+    pub static_tokens: Vec<(String, User)>,
+    /// Whether requests without credentials go on as `system:anonymous`.
+    pub anonymous: bool,
+    /// Requests that are answered at the same time, watches and streams not counted; more are told to come back.
+    pub max_in_flight: usize,
+}
+
+/// The default issuer and audience.
+pub(crate) const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+impl Config {
+    /// Usual settings around what has no default.
+    pub fn new(
+        bind: SocketAddr,
+        advertise_address: IpAddr,
+        tls: Arc<rustls::ServerConfig>,
+        authority_pem: String,
+        token_key: Arc<SigningKey>,
+    ) -> Self {
+        Self {
+            bind,
+            advertise_address,
+            service_address: IpAddr::from([10, 43, 0, 1]),
+            service_cidr: "10.43.0.0/16".into(),
+            tls,
+            authority_pem,
+            token_key,
+            issuer: DEFAULT_ISSUER.into(),
+            kubelet_tls: None,
+            static_tokens: Vec::new(),
+            anonymous: true,
+            max_in_flight: 400,
+        }
+    }
+}
