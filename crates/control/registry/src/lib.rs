@@ -1,1 +1,20 @@
 //! The generic verbs over any kind, and the cache that answers reads and watches.
+//!
+//! [`Registry`] is the whole interface: `get`, `list` and `watch` answer from the cache, `create`, `update`, `patch`
+//! and `delete` write to the store. What is particular to a kind comes in its `ResourceDef`; who may do what, and
+//! HTTP, are the caller's matter.
+
+pub mod admission;
+mod cache;
+mod codec;
+pub mod object;
+mod registry;
+pub mod request;
+
+pub use admission::{Admission, AdmitAll, Attributes, Operation};
+pub use object::{Deletion, EventKind, List, Object, Watch, WatchEvent, Written};
+pub use registry::{OpenError, Options, Registry};
+pub use request::{
+    DeleteOptions, FieldValidation, GetOptions, ListOptions, Patch, Preconditions, Request, UserInfo, VersionMatch,
+    WatchOptions,
+};

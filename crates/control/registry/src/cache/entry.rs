@@ -1,0 +1,131 @@
+//! One stored object as the cache holds it: its bytes, and the few fields that selectors ask for.
+
+use crate::codec;
+use bytes::{BufMut, Bytes, BytesMut};
+use pintle_kinds::SelectableField;
+use pintle_store::{KeyValue, Revision};
+use serde_json::Value;
+
+/// Why a stored value is no object.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} at revision {revision}: {why}")]
+pub(crate) struct EntryError {
+    pub key: String,
+    pub revision: Revision,
+    pub why: String,
+}
+
+/// What selectors and indexes need of an object, taken out of it once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fields {
+    /// Sorted by key.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// The texts of the resource's selectable fields beyond name and namespace, in their order.
+    pub selected: Box<[Box<str>]>,
+}
+
+impl Fields {
+    pub(crate) fn of(object: &Value, selectable: &[SelectableField]) -> Self {
+        let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+        let labels = labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into()));
+        let selected = selectable.iter().map(|field| field.text(object).into_boxed_str());
+        Self { labels: labels.collect(), selected: selected.collect() }
+    }
+}
+
+/// An object of the cache. Its bytes are those that the store holds.
+#[derive(Debug)]
+pub struct Entry {
+    /// `<prefix>/<namespace>/<name>` or `<prefix>/<name>`.
+    key: Bytes,
+    bytes: Bytes,
+    revision: Revision,
+    splice: u32,
+    /// Where in the key the namespace and the name begin; equal without a namespace.
+    namespace_at: u32,
+    name_at: u32,
+    pub(crate) fields: Fields,
+}
+
+impl Entry {
+    /// `prefix_len` is the length of the key's prefix, without the slash after it.
+    pub(crate) fn new(kv: &KeyValue, prefix_len: usize, fields: Fields) -> Result<Self, EntryError> {
+        let fail = |why: &str| EntryError {
+            key: String::from_utf8_lossy(&kv.key).into_owned(),
+            revision: kv.mod_revision,
+            why: why.to_owned(),
+        };
+        let rest = std::str::from_utf8(kv.key.get(prefix_len + 1..).unwrap_or_default());
+        let rest = rest.map_err(|_| fail("the key is not UTF-8"))?;
+        let name_in_rest = rest.rfind('/').map_or(0, |slash| slash + 1);
+        let splice = codec::splice_offset(&kv.value).ok_or_else(|| fail("the value has no metadata"))?;
+        Ok(Self {
+            key: kv.key.clone(),
+            bytes: kv.value.clone(),
+            revision: kv.mod_revision,
+            splice: splice as u32,
+            namespace_at: (prefix_len + 1) as u32,
+            name_at: (prefix_len + 1 + name_in_rest) as u32,
+            fields,
+        })
+    }
+
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The revision of the last change, which is the object's resourceVersion.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn key_text(&self, from: u32, to: usize) -> &str {
+        std::str::from_utf8(&self.key[from as usize..to]).unwrap_or_default()
+    }
+
+    pub fn name(&self) -> &str {
+        self.key_text(self.name_at, self.key.len())
+    }
+
+    /// Empty for a cluster-scoped object.
+    pub fn namespace(&self) -> &str {
+        if self.name_at == self.namespace_at { "" } else { self.key_text(self.namespace_at, self.name_at as usize - 1) }
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let labels = &self.fields.labels;
+        labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|at| &*labels[at].1)
+    }
+
+    /// The bytes without a resourceVersion.
+    pub(crate) fn stored(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Appends the object with its resourceVersion.
+    pub fn write_to(&self, out: &mut BytesMut) {
+        let (head, tail) = self.bytes.split_at(self.splice as usize);
+        out.reserve(self.bytes.len() + 48);
+        out.put_slice(head);
+        out.put_slice(format!("\"resourceVersion\":\"{}\"", self.revision).as_bytes());
+        if !tail.starts_with(b"}") {
+            out.put_u8(b',');
+        }
+        out.put_slice(tail);
+    }
+
+    /// The object as a tree, its resourceVersion included.
+    pub fn to_value(&self) -> Value {
+        // The bytes were parsed when they were written or loaded.
+        let mut value: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".into(), self.revision.to_string().into());
+        }
+        value
+    }
+
+    /// What the entry costs beside the bytes that it shares, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes.len() + self.key.len() + 160
+    }
+}

@@ -1,0 +1,90 @@
+//! Objects between trees and bytes: `apiVersion`, `kind` and `metadata` come first, so that the place of the
+//! resourceVersion is known.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use serde_json::Value;
+
+const FIRST: [&str; 3] = ["apiVersion", "kind", "metadata"];
+const METADATA: &[u8] = b"\"metadata\":{";
+
+/// The bytes of an object as it is stored: without its resourceVersion.
+pub(crate) fn to_stored(value: &Value) -> Bytes {
+    let mut out = BytesMut::with_capacity(1024);
+    write_object(value, &mut out, false);
+    out.freeze()
+}
+
+/// Appends an object, its resourceVersion included.
+pub(crate) fn write_value(value: &Value, out: &mut BytesMut) {
+    write_object(value, out, true);
+}
+
+fn write_object(value: &Value, out: &mut BytesMut, with_version: bool) {
+    let Some(fields) = value.as_object() else { return write_json(value, out) };
+    let mut separator = b'{';
+    let first = FIRST.iter().filter_map(|name| fields.get_key_value(*name));
+    let rest = fields.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
+    for (name, field) in first.chain(rest) {
+        out.put_u8(separator);
+        separator = b',';
+        write_json(name, out);
+        out.put_u8(b':');
+        match field.as_object() {
+            Some(metadata) if name == "metadata" && !with_version => write_without_version(metadata, out),
+            _ => write_json(field, out),
+        }
+    }
+    if separator == b'{' {
+        out.put_u8(b'{');
+    }
+    out.put_u8(b'}');
+}
+
+fn write_without_version(metadata: &serde_json::Map<String, Value>, out: &mut BytesMut) {
+    out.put_u8(b'{');
+    let kept = metadata.iter().filter(|(name, _)| *name != "resourceVersion");
+    for (i, (name, field)) in kept.enumerate() {
+        if i > 0 {
+            out.put_u8(b',');
+        }
+        write_json(name, out);
+        out.put_u8(b':');
+        write_json(field, out);
+    }
+    out.put_u8(b'}');
+}
+
+fn write_json<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) {
+    // Trees have text keys and the buffer grows: writing one cannot fail.
+    let _ = serde_json::to_writer(out.writer(), value);
+}
+
+/// Where in stored bytes the resourceVersion goes: right after the opening brace of `metadata`. Only the first
+/// members of the object are looked at, which is where this module puts it.
+pub(crate) fn splice_offset(stored: &[u8]) -> Option<usize> {
+    let head = &stored[..stored.len().min(512)];
+    head.windows(METADATA.len()).position(|window| window == METADATA).map(|at| at + METADATA.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn identity_comes_first_and_the_version_is_left_out() {
+        let object = json!({"data": {"a": "b"}, "kind": "ConfigMap", "apiVersion": "v1",
+                            "metadata": {"name": "x", "resourceVersion": "7", "uid": "u"}});
+        let stored = to_stored(&object);
+        let expected = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","uid":"u"},"data":{"a":"b"}}"#;
+        assert_eq!(stored, expected.as_bytes());
+        assert!(stored[splice_offset(&stored).unwrap()..].starts_with(br#""name":"x""#));
+        let mut whole = BytesMut::new();
+        write_value(&object, &mut whole);
+        assert_eq!(serde_json::from_slice::<Value>(&whole).unwrap(), object);
+        let mut empty = BytesMut::new();
+        write_value(&json!({}), &mut empty);
+        assert_eq!(&empty[..], b"{}");
+    }
+}

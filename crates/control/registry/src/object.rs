@@ -1,0 +1,180 @@
+//! What the verbs answer: objects as bytes or trees, lists, and streams of watch events.
+
+use crate::cache::{CacheWatch, Entry};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::Stream;
+use pintle_store::Revision;
+use pintle_types::Status;
+use serde_json::Value;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+/// An object in the version that was asked for, with its resourceVersion. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// As it is stored: writing it out copies bytes.
+    Stored(Arc<Entry>),
+    /// Converted, or just made.
+    Tree(Arc<Value>),
+}
+
+impl Object {
+    /// Appends the object as JSON.
+    pub fn write_json(&self, out: &mut BytesMut) {
+        match self {
+            Self::Stored(entry) => entry.write_to(out),
+            Self::Tree(value) => crate::codec::write_value(value, out),
+        }
+    }
+
+    pub fn to_json(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.write_json(&mut out);
+        out.freeze()
+    }
+
+    /// The object as a tree: parsed for this call when it is stored bytes.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Self::Stored(entry) => entry.to_value(),
+            Self::Tree(value) => (**value).clone(),
+        }
+    }
+}
+
+impl From<Value> for Object {
+    fn from(value: Value) -> Self {
+        Self::Tree(Arc::new(value))
+    }
+}
+
+/// The answer to a PUT, PATCH or a subresource's POST.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub object: Object,
+    /// Whether the object did not exist before: code 201 instead of 200.
+    pub created: bool,
+}
+
+/// The answer to a DELETE.
+#[derive(Clone, Debug)]
+pub enum Deletion {
+    /// Gone: a success that names what it was.
+    Done(Box<Status>),
+    /// Still there (grace period, finalizers), or its kind answers with the object: code 200.
+    Object(Object),
+}
+
+/// One page of a list.
+#[derive(Clone, Debug)]
+pub struct List {
+    pub api_version: String,
+    /// The list's kind, such as `PodList`.
+    pub kind: String,
+    pub revision: Revision,
+    /// Empty on the last page.
+    pub continue_token: String,
+    pub remaining: Option<u64>,
+    pub items: Vec<Object>,
+}
+
+impl List {
+    /// Appends the list as JSON.
+    pub fn write_json(&self, out: &mut BytesMut) {
+        let text = |s: &str| Value::from(s).to_string();
+        let mut head = format!(
+            r#"{{"kind":{},"apiVersion":{},"metadata":{{"resourceVersion":"{}""#,
+            text(&self.kind),
+            text(&self.api_version),
+            self.revision
+        );
+        if !self.continue_token.is_empty() {
+            head += &format!(r#","continue":{}"#, text(&self.continue_token));
+        }
+        if let Some(remaining) = self.remaining.filter(|n| *n > 0) {
+            head += &format!(r#","remainingItemCount":{remaining}"#);
+        }
+        out.put_slice(head.as_bytes());
+        out.put_slice(br#"},"items":["#);
+        for (i, item) in self.items.iter().enumerate() {
+            if i > 0 {
+                out.put_u8(b',');
+            }
+            item.write_json(out);
+        }
+        out.put_slice(b"]}");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+impl EventKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+            Self::Bookmark => "BOOKMARK",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// The frame of an event, made by the first watcher that sends it, shared by all others.
+#[derive(Debug, Default)]
+pub struct SharedFrame(OnceLock<Bytes>);
+
+/// One event of a watch.
+#[derive(Clone, Debug)]
+pub struct WatchEvent {
+    pub kind: EventKind,
+    pub object: Object,
+    pub(crate) frame: Arc<SharedFrame>,
+}
+
+impl WatchEvent {
+    pub fn new(kind: EventKind, object: Object) -> Self {
+        Self { kind, object, frame: Arc::default() }
+    }
+
+    pub fn error(status: &Status) -> Self {
+        let value = serde_json::to_value(status).unwrap_or_default();
+        Self::new(EventKind::Error, value.into())
+    }
+
+    /// The line that a watch sends: `{"type":"ADDED","object":{…}}` and a newline.
+    pub fn frame(&self) -> Bytes {
+        self.frame.0.get_or_init(|| self.serialize()).clone()
+    }
+
+    fn serialize(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_slice(b"{\"type\":\"");
+        out.put_slice(self.kind.as_str().as_bytes());
+        out.put_slice(b"\",\"object\":");
+        self.object.write_json(&mut out);
+        out.put_slice(b"}\n");
+        out.freeze()
+    }
+}
+
+/// The events of a watch. It ends after its timeout, after an event of kind `Error`, or when the registry closes.
+pub struct Watch {
+    pub(crate) inner: CacheWatch,
+}
+
+impl Stream for Watch {
+    type Item = WatchEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
+        self.inner.poll_event(context)
+    }
+}

@@ -1,0 +1,162 @@
+//! The registry itself: the store, the cache over it, and the verbs that callers use.
+
+use crate::object::{Deletion, List, Object, Watch, Written};
+use crate::request::{DeleteOptions, GetOptions, ListOptions, Patch, Request, WatchOptions};
+use arc_swap::ArcSwap;
+use pintle_clock::Clock;
+use pintle_kinds::{ResourceDef, Table};
+use pintle_store::{Store, StoreError};
+use pintle_types::Status;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// The ranges that the registry hands addresses and ports out of, and how much of the past it keeps.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub service_range: ipnet::Ipv4Net,
+    pub node_ports: std::ops::RangeInclusive<u16>,
+    /// How long events of the `events` resource are kept.
+    pub event_ttl_seconds: u64,
+    /// Recent changes kept in memory for each resource, in bytes and in number.
+    pub history_bytes: usize,
+    pub history_events: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            service_range: ipnet::Ipv4Net::new_assert([10, 43, 0, 0].into(), 16),
+            node_ports: 30000..=32767,
+            event_ttl_seconds: 3600,
+            history_bytes: 4 << 20,
+            history_events: 4096,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("reading the store: {0}")]
+    Store(#[from] StoreError),
+    #[error("the store holds at {key} what is no object: {why}")]
+    Damaged { key: String, why: String },
+}
+
+/// The verbs over every kind. Namespace "" is cluster scope, or for reads of a namespaced kind all namespaces.
+pub struct Registry {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Options,
+}
+
+#[allow(unused_variables)]
+impl Registry {
+    /// Reads the store into the cache and follows it from then on. Call within a tokio runtime.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        table: Arc<Table>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+    ) -> Result<Arc<Self>, OpenError> {
+        Ok(Arc::new(Self { store, table: ArcSwap::new(table), clock, options }))
+    }
+
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Serves another table: called when custom resource definitions come and go. When it returns, the objects of new
+    /// resources are in the cache.
+    pub async fn set_table(&self, table: Arc<Table>) -> Result<(), Status> {
+        self.table.store(table);
+        Ok(())
+    }
+
+    pub async fn get(&self, def: &ResourceDef, ns: &str, name: &str, options: &GetOptions) -> Result<Object, Status> {
+        Err(unsupported())
+    }
+
+    /// `status` is the object itself, `scale` a Scale; others are not to be read.
+    pub async fn get_subresource(&self, def: &ResourceDef, ns: &str, name: &str, sub: &str) -> Result<Object, Status> {
+        Err(unsupported())
+    }
+
+    pub async fn list(&self, def: &ResourceDef, ns: &str, options: &ListOptions) -> Result<List, Status> {
+        Err(unsupported())
+    }
+
+    pub async fn watch(&self, def: &ResourceDef, ns: &str, options: &WatchOptions) -> Result<Watch, Status> {
+        Err(unsupported())
+    }
+
+    /// Creates an object; `object` has passed the schema's checks.
+    pub async fn create(&self, by: &Request<'_>, def: &ResourceDef, ns: &str, object: Value) -> Result<Object, Status> {
+        Err(unsupported())
+    }
+
+    /// POST to a subresource of a named object: `binding`, `eviction`.
+    pub async fn create_subresource(
+        &self,
+        by: &Request<'_>,
+        def: &ResourceDef,
+        ns: &str,
+        name: &str,
+        sub: &str,
+        body: Value,
+    ) -> Result<Object, Status> {
+        Err(unsupported())
+    }
+
+    /// PUT. `sub` is empty for the object itself, or `status`, `scale`, `finalize` and the like.
+    pub async fn update(
+        &self,
+        by: &Request<'_>,
+        def: &ResourceDef,
+        ns: &str,
+        name: &str,
+        sub: &str,
+        object: Value,
+    ) -> Result<Written, Status> {
+        Err(unsupported())
+    }
+
+    pub async fn patch(
+        &self,
+        by: &Request<'_>,
+        def: &ResourceDef,
+        ns: &str,
+        name: &str,
+        sub: &str,
+        patch: &Patch,
+    ) -> Result<Written, Status> {
+        Err(unsupported())
+    }
+
+    pub async fn delete(
+        &self,
+        by: &Request<'_>,
+        def: &ResourceDef,
+        ns: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deletion, Status> {
+        Err(unsupported())
+    }
+
+    /// Deletes what a list would show, and answers that list as it was.
+    pub async fn delete_collection(
+        &self,
+        by: &Request<'_>,
+        def: &ResourceDef,
+        ns: &str,
+        options: &DeleteOptions,
+        which: &ListOptions,
+    ) -> Result<List, Status> {
+        Err(unsupported())
+    }
+}
+
+fn unsupported() -> Status {
+    Status::failure(501, pintle_types::Reason::Other, "the registry does not support this verb yet")
+}
