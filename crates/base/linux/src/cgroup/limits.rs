@@ -1,0 +1,209 @@
+//! Limits of a cgroup, and which files say so in each version.
+
+use super::Hierarchy;
+use std::collections::BTreeMap;
+
+/// What a cgroup may use. Zero and empty mean "not said": the kernel's value stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Limits {
+    /// Relative weight, 1024 is normal.
+    pub cpu_shares: u64,
+    /// Microseconds of processor time in each period; negative is no limit.
+    pub cpu_quota_us: i64,
+    pub cpu_period_us: u64,
+    /// Processors, as `0-2,5`.
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    /// Bytes; negative is no limit.
+    pub memory_bytes: i64,
+    /// Bytes of memory and swap together; negative is no limit.
+    pub memory_swap_bytes: i64,
+    /// Processes and threads; negative is no limit.
+    pub pids: i64,
+    /// Bytes by page size (`2MB`, `1GB`).
+    pub hugepages: Vec<(String, u64)>,
+    /// Version 2 files and their values, written as they are.
+    pub unified: BTreeMap<String, String>,
+    /// Devices that may be used, all others may not; none leaves the parent's rules.
+    pub devices: Option<Vec<DeviceRule>>,
+}
+
+/// Allows the use of a device.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeviceRule {
+    /// `c`haracter, `b`lock, or `a`ll.
+    pub kind: char,
+    /// None is every number.
+    pub major: Option<u32>,
+    pub minor: Option<u32>,
+    /// Of `r`ead, `w`rite, `m`knod.
+    pub access: String,
+}
+
+impl DeviceRule {
+    pub fn new(kind: char, major: Option<u32>, minor: Option<u32>, access: &str) -> Self {
+        Self { kind, major, minor, access: access.to_owned() }
+    }
+
+    /// Everything, for privileged containers.
+    pub fn everything() -> Self {
+        Self::new('a', None, None, "rwm")
+    }
+
+    fn v1(&self) -> String {
+        let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
+        format!("{} {}:{} {}", self.kind, number(self.major), number(self.minor), self.access)
+    }
+}
+
+/// One file to write.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FileWrite {
+    pub file: String,
+    pub value: String,
+    pub need: Need,
+}
+
+/// What it means when the machine refuses a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// The cgroup cannot be as asked: an error.
+    Must,
+    /// Reported and passed over.
+    May,
+    /// Comes again later: nothing.
+    Try,
+}
+
+/// cgroup v2 weight (1 to 10000) of v1 shares (2 to 262144), so that 1024 becomes 100 and the ends meet.
+/// Source: opencontainers/cgroups, ConvertCPUSharesToCgroupV2Value.
+pub fn weight_from_shares(shares: u64) -> u64 {
+    match shares {
+        0 => 0,
+        1 | 2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as u64
+        }
+    }
+}
+
+impl Limits {
+    /// What to write into the directory of this hierarchy, in order.
+    pub(super) fn files(&self, hierarchy: &Hierarchy) -> Vec<FileWrite> {
+        let mut writes = Writes(Vec::new());
+        if hierarchy.v2 {
+            self.cpu_v2(&mut writes);
+            self.memory_v2(&mut writes);
+        } else {
+            if hierarchy.has("cpu") {
+                self.cpu_v1(&mut writes);
+            }
+            if hierarchy.has("memory") {
+                self.memory_v1(&mut writes);
+            }
+            if hierarchy.has("devices") {
+                self.devices_v1(&mut writes);
+            }
+        }
+        if hierarchy.v2 || hierarchy.has("cpuset") {
+            writes.text("cpuset.cpus", &self.cpuset_cpus);
+            writes.text("cpuset.mems", &self.cpuset_mems);
+        }
+        if self.pids != 0 && (hierarchy.v2 || hierarchy.has("pids")) {
+            writes.must("pids.max", max_or(self.pids));
+        }
+        if hierarchy.v2 || hierarchy.has("hugetlb") {
+            let suffix = if hierarchy.v2 { "max" } else { "limit_in_bytes" };
+            for (size, bytes) in &self.hugepages {
+                writes.may(&format!("hugetlb.{size}.{suffix}"), bytes.to_string());
+            }
+        }
+        if hierarchy.v2 {
+            for (file, value) in self.unified.iter().filter(|(file, _)| !file.contains('/')) {
+                writes.must(file, value.clone());
+            }
+        }
+        writes.0
+    }
+
+    fn cpu_v1(&self, writes: &mut Writes) {
+        if self.cpu_shares > 0 {
+            writes.must("cpu.shares", self.cpu_shares.to_string());
+        }
+        if self.cpu_period_us > 0 {
+            writes.must("cpu.cfs_period_us", self.cpu_period_us.to_string());
+        }
+        if self.cpu_quota_us != 0 {
+            writes.must("cpu.cfs_quota_us", self.cpu_quota_us.max(-1).to_string());
+        }
+    }
+
+    fn cpu_v2(&self, writes: &mut Writes) {
+        if self.cpu_shares > 0 {
+            writes.must("cpu.weight", weight_from_shares(self.cpu_shares).to_string());
+        }
+        if self.cpu_quota_us != 0 || self.cpu_period_us > 0 {
+            let period = if self.cpu_period_us > 0 { self.cpu_period_us } else { 100_000 };
+            let quota = if self.cpu_quota_us > 0 { self.cpu_quota_us.to_string() } else { "max".to_owned() };
+            writes.must("cpu.max", format!("{quota} {period}"));
+        }
+    }
+
+    /// The limit with swap may never be below the one without: so the order depends on whether they grow. Writing
+    /// the first of them twice serves both ways.
+    fn memory_v1(&self, writes: &mut Writes) {
+        let text = |bytes: i64| bytes.max(-1).to_string();
+        if self.memory_bytes != 0 && self.memory_swap_bytes != 0 {
+            let file = "memory.limit_in_bytes".to_owned();
+            writes.0.push(FileWrite { file, value: text(self.memory_bytes), need: Need::Try });
+            writes.may("memory.memsw.limit_in_bytes", text(self.memory_swap_bytes));
+        }
+        if self.memory_bytes != 0 {
+            writes.must("memory.limit_in_bytes", text(self.memory_bytes));
+        }
+    }
+
+    fn memory_v2(&self, writes: &mut Writes) {
+        if self.memory_swap_bytes < 0 {
+            writes.may("memory.swap.max", "max".to_owned());
+        } else if self.memory_swap_bytes > 0 && self.memory_bytes > 0 {
+            let swap = (self.memory_swap_bytes - self.memory_bytes).max(0);
+            writes.may("memory.swap.max", swap.to_string());
+        }
+        if self.memory_bytes != 0 {
+            writes.must("memory.max", max_or(self.memory_bytes));
+        }
+    }
+
+    fn devices_v1(&self, writes: &mut Writes) {
+        let Some(rules) = &self.devices else { return };
+        writes.must("devices.deny", "a".to_owned());
+        for rule in rules {
+            writes.must("devices.allow", if rule.kind == 'a' { "a".to_owned() } else { rule.v1() });
+        }
+    }
+}
+
+fn max_or(value: i64) -> String {
+    if value < 0 { "max".to_owned() } else { value.to_string() }
+}
+
+struct Writes(Vec<FileWrite>);
+
+impl Writes {
+    fn must(&mut self, file: &str, value: String) {
+        self.0.push(FileWrite { file: file.to_owned(), value, need: Need::Must });
+    }
+
+    fn may(&mut self, file: &str, value: String) {
+        self.0.push(FileWrite { file: file.to_owned(), value, need: Need::May });
+    }
+
+    fn text(&mut self, file: &str, value: &str) {
+        if !value.is_empty() {
+            self.must(file, value.to_owned());
+        }
+    }
+}

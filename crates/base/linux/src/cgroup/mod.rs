@@ -1,0 +1,206 @@
+//! Creates, limits, measures, kills and removes control groups on version 1, hybrid and version 2 hosts.
+//!
+//! A cgroup is named by its path from the root of each hierarchy, such as `/kubepods/burstable/pod1/c1`. On version 1
+//! the same path exists in every controller's hierarchy; a cgroup2 mount beside them (hybrid) is left alone, since
+//! its controllers are bound elsewhere. No state is kept: the kernel's files are the truth.
+//! Sources: kernel Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
+
+mod layout;
+mod limits;
+mod procs;
+mod stats;
+
+pub use layout::{Hierarchy, Version};
+pub use limits::{DeviceRule, Limits, weight_from_shares};
+pub use stats::Stats;
+
+use crate::{Context, Error, Result};
+use layout::Layout;
+use limits::Need;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The control groups of this machine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    layout: Arc<Layout>,
+}
+
+impl Cgroups {
+    /// Finds the mounted hierarchies.
+    ///
+    /// # Errors
+    /// No cgroup filesystem is mounted, or /proc cannot be read.
+    pub fn detect() -> Result<Self> {
+        let text = fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
+        Self::from_mountinfo(&text)
+    }
+
+    /// The same from the text of a mountinfo file, for tests and other mount namespaces.
+    pub fn from_mountinfo(text: &str) -> Result<Self> {
+        Layout::parse(text)
+            .map(|layout| Self { layout: Arc::new(layout) })
+            .ok_or_else(|| Error::invalid("detect cgroups", "no cgroup filesystem with controllers is mounted"))
+    }
+
+    pub fn version(&self) -> Version {
+        self.layout.version()
+    }
+
+    /// The hierarchies that a cgroup of ours has a directory in.
+    pub fn hierarchies(&self) -> &[Hierarchy] {
+        self.layout.hierarchies()
+    }
+
+    /// Directories of a cgroup, one per hierarchy.
+    pub fn directories(&self, path: &str) -> Result<Vec<PathBuf>> {
+        let relative = relative(path)?;
+        Ok(self.hierarchies().iter().map(|h| h.mount.join(relative)).collect())
+    }
+
+    /// Whether the cgroup is there.
+    pub fn exists(&self, path: &str) -> bool {
+        self.directories(path).is_ok_and(|dirs| dirs.iter().any(|d| d.is_dir()))
+    }
+
+    /// Makes a cgroup and what is missing above it, and applies limits. Succeeds when it is there already.
+    /// Returns what this machine could not apply, in words fit for a log line.
+    ///
+    /// # Errors
+    /// A directory could not be made, or a limit was refused; nothing is taken back.
+    pub fn create(&self, path: &str, limits: &Limits) -> Result<Vec<String>> {
+        let relative = relative(path)?.to_owned();
+        for hierarchy in self.hierarchies() {
+            hierarchy.create(&relative)?;
+        }
+        self.update(path, limits)
+    }
+
+    /// Applies limits to a cgroup that is there. Limits that are not set stay as they are.
+    pub fn update(&self, path: &str, limits: &Limits) -> Result<Vec<String>> {
+        let relative = relative(path)?;
+        let mut warnings = Vec::new();
+        for hierarchy in self.hierarchies() {
+            let dir = hierarchy.mount.join(relative);
+            for write in limits.files(hierarchy) {
+                match (write_file(&dir.join(&write.file), &write.value), write.need) {
+                    (Ok(()), _) | (Err(_), Need::Try) => {}
+                    (Err(e), Need::May) => warnings.push(format!("cgroup {path}: {e}")),
+                    (Err(e), Need::Must) => return Err(e),
+                }
+            }
+        }
+        /*V2if self.version() == Version::V2
+            && let Some(rules) = &limits.devices
+        {
+            let dir = self.open_v2(path)?;
+            crate::device_filter::attach(&dir, rules)?;
+        }V2*/
+        Ok(warnings)
+    }
+
+    /// Moves a process, with all its threads, into a cgroup. 0 is the calling process.
+    pub fn attach(&self, path: &str, pid: i32) -> Result<()> {
+        for dir in self.directories(path)? {
+            write_file(&dir.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The directory of a cgroup on a version 2 host, for `CLONE_INTO_CGROUP`.
+    pub fn open_v2(&self, path: &str) -> Result<OwnedFd> {
+        let dir = self.directories(path)?.remove(0);
+        Ok(File::open(&dir).context(|| format!("open cgroup {}", dir.display()))?.into())
+    }
+
+    pub fn stats(&self, path: &str) -> Result<Stats> {
+        stats::read(&self.layout, relative(path)?)
+    }
+
+    /// How many processes of the cgroup, and on version 2 of those below it, the kernel killed for want of memory.
+    pub fn oom_kills(&self, path: &str) -> Result<u64> {
+        stats::oom_kills(&self.layout, relative(path)?)
+    }
+
+    /// Process ids in the cgroup and below it.
+    pub fn processes(&self, path: &str) -> Result<Vec<i32>> {
+        procs::list(&self.layout, relative(path)?)
+    }
+
+    /// Kills every process in the cgroup and below it, and waits until they are gone or `timeout` is over.
+    ///
+    /// # Errors
+    /// `TimedOut` when some process outlived the timeout.
+    pub fn kill_all(&self, path: &str, timeout: Duration) -> Result<()> {
+        procs::kill_all(&self.layout, relative(path)?, timeout)
+    }
+
+    /// Stops (true) or continues every process of the cgroup.
+    pub fn freeze(&self, path: &str, frozen: bool) -> Result<()> {
+        let relative = relative(path)?;
+        let (mount, file, value) = match self.layout.v1("freezer") {
+            Some(h) => (&h.mount, "freezer.state", if frozen { "FROZEN" } else { "THAWED" }),
+            None => (&self.hierarchies()[0].mount, "cgroup.freeze", if frozen { "1" } else { "0" }),
+        };
+        write_file(&mount.join(relative).join(file), value)
+    }
+
+    /// Removes a cgroup and all below it. Succeeds when it is not there.
+    ///
+    /// # Errors
+    /// It still holds processes: kill them first.
+    pub fn remove(&self, path: &str) -> Result<()> {
+        for dir in self.directories(path)? {
+            remove_tree(&dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// The path without its leading slash; refuses to climb.
+fn relative(path: &str) -> Result<&str> {
+    let trimmed = path.trim_matches('/');
+    if trimmed.is_empty() || trimmed.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+        return Err(Error::invalid(format!("cgroup path {path:?}"), "must name a cgroup below the root, without dots"));
+    }
+    Ok(trimmed)
+}
+
+fn write_file(path: &Path, value: &str) -> Result<()> {
+    let open = fs::OpenOptions::new().write(true).open(path);
+    open.and_then(|mut f| f.write_all(value.as_bytes())).context(|| format!("write {value:?} to {}", path.display()))
+}
+
+/// Removes directories from the bottom up. A cgroup whose last process has just been reaped can be busy for a
+/// moment longer, so that is tried again for up to a second.
+fn remove_tree(dir: &Path) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::new(format!("list cgroup {}", dir.display()), e)),
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    let mut delay_ms = 1;
+    loop {
+        match fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && delay_ms < 600 => {
+                std::thread::sleep(Duration::from_millis(delay_ms));
+                delay_ms *= 2;
+            }
+            Err(e) => return Err(Error::new(format!("remove cgroup {}", dir.display()), e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,2 @@
+//! Holds a pid namespace: does nothing but reap.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The process beside a pod's containers.
+fn main() {}
