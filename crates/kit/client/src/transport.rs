@@ -1,7 +1,8 @@
 //! How requests reach a server: the trait, and the body type that every transport answers with.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Full, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Empty, Full};
 
 /// Any error that a body's stream can end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -48,6 +49,17 @@ pub fn empty_body() -> Body {
 }
 
 /// Reads a body to its end; one longer than `limit` bytes is an error.
-pub async fn collect(body: Body, limit: usize) -> Result<Bytes, BoxError> {
-    Ok(Limited::new(body, limit).collect().await?.to_bytes())
+pub async fn collect(mut body: Body, limit: usize) -> Result<Bytes, BoxError> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if whole.len() + data.len() > limit {
+            return Err(format!("the body is longer than {limit} bytes").into());
+        }
+        if whole.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
 }
