@@ -95,7 +95,11 @@ impl Blobs {
         io::copy(&mut hashing, temporary.as_file_mut()).at("write", temporary.path())?;
         let (digest, bytes, _) = hashing.finish();
         if let Some(expected) = expected.filter(|e| *e != digest) {
-            return Err(ImageError::DigestMismatch { what: "a blob".into(), expected: expected.into(), actual: digest });
+            return Err(ImageError::DigestMismatch {
+                what: "a blob".into(),
+                expected: expected.into(),
+                actual: digest,
+            });
         }
         let path = self.path(&digest);
         temporary.persist(&path).map_err(|e| e.error).at("rename to", &path)?;

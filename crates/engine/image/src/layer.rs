@@ -99,7 +99,10 @@ mod tests {
         let ids = chain_ids(&["sha256:a".into(), "sha256:b".into(), "sha256:c".into()]);
         assert_eq!(ids[0], "sha256:a");
         // echo -n "sha256:a sha256:b" | sha256sum
-        assert_eq!(ids[1], format!("sha256:{}", hex::encode(<sha2::Sha256 as sha2::Digest>::digest("sha256:a sha256:b"))));
+        assert_eq!(
+            ids[1],
+            format!("sha256:{}", hex::encode(<sha2::Sha256 as sha2::Digest>::digest("sha256:a sha256:b")))
+        );
         assert_ne!(ids[2], ids[1]);
     }
 }

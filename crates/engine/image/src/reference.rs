@@ -83,8 +83,11 @@ fn split_registry(name: &str) -> (String, String) {
     match name.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
             let registry = if first == "index.docker.io" { "docker.io" } else { first };
-            let repository =
-                if registry == "docker.io" && !rest.contains('/') { format!("library/{rest}") } else { rest.to_owned() };
+            let repository = if registry == "docker.io" && !rest.contains('/') {
+                format!("library/{rest}")
+            } else {
+                rest.to_owned()
+            };
             (registry.to_owned(), repository)
         }
         Some(_) => ("docker.io".to_owned(), name.to_owned()),

@@ -114,7 +114,8 @@ impl ImageStore {
                 self.blobs.put(&manifest_json(&found.configuration, size, &layers))?
             }
         };
-        let tags: Vec<String> = found.names.iter().map(|n| Ok(n.parse::<Reference>()?.to_string())).collect::<Result<_>>()?;
+        let tags: Vec<String> =
+            found.names.iter().map(|n| Ok(n.parse::<Reference>()?.to_string())).collect::<Result<_>>()?;
         let chain = chain_ids(&diff_ids);
         let record = self.add(found.configuration, manifest, layers, chain, &configuration_bytes, tags.clone())?;
         Ok(LoadedImage { id: record.id, tags })
@@ -187,7 +188,8 @@ impl ImageStore {
     fn write_index(&self, images: &Images) -> Result<()> {
         let path = self.root.join("images.json");
         let list: Vec<&ImageRecord> = images.values().collect();
-        let bytes = serde_json::to_vec(&list).map_err(|e| ImageError::BadIndex { path: path.clone(), why: e.to_string() })?;
+        let bytes =
+            serde_json::to_vec(&list).map_err(|e| ImageError::BadIndex { path: path.clone(), why: e.to_string() })?;
         let temporary = tempfile::NamedTempFile::new_in(self.root.join("ingest")).at("create a file in", &self.root)?;
         fs::write(temporary.path(), bytes).at("write", temporary.path())?;
         temporary.as_file().sync_all().at("sync", temporary.path())?;
@@ -301,7 +303,9 @@ fn check_platform(configuration: &ImageConfiguration) -> Result<()> {
     let (architecture, os) = (configuration.architecture().to_string(), configuration.os().to_string());
     if os != "linux" || architecture != oci_architecture() {
         let own = oci_architecture();
-        return Err(ImageError::BadArchive(format!("the image is for {os}/{architecture}; this machine is linux/{own}")));
+        return Err(ImageError::BadArchive(format!(
+            "the image is for {os}/{architecture}; this machine is linux/{own}"
+        )));
     }
     Ok(())
 }

@@ -139,7 +139,8 @@ impl Unpacker {
             }
             EntryType::Link => return self.hard_link(entry, parent, name),
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().ok_or_else(|| io::Error::other("a symbolic link without a target"))?;
+                let target =
+                    entry.link_name_bytes().ok_or_else(|| io::Error::other("a symbolic link without a target"))?;
                 rfs::symlinkat(OsStr::from_bytes(&target), parent, name)?;
             }
             EntryType::Char => node(entry, parent, name, FileType::CharacterDevice, meta)?,
@@ -240,7 +241,8 @@ fn remove(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match rfs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::ISDIR) => {
-            let inside = rfs::openat(parent, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let inside =
+                rfs::openat(parent, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             let names: Vec<OsString> = rfs::Dir::read_from(&inside)?
                 .filter_map(|e| e.ok())
                 .map(|e| OsStr::from_bytes(e.file_name().to_bytes()).to_owned())
@@ -264,13 +266,7 @@ fn regular<R: Read>(entry: &mut Entry<'_, R>, parent: &OwnedFd, name: &OsStr, me
     Ok(written)
 }
 
-fn node<R: Read>(
-    entry: &Entry<'_, R>,
-    parent: &OwnedFd,
-    name: &OsStr,
-    kind: FileType,
-    meta: &Meta,
-) -> io::Result<()> {
+fn node<R: Read>(entry: &Entry<'_, R>, parent: &OwnedFd, name: &OsStr, kind: FileType, meta: &Meta) -> io::Result<()> {
     let header = entry.header();
     let device = match (header.device_major()?, header.device_minor()?) {
         (Some(major), Some(minor)) => rfs::makedev(major, minor),
