@@ -17,3 +17,6 @@ pub use queue::{Queue, QueueStats};
 pub use reconciler::{Outcome, run_reconciler};
 pub use recorder::{EventType, Recorder, reference};
 pub use reflector::{Sink, Source, reflect};
+
+#[cfg(test)]
+mod tests;
