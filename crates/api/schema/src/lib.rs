@@ -6,10 +6,13 @@
 
 pub mod apply;
 pub mod check;
+mod crd;
 pub mod decode;
+mod load;
 mod model;
 pub mod normalize;
 pub mod openapi;
 pub mod patch;
+mod time;
 
-pub use model::{FieldRef, ListType, PatchStrategy, Schema, SchemaError, Shape, TypeHandle, TypeRef};
+pub use model::{FieldRef, ListType, PatchStrategy, Print, Schema, SchemaError, Shape, TypeHandle, TypeRef};

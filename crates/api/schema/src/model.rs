@@ -1,37 +1,55 @@
 //! The structure of types: definitions, their fields, and the shapes of values.
 
+use crate::load;
 use serde_json::Value;
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+
+/// Names are borrowed from the built-in table, or owned by a custom schema.
+pub(crate) type Text = Cow<'static, str>;
 
 /// A set of definitions and the kinds that they describe.
 #[derive(Debug, Default)]
-pub struct Schema {}
+pub struct Schema {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) definitions: Vec<Definition>,
+    pub(crate) fields: Vec<Field>,
+    /// Nodes of definitions by full name.
+    pub(crate) by_name: HashMap<Text, u32>,
+    /// Definition names of kinds by `group/version/kind`.
+    pub(crate) kinds: HashMap<Text, u32>,
+    /// The `openAPIV3Schema` that a custom schema was made from.
+    pub(crate) source: Option<Value>,
+}
 
 /// Why a custom resource's schema can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {message}")]
 pub struct SchemaError {
-    /// Where in the given schema, such as `spec.properties[a]`.
+    /// Where in the given schema, such as `properties[spec].items`.
     pub path: String,
     pub message: String,
 }
 
 /// A type of a schema: a cheap handle to copy around.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct TypeRef<'a> {
-    schema: &'a Schema,
-    node: u32,
+    pub(crate) schema: &'a Schema,
+    pub(crate) node: u32,
 }
 
 /// A type together with its schema, for those who keep it: one per resource and version.
 #[derive(Clone, Debug)]
 pub enum TypeHandle {
     Builtin(TypeRef<'static>),
+    /// The root of a custom schema.
     Custom(Arc<Schema>),
 }
 
 /// A field of an object type.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct FieldRef<'a> {
     schema: &'a Schema,
     index: u32,
@@ -50,6 +68,22 @@ pub enum ListType {
 pub struct PatchStrategy {
     pub merge: bool,
     pub retain_keys: bool,
+}
+
+/// When upstream prints a field, as its struct tags say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Print {
+    /// Not when empty: zero, "", false, no items.
+    #[default]
+    NotEmpty,
+    /// Always: a struct as `{}`, a missing list as null.
+    Always,
+    /// When it was given, empty or not: a pointer.
+    Given,
+    /// A pointer that prints as null when it was not given.
+    Null,
+    /// Not when it is the zero value: a time or a struct.
+    NotZero,
 }
 
 /// What values of a type look like.
@@ -88,82 +122,305 @@ pub enum Shape<'a> {
     Any,
 }
 
-impl Schema {
-    /// The schema of the kinds that are built in. Loaded at the first call.
-    pub fn builtin() -> &'static Self {
-        static BUILTIN: std::sync::LazyLock<Schema> = std::sync::LazyLock::new(Schema::default);
-        &BUILTIN
-    }
-    /// The type of a kind's objects. The core group is "".
-    pub fn kind(&self, _group: &str, _version: &str, _kind: &str) -> Option<TypeRef<'_>> {
-        None
-    }
-    /// The type of a definition by its full name, such as `io.k8s.api.core.v1.PodSpec`.
-    pub fn definition(&self, _name: &str) -> Option<TypeRef<'_>> {
-        None
-    }
-    /// A schema for one version of a custom resource; its root is the kind.
-    pub fn from_crd(
-        _group: &str,
-        _version: &str,
-        _kind: &str,
-        _open_api_v3_schema: &Value,
-    ) -> Result<TypeHandle, SchemaError> {
-        Err(SchemaError { path: String::new(), message: "custom schemas are not supported yet".into() })
-    }
+#[derive(Debug, Clone)]
+pub(crate) enum Node {
+    Object {
+        definition: u32,
+        atomic: bool,
+    },
+    Map {
+        value: u32,
+        atomic: bool,
+    },
+    List {
+        item: u32,
+        list_type: ListType,
+        keys: Box<[Box<str>]>,
+    },
+    Scalar(Scalar),
+    /// A node of the built-in schema, in a custom one.
+    Builtin(u32),
 }
 
-impl TypeHandle {
-    pub fn get(&self) -> TypeRef<'_> {
-        match self {
-            Self::Builtin(ty) => *ty,
-            Self::Custom(schema) => TypeRef { schema, node: 0 },
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scalar {
+    String,
+    Int32,
+    Int64,
+    Number,
+    Bool,
+    Quantity,
+    IntOrString,
+    Time,
+    MicroTime,
+    Bytes,
+    Any,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Definition {
+    pub name: Text,
+    pub fields: Range<u32>,
+    /// Undeclared fields are kept.
+    pub open: bool,
+    /// `group/version/kind`; `*` for the meta kinds that are in every group.
+    pub kinds: Vec<Text>,
+    /// `x-kubernetes-unions` as JSON.
+    pub unions: Option<Text>,
+    /// The map type is stated: only then OpenAPI shows it.
+    pub atomic: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Field {
+    pub name: Text,
+    pub node: u32,
+    pub print: Print,
+    pub required: bool,
+    pub patch: PatchStrategy,
+    /// The list or map type is stated: only then OpenAPI shows it.
+    pub stated: bool,
+    pub extra: Option<Box<Extra>>,
+}
+
+/// What few fields have.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub merge_key: Option<Text>,
+    pub default: Option<Value>,
+    pub enum_values: Vec<Value>,
+    pub go: Option<Text>,
+}
+
+impl Schema {
+    /// The schema of the kinds that are built in. Loaded at the first call, in a few milliseconds.
+    pub fn builtin() -> &'static Self {
+        static BUILTIN: LazyLock<Schema> = LazyLock::new(|| load::structure(include_str!("../data/structure.txt")));
+        &BUILTIN
+    }
+
+    /// The type of a kind's objects. The core group is "". Meta kinds, such as `DeleteOptions`, are in every group.
+    pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<TypeRef<'_>> {
+        let key = format!("{group}/{version}/{kind}");
+        let node = self.kinds.get(key.as_str()).or_else(|| self.kinds.get(format!("*/{kind}").as_str()));
+        node.map(|&node| self.at(node))
+    }
+
+    /// The type of a definition by its full name, such as `io.k8s.api.core.v1.PodSpec`.
+    pub fn definition(&self, name: &str) -> Option<TypeRef<'_>> {
+        self.by_name.get(name).map(|&node| self.at(node))
+    }
+
+    /// A schema for one version of a custom resource, from its `openAPIV3Schema`.
+    pub fn from_crd(
+        group: &str,
+        version: &str,
+        kind: &str,
+        open_api_v3_schema: &Value,
+    ) -> Result<TypeHandle, SchemaError> {
+        crate::crd::build(group, version, kind, open_api_v3_schema).map(|schema| TypeHandle::Custom(Arc::new(schema)))
+    }
+
+    pub(crate) fn at(&self, node: u32) -> TypeRef<'_> {
+        match self.nodes[node as usize] {
+            Node::Builtin(node) => Self::builtin().at(node),
+            _ => TypeRef { schema: self, node },
         }
     }
 }
 
+impl TypeHandle {
+    /// The type itself.
+    pub fn get(&self) -> TypeRef<'_> {
+        match self {
+            Self::Builtin(ty) => *ty,
+            Self::Custom(schema) => schema.at(schema.root()),
+        }
+    }
+
+    /// The `openAPIV3Schema` of a custom resource; none for built-in kinds.
+    pub fn source(&self) -> Option<&Value> {
+        match self {
+            Self::Builtin(_) => None,
+            Self::Custom(schema) => schema.source.as_ref(),
+        }
+    }
+}
+
+impl From<TypeRef<'static>> for TypeHandle {
+    fn from(ty: TypeRef<'static>) -> Self {
+        Self::Builtin(ty)
+    }
+}
+
+impl Schema {
+    /// A custom schema's kind is its last node.
+    fn root(&self) -> u32 {
+        self.nodes.len() as u32 - 1
+    }
+}
+
 impl<'a> TypeRef<'a> {
+    /// What values look like.
     pub fn shape(&self) -> Shape<'a> {
-        Shape::Any
+        let schema = self.schema;
+        match &schema.nodes[self.node as usize] {
+            Node::Object { definition, atomic } => {
+                Shape::Object { atomic: *atomic, open: schema.definitions[*definition as usize].open }
+            }
+            Node::Map { value, atomic } => Shape::Map { value: schema.at(*value), atomic: *atomic },
+            Node::List { item, list_type, keys } => Shape::List { item: schema.at(*item), list_type: *list_type, keys },
+            Node::Scalar(scalar) => scalar.shape(),
+            Node::Builtin(node) => Schema::builtin().at(*node).shape(),
+        }
     }
+
     /// The field of that name of an object type.
-    pub fn field(&self, _name: &str) -> Option<FieldRef<'a>> {
-        None
+    pub fn field(&self, name: &str) -> Option<FieldRef<'a>> {
+        let range = self.declared()?.fields.clone();
+        let fields = &self.schema.fields[range.start as usize..range.end as usize];
+        let index = fields.binary_search_by(|field| field.name.as_ref().cmp(name)).ok()?;
+        Some(FieldRef { schema: self.schema, index: range.start + index as u32 })
     }
+
     /// All fields of an object type, sorted by name.
     pub fn fields(&self) -> impl Iterator<Item = FieldRef<'a>> + use<'a> {
-        std::iter::empty()
+        let schema = self.schema;
+        let range = self.declared().map_or(0..0, |definition| definition.fields.clone());
+        range.map(move |index| FieldRef { schema, index })
     }
+
     /// The definition's full name, such as `io.k8s.api.core.v1.PodSpec`; "" for what has none.
     pub fn name(&self) -> &'a str {
-        let _ = (self.schema, self.node);
-        ""
+        self.declared().map_or("", |definition| definition.name.as_ref())
+    }
+
+    /// Whether it belongs to a custom resource's schema.
+    pub fn is_custom(&self) -> bool {
+        self.schema.source.is_some()
+    }
+
+    pub(crate) fn declared(&self) -> Option<&'a Definition> {
+        match &self.schema.nodes[self.node as usize] {
+            Node::Object { definition, .. } => Some(&self.schema.definitions[*definition as usize]),
+            _ => None,
+        }
+    }
+
+    /// The name that upstream's error messages give the type, such as `[]v1.Container`.
+    pub(crate) fn go_type(&self) -> String {
+        match self.shape() {
+            Shape::Object { .. } => {
+                let name = self.name();
+                let start = name.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
+                name[start..].to_owned()
+            }
+            Shape::Map { value, .. } => format!("map[string]{}", value.go_type()),
+            Shape::List { item, .. } => format!("[]{}", item.go_type()),
+            Shape::String => "string".into(),
+            Shape::Int32 => "int32".into(),
+            Shape::Int64 => "int64".into(),
+            Shape::Number => "float64".into(),
+            Shape::Bool => "bool".into(),
+            Shape::Bytes => "[]uint8".into(),
+            Shape::Quantity => "resource.Quantity".into(),
+            Shape::IntOrString => "intstr.IntOrString".into(),
+            Shape::Time => "v1.Time".into(),
+            Shape::MicroTime => "v1.MicroTime".into(),
+            Shape::Any => "interface {}".into(),
+        }
+    }
+}
+
+impl std::fmt::Debug for TypeRef<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TypeRef({})", self.go_type())
+    }
+}
+
+impl std::fmt::Debug for FieldRef<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FieldRef({}: {:?})", self.name(), self.ty())
     }
 }
 
 impl<'a> FieldRef<'a> {
+    pub(crate) fn get(&self) -> &'a Field {
+        &self.schema.fields[self.index as usize]
+    }
+    fn extra(&self) -> Option<&'a Extra> {
+        self.get().extra.as_deref()
+    }
     pub fn name(&self) -> &'a str {
-        let _ = (self.schema, self.index);
-        ""
+        self.get().name.as_ref()
     }
     pub fn ty(&self) -> TypeRef<'a> {
-        TypeRef { schema: self.schema, node: 0 }
+        self.schema.at(self.get().node)
     }
+    /// Whether an object without it is invalid.
     pub fn required(&self) -> bool {
-        false
+        self.get().required
     }
     /// The default that the schema itself states (strategies of kinds know more of them).
     pub fn default(&self) -> Option<&'a Value> {
-        None
+        self.extra()?.default.as_ref()
     }
     pub fn enum_values(&self) -> &'a [Value] {
-        &[]
+        self.extra().map_or(&[], |extra| &extra.enum_values)
     }
     pub fn patch_strategy(&self) -> PatchStrategy {
-        PatchStrategy::default()
+        self.get().patch
     }
     /// The key by which a strategic merge patch finds list items.
     pub fn patch_merge_key(&self) -> Option<&'a str> {
-        None
+        self.extra()?.merge_key.as_deref()
+    }
+    /// When upstream prints the field.
+    pub fn print(&self) -> Print {
+        self.get().print
+    }
+    /// The name of the Go type in error messages, without leading pointers.
+    pub(crate) fn go_type(&self) -> Cow<'a, str> {
+        match self.extra().and_then(|extra| extra.go.as_deref()) {
+            Some(name) => Cow::Borrowed(name),
+            None => Cow::Owned(self.ty().go_type()),
+        }
+    }
+}
+
+impl Scalar {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::String,
+        Self::Int32,
+        Self::Int64,
+        Self::Number,
+        Self::Bool,
+        Self::Quantity,
+        Self::IntOrString,
+        Self::Time,
+        Self::MicroTime,
+        Self::Bytes,
+        Self::Any,
+    ];
+
+    /// The scalars are the first nodes of every schema, in this order.
+    pub(crate) fn node(self) -> u32 {
+        self as u32
+    }
+
+    fn shape(self) -> Shape<'static> {
+        match self {
+            Self::String => Shape::String,
+            Self::Int32 => Shape::Int32,
+            Self::Int64 => Shape::Int64,
+            Self::Number => Shape::Number,
+            Self::Bool => Shape::Bool,
+            Self::Quantity => Shape::Quantity,
+            Self::IntOrString => Shape::IntOrString,
+            Self::Time => Shape::Time,
+            Self::MicroTime => Shape::MicroTime,
+            Self::Bytes => Shape::Bytes,
+            Self::Any => Shape::Any,
+        }
     }
 }
