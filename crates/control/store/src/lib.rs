@@ -4,6 +4,10 @@
 //! and of its last change, reads can be made at a past revision until it is compacted, and a watch replays from a
 //! revision. Knows nothing of Kubernetes: keys and values are bytes.
 
+pub mod embedded;
+
+pub use embedded::EmbeddedStore;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::pin::Pin;
@@ -93,7 +97,8 @@ pub enum Op {
     Get(KeyRange),
 }
 
-/// If all of `compare` hold, `then` is done, else `otherwise`; in one step and under one revision.
+/// If all of `compare` hold, `then` is done, else `otherwise`; in one step and under one revision. Operations see what
+/// those before them did; no key may be changed twice.
 #[derive(Clone, Debug, Default)]
 pub struct Txn {
     pub compare: Vec<Compare>,
@@ -112,9 +117,15 @@ pub struct TxnResult {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Put { kv: KeyValue, prev: Option<KeyValue> },
+    Put {
+        kv: KeyValue,
+        prev: Option<KeyValue>,
+    },
     /// `kv` has the key and, as `mod_revision`, the revision of the deletion; `prev` is what was deleted.
-    Delete { kv: KeyValue, prev: Option<KeyValue> },
+    Delete {
+        kv: KeyValue,
+        prev: Option<KeyValue>,
+    },
 }
 
 /// All changes of one revision that fall into a watched range; or, without events, the word that nothing up to
@@ -135,6 +146,9 @@ pub enum StoreError {
     Compacted { asked: Revision, oldest: Revision },
     #[error("revision {asked} is in the future (newest: {newest})")]
     FutureRevision { asked: Revision, newest: Revision },
+    /// A transaction that no store can do: nothing was changed.
+    #[error("the transaction is not valid: {0}")]
+    Invalid(String),
     #[error("lease {0} does not exist")]
     NoSuchLease(LeaseId),
     /// The disk is full, or not to be written to: nothing was changed.
@@ -156,9 +170,12 @@ pub trait Store: Send + Sync + 'static {
     async fn range(&self, request: RangeRequest) -> Result<RangeResult, StoreError>;
     /// Durable when it returns.
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError>;
-    /// Changes from revision `from` on, that one included; 0 is from the next change on.
+    /// Changes from revision `from` on, that one included; 0 is from the next change on. A revision that is still to
+    /// come is waited for. [`StoreError::Compacted`] when changes of `from` are no longer kept comes at once or as the
+    /// stream's first item.
     async fn watch(&self, range: KeyRange, from: Revision) -> Result<WatchStream, StoreError>;
-    /// Forgets what was overwritten or deleted before `revision`.
+    /// Forgets what was overwritten or deleted before `revision`: reads at it and watches from it still work, those
+    /// of older ones fail. An older revision than was compacted already changes nothing.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
     /// A lease that ends after `ttl_seconds` unless renewed; its keys are deleted with it.
     async fn grant_lease(&self, ttl_seconds: u64) -> Result<LeaseId, StoreError>;
