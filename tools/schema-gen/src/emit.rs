@@ -126,21 +126,19 @@ impl Tables {
             (_, _, true) => " zero",
             (true, true, _) => " ptr",
             (true, false, _) => " nil",
-            (false, true, _) if go["k"] == "struct" && !plain(&type_of(property)) => " always",
+            (false, true, _) if go["k"] == "struct" => " always",
             (false, true, _) => "",
             (false, false, _) => " always",
         };
         line.push_str(print);
+        if let Some(embedded) = go["via"].as_str().filter(|name| *name != "TypeMeta") {
+            write!(line, " via={embedded}").ok();
+        }
         let name = go["go"].as_str().unwrap_or_default();
         if name != go_name(&type_of(property)) && !name.is_empty() {
             write!(line, " go={name}").ok();
         }
     }
-}
-
-/// Whether a struct of Go prints as something else than an object.
-fn plain(ty: &str) -> bool {
-    matches!(ty, "time" | "microtime" | "quantity" | "intorstring" | "any" | "fields")
 }
 
 /// The Go name that follows from a type.

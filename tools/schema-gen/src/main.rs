@@ -2,7 +2,7 @@
 //!
 //! `schema-gen EXTENSIONS DEFAULTS GO-FIELDS OUT-DIR`. The first two tables hold, per definition, what k8s-openapi's
 //! schemas lack: required fields, list and patch extensions, kinds; defaults and enums. GO-FIELDS holds how upstream's
-//! structs print: per definition and field `{"go": type name, "k": kind, "ptr", "oe": omitempty, "oz": omitzero}`.
+//! structs print: per definition and field `{"go": type name, "k": kind, "ptr", "oe": omitempty, "oz": omitzero, "via": embedded struct}`.
 //! The result is committed; building pintle does not need this tool.
 
 mod emit;

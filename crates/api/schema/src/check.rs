@@ -98,7 +98,7 @@ impl<'a> TypeWalk<'a> {
                 Err(self.mismatch(scalar::json_kind(other), &go))
             }
             (shape, value) => scalar::check(shape, value).map_err(|problem| match problem {
-                scalar::Problem::Mismatch(what) => self.mismatch(&what, &go),
+                scalar::Problem::Mismatch(what, inner) => self.mismatch(&what, inner.unwrap_or(&go)),
                 scalar::Problem::Message(message) => message,
             }),
         }
@@ -112,6 +112,9 @@ impl<'a> TypeWalk<'a> {
             let Some(field) = ty.field(key) else { continue };
             if ty.is_custom() && !is_meta(&field) {
                 continue;
+            }
+            if let Some(embedded) = field.via() {
+                step(&mut self.path, embedded);
             }
             step(&mut self.path, key);
             self.owner = name.rsplit('.').next().unwrap_or(name);

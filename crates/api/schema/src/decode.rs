@@ -77,6 +77,7 @@ fn check_size(bytes: &[u8], limits: Limits) -> Result<(), DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json as tree;
 
     fn message(text: &str) -> String {
         json(text.as_bytes(), Limits::default())
@@ -137,10 +138,16 @@ mod tests {
 
     #[test]
     fn decodes_yaml_as_upstream_does() {
-        let decoded =
-            yaml(b"kind: ConfigMap\nmetadata: {name: y}\nn: 010\nz:\nb: yes\n1: x\n", Limits::default()).unwrap();
-        let expected = serde_json::json!({"kind": "ConfigMap", "metadata": {"name": true}, "n": 8, "z": null, "b": true, "1": "x"});
-        assert_eq!(decoded.value, expected);
+        for (text, expected) in [
+            ("kind: ConfigMap\nmetadata: {name: y}\n", tree!({"kind": "ConfigMap", "metadata": {"name": true}})),
+            ("a: 010\nz:\n1: x\n", tree!({"a": 8, "z": null, "1": "x"})),
+            ("a: yes\nb: 'yes'\nc: \"off\"\nd: |\n  no\n", tree!({"a": true, "b": "yes", "c": "off", "d": "no\n"})),
+            ("a: &x {b: 1}\nc: *x\n---\nd: 1\n", tree!({"a": {"b": 1}, "c": {"b": 1}})),
+            ("{\"a\": \"no\", b: no}", tree!({"a": "no", "b": false})),
+            ("# nothing\n", Value::Null),
+        ] {
+            assert_eq!(yaml(text.as_bytes(), Limits::default()).unwrap().value, expected, "{text}");
+        }
     }
 
     /// Cut anywhere and with any byte changed, a document is decoded or refused, never more.

@@ -4,7 +4,8 @@
 //! kind, known in every group), `is=type` for what is no struct, `unions=json`. Its fields follow, indented by one
 //! space: the name, the type (`[]` is a list of, `{}` a map of; scalars by name; else a definition), then words: `req`,
 //! `atomic` (map), `list` (atomic), `set`, `map=key,key`, `patch=merge,retainKeys`, `key=merge key`, `default=json`,
-//! `enum=json`, how it prints (`always`, `ptr`, `nil`, `zero`), `go=name` of the Go type where it does not follow.
+//! `enum=json`, how it prints (`always`, `ptr`, `nil`, `zero`), `via=name` of
+//! the embedded Go struct that declares it, `go=name` of the Go type where it does not follow.
 
 use crate::model::{Definition, Extra, Field, ListType, Node, PatchStrategy, Print, Scalar, Schema, Text};
 use serde_json::Value;
@@ -13,26 +14,16 @@ use serde_json::Value;
 pub(crate) fn structure(text: &'static str) -> Schema {
     let mut schema = Schema { nodes: Scalar::ALL.map(Node::Scalar).to_vec(), ..Schema::default() };
     text.lines().filter(|line| !line.starts_with(' ')).for_each(|line| declare(&mut schema, line));
-    let mut current = 0;
+    let mut structs = 0;
     for line in text.lines() {
-        match line.strip_prefix(' ') {
-            Some(line) => {
-                let field = field(&mut schema, line);
-                schema.fields.push(field);
-                schema.definitions[current].fields.end += 1;
-            }
-            None if is_struct(line) => {
-                current = schema
-                    .definitions
-                    .iter()
-                    .skip(current)
-                    .position(|d| line.starts_with(d.name.as_ref()))
-                    .unwrap_or(0)
-                    + current;
-                let start = schema.fields.len() as u32;
-                schema.definitions[current].fields = start..start;
-            }
-            None => {}
+        if let Some(line) = line.strip_prefix(' ') {
+            let field = field(&mut schema, line);
+            schema.fields.push(field);
+            schema.definitions[structs - 1].fields.end += 1;
+        } else if is_struct(line) {
+            let start = schema.fields.len() as u32;
+            schema.definitions[structs].fields = start..start;
+            structs += 1;
         }
     }
     schema
@@ -126,10 +117,11 @@ fn field(schema: &mut Schema, line: &'static str) -> Field {
             "default" => extra.default = Some(json(value)),
             "enum" => extra.enum_values = json(value).as_array().cloned().unwrap_or_default(),
             "go" => extra.go = Some(Text::Borrowed(value)),
+            "via" => extra.via = Some(Text::Borrowed(value)),
             other => unreachable!("the built-in table has an unknown word {other:?}"),
         }
     }
-    if extra.merge_key.is_some() || extra.default.is_some() || !extra.enum_values.is_empty() || extra.go.is_some() {
+    if extra != Extra::default() {
         field.extra = Some(Box::new(extra));
     }
     field.node = node(schema, ty, container);

@@ -184,12 +184,14 @@ pub(crate) struct Field {
 }
 
 /// What few fields have.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Extra {
     pub merge_key: Option<Text>,
     pub default: Option<Value>,
     pub enum_values: Vec<Value>,
     pub go: Option<Text>,
+    /// The embedded struct of Go that declares the field.
+    pub via: Option<Text>,
 }
 
 impl Schema {
@@ -378,6 +380,10 @@ impl<'a> FieldRef<'a> {
     /// When upstream prints the field.
     pub fn print(&self) -> Print {
         self.get().print
+    }
+    /// The embedded struct of Go that declares it, which error messages name as if it were a field.
+    pub(crate) fn via(&self) -> Option<&'a str> {
+        self.extra()?.via.as_deref()
     }
     /// The name of the Go type in error messages, without leading pointers.
     pub(crate) fn go_type(&self) -> Cow<'a, str> {

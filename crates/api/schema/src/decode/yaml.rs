@@ -7,7 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 /// What one document may use up, aliases expanded.
-struct Budget {
+struct Budget<'a> {
+    text: &'a str,
     nodes: Cell<usize>,
     too_deep: Cell<bool>,
     duplicates: RefCell<Vec<String>>,
@@ -17,6 +18,7 @@ struct Budget {
 pub(super) fn document(bytes: &[u8], limits: Limits) -> Result<Decoded, DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Yaml("yaml: invalid leading UTF-8 octet".into()))?;
     let budget = Budget {
+        text,
         nodes: Cell::new(limits.max_bytes.saturating_mul(16) / 8),
         too_deep: Cell::new(false),
         duplicates: RefCell::default(),
@@ -44,7 +46,7 @@ fn go_words(error: &serde_yaml_ng::Error) -> String {
 
 #[derive(Clone, Copy)]
 struct Node<'a> {
-    budget: &'a Budget,
+    budget: &'a Budget<'a>,
     depth: usize,
     path: &'a str,
 }
@@ -96,13 +98,15 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_none<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
-    /// Texts come here whether they were quoted or not; the words of YAML 1.1 are told apart in [`Plain`].
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
         Ok(Value::String(value.to_owned()))
     }
-    /// Plain scalars are borrowed from the text only when they were not quoted.
+    /// Texts without escapes are borrowed from the document: the byte before tells whether they were quoted.
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Value, E> {
-        Ok(yaml11(value).unwrap_or_else(|| Value::String(value.to_owned())))
+        let before = (value.as_ptr() as usize).wrapping_sub(self.budget.text.as_ptr() as usize).wrapping_sub(1);
+        let quoted = matches!(self.budget.text.as_bytes().get(before), Some(b'"' | b'\''));
+        let plain = if quoted { None } else { yaml11(value) };
+        Ok(plain.unwrap_or_else(|| Value::String(value.to_owned())))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let depth = self.deeper()?;
