@@ -5,17 +5,17 @@
 //! code decide where it runs. There is no logging: what was tried and on what is in the error.
 #![allow(unsafe_code)]
 
-// pub mod capability;
+pub mod capability;
 pub mod cgroup;
-// pub mod device_filter;
-// pub mod frame;
-// pub mod mount;
-// pub mod netns;
-// pub mod path;
+pub mod device_filter;
+pub mod frame;
+pub mod mount;
+pub mod netns;
+pub mod path;
 pub mod process;
-// pub mod pty;
-// pub mod seccomp;
-// pub mod signal;
+pub mod pty;
+pub mod seccomp;
+pub mod signal;
 
 /// A system call that failed: what was tried, on what, and the kernel's answer.
 #[derive(Debug, thiserror::Error)]

@@ -64,6 +64,9 @@ pub mod namespace {
     pub const CGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
 }
 
+/// As in linux/sched.h: the constant of libc has a type that cannot hold it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Forks with new namespaces, into a version 2 cgroup when one is given.
 ///
 /// # Safety
@@ -77,7 +80,7 @@ pub unsafe fn fork(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Resul
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: without CLONE_VM and with no stack this is a fork; `args` and `pidfd` outlive the call.
@@ -97,12 +100,8 @@ pub fn unshare(namespaces: u64) -> Result<()> {
     check(done.into()).map(drop).context(|| format!("unshare {namespaces:#x}"))
 }
 
-const NAMESPACES: u64 = namespace::MOUNT
-    | namespace::PID
-    | namespace::NETWORK
-    | namespace::IPC
-    | namespace::UTS
-    | namespace::CGROUP;
+const NAMESPACES: u64 =
+    namespace::MOUNT | namespace::PID | namespace::NETWORK | namespace::IPC | namespace::UTS | namespace::CGROUP;
 
 /// Moves the calling thread into namespaces: of a process for a pidfd, the one that a /proc/*/ns file names else.
 pub fn enter(fd: BorrowedFd<'_>, namespaces: u64) -> Result<()> {

@@ -94,12 +94,12 @@ impl Cgroups {
                 }
             }
         }
-        /*V2if self.version() == Version::V2
+        if self.version() == Version::V2
             && let Some(rules) = &limits.devices
         {
             let dir = self.open_v2(path)?;
             crate::device_filter::attach(&dir, rules)?;
-        }V2*/
+        }
         Ok(warnings)
     }
 

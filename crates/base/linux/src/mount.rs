@@ -1,0 +1,211 @@
+//! Makes mounts that are held by descriptors and attached to descriptors (fsopen(2), open_tree(2), move_mount(2)).
+//!
+//! A `Tree` is a mount that is nowhere yet: it vanishes with its descriptor unless it was attached. Since targets are
+//! descriptors too, no path is resolved twice and nobody can swap it meanwhile.
+
+use crate::process::check;
+use crate::{Context, Error, Result};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+pub use rustix::mount::MountAttrFlags as Attributes;
+
+/// No set-id programs, no devices, no programs.
+pub const INERT: Attributes =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+pub const READ_ONLY: Attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+
+/// How mounts below a point spread between namespaces (mount_namespaces(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Private,
+    /// From the host only.
+    Slave,
+    /// Both ways.
+    Shared,
+}
+
+impl Propagation {
+    fn flag(self) -> MountPropagationFlags {
+        match self {
+            Propagation::Private => MountPropagationFlags::PRIVATE,
+            Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+            Propagation::Shared => MountPropagationFlags::SHARED,
+        }
+    }
+}
+
+/// A detached mount.
+#[derive(Debug)]
+pub struct Tree(OwnedFd);
+
+impl AsFd for Tree {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Tree {
+    /// A new mount of a filesystem; an option without value is a flag.
+    pub fn of_filesystem(kind: &str, options: &[(&str, &str)], attributes: Attributes) -> Result<Self> {
+        let what = || format!("mount a {kind}");
+        let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).context(what)?;
+        for (key, value) in options {
+            let set = match *value {
+                "" => rustix::mount::fsconfig_set_flag(&context, *key),
+                value => rustix::mount::fsconfig_set_string(&context, *key, value),
+            };
+            set.context(|| format!("mount a {kind} with {key}={value}"))?;
+        }
+        rustix::mount::fsconfig_create(&context).context(what)?;
+        let tree = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context(what)?;
+        Ok(Self(tree))
+    }
+
+    /// What is mounted at an open file or directory, and below it when `recursive`, once more.
+    pub fn clone_of(fd: BorrowedFd<'_>, recursive: bool) -> Result<Self> {
+        let mut flags =
+            OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_EMPTY_PATH;
+        if recursive {
+            flags |= OpenTreeFlags::AT_RECURSIVE;
+        }
+        Ok(Self(rustix::mount::open_tree(fd, "", flags).context(|| "clone a mount")?))
+    }
+
+    /// The same of a path of the host.
+    pub fn clone_of_path(path: &Path, recursive: bool) -> Result<Self> {
+        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .context(|| format!("open {}", path.display()))?;
+        Self::clone_of(fd.as_fd(), recursive).map_err(|e| Error::new(format!("bind {}", path.display()), e.source))
+    }
+
+    /// Sets attributes of the mount (mount_setattr(2)), of all below it too when `recursive`.
+    pub fn set(&self, attributes: Attributes, recursive: bool) -> Result<()> {
+        set_attributes(self.0.as_fd(), attributes.bits().into(), 0, recursive)
+    }
+
+    /// Says how mounts at and below it spread.
+    pub fn propagate(&self, propagation: Propagation, recursive: bool) -> Result<()> {
+        set_attributes(self.0.as_fd(), 0, propagation.flag().bits().into(), recursive)
+    }
+
+    /// Attaches it to an open file or directory.
+    pub fn attach(&self, target: BorrowedFd<'_>) -> Result<()> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        rustix::mount::move_mount(&self.0, "", target, "", flags).context(|| "attach a mount")
+    }
+
+    /// Attaches it to a path that only we can change.
+    pub fn attach_at(&self, target: &Path) -> Result<()> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&self.0, "", CWD, target, flags)
+            .context(|| format!("attach a mount to {}", target.display()))
+    }
+}
+
+fn set_attributes(fd: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path and `attributes` outlive the call, and the size is that of `attributes`.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(done).map(drop).context(|| "set attributes of a mount")
+}
+
+/// The directories of an overlay.
+#[derive(Clone, Debug)]
+pub struct Overlay<'a> {
+    /// Read-only layers, the top one first.
+    pub lower: &'a [PathBuf],
+    pub upper: &'a Path,
+    pub work: &'a Path,
+    /// Never wait for the disk: what is written need not survive a crash of the machine.
+    pub volatile: bool,
+}
+
+impl Overlay<'_> {
+    /// Mounts it at a path that only we can change.
+    pub fn mount_at(&self, target: &Path) -> Result<()> {
+        match self.tree() {
+            Ok(tree) => tree.attach_at(target),
+            // Before Linux 6.5 there is no `lowerdir+`, and one option of the new interface holds 255 bytes.
+            Err(e) if e.errno() == Some(libc::EINVAL) => self.mount_by_options(target),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn tree(&self) -> Result<Tree> {
+        let what = || "mount an overlay";
+        let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).context(what)?;
+        let set = |key: &str, value: &Path| {
+            rustix::mount::fsconfig_set_string(&context, key, value)
+                .context(|| format!("mount an overlay with {key} {}", value.display()))
+        };
+        for layer in self.lower {
+            set("lowerdir+", layer)?;
+        }
+        set("upperdir", self.upper)?;
+        set("workdir", self.work)?;
+        if self.volatile {
+            rustix::mount::fsconfig_set_flag(&context, "volatile").context(what)?;
+        }
+        rustix::mount::fsconfig_create(&context)
+            .context(|| format!("mount an overlay of {} layers over {}", self.lower.len(), self.upper.display()))?;
+        let tree = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
+        Ok(Tree(tree.context(what)?))
+    }
+
+    /// mount(2) takes one page of options: layers go by descriptor, which keeps each at some 16 bytes.
+    fn mount_by_options(&self, target: &Path) -> Result<()> {
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("open {}", path.display()))
+        };
+        let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let lower: Vec<OwnedFd> = self.lower.iter().map(|p| open(p)).collect::<Result<_>>()?;
+        let (upper, work) = (open(self.upper)?, open(self.work)?);
+        let layers: Vec<String> = lower.iter().map(name).collect();
+        let options = format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), name(&upper), name(&work));
+        let options = std::ffi::CString::new(options).map_err(std::io::Error::from).context(|| "overlay options")?;
+        rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())
+            .context(|| format!("mount an overlay of {} layers at {}", lower.len(), target.display()))
+    }
+}
+
+/// Changes how all mounts of this mount namespace spread.
+pub fn propagate_all(propagation: Propagation) -> Result<()> {
+    let flags = propagation.flag() | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags).context(|| format!("make all mounts {propagation:?}"))
+}
+
+/// Makes the mounted directory `new_root` the root of this mount namespace and lets the old root go.
+pub fn pivot_into(new_root: &Path) -> Result<()> {
+    let what = || format!("change the root to {}", new_root.display());
+    rustix::process::chdir(new_root).context(what)?;
+    // pivot_root(2), "pivot_root(".", ".")": the old root is stacked on the new one and taken off it again.
+    rustix::process::pivot_root(".", ".").context(what)?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).context(|| "let the old root go")?;
+    rustix::process::chdir("/").context(what)
+}
+
+/// Takes a mount away, at once or as soon as nobody uses it. Succeeds when nothing is mounted or there.
+pub fn unmount(path: &Path) -> Result<()> {
+    match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(e) => Err(Error::new(format!("unmount {}", path.display()), e)),
+    }
+}
