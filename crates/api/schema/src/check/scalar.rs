@@ -6,8 +6,8 @@ use serde_json::{Number, Value};
 
 /// What is wrong with a scalar.
 pub(super) enum Problem {
-    /// The kind of JSON value, for `cannot unmarshal … into`.
-    Mismatch(String),
+    /// The kind of JSON value, for `cannot unmarshal … into`; and the type, where it is not the field's.
+    Mismatch(String, Option<&'static str>),
     /// A whole message.
     Message(String),
 }
@@ -25,7 +25,7 @@ pub(super) fn json_kind(value: &Value) -> &'static str {
 
 /// Checks a value that is not null.
 pub(super) fn check(shape: Shape<'_>, value: &Value) -> Result<(), Problem> {
-    let mismatch = || Err(Problem::Mismatch(json_kind(value).to_owned()));
+    let mismatch = || Err(Problem::Mismatch(json_kind(value).to_owned(), None));
     match (shape, value) {
         (Shape::String, Value::String(_)) | (Shape::Bool, Value::Bool(_)) | (Shape::Number, Value::Number(_)) => Ok(()),
         (Shape::Int32, Value::Number(n)) => integer(n, |i| i32::try_from(i).is_ok()),
@@ -42,7 +42,7 @@ pub(super) fn check(shape: Shape<'_>, value: &Value) -> Result<(), Problem> {
 fn integer(number: &Number, fits: impl Fn(i64) -> bool) -> Result<(), Problem> {
     match number.as_i64() {
         Some(i) if fits(i) => Ok(()),
-        _ => Err(Problem::Mismatch(format!("number {number}"))),
+        _ => Err(Problem::Mismatch(format!("number {number}"), None)),
     }
 }
 
@@ -72,19 +72,14 @@ fn int_or_string(value: &Value) -> Result<(), Problem> {
     match value {
         Value::String(_) => Ok(()),
         Value::Number(n) if n.as_i64().is_some_and(|i| i32::try_from(i).is_ok()) => Ok(()),
-        Value::Number(n) => {
-            Err(Problem::Message(format!("json: cannot unmarshal number {n} into Go value of type int32")))
-        }
-        other => {
-            Err(Problem::Message(format!("json: cannot unmarshal {} into Go value of type int32", json_kind(other))))
-        }
+        Value::Number(n) => Err(Problem::Mismatch(format!("number {n}"), Some("int32"))),
+        other => Err(Problem::Mismatch(json_kind(other).to_owned(), Some("int32"))),
     }
 }
 
 fn time(shape: Shape<'_>, value: &Value) -> Result<(), Problem> {
     let Value::String(text) = value else {
-        let message = format!("json: cannot unmarshal {} into Go value of type string", json_kind(value));
-        return Err(Problem::Message(message));
+        return Err(Problem::Mismatch(json_kind(value).to_owned(), Some("string")));
     };
     let layout = match shape {
         Shape::MicroTime => "2006-01-02T15:04:05.000000Z07:00",
