@@ -1,1 +1,21 @@
 //! Speaks rtnetlink and nf_tables to the kernel: links, addresses, routes, namespaces, rules.
+//!
+//! One small encoder serves both protocols. Every socket belongs to the network namespace it was opened in, for ever:
+//! a thread that later changes its namespace changes nothing for the socket. All calls are synchronous, because the
+//! kernel has answered by the time that `send` returns; none of them waits for anything but kernel locks.
+//!
+//! Knows nothing of services, pods or containers.
+
+pub mod conntrack;
+mod error;
+pub mod namespace;
+pub mod nft;
+mod route;
+mod socket;
+mod wire;
+
+pub use error::Error;
+pub use route::{Address, Bridge, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Veth};
+
+/// What every call of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,113 @@
+//! Connection tracking: deletes flows whose translation leads nowhere any more.
+//!
+//! TCP finds out by itself. UDP has no end: a client that keeps sending from one port would be led to a departed
+//! endpoint for as long as it sends.
+
+use crate::Result;
+use crate::socket::{Socket, flag};
+use crate::wire::{self, Writer};
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+const SUBSYSTEM: u16 = 1;
+const GET: u16 = SUBSYSTEM << 8 | 1;
+const DELETE: u16 = SUBSYSTEM << 8 | 2;
+/// `struct nfgenmsg`.
+const FAMILY_HEADER: usize = 4;
+/// `CTA_*`.
+const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
+const ID: u16 = 12;
+
+/// One direction of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    pub protocol: u8,
+    pub source: IpAddr,
+    pub source_port: u16,
+    pub destination: IpAddr,
+    pub destination_port: u16,
+}
+
+/// A tracked flow. Of one whose destination was translated, the reply comes from the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    pub original: Tuple,
+    pub reply: Tuple,
+}
+
+/// Speaks to connection tracking of the network namespace where it was opened.
+#[derive(Debug)]
+pub struct Conntrack {
+    socket: Socket,
+}
+
+impl Conntrack {
+    /// Opens a socket in the caller's network namespace.
+    pub fn open() -> Result<Self> {
+        Ok(Self { socket: Socket::netfilter()? })
+    }
+
+    /// Opens a socket in another network namespace.
+    pub fn in_namespace(namespace: BorrowedFd<'_>) -> Result<Self> {
+        Ok(Self { socket: Socket::inside(namespace, Socket::netfilter)? })
+    }
+
+    /// Deletes all IPv4 flows for which `wanted` says so; returns how many. Costs a walk over all flows.
+    pub fn delete_where(&mut self, mut wanted: impl FnMut(&Flow) -> bool) -> Result<usize> {
+        let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        self.socket.dump(GET, &header(), "list tracked connections", |message| {
+            let Some(attributes) = message.payload.get(FAMILY_HEADER..) else { return };
+            if parse(attributes).is_some_and(|flow| wanted(&flow))
+                && let Some(original) = wire::attribute(attributes, ORIGINAL)
+            {
+                let id = wire::attribute(attributes, ID).unwrap_or_default();
+                found.push((original.to_vec(), id.to_vec()));
+            }
+        })?;
+        let mut deleted = 0;
+        for (original, id) in &found {
+            let fill = |w: &mut Writer| {
+                w.nest(ORIGINAL, |w| w.bytes.extend_from_slice(original));
+                if !id.is_empty() {
+                    w.attribute(ID, id);
+                }
+            };
+            match self.socket.request(DELETE, flag(0), &header(), || "delete a tracked connection".into(), fill) {
+                Ok(()) => deleted += 1,
+                // It ended by itself.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(deleted)
+    }
+}
+
+fn header() -> [u8; FAMILY_HEADER] {
+    [libc::AF_INET as u8, 0, 0, 0]
+}
+
+fn parse(attributes: &[u8]) -> Option<Flow> {
+    Some(Flow {
+        original: parse_tuple(wire::attribute(attributes, ORIGINAL)?)?,
+        reply: parse_tuple(wire::attribute(attributes, REPLY)?)?,
+    })
+}
+
+/// Nothing for protocols without ports.
+fn parse_tuple(bytes: &[u8]) -> Option<Tuple> {
+    const ADDRESSES: u16 = 1;
+    const PROTOCOL: u16 = 2;
+    let addresses = wire::attribute(bytes, ADDRESSES)?;
+    let protocol = wire::attribute(bytes, PROTOCOL)?;
+    let address = |kind| Some(IpAddr::from(<[u8; 4]>::try_from(wire::attribute(addresses, kind)?).ok()?));
+    let port = |kind| Some(u16::from_be_bytes(wire::attribute(protocol, kind)?.try_into().ok()?));
+    Some(Tuple {
+        protocol: *wire::attribute(protocol, 1)?.first()?,
+        source: address(1)?,
+        destination: address(2)?,
+        source_port: port(2)?,
+        destination_port: port(3)?,
+    })
+}
