@@ -1,0 +1,220 @@
+//! Tables of pods and nodes, and the choices and refusals that must follow.
+
+use crate::queue::PodQueue;
+use crate::{PodInfo, Snapshot, schedule};
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::{Node, Pod};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn merge(base: &mut Value, more: Value) {
+    match (base, more) {
+        (Value::Object(base), Value::Object(more)) => {
+            more.into_iter().for_each(|(k, v)| merge(base.entry(k).or_insert(Value::Null), v))
+        }
+        (base, more) => *base = more,
+    }
+}
+
+fn node(name: &str, more: Value) -> Arc<Node> {
+    let mut value = json!({
+        "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
+        "status": { "allocatable": { "cpu": "2", "memory": "4Gi", "pods": "110" } },
+    });
+    merge(&mut value, more);
+    Arc::new(Node::from_value(value).unwrap())
+}
+
+fn pod(name: &str, more: Value) -> Arc<PodInfo> {
+    let mut value = json!({
+        "metadata": { "name": name, "namespace": "default", "labels": { "app": "web" } },
+        "spec": { "containers": [{ "name": "c", "resources": { "requests": { "cpu": "500m", "memory": "1Gi" } } }] },
+    });
+    merge(&mut value, more);
+    Arc::new(PodInfo::new(Arc::new(Pod::from_value(value).unwrap())))
+}
+
+fn snapshot(nodes: &[Arc<Node>], pods: &[(Arc<PodInfo>, &str)]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    nodes.iter().for_each(|n| snapshot.set_node(Arc::clone(n)));
+    pods.iter().for_each(|(p, n)| snapshot.set_pod(Arc::clone(p), n));
+    snapshot
+}
+
+#[track_caller]
+fn check(pod: &PodInfo, snapshot: &Snapshot, expected: Result<&str, &str>) {
+    let result = schedule(pod, snapshot, 0, &mut StdRng::seed_from_u64(1)).map_err(|m| m.to_string());
+    assert_eq!(result.as_ref().map(|n| *n).map_err(String::as_str), expected);
+}
+
+#[test]
+fn refusals_are_counted_by_reason() {
+    let big = json!({ "spec": { "containers": [{ "resources": { "requests": { "cpu": "3", "memory": "8Gi" } } }] } });
+    check(&pod("p", json!({})), &snapshot(&[], &[]), Err("no nodes available to schedule pods"));
+    let tainted = json!({ "spec": { "taints": [{ "key": "k", "effect": "NoSchedule" }] } });
+    let nodes = [node("a", json!({})), node("b", json!({})), node("c", tainted)];
+    check(
+        &pod("p", big),
+        &snapshot(&nodes, &[]),
+        Err("0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu, 2 Insufficient memory."),
+    );
+    let elsewhere = pod("p", json!({ "spec": { "nodeSelector": { "disk": "ssd" } } }));
+    check(
+        &elsewhere,
+        &snapshot(&nodes[..1], &[]),
+        Err("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."),
+    );
+    let cordoned = node("d", json!({ "spec": { "unschedulable": true } }));
+    check(
+        &pod("p", json!({})),
+        &snapshot(&[cordoned], &[]),
+        Err("0/1 nodes are available: 1 node(s) were unschedulable."),
+    );
+}
+
+#[test]
+fn the_emptier_node_is_chosen_and_full_ones_are_refused() {
+    let nodes = [node("a", json!({})), node("b", json!({}))];
+    let half = |name| pod(name, json!({ "spec": { "containers": [{ "resources": { "requests": { "cpu": "1" } } }] } }));
+    check(&half("p"), &snapshot(&nodes, &[(half("x"), "a")]), Ok("b"));
+    let taken = [(half("x"), "a"), (half("y"), "a"), (half("z"), "b")];
+    check(&half("p"), &snapshot(&nodes, &taken), Ok("b"));
+    let full = [(half("x"), "a"), (half("y"), "a"), (half("z"), "b"), (half("w"), "b")];
+    check(&half("p"), &snapshot(&nodes, &full), Err("0/2 nodes are available: 2 Insufficient cpu."));
+}
+
+#[test]
+fn initialization_counts_when_it_needs_more() {
+    let init = json!({ "spec": { "initContainers": [
+        { "name": "side", "restartPolicy": "Always", "resources": { "requests": { "cpu": "200m" } } },
+        { "name": "i", "resources": { "requests": { "cpu": "1" } } },
+    ] } });
+    assert_eq!(pod("p", init).requests.milli_cpu, 1200);
+    let small = json!({ "spec": { "initContainers": [
+        { "name": "side", "restartPolicy": "Always", "resources": { "requests": { "cpu": "200m" } } },
+    ], "overhead": { "cpu": "50m" } } });
+    assert_eq!(pod("p", small).requests.milli_cpu, 750);
+}
+
+#[test]
+fn tolerations_are_matched_by_key_effect_and_operator() {
+    let tainted =
+        |effect: &str| node("a", json!({ "spec": { "taints": [{ "key": "k", "value": "v", "effect": effect }] } }));
+    let tolerating = |t: Value| pod("p", json!({ "spec": { "tolerations": [t] } }));
+    for (toleration, effect, fits) in [
+        (json!({ "operator": "Exists" }), "NoSchedule", true),
+        (json!({ "key": "k", "operator": "Exists" }), "NoExecute", true),
+        (json!({ "key": "k", "value": "v" }), "NoSchedule", true),
+        (json!({ "key": "k", "value": "other" }), "NoSchedule", false),
+        (json!({ "key": "k", "operator": "Exists", "effect": "NoExecute" }), "NoSchedule", false),
+        (json!({ "key": "other", "operator": "Exists" }), "PreferNoSchedule", true),
+    ] {
+        let result = schedule(
+            &tolerating(toleration.clone()),
+            &snapshot(&[tainted(effect)], &[]),
+            0,
+            &mut StdRng::seed_from_u64(1),
+        )
+        .is_ok();
+        assert_eq!(result, fits, "{toleration} {effect}");
+    }
+}
+
+#[test]
+fn replicas_are_spread_over_hosts() {
+    let owned = |name| {
+        let owner =
+            json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": true }]);
+        pod(name, json!({ "metadata": { "ownerReferences": owner } }))
+    };
+    let nodes =
+        [node("a", json!({ "status": { "allocatable": { "cpu": "64", "memory": "256Gi" } } })), node("b", json!({}))];
+    check(&owned("p"), &snapshot(&nodes, &[(owned("x"), "a"), (owned("y"), "a")]), Ok("b"));
+}
+
+#[test]
+fn a_hard_spread_refuses_the_crowded() {
+    let spread = json!({ "spec": { "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": { "matchLabels": { "app": "web" } } }] } });
+    let tiny = node("b", json!({ "status": { "allocatable": { "cpu": "100m" } } }));
+    let state = snapshot(&[node("a", json!({})), tiny], &[(pod("x", json!({})), "a")]);
+    check(
+        &pod("p", spread),
+        &state,
+        Err("0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints."),
+    );
+}
+
+#[test]
+fn pods_attract_and_repel_each_other() {
+    let term = json!({ "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "app": "web" } } });
+    let rule = |kind: &str| json!({ "spec": { "affinity": { kind: { "requiredDuringSchedulingIgnoredDuringExecution": [term] } } } });
+    let nodes = [node("a", json!({})), node("b", json!({}))];
+    let state = snapshot(&nodes, &[(pod("x", json!({})), "a")]);
+    check(&pod("p", rule("podAffinity")), &state, Ok("a"));
+    check(&pod("p", rule("podAntiAffinity")), &state, Ok("b"));
+    let alone = snapshot(&nodes[..1], &[(pod("x", rule("podAntiAffinity")), "a")]);
+    check(
+        &pod("p", json!({})),
+        &alone,
+        Err("0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules."),
+    );
+    // The first of a group that wants its own company may start anywhere.
+    check(&pod("p", rule("podAffinity")), &snapshot(&nodes[..1], &[]), Ok("a"));
+}
+
+#[test]
+fn host_ports_are_exclusive() {
+    let with_port =
+        |name| pod(name, json!({ "spec": { "containers": [{ "ports": [{ "containerPort": 80, "hostPort": 80 }] }] } }));
+    let state = snapshot(&[node("a", json!({}))], &[(with_port("x"), "a")]);
+    check(
+        &with_port("p"),
+        &state,
+        Err("0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."),
+    );
+}
+
+#[test]
+fn pods_of_a_removed_node_do_not_make_it_a_choice() {
+    let mut state = snapshot(&[node("a", json!({})), node("b", json!({}))], &[(pod("x", json!({})), "a")]);
+    state.remove_node("a");
+    check(&pod("p", json!({})), &state, Ok("b"));
+    state.remove_pod(&pod("x", json!({})).key);
+    assert_eq!(state.nodes().len(), 1);
+    assert!(state.node("a").is_none() && state.node("b").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_goes_by_priority_then_age_and_backs_off() {
+    let queue = PodQueue::default();
+    queue.add(pod("old", json!({})));
+    queue.add(pod("young", json!({})));
+    queue.add(pod("urgent", json!({ "spec": { "priority": 10 } })));
+    let mut order = Vec::new();
+    for _ in 0..3 {
+        order.push(queue.pop().await.key.name.clone());
+    }
+    assert_eq!(order, ["urgent", "old", "young"]);
+    let key = pod("old", json!({})).key.clone();
+    queue.failed(&key, false);
+    assert!(matches!(queue.try_pop(), Err(None)), "it waits for a change, not for time");
+    queue.cluster_changed();
+    let start = tokio::time::Instant::now();
+    assert_eq!(queue.pop().await.key, key);
+    assert_eq!(start.elapsed(), Duration::from_secs(1), "but not before its back-off is over");
+    queue.cluster_changed();
+    queue.failed(&key, false);
+    assert_eq!(queue.pop().await.key, key);
+    assert_eq!(
+        start.elapsed(),
+        Duration::from_secs(3),
+        "a change during the attempt is not lost, the back-off doubles"
+    );
+    queue.remove(&key);
+    queue.failed(&key, true);
+    assert!(matches!(queue.try_pop(), Err(None)), "a pod that is gone does not come back");
+}
