@@ -79,6 +79,6 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
             .stack_size(256 << 10)
             .spawn_scoped(scope, work)
             .map_err(spawn_failed)?;
-        thread.join().map_err(|_| spawn_failed(io::Error::other("it panicked")))
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }

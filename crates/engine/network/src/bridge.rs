@@ -1,9 +1,23 @@
 //! The bridge of a node and what hangs on it.
 
-use crate::Error;
+use crate::address::Addresses;
+use crate::record::{Attachment, HostPort, Protocol, Record, Records, check_id};
+use crate::{Error, Result, rules};
 use ipnet::{IpNet, Ipv4Net};
-use std::net::IpAddr;
+use parking_lot::Mutex;
+use pintle_netlink::conntrack::Conntrack;
+use pintle_netlink::nft::Nftables;
+use pintle_netlink::{Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Veth, namespace};
+use std::collections::HashSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+/// The interface's name inside a sandbox.
+const INTERFACE: &str = "eth0";
+/// What the names of our interfaces on the host begin with.
+const PREFIX: &str = "pin";
 
 /// How a node's bridge is made.
 #[derive(Clone, Debug)]
@@ -17,43 +31,10 @@ pub struct Config {
     /// Ranges that exist only in address translation (services): never masqueraded here, and routed to the bridge so
     /// that the host itself has a route, even where it has no default route.
     pub translated_subnets: Vec<IpNet>,
-    /// Where addresses in use are written down; made if missing.
+    /// Where addresses in use are written down; made if missing, and used by nothing else.
     pub state_dir: PathBuf,
     /// The largest packet of the bridge and its interfaces in bytes.
     pub mtu: u32,
-}
-
-/// The transport protocol of a host port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-/// A port of the host that leads to a port of a sandbox.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct HostPort {
-    pub protocol: Protocol,
-    /// One address of the host; nothing is all of them.
-    pub host_ip: Option<IpAddr>,
-    pub host_port: u16,
-    pub sandbox_port: u16,
-}
-
-/// What a sandbox was given.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Attachment {
-    /// The interface's name inside the sandbox: `eth0`.
-    pub interface: String,
-    /// Its addresses, the primary one first.
-    pub addresses: Vec<IpAddr>,
-    pub gateway: IpAddr,
-    /// The interface's hardware address, such as `0a:58:0a:2a:00:05`.
-    pub mac: String,
-    /// The other end's name on the host.
-    pub host_interface: String,
 }
 
 /// How the network is doing.
@@ -70,40 +51,332 @@ pub struct Status {
 #[derive(Debug)]
 pub struct BridgeNetwork {
     config: Config,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    netlink: Netlink,
+    nft: Nftables,
+    addresses: Addresses,
+    records: Records,
+    gateway: Ipv4Addr,
+    /// The bridge's index.
+    link: u32,
 }
 
 impl BridgeNetwork {
-    /// Makes the bridge and its rules, or adopts those of an earlier run, and reads the addresses in use.
-    pub fn open(config: Config) -> Result<Self, Error> {
-        Ok(Self { config })
+    /// Makes the bridge and its rules in the caller's network namespace, or adopts those of an earlier run, and reads
+    /// the addresses in use.
+    pub fn open(config: Config) -> Result<Self> {
+        let mut netlink = Netlink::open()?;
+        let mut nft = Nftables::open()?;
+        let mut addresses = Addresses::new(config.pod_subnet)?;
+        let records = Records::open(&config.state_dir)?;
+        for (id, record) in records.iter() {
+            if !addresses.claim(record.address) {
+                tracing::warn!(sandbox = id, address = %record.address, "the address is not of this node's subnet");
+            }
+        }
+        let gateway = addresses.gateway();
+        let link = raise_bridge(&mut netlink, &config, gateway)?;
+        set_kernel_parameters(&config)?;
+        rules::replace(&mut nft, &config, records.iter().map(|(_, record)| record))?;
+        let inner = Inner { netlink, nft, addresses, records, gateway, link };
+        Ok(Self { config, inner: Mutex::new(inner) })
     }
 
     /// Releases everything that belongs to sandboxes other than `live`: called once at start.
-    pub fn retain(&self, _live: &[String]) -> Result<(), Error> {
-        Err(Error::NotSupported("network clean-up"))
+    pub fn retain(&self, live: &[String]) -> Result<()> {
+        let live: HashSet<&str> = live.iter().map(String::as_str).collect();
+        let mut inner = self.inner.lock();
+        let dead: Vec<String> =
+            inner.records.iter().map(|(id, _)| id.clone()).filter(|id| !live.contains(id.as_str())).collect();
+        for id in &dead {
+            inner.release(&self.config, id)?;
+        }
+        inner.delete_strangers()
     }
 
     /// Gives the network namespace at `namespace` an interface, or returns what it was given before.
-    pub fn setup(&self, _sandbox_id: &str, _namespace: &Path, _host_ports: &[HostPort]) -> Result<Attachment, Error> {
-        Err(Error::NotSupported("network set-up"))
+    ///
+    /// # Errors
+    /// When no address is free, when a host port is in use by another sandbox, or when the kernel refuses; then
+    /// nothing is left behind.
+    pub fn setup(&self, sandbox_id: &str, namespace: &Path, host_ports: &[HostPort]) -> Result<Attachment> {
+        check_id(sandbox_id)?;
+        let mut inner = self.inner.lock();
+        if let Some(attachment) = inner.existing(sandbox_id)? {
+            return Ok(attachment);
+        }
+        // What is written down but not there is half done, from a run that was killed.
+        inner.release(&self.config, sandbox_id)?;
+        inner.check_ports(sandbox_id, host_ports)?;
+        let made = inner.attach(&self.config, sandbox_id, namespace, host_ports);
+        if made.is_err()
+            && let Err(error) = inner.release(&self.config, sandbox_id)
+        {
+            tracing::warn!(sandbox = sandbox_id, %error, "cannot undo a network set-up that failed");
+        }
+        made
     }
 
     /// Takes everything back that `setup` gave; nothing to do is success.
-    pub fn teardown(&self, _sandbox_id: &str) -> Result<(), Error> {
-        Err(Error::NotSupported("network teardown"))
+    pub fn teardown(&self, sandbox_id: &str) -> Result<()> {
+        check_id(sandbox_id)?;
+        self.inner.lock().release(&self.config, sandbox_id)
     }
 
     /// What a sandbox has, if it has been set up.
-    pub fn attachment(&self, _sandbox_id: &str) -> Option<Attachment> {
-        None
+    pub fn attachment(&self, sandbox_id: &str) -> Option<Attachment> {
+        self.inner.lock().records.get(sandbox_id).map(|record| record.attachment.clone())
     }
 
-    pub fn status(&self) -> Result<Status, Error> {
-        Err(Error::NotSupported("network status")).inspect_err(|_| tracing::debug!(bridge = self.config.bridge))
+    /// How many addresses are left; fails when the bridge is not there or is down.
+    pub fn status(&self) -> Result<Status> {
+        let mut inner = self.inner.lock();
+        let bridge = self.config.bridge.clone();
+        match inner.netlink.link(&bridge)? {
+            Some(link) if link.up => Ok(Status {
+                bridge,
+                subnet: self.config.pod_subnet,
+                gateway: inner.gateway.into(),
+                addresses_used: inner.addresses.used(),
+                addresses_total: inner.addresses.total(),
+            }),
+            Some(_) => Err(Error::Config(format!("bridge {bridge} is down; `ip link set {bridge} up` raises it"))),
+            None => Err(Error::Config(format!("bridge {bridge} is gone; restart the node to make it again"))),
+        }
     }
 
     /// Removes the bridge, every interface on it, every rule and every record: for `reset`.
-    pub fn remove_all(&self) -> Result<(), Error> {
-        Err(Error::NotSupported("network removal"))
+    pub fn remove_all(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let ids: Vec<String> = inner.records.iter().map(|(id, _)| id.clone()).collect();
+        for id in &ids {
+            inner.release(&self.config, id)?;
+        }
+        inner.delete_strangers()?;
+        rules::remove(&mut inner.nft)?;
+        forgive_missing(inner.netlink.delete_link_named(&self.config.bridge))?;
+        inner.records.remove_all()
+    }
+}
+
+impl Inner {
+    /// What the sandbox was given, if its interface is there too.
+    fn existing(&mut self, id: &str) -> Result<Option<Attachment>> {
+        let Some(record) = self.records.get(id) else { return Ok(None) };
+        let attachment = record.attachment.clone();
+        Ok(self.netlink.link(&attachment.host_interface)?.map(|_| attachment))
+    }
+
+    fn check_ports(&self, id: &str, ports: &[HostPort]) -> Result<()> {
+        if let Some(port) = ports.iter().find(|port| !rules::is_supported(port)) {
+            return Err(Error::Config(format!("host port {}: IPv6 addresses are not supported yet", port.host_port)));
+        }
+        for (holder, record) in self.records.iter().filter(|(holder, _)| *holder != id) {
+            let taken = ports.iter().find(|port| record.host_ports.iter().any(|other| port.collides(other)));
+            if let Some(HostPort { host_port, protocol, .. }) = taken {
+                let holder = holder.clone();
+                return Err(Error::HostPortInUse { port: *host_port, protocol: protocol.name(), holder });
+            }
+        }
+        Ok(())
+    }
+
+    /// The steps of a set-up. The record comes first: whatever happens after, `release` finds what to undo.
+    fn attach(&mut self, config: &Config, id: &str, namespace: &Path, ports: &[HostPort]) -> Result<Attachment> {
+        let namespace = namespace::open(namespace)?;
+        let address = self.addresses.allocate()?;
+        let hardware = hardware_of(address);
+        let attachment = Attachment {
+            interface: INTERFACE.into(),
+            addresses: vec![address.into()],
+            gateway: self.gateway.into(),
+            mac: hardware.to_string(),
+            host_interface: interface_of(id),
+        };
+        let record = Record { address, attachment: attachment.clone(), host_ports: ports.to_vec() };
+        if let Err(error) = self.records.insert(id, record.clone()) {
+            self.addresses.release(address);
+            return Err(error);
+        }
+        let name = &attachment.host_interface;
+        let peer = Peer { name: INTERFACE, hardware: Some(hardware), namespace: Some(namespace.as_fd()) };
+        self.netlink.add_veth(&Veth { name, mtu: config.mtu, master: Some(self.link), peer })?;
+        if let Some(outer) = self.netlink.link(name)? {
+            self.netlink.set_hairpin(outer.index, true)?;
+        }
+        self.configure_inside(namespace.as_fd(), address)?;
+        self.netlink.set_neighbor(&Neighbor { link: self.link, address: address.into(), hardware })?;
+        if !ports.is_empty() && rules::publish(&mut self.nft, &record).is_err() {
+            // Somebody may have flushed the table: put it back as a whole.
+            rules::replace(&mut self.nft, config, self.records.iter().map(|(_, record)| record))?;
+        }
+        Ok(attachment)
+    }
+
+    /// Address, routes and the gateway's hardware address inside the sandbox.
+    fn configure_inside(&mut self, namespace: std::os::fd::BorrowedFd<'_>, address: Ipv4Addr) -> Result<()> {
+        let mut inside = Netlink::in_namespace(namespace)?;
+        inside.raise_loopback()?;
+        let link = inside
+            .link(INTERFACE)?
+            .ok_or_else(|| Error::Config(format!("{INTERFACE} vanished from the sandbox while it was set up")))?
+            .index;
+        inside.set_link(link, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+        inside.add_address(link, Ipv4Net::new_assert(address, 32).into())?;
+        let gateway = IpAddr::from(self.gateway);
+        let hardware = hardware_of(self.gateway);
+        inside.set_neighbor(&Neighbor { link, address: gateway, hardware })?;
+        let route =
+            |destination: IpNet, gateway, scope| Route { destination, gateway, link: Some(link), scope, source: None };
+        inside.set_route(&route(Ipv4Net::new_assert(self.gateway, 32).into(), None, Scope::Link))?;
+        inside.set_route(&route(Ipv4Net::default().into(), Some(gateway), Scope::Universe))?;
+        Ok(())
+    }
+
+    /// Undoes a set-up, also one that stopped half-way; the record goes last.
+    fn release(&mut self, config: &Config, id: &str) -> Result<()> {
+        let Some(record) = self.records.get(id).cloned() else { return Ok(()) };
+        let broken = !record.host_ports.is_empty() && rules::withdraw(&mut self.nft, &record).is_err();
+        if broken {
+            let others = self.records.iter().filter(|(other, _)| *other != id).map(|(_, record)| record);
+            rules::replace(&mut self.nft, config, others)?;
+        }
+        if record.host_ports.iter().any(|port| port.protocol == Protocol::Udp) {
+            forget_datagrams(record.address);
+        }
+        forgive_missing(self.netlink.delete_link_named(&record.attachment.host_interface))?;
+        let (address, hardware) = (record.address.into(), hardware_of(record.address));
+        forgive_missing(self.netlink.delete_neighbor(&Neighbor { link: self.link, address, hardware }))?;
+        self.records.remove(id)?;
+        self.addresses.release(record.address);
+        Ok(())
+    }
+
+    /// Deletes interfaces on the bridge that are named like ours and that no record mentions.
+    fn delete_strangers(&mut self) -> Result<()> {
+        let known: HashSet<&str> =
+            self.records.iter().map(|(_, record)| record.attachment.host_interface.as_str()).collect();
+        let strangers: Vec<u32> = self
+            .netlink
+            .links()?
+            .into_iter()
+            .filter(|link| link.master == Some(self.link) && link.kind == "veth")
+            .filter(|link| link.name.starts_with(PREFIX) && !known.contains(link.name.as_str()))
+            .map(|link| link.index)
+            .collect();
+        for index in strangers {
+            forgive_missing(self.netlink.delete_link(index))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes or adopts the bridge, with exactly the gateway's address and the routes that lead to it; returns its index.
+fn raise_bridge(netlink: &mut Netlink, config: &Config, gateway: Ipv4Addr) -> Result<u32> {
+    let name = config.bridge.as_str();
+    match netlink.link(name)? {
+        Some(link) if link.kind == "bridge" => {
+            let change = LinkChange { up: Some(true), mtu: Some(config.mtu), ..LinkChange::default() };
+            netlink.set_link(link.index, &change)?;
+        }
+        Some(link) => {
+            return Err(Error::Config(format!(
+                "{name} is there and is not a bridge but {:?}; remove it or give the bridge another name",
+                link.kind
+            )));
+        }
+        None => netlink.add_bridge(&Bridge { name, mtu: config.mtu, hardware: hardware_of(gateway) })?,
+    }
+    let missing = || Error::Config(format!("bridge {name} vanished while it was set up"));
+    let link = netlink.link(name)?.ok_or_else(missing)?.index;
+    let wanted = IpNet::V4(Ipv4Net::new_assert(gateway, config.pod_subnet.prefix_len()));
+    let mut present = false;
+    for found in netlink.addresses()?.into_iter().filter(|found| found.link == link) {
+        if found.address == wanted {
+            present = true;
+        } else if found.address.addr().is_ipv4() {
+            netlink.delete_address(link, found.address)?;
+        }
+    }
+    if !present {
+        netlink.add_address(link, wanted)?;
+    }
+    for destination in config.translated_subnets.iter().filter(|net| net.addr().is_ipv4()) {
+        netlink.set_route(&Route {
+            destination: *destination,
+            gateway: None,
+            link: Some(link),
+            scope: Scope::Link,
+            source: Some(gateway.into()),
+        })?;
+    }
+    Ok(link)
+}
+
+/// Forwarding between interfaces; loopback addresses on the bridge for ports of 127.0.0.1; no redirects, because
+/// sandboxes talk to each other through the host on purpose.
+fn set_kernel_parameters(config: &Config) -> Result<()> {
+    let bridge = format!("conf/{}", config.bridge);
+    for (name, value) in [
+        ("ip_forward".to_owned(), "1"),
+        (format!("{bridge}/route_localnet"), "1"),
+        (format!("{bridge}/send_redirects"), "0"),
+    ] {
+        let path = Path::new("/proc/sys/net/ipv4").join(name);
+        // Writing what is there already would fail needlessly where /proc/sys is read-only.
+        if fs::read_to_string(&path).is_ok_and(|current| current.trim() == value) {
+            continue;
+        }
+        fs::write(&path, value).map_err(|source| Error::File { doing: "write", path, source })?;
+    }
+    Ok(())
+}
+
+/// `0a:58` and the address, as many bridge plugins do: known without asking, unique where the address is.
+fn hardware_of(address: Ipv4Addr) -> HardwareAddress {
+    let [a, b, c, d] = address.octets();
+    HardwareAddress([0x0a, 0x58, a, b, c, d])
+}
+
+/// A name that fits 15 bytes, from the sandbox's id by the FNV-1a hash.
+fn interface_of(id: &str) -> String {
+    let hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{PREFIX}{:011x}", hash >> 20)
+}
+
+fn forgive_missing(result: pintle_netlink::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Datagrams of a client that goes on sending must not be led to an address that is about to be somebody else's.
+fn forget_datagrams(address: Ipv4Addr) {
+    let forgotten = Conntrack::open().and_then(|mut tracker| {
+        tracker.delete_where(|flow| flow.original.protocol == 17 && flow.reply.source == IpAddr::from(address))
+    });
+    if let Err(error) = forgotten {
+        tracing::warn!(%address, %error, "cannot forget tracked datagrams");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_fit() {
+        for id in ["a", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"] {
+            let name = interface_of(id);
+            assert!(name.len() == 14 && name.starts_with(PREFIX), "{name}");
+        }
+        assert_ne!(interface_of("a"), interface_of("b"));
     }
 }

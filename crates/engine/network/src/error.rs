@@ -1,20 +1,26 @@
 //! What can go wrong while a sandbox gets or loses its network.
 
+use ipnet::Ipv4Net;
+use std::io;
 use std::path::PathBuf;
 
 /// A failure, said with what was being done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0} is not supported yet")]
-    NotSupported(&'static str),
+    /// The kernel refused something.
+    #[error(transparent)]
+    Kernel(#[from] pintle_netlink::Error),
+    /// All addresses of the node are in use.
     #[error("no address is free in {subnet}: {used} are in use; delete pods of this node or give it a larger subnet")]
-    Exhausted { subnet: ipnet::IpNet, used: usize },
-    #[error("sandbox {id:?}: the id must be 1 to 128 letters, digits, '-', '_' or '.'")]
+    Exhausted { subnet: Ipv4Net, used: usize },
+    #[error("sandbox {id:?}: an id has 1 to 128 letters, digits, '-', '_' or '.', and does not begin with '.'")]
     BadSandboxId { id: String },
-    #[error("host port {port}/{protocol} is already used by sandbox {holder}")]
+    #[error("host port {port}/{protocol} is in use by sandbox {holder}")]
     HostPortInUse { port: u16, protocol: &'static str, holder: String },
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
+    /// A record or a setting could not be read or written.
+    #[error("{doing} {path}: {source}", path = .path.display())]
+    File { doing: &'static str, path: PathBuf, source: io::Error },
+    /// The configuration cannot work.
     #[error("{0}")]
     Config(String),
 }

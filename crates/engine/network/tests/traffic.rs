@@ -1,0 +1,277 @@
+//! Sends real traffic through a bridge network, each test in network namespaces of its own.
+
+use pintle_netlink::{Netlink, Peer, Veth, namespace};
+use pintle_network::{Attachment, BridgeNetwork, Config, Error, HostPort, Protocol};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+const WAIT: Duration = Duration::from_secs(5);
+
+struct Space {
+    path: PathBuf,
+    file: File,
+}
+
+impl Space {
+    fn new(folder: &Path, name: &str) -> Self {
+        let path = folder.join(name);
+        namespace::create(&path).expect("namespaces need root");
+        Self { file: namespace::open(&path).expect("just made"), path }
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        namespace::enter(self.file.as_fd(), work).expect("enter")
+    }
+
+    fn run(&self, command: &str) -> String {
+        self.inside(|| {
+            let output = Command::new("sh").args(["-c", command]).output().expect("sh");
+            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        })
+    }
+
+    /// Listens, and tells every client whom it sees.
+    fn serve(&self, address: &str) -> SocketAddr {
+        let listener = self.inside(|| TcpListener::bind(address)).expect("bind");
+        let bound = listener.local_addr().expect("address");
+        thread::spawn(move || {
+            while let Ok((mut stream, peer)) = listener.accept() {
+                if write!(stream, "{}", peer.ip()).is_err() {
+                    return;
+                }
+            }
+        });
+        bound
+    }
+
+    /// Whom the server at `to` sees when it is called from here.
+    fn call(&self, to: &str) -> std::io::Result<IpAddr> {
+        let to: SocketAddr = to.parse().expect("address");
+        let text = self.inside(|| {
+            let mut stream = TcpStream::connect_timeout(&to, WAIT)?;
+            stream.set_read_timeout(Some(WAIT))?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok::<_, std::io::Error>(text)
+        })?;
+        Ok(text.parse().expect("an address"))
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        namespace::delete(&self.path).expect("delete");
+    }
+}
+
+/// A host with its network, and a machine outside that it is connected to.
+struct World {
+    host: Space,
+    outside: Space,
+    folder: Folder,
+}
+
+/// Goes last, when everything in it has gone.
+struct Folder(PathBuf);
+
+impl std::ops::Deref for Folder {
+    type Target = Path;
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(self.join("state")).ok();
+        std::fs::remove_dir(&self.0).expect("nothing else is left in the folder");
+    }
+}
+
+impl World {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("pintle-network-test-{}-{name}", std::process::id()));
+        let folder = Folder(folder);
+        let host = Space::new(&folder, "host");
+        let outside = Space::new(&folder, "outside");
+        host.inside(|| {
+            let mut netlink = Netlink::open().expect("socket");
+            let peer = Peer { name: "wan", hardware: None, namespace: Some(outside.file.as_fd()) };
+            netlink.add_veth(&Veth { name: "wan", mtu: 1500, master: None, peer }).expect("pair");
+        });
+        host.run("ip addr add 192.0.2.1/24 dev wan");
+        outside.run("ip link set wan up && ip addr add 192.0.2.2/24 dev wan");
+        Self { host, outside, folder }
+    }
+
+    fn config(&self, subnet: &str) -> Config {
+        Config {
+            bridge: "pintle0".into(),
+            pod_subnet: subnet.parse().expect("subnet"),
+            cluster_subnets: vec!["10.42.0.0/16".parse().expect("net")],
+            translated_subnets: vec!["10.43.0.0/16".parse().expect("net")],
+            state_dir: self.folder.join("state"),
+            mtu: 1500,
+        }
+    }
+
+    fn open(&self) -> BridgeNetwork {
+        self.host.inside(|| BridgeNetwork::open(self.config("10.42.0.0/24"))).expect("open")
+    }
+
+    fn setup(&self, network: &BridgeNetwork, id: &str, ports: &[HostPort]) -> (Space, Attachment) {
+        let space = Space::new(&self.folder, id);
+        let attachment = self.host.inside(|| network.setup(id, &space.path, ports)).expect("setup");
+        (space, attachment)
+    }
+
+    fn links(&self) -> String {
+        self.host.run("ip -br link | cut -d' ' -f1 | cut -d@ -f1 | sort | tr '\\n' ' '")
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("address")
+}
+
+fn port(host_ip: Option<&str>, host_port: u16) -> HostPort {
+    HostPort { protocol: Protocol::Tcp, host_ip: host_ip.map(address), host_port, sandbox_port: 8080 }
+}
+
+#[test]
+fn sandboxes_reach_each_other_the_host_and_the_outside() {
+    let world = World::new("reach");
+    let network = world.open();
+    let (a, given) = world.setup(&network, "a", &[]);
+    let (b, _) = world.setup(&network, "b", &[]);
+    assert_eq!(given.addresses, [address("10.42.0.2")]);
+    assert_eq!((given.gateway, given.mac.as_str()), (address("10.42.0.1"), "0a:58:0a:2a:00:02"));
+    assert_eq!(world.host.inside(|| network.setup("a", &a.path, &[])).expect("again"), given);
+    assert_eq!(network.attachment("a"), Some(given));
+    b.serve("0.0.0.0:8080");
+    world.host.serve("0.0.0.0:9000");
+    world.outside.serve("0.0.0.0:9000");
+
+    assert_eq!(a.call("10.42.0.3:8080").expect("its neighbour"), address("10.42.0.2"));
+    assert_eq!(a.call("10.42.0.1:9000").expect("the host"), address("10.42.0.2"));
+    assert_eq!(world.host.call("10.42.0.3:8080").expect("from the host"), address("10.42.0.1"));
+    assert_eq!(a.call("192.0.2.2:9000").expect("the outside"), address("192.0.2.1"), "masqueraded");
+    assert!(world.host.run("ip -d link show type veth").contains("hairpin on"));
+    let status = world.host.inside(|| network.status()).expect("status");
+    assert_eq!((status.addresses_used, status.addresses_total), (2, 253));
+
+    world.host.inside(|| {
+        network.teardown("a").expect("teardown");
+        network.teardown("a").expect("again");
+        network.remove_all().expect("removed");
+        network.remove_all().expect("again");
+    });
+    assert_eq!(world.links(), "lo wan ");
+    assert_eq!(world.host.run("nft list ruleset"), "");
+    assert!(!world.folder.join("state").exists());
+    assert_eq!(world.host.run("ip route | grep -v 192.0.2 || true"), "");
+}
+
+#[test]
+fn ports_of_the_host_lead_to_sandboxes() {
+    let world = World::new("ports");
+    let network = world.open();
+    let (a, _) = world.setup(
+        &network,
+        "a",
+        &[port(None, 30001), port(Some("192.0.2.1"), 30002), port(Some("127.0.0.1"), 30003)],
+    );
+    let (b, _) = world.setup(&network, "b", &[]);
+    a.serve("0.0.0.0:8080");
+
+    assert_eq!(world.outside.call("192.0.2.1:30001").expect("outside"), address("192.0.2.2"), "the client is seen");
+    assert_eq!(world.outside.call("192.0.2.1:30002").expect("one address"), address("192.0.2.2"));
+    assert!(world.outside.call("192.0.2.1:30003").is_err(), "only on loopback");
+    assert_eq!(world.host.call("127.0.0.1:30001").expect("loopback"), address("10.42.0.1"));
+    assert_eq!(world.host.call("127.0.0.1:30003").expect("loopback only"), address("10.42.0.1"));
+    assert!(world.host.call("127.0.0.1:30002").is_err());
+    assert_eq!(b.call("192.0.2.1:30001").expect("a neighbour"), address("10.42.0.3"));
+    assert_eq!(a.call("192.0.2.1:30001").expect("itself"), address("10.42.0.1"));
+
+    let c = Space::new(&world.folder, "c");
+    let taken =
+        world.host.inside(|| network.setup("c", &c.path, &[port(Some("192.0.2.1"), 30001)])).expect_err("taken");
+    assert_eq!(taken.to_string(), "host port 30001/TCP is in use by sandbox a");
+    assert_eq!(network.attachment("c"), None);
+    world.host.inside(|| network.teardown("a")).expect("teardown");
+    assert!(world.outside.call("192.0.2.1:30001").is_err(), "nobody answers any more");
+    world.host.inside(|| network.setup("c", &c.path, &[port(None, 30001)])).expect("free again");
+    c.serve("0.0.0.0:8080");
+    assert!(world.outside.call("192.0.2.1:30001").is_ok());
+    world.host.inside(|| network.remove_all()).expect("removed");
+}
+
+#[test]
+fn a_flushed_table_comes_back_with_the_next_port() {
+    let world = World::new("flushed");
+    let network = world.open();
+    let (a, _) = world.setup(&network, "a", &[port(None, 30001)]);
+    a.serve("0.0.0.0:8080");
+    world.host.run("nft flush ruleset");
+    let (_b, _) = world.setup(&network, "b", &[port(None, 30002)]);
+    assert!(world.outside.call("192.0.2.1:30001").is_ok());
+    world.host.run("nft flush ruleset");
+    world.host.inside(|| network.teardown("b")).expect("teardown");
+    assert!(world.outside.call("192.0.2.1:30001").is_ok());
+    world.host.inside(|| network.remove_all()).expect("removed");
+}
+
+#[test]
+fn a_restart_keeps_the_living_and_frees_the_dead() {
+    let world = World::new("restart");
+    let network = world.open();
+    let (a, given) = world.setup(&network, "a", &[port(None, 30001)]);
+    let (_b, _) = world.setup(&network, "b", &[]);
+    a.serve("0.0.0.0:8080");
+    drop(network);
+    std::fs::write(world.folder.join("state/broken.json"), "{").expect("write");
+
+    let network = world.open();
+    assert_eq!(network.attachment("a").as_ref(), Some(&given));
+    world.host.inside(|| network.retain(&["a".into()])).expect("retain");
+    assert_eq!(network.attachment("b"), None);
+    assert_eq!(world.host.run("ip -br link show type veth master pintle0 | wc -l").trim(), "1");
+    assert!(world.outside.call("192.0.2.1:30001").is_ok(), "its port still leads there");
+    let (_c, next) = world.setup(&network, "c", &[]);
+    assert_eq!(next.addresses, [address("10.42.0.4")], "the address that has just come back is not given at once");
+    world.host.inside(|| network.remove_all()).expect("removed");
+}
+
+#[test]
+fn when_addresses_run_out_it_says_so_and_leaves_nothing() {
+    let world = World::new("exhausted");
+    let network = world.host.inside(|| BridgeNetwork::open(world.config("10.42.0.0/29"))).expect("open");
+    let spaces: Vec<_> = (0..5).map(|n| world.setup(&network, &format!("s{n}"), &[])).collect();
+    let extra = Space::new(&world.folder, "extra");
+    let error = world.host.inside(|| network.setup("extra", &extra.path, &[])).expect_err("no more");
+    assert!(matches!(error, Error::Exhausted { used: 5, .. }), "{error}");
+    let missing =
+        world.host.inside(|| network.setup("extra", Path::new("/nowhere/ns"), &[])).expect_err("no such file");
+    assert!(missing.to_string().contains("network namespace /nowhere/ns: open"), "{missing}");
+    assert!(world.host.inside(|| network.setup("../x", &extra.path, &[])).is_err());
+    world.host.inside(|| network.teardown("s0")).expect("teardown");
+    world.host.inside(|| network.setup("extra", &extra.path, &[])).expect("one is free");
+    world.host.inside(|| network.remove_all()).expect("removed");
+    assert_eq!(world.links(), "lo wan ");
+    drop(spaces);
+}
+
+#[test]
+fn a_bridge_that_is_something_else_is_refused() {
+    let world = World::new("other");
+    world.host.run("ip link add pintle0 type veth peer name other");
+    let error = world.host.inside(|| BridgeNetwork::open(world.config("10.42.0.0/24"))).expect_err("not a bridge");
+    assert!(error.to_string().contains("is not a bridge but \"veth\""), "{error}");
+}
