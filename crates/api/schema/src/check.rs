@@ -6,6 +6,8 @@ use std::borrow::Cow;
 
 mod scalar;
 
+pub(crate) use scalar::json_kind;
+
 /// Removes the fields that the type lacks and names them in upstream's words: `unknown field "spec.foo"`.
 pub fn unknown_fields(ty: TypeRef<'_>, value: &mut Value) -> Vec<String> {
     let mut found = Vec::new();

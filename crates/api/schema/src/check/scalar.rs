@@ -12,7 +12,7 @@ pub(super) enum Problem {
     Message(String),
 }
 
-pub(super) fn json_kind(value: &Value) -> &'static str {
+pub(crate) fn json_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
