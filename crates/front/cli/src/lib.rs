@@ -1,1 +1,131 @@
 //! The command line: what a person types, and what they are told.
+//!
+//! Parses arguments and the configuration file, and formats answers; what the commands do is the binary's business.
+
+pub mod output;
+mod settings;
+
+pub use settings::{OnExit, Settings, SettingsError};
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// A container engine and a Kubernetes cluster in one program.
+#[derive(Debug, Parser)]
+#[command(name = "pintle", version, arg_required_else_help = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the whole cluster: API server, scheduler, controllers, and this machine as its node.
+    Server(Server),
+    /// Runs a server for a person at a terminal: shows its progress, applies manifests, says what to try next.
+    Up(Up),
+    /// Manages this node's images.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Removes everything that a server left on this machine: containers, mounts, links, rules, state.
+    Reset(Reset),
+    /// Prints the version.
+    Version(Version),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Server {
+    /// A YAML file whose keys are the names of the flags; flags win over it.
+    #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Which messages to log: error, warn, info, debug, trace; `info,pintle_kubelet=debug` narrows it down.
+    #[arg(long, default_value = "info", env = "PINTLE_LOG")]
+    pub log_level: String,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Up {
+    /// A manifest to apply when the node is Ready; may be repeated.
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Where a running server is found.
+#[derive(Args, Clone, Debug)]
+pub struct Socket {
+    /// The server's socket.
+    #[arg(long, value_name = "PATH", default_value = "/run/pintle/docker.sock", env = "PINTLE_SOCKET")]
+    pub socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Loads an image archive: what `docker save` writes, or an OCI layout as a tar file.
+    Load {
+        /// The archive; `-` is standard input.
+        archive: PathBuf,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Lists images.
+    #[command(visible_alias = "list")]
+    Ls {
+        /// `table` or `json`.
+        #[arg(short, long, default_value = "table")]
+        output: output::Format,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Gives an image one more name.
+    Tag {
+        image: String,
+        name: String,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Removes an image, or one of its names.
+    Rm {
+        image: String,
+        #[command(flatten)]
+        socket: Socket,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Reset {
+    #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Does not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Version {
+    #[arg(short, long, default_value = "table")]
+    pub output: output::Format,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_reach_the_settings() {
+        let cli = Cli::parse_from(["pintle", "server", "--https-port", "7443", "--node-name", "a"]);
+        let Command::Server(server) = cli.command else { panic!("not the server command") };
+        assert_eq!((server.settings.https_port(), server.settings.node_name.as_deref()), (7443, Some("a")));
+    }
+}

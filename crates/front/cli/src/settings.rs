@@ -1,0 +1,158 @@
+//! The settings of a server: flags over the configuration file over defaults.
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// The most that a configuration file may have.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("cannot read the configuration file {path}: {source}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the configuration file {path} is larger than {MAX_FILE_BYTES} bytes")]
+    TooLarge { path: PathBuf },
+    #[error("the configuration file {path}: {why}")]
+    Parse { path: PathBuf, why: String },
+}
+
+/// What becomes of the containers when the server ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExit {
+    /// They run on; the next server takes them over.
+    #[default]
+    Keep,
+    /// They are stopped; the next server starts them again.
+    Stop,
+}
+
+macro_rules! settings {
+    ($($(#[$meta:meta])* $name:ident: $type:ty $(= $default:expr)?, $value:literal;)*) => {
+        /// Each is a flag and a key of the configuration file; what is not set has its default.
+        #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+        pub struct Settings {
+            $($(#[$meta])* #[arg(long, value_name = $value)] pub $name: Option<$type>,)*
+        }
+
+        impl Settings {
+            /// Takes from `other` what is not set here.
+            #[must_use]
+            pub fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)* }
+            }
+            $($(
+                pub fn $name(&self) -> $type {
+                    self.$name.clone().unwrap_or_else(|| $default.into())
+                }
+            )?)*
+        }
+    };
+}
+
+settings! {
+    /// State: the store, certificates, images, volumes [default: /var/lib/pintle]
+    data_dir: PathBuf = "/var/lib/pintle", "DIR";
+    /// Sockets and what does not outlive a reboot [default: /run/pintle]
+    run_dir: PathBuf = "/run/pintle", "DIR";
+    /// Log files of pods [default: /var/log/pods]
+    log_dir: PathBuf = "/var/log/pods", "DIR";
+    /// The address that the API server listens on [default: 0.0.0.0]
+    bind_address: IpAddr = IpAddr::from([0, 0, 0, 0]), "ADDRESS";
+    /// The API server's port [default: 6443]
+    https_port: u16 = 6443u16, "PORT";
+    /// The kubelet's port [default: 10250]
+    kubelet_port: u16 = 10250u16, "PORT";
+    /// The name of this node [default: the host's name]
+    node_name: String, "NAME";
+    /// The address of this node [default: the one that its default route uses]
+    node_ip: IpAddr, "ADDRESS";
+    /// Labels of this node, as `key=value,…`
+    node_labels: String, "LABELS";
+    /// Addresses of pods [default: 10.42.0.0/16]
+    pod_cidr: String = "10.42.0.0/16", "CIDR";
+    /// Addresses of services [default: 10.43.0.0/16]
+    service_cidr: String = "10.43.0.0/16", "CIDR";
+    /// Address of the cluster's DNS [default: the tenth of the service addresses]
+    cluster_dns: IpAddr, "ADDRESS";
+    /// The domain of the cluster [default: cluster.local]
+    cluster_domain: String = "cluster.local", "DOMAIN";
+    /// Name servers for what is not of the cluster, as `address,…` [default: those of /etc/resolv.conf]
+    dns_upstreams: String, "ADDRESSES";
+    /// Where to write the administrator's kubeconfig, with mode 0600 [default: /etc/pintle/kubeconfig]
+    write_kubeconfig: PathBuf = "/etc/pintle/kubeconfig", "FILE";
+    /// The socket of the Docker API [default: docker.sock in the run directory]
+    docker_socket: PathBuf, "PATH";
+    /// The cgroup below which those of pods are made [default: /]
+    cgroup_root: String = "/", "PATH";
+    /// The bridge that pods are connected to [default: pintle0]
+    bridge: String = "pintle0", "NAME";
+    /// The most pods that this node runs [default: 110]
+    max_pods: u32 = 110u32, "NUMBER";
+    /// What becomes of containers when the server ends [default: keep]
+    on_exit: OnExit = OnExit::Keep, "WHAT";
+}
+
+/// Read when no file is named, and only then allowed to be absent.
+const DEFAULT_FILE: &str = "/etc/pintle/config.yaml";
+
+impl Settings {
+    /// These flags over the named configuration file, or over the default one where it exists.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no YAML, or has a key that does not exist.
+    pub fn with_file(self, file: Option<&Path>) -> Result<Self, SettingsError> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        match std::fs::metadata(path) {
+            Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(self),
+            Err(source) => return Err(SettingsError::Read { path: path.into(), source }),
+            Ok(meta) if meta.len() > MAX_FILE_BYTES => return Err(SettingsError::TooLarge { path: path.into() }),
+            Ok(_) => {}
+        }
+        let text =
+            std::fs::read_to_string(path).map_err(|source| SettingsError::Read { path: path.into(), source })?;
+        Ok(self.or(parse(&text).map_err(|why| SettingsError::Parse { path: path.into(), why })?))
+    }
+
+    pub fn docker_socket(&self) -> PathBuf {
+        self.docker_socket.clone().unwrap_or_else(|| self.run_dir().join("docker.sock"))
+    }
+}
+
+fn parse(text: &str) -> Result<Settings, String> {
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Ok(Settings::default());
+    }
+    serde_yaml_ng::from_str(text).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = parse("https-port: 7000\nnode-name: from-file\non-exit: stop\n").unwrap();
+        let flags = Settings { node_name: Some("from-flag".into()), ..Settings::default() };
+        let all = flags.or(file);
+        assert_eq!((all.https_port(), all.node_name.as_deref(), all.on_exit()), (7000, Some("from-flag"), OnExit::Stop));
+        assert_eq!(all.kubelet_port(), 10250);
+        assert_eq!(all.docker_socket(), Path::new("/run/pintle/docker.sock"));
+        assert_eq!(parse("# nothing\n\n").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn a_wrong_key_or_value_is_named() {
+        assert!(parse("htps-port: 1").unwrap_err().contains("htps-port"));
+        assert!(parse("https-port: x").unwrap_err().contains("https-port"));
+        let missing = Settings::default().with_file(Some(Path::new("/nonexistent/x.yaml"))).unwrap_err();
+        assert!(missing.to_string().contains("/nonexistent/x.yaml"));
+    }
+}
