@@ -1,1 +1,19 @@
 //! The loops that drive the cluster to what its objects ask for.
+//!
+//! A folder per controller: `plan.rs` decides and is pure, `reconcile.rs` watches and acts, `tests.rs` shows what
+//! comes of it. Every reconcile takes a key and nothing else, reads from shared informers, and may run any number
+//! of times. Controllers are clients like any other, each with the identity of its own service account; they know
+//! nothing of how the API server stores or checks what they write.
+
+mod batches;
+mod context;
+mod deployment;
+mod expectations;
+mod ownership;
+mod pods;
+mod replicaset;
+mod run;
+#[cfg(test)]
+mod testing;
+
+pub use run::{Config, run};
