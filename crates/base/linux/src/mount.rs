@@ -90,6 +90,11 @@ impl Tree {
         set_attributes(self.0.as_fd(), attributes.bits().into(), 0, recursive)
     }
 
+    /// The same of a mount whose root directory is open.
+    pub fn set_open(root: BorrowedFd<'_>, attributes: Attributes) -> Result<()> {
+        set_attributes(root, attributes.bits().into(), 0, false)
+    }
+
     /// Says how mounts at and below it spread.
     pub fn propagate(&self, propagation: Propagation, recursive: bool) -> Result<()> {
         set_attributes(self.0.as_fd(), 0, propagation.flag().bits().into(), recursive)

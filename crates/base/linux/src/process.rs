@@ -20,11 +20,7 @@ impl PidFd {
 
     /// Sends a signal by its number.
     pub fn kill(&self, signal: i32) -> io::Result<()> {
-        // SAFETY: no memory is passed; the descriptor is ours and open.
-        let sent = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
-        };
-        check(sent).map(drop)
+        self::signal(self.0.as_fd(), signal)
     }
 
     /// Waits until the process ends, at most this long. Whether it has ended.
@@ -45,6 +41,14 @@ impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Sends a signal by its number to the process of a pidfd.
+pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed; a descriptor of another kind is an error.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0) };
+    check(sent).map(drop)
 }
 
 /// Which side of a fork this is.

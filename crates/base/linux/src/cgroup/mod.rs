@@ -139,6 +139,11 @@ impl Cgroups {
         procs::kill_all(&self.layout, relative(path)?, timeout)
     }
 
+    /// Sends a signal to every process in the cgroup and below it, without waiting for what it does.
+    pub fn signal_all(&self, path: &str, signal: i32) -> Result<()> {
+        procs::signal_all(&self.layout, relative(path)?, signal)
+    }
+
     /// Stops (true) or continues every process of the cgroup.
     pub fn freeze(&self, path: &str, frozen: bool) -> Result<()> {
         let relative = relative(path)?;

@@ -61,6 +61,20 @@ pub(super) fn kill_all(layout: &Layout, relative: &str, timeout: Duration) -> Re
     }
 }
 
+pub(super) fn signal_all(layout: &Layout, relative: &str, signal: i32) -> Result<()> {
+    // A process that forks meanwhile is met on the second pass; only SIGKILL needs it, and twice does no harm to that.
+    let passes = if signal == libc::SIGKILL { 2 } else { 1 };
+    for _ in 0..passes {
+        for pid in list(layout, relative)? {
+            if let Ok(process) = process::PidFd::open(pid) {
+                // It has ended meanwhile.
+                let _ = process.kill(signal);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether exactly the processes that were just seen to end are still listed.
 fn same(layout: &Layout, relative: &str, pids: &[i32]) -> bool {
     list(layout, relative).is_ok_and(|now| now.iter().all(|pid| pids.contains(pid)))

@@ -1,2 +1,5 @@
-//! Holds a pid namespace: does nothing but reap.
-fn main() {}
+//! Holds the pid namespace of a sandbox: waits and reaps.
+
+fn main() {
+    std::process::exit(pintle_shim::pause::run());
+}

@@ -1,2 +1,5 @@
-//! The process beside a pod's containers.
-fn main() {}
+//! The process beside a sandbox's containers; see the library for what it does.
+
+fn main() {
+    std::process::exit(pintle_shim::server::run());
+}

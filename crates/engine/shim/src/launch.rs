@@ -1,0 +1,92 @@
+//! Starts the first process of a container: forks into new namespaces, and in the child builds and enters the root.
+
+use crate::identity::{self, Report, Stdio};
+use crate::prepare::{self, Bind, ChildStdio, ShimStdio};
+use crate::protocol::{ContainerSpec, Failure, PidNamespace};
+use crate::rootfs::{self, Parts};
+use crate::sandbox::Sandbox;
+use pintle_linux::mount::{self, Tree};
+use pintle_linux::process::{self, Forked, namespace};
+use pintle_linux::{Context, Result};
+use rustix::fs::Mode;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+/// A process that is on its way: it reports on the socket, then executes, which closes it.
+pub struct Launch {
+    pub pid: i32,
+    pub handle: OwnedFd,
+    pub socket: UnixStream,
+    pub stdio: ShimStdio,
+}
+
+/// What the child takes along.
+struct Baggage {
+    binds: Vec<Bind>,
+    shm: Option<Tree>,
+    stdio: ChildStdio,
+    socket: UnixStream,
+}
+
+/// Forks a container's first process. `pid_of` is the process whose pid namespace it joins, if it is not its own.
+pub fn container(
+    sandbox: &Sandbox,
+    spec: &ContainerSpec,
+    pid_of: Option<BorrowedFd<'_>>,
+) -> std::result::Result<Launch, Failure> {
+    let binds = prepare::binds(spec)?;
+    let shm = if spec.own_ipc { None } else { sandbox.shared_memory()? };
+    let (child, shim) = match spec.process.terminal {
+        true => (ChildStdio::default(), ShimStdio::default()),
+        false => prepare::pipes(spec.stdin)?,
+    };
+    let (ours, theirs) = UnixStream::pair().context(|| "make a socket pair")?;
+    ours.set_nonblocking(true).context(|| "make a socket non-blocking")?;
+    let baggage = Baggage { binds, shm, stdio: child, socket: theirs };
+    let mut namespaces = namespace::MOUNT;
+    if spec.pid == PidNamespace::Own {
+        namespaces |= namespace::PID;
+    }
+    if spec.own_ipc {
+        namespaces |= namespace::IPC;
+    }
+    match sandbox.fork(namespaces, pid_of, &spec.cgroup)? {
+        Forked::Parent { pid, pidfd } => Ok(Launch { pid, handle: pidfd, socket: ours, stdio: shim }),
+        Forked::Child => run(sandbox, spec, baggage),
+    }
+}
+
+/// The child's whole life before exec.
+fn run(sandbox: &Sandbox, spec: &ContainerSpec, baggage: Baggage) -> ! {
+    let Baggage { binds, shm, stdio, socket } = baggage;
+    let failure = match build(sandbox, spec, binds, shm) {
+        Ok(built) => {
+            let stdio = Stdio { pipes: stdio, terminal: built.terminal, null: built.null };
+            identity::become_program(&spec.process, stdio, &socket)
+        }
+        Err(error) => error.into(),
+    };
+    identity::send_report(&socket, &Report::Failed(failure), None);
+    process::exit_now(128)
+}
+
+fn build(sandbox: &Sandbox, spec: &ContainerSpec, binds: Vec<Bind>, shm: Option<Tree>) -> Result<rootfs::Built> {
+    rustix::process::umask(Mode::empty());
+    sandbox.join_cgroup(&spec.cgroup)?;
+    if !spec.privileged {
+        process::unshare(namespace::CGROUP)?;
+    }
+    set_oom_score(spec.process.oom_score_adj);
+    rustix::process::setsid().context(|| "start a session")?;
+    let parts = Parts { mount_point: &sandbox.mount_point, binds, shm, cgroups: &sandbox.cgroups };
+    let built = rootfs::build(spec, parts)?;
+    mount::pivot_into(&sandbox.mount_point)?;
+    Ok(built)
+}
+
+/// Without CAP_SYS_RESOURCE the kernel refuses to lower the score: the container runs all the same.
+pub fn set_oom_score(score: Option<i32>) {
+    if let Some(score) = score {
+        let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
+    }
+}

@@ -1,0 +1,281 @@
+//! What the daemon and the shim say to each other, as JSON in the frames of `pintle_linux::frame`.
+//!
+//! The daemon sends `Call`s; the shim answers each with a `Reply` of the same number and, unasked, tells of exits.
+//! Answers may come in another order than calls. A daemon that connects anew asks for `State` first.
+
+use pintle_linux::capability::Capabilities;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The listening socket that the shim is started with.
+pub const LISTENER: i32 = 3;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Call {
+    pub number: u64,
+    pub request: Request,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// The first one: makes the sandbox. Answer: `Done`.
+    Sandbox(SandboxSpec),
+    /// Starts a container. Answer: `Started`.
+    Start(Box<ContainerSpec>),
+    /// Runs a process in a container. With it come the process's stdin, stdout and stderr, those that `exec` names,
+    /// in this order; with a terminal none. Answer: `Started`, with a terminal its controlling end comes along.
+    Exec(Box<ExecSpec>),
+    /// Sends a signal to a container's first process, or to all of its processes.
+    Signal { container: String, signal: i32, all: bool },
+    /// Sends a signal to a process that `Exec` started.
+    SignalExec { exec: String, signal: i32 },
+    /// Joins a container's stdio. With it come the pipe to read stdin from and those to write output to, those that
+    /// are true, in this order.
+    Attach { container: String, stdin: bool, stdout: bool, stderr: bool },
+    /// Tells the container's terminal its size.
+    Resize { container: String, columns: u16, rows: u16 },
+    /// Opens the log file anew, after it was renamed.
+    ReopenLog { container: String },
+    /// Which containers there are. Answer: `State`.
+    State,
+    /// Drops what is kept of a container that has ended.
+    Forget { container: String },
+    /// Ends the shim. Refused while a container runs.
+    Shutdown,
+}
+
+/// What the shim sends.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromShim {
+    Reply {
+        number: u64,
+        result: Result<Answer, Failure>,
+    },
+    /// A container ended; its exit file is written already.
+    Exited(Exit),
+    ExecExited {
+        exec: String,
+        code: i32,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    Started(Started),
+    State(Vec<ContainerState>),
+}
+
+/// A process runs: its number in the machine's pid namespace, and who it became.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    pub pid: i32,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    pub id: String,
+    pub pid: i32,
+    /// Nothing while it runs.
+    pub exit: Option<Exit>,
+}
+
+/// How a container ended. Also the content of its exit file, which stays when shim and daemon are gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    pub container: String,
+    /// The code, or 128 and the number of the signal that killed it.
+    pub code: i32,
+    /// The kernel killed a process of it for want of memory.
+    pub oom_killed: bool,
+    /// Nanoseconds since the epoch.
+    pub finished_at: i64,
+}
+
+impl Exit {
+    /// Reads an exit file; nothing when there is none.
+    pub fn read(path: &Path) -> std::io::Result<Option<Self>> {
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes the exit file so that a reader sees all of it or nothing.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        let new = path.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        std::fs::rename(&new, path)
+    }
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// There is no such container or process, or it has ended.
+    NotFound,
+    /// The program is not there.
+    NoProgram,
+    /// The program may not be executed.
+    NotExecutable,
+    Other,
+}
+
+impl Failure {
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub fn other(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Other, message)
+    }
+}
+
+impl From<pintle_linux::Error> for Failure {
+    fn from(error: pintle_linux::Error) -> Self {
+        Self::other(error.to_string())
+    }
+}
+
+/// The namespaces that all containers of the sandbox share.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    pub id: String,
+    /// Empty: the machine's own, in its uts namespace.
+    pub hostname: String,
+    /// The bound network namespace; none is the machine's.
+    pub netns: Option<PathBuf>,
+    /// An ipc namespace and /dev/shm of the sandbox's own.
+    pub ipc: bool,
+    /// A pid namespace for all containers, kept by a pause process.
+    pub shared_pid: bool,
+    /// Where the pause process is counted.
+    pub cgroup: String,
+    /// Names with dots. Only those that belong to a namespace of the sandbox are taken.
+    pub sysctls: BTreeMap<String, String>,
+    /// An empty directory of the host that roots are mounted on, in each container's own mount namespace.
+    pub mount_point: PathBuf,
+    /// A directory of the sandbox's own in the run directory.
+    pub directory: PathBuf,
+    /// Bytes of /dev/shm.
+    pub shm_bytes: u64,
+}
+
+/// Whose pid namespace a container lives in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PidNamespace {
+    #[default]
+    Own,
+    /// That of the sandbox's pause process.
+    Sandbox,
+    /// The machine's.
+    Host,
+    /// That of another container of this sandbox.
+    Container(String),
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    pub id: String,
+    pub root: RootSpec,
+    pub pid: PidNamespace,
+    /// An ipc namespace of its own, though the sandbox has another.
+    pub own_ipc: bool,
+    /// Made and limited already.
+    pub cgroup: String,
+    pub mounts: Vec<MountSpec>,
+    pub devices: Vec<DeviceSpec>,
+    /// /sys and the cgroups writable.
+    pub privileged: bool,
+    pub masked_paths: Vec<PathBuf>,
+    pub readonly_paths: Vec<PathBuf>,
+    pub process: ProcessSpec,
+    /// Keep stdin open for those who attach.
+    pub stdin: bool,
+    /// Close it when the first of them goes.
+    pub stdin_once: bool,
+    pub log_path: Option<PathBuf>,
+    pub exit_file: PathBuf,
+}
+
+/// The root filesystem: an overlay, or a directory when there are no layers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RootSpec {
+    /// The top one first.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    pub readonly: bool,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MountSpec {
+    pub target: PathBuf,
+    pub source: PathBuf,
+    /// Below the source; empty is the source itself.
+    pub sub_path: PathBuf,
+    pub readonly: bool,
+    pub recursive_readonly: bool,
+    pub propagation: Propagation,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    #[default]
+    Private,
+    FromHost,
+    BothWays,
+}
+
+/// A device of the host, to be there under another or the same name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    pub target: PathBuf,
+    pub source: PathBuf,
+}
+
+/// What is executed, as whom and how confined.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    pub cwd: PathBuf,
+    /// `user`, `user:group`, by name or number, resolved in the container's /etc/passwd; empty is root.
+    pub user: String,
+    /// Further groups.
+    pub groups: Vec<u32>,
+    /// Leave out the groups that the container's /etc/group gives the user.
+    pub only_given_groups: bool,
+    pub capabilities: Capabilities,
+    pub no_new_privileges: bool,
+    /// The program as hexadecimal digits, sixteen for each instruction in memory order. None is unconfined.
+    pub seccomp: Option<String>,
+    pub terminal: bool,
+    pub oom_score_adj: Option<i32>,
+    /// RLIMIT_ number, soft, hard.
+    pub limits: Vec<(u32, u64, u64)>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// Chosen by the daemon, unique in the sandbox.
+    pub id: String,
+    pub container: String,
+    pub process: ProcessSpec,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}

@@ -1,0 +1,267 @@
+//! Builds a container's root filesystem in its new mount namespace, and hides what it must not see or change.
+//!
+//! Runs in the forked child. Every target is a descriptor inside the new root (CVE-2021-30465), and what is masked or
+//! mounted under /proc and /dev is taken from the descriptors of the very filesystems that were just made, never
+//! looked up by a path that the image shaped (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881).
+
+use crate::prepare::Bind;
+use crate::protocol::{ContainerSpec, DeviceSpec, RootSpec};
+use pintle_linux::cgroup::Cgroups;
+use pintle_linux::mount::{self, Attributes, INERT, Overlay, READ_ONLY, Tree};
+use pintle_linux::path::{Dir, Scope, lexical, open_directory};
+use pintle_linux::pty::Terminal;
+use pintle_linux::{Context, Error, Result, pty};
+use rustix::fs::{FileType, Mode, OFlags};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What the child still needs of the filesystems that it made.
+pub struct Built {
+    pub terminal: Option<Terminal>,
+    /// The container's /dev/null, verified.
+    pub null: OwnedFd,
+}
+
+/// What there is to build from, beside the specification.
+pub struct Parts<'a> {
+    pub mount_point: &'a Path,
+    pub binds: Vec<Bind>,
+    /// The sandbox's /dev/shm; none makes one for the container.
+    pub shm: Option<Tree>,
+    pub cgroups: &'a Cgroups,
+}
+
+/// Device nodes that every container has: name, major, minor.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Mounts everything at the mount point. The caller makes it the root.
+pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
+    mount::propagate_all(mount::Propagation::Private)?;
+    mount_root(&spec.root, parts.mount_point)?;
+    let root = Root::open(parts.mount_point, spec)?;
+    let proc = root.system("/proc", Tree::of_filesystem("proc", &[], INERT)?)?;
+    let (null, devpts) = root.devices(spec, parts.shm)?;
+    let sys = root.sysfs(spec.privileged)?;
+    root.cgroups(spec, parts.cgroups)?;
+    let terminal = if spec.process.terminal { Some(root.terminal(&devpts)?) } else { None };
+    for bind in &parts.binds {
+        root.bind(bind)?;
+    }
+    root.hide(spec, &proc, &sys, &null)?;
+    if spec.root.readonly {
+        Tree::set_open(root.fd.as_fd(), READ_ONLY)?;
+    }
+    Ok(Built { terminal, null })
+}
+
+fn mount_root(root: &RootSpec, target: &Path) -> Result<()> {
+    if root.lower.is_empty() {
+        return Tree::clone_of_path(&root.upper, true)?.attach_at(target);
+    }
+    // Nothing of a container's layer is read again after a crash of the machine, so it need not wait for the disk.
+    Overlay { lower: &root.lower, upper: &root.upper, work: &root.work, volatile: true }.mount_at(target)
+}
+
+struct Root {
+    fd: OwnedFd,
+    /// Destinations that the container's own mounts take, so that ours stay away.
+    taken: Vec<PathBuf>,
+}
+
+impl Root {
+    fn open(path: &Path, spec: &ContainerSpec) -> Result<Self> {
+        let taken = spec.mounts.iter().map(|m| lexical(&m.target)).collect();
+        Ok(Self { fd: open_directory(path)?, taken })
+    }
+
+    fn dir(&self) -> Dir<'_> {
+        Dir::new(&self.fd, Scope::Root)
+    }
+
+    fn is_taken(&self, path: &str) -> bool {
+        self.taken.contains(&lexical(Path::new(path)))
+    }
+
+    /// Attaches a filesystem of ours to a directory that may not be a link: an image must not choose where it goes.
+    fn system(&self, path: &str, tree: Tree) -> Result<Tree> {
+        let target = Dir::new(&self.fd, Scope::NoLinks).make_dir(Path::new(path), 0o755)?;
+        tree.attach(target.as_fd())?;
+        Ok(tree)
+    }
+
+    /// /dev with its nodes, /dev/pts, /dev/shm and /dev/mqueue. Returns /dev/null and the root of /dev/pts.
+    fn devices(&self, spec: &ContainerSpec, shm: Option<Tree>) -> Result<(OwnedFd, Tree)> {
+        let dev = Tree::of_filesystem("tmpfs", &[("mode", "755"), ("size", "65536k")], Attributes::MOUNT_ATTR_NOSUID)?;
+        let dev = self.system("/dev", dev)?;
+        for (name, major, minor) in DEVICES {
+            let number = rustix::fs::makedev(major, minor);
+            make_node(dev.as_fd(), name, FileType::CharacterDevice, 0o666, number)?;
+        }
+        for (name, to) in LINKS {
+            rustix::fs::symlinkat(to, &dev, name).context(|| format!("link /dev/{name}"))?;
+        }
+        let null = open_null(dev.as_fd(), "null")?;
+        let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+        let no_programs = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
+        let devpts = self.system("/dev/pts", Tree::of_filesystem("devpts", &options, no_programs)?)?;
+        if !self.is_taken("/dev/shm") {
+            self.system("/dev/shm", shm.map_or_else(|| shared_memory(64 << 20), Ok)?)?;
+        }
+        if !self.is_taken("/dev/mqueue") {
+            self.system("/dev/mqueue", Tree::of_filesystem("mqueue", &[], INERT)?)?;
+        }
+        for device in &spec.devices {
+            self.device(device)?;
+        }
+        Ok((null, devpts))
+    }
+
+    fn device(&self, device: &DeviceSpec) -> Result<()> {
+        let what = || format!("add device {}", device.source.display());
+        let status = rustix::fs::stat(&device.source).context(what)?;
+        let kind = FileType::from_raw_mode(status.st_mode);
+        if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+            return Err(Error::invalid(what(), "it is not a device"));
+        }
+        let target = lexical(&device.target);
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(Error::invalid(what(), "it has no name in the container"));
+        };
+        let parent = self.dir().make_dir(parent, 0o755)?;
+        let name = name.to_string_lossy();
+        match make_node(parent.as_fd(), &name, kind, status.st_mode & 0o777, status.st_rdev) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    }
+
+    fn sysfs(&self, privileged: bool) -> Result<Tree> {
+        let attributes = if privileged { INERT } else { INERT | READ_ONLY };
+        self.system("/sys", Tree::of_filesystem("sysfs", &[], attributes)?)
+    }
+
+    /// The container's own cgroup below /sys/fs/cgroup, to read its limits.
+    fn cgroups(&self, spec: &ContainerSpec, cgroups: &Cgroups) -> Result<()> {
+        if self.is_taken("/sys/fs/cgroup") {
+            return Ok(());
+        }
+        let attributes = if spec.privileged { INERT } else { INERT | READ_ONLY };
+        if cgroups.hierarchies()[0].v2 {
+            self.system("/sys/fs/cgroup", Tree::of_filesystem("cgroup2", &[], attributes)?)?;
+            return Ok(());
+        }
+        let top = self.system("/sys/fs/cgroup", Tree::of_filesystem("tmpfs", &[("mode", "755")], INERT)?)?;
+        for (hierarchy, directory) in cgroups.hierarchies().iter().zip(cgroups.directories(&spec.cgroup)?) {
+            let name = PathBuf::from(hierarchy.controllers.join(","));
+            let target = Dir::new(&top, Scope::NoLinks).make_dir(&name, 0o755)?;
+            let tree = Tree::clone_of_path(&directory, false)?;
+            tree.set(attributes, false)?;
+            tree.attach(target.as_fd())?;
+            for alias in hierarchy.controllers.iter().filter(|_| hierarchy.controllers.len() > 1) {
+                rustix::fs::symlinkat(&name, &top, alias.as_str()).context(|| format!("link cgroup {alias}"))?;
+            }
+        }
+        if !spec.privileged {
+            top.set(READ_ONLY, false)?;
+        }
+        Ok(())
+    }
+
+    /// A terminal of the container's own devpts, also as /dev/console.
+    fn terminal(&self, devpts: &Tree) -> Result<Terminal> {
+        let terminal = pty::open(devpts.as_fd())?;
+        let console = Dir::new(&self.fd, Scope::NoLinks).make_file(Path::new("/dev/console"), 0o600)?;
+        let node = Dir::new(devpts, Scope::NoLinks).open(Path::new(&terminal.number.to_string()), OFlags::PATH)?;
+        Tree::clone_of(node.as_fd(), false)?.attach(console.as_fd())?;
+        Ok(terminal)
+    }
+
+    fn bind(&self, bind: &Bind) -> Result<()> {
+        let context = |e: Error| Error::new(format!("mount to {}: {}", bind.target.display(), e.what), e.source);
+        let target = if bind.directory {
+            self.dir().make_dir(&bind.target, 0o755)
+        } else {
+            self.dir().make_file(&bind.target, 0o644)
+        };
+        let target = target.map_err(context)?;
+        let filesystem = rustix::fs::fstatfs(&target).context(|| "ask the filesystem of a mount target")?;
+        if filesystem.f_type == rustix::fs::PROC_SUPER_MAGIC {
+            let what = format!("mount to {}", bind.target.display());
+            return Err(Error::invalid(what, "cannot be mounted because it is inside /proc"));
+        }
+        bind.tree.attach(target.as_fd()).map_err(context)
+    }
+
+    /// Masks and write-protects paths.
+    fn hide(&self, spec: &ContainerSpec, proc: &Tree, sys: &Tree, null: &OwnedFd) -> Result<()> {
+        for path in &spec.readonly_paths {
+            let Some(target) = self.find(path, proc, sys)? else { continue };
+            let tree = Tree::clone_of(target.as_fd(), true)?;
+            tree.set(READ_ONLY, true)?;
+            tree.attach(target.as_fd())?;
+        }
+        for path in &spec.masked_paths {
+            let Some(target) = self.find(path, proc, sys)? else { continue };
+            let status = rustix::fs::fstat(&target).context(|| format!("stat {}", path.display()))?;
+            let mask = if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+                Tree::of_filesystem("tmpfs", &[("size", "0"), ("nr_inodes", "1")], INERT | READ_ONLY)?
+            } else {
+                Tree::clone_of(null.as_fd(), false)?
+            };
+            mask.attach(target.as_fd())
+                .map_err(|e| Error::new(format!("mask {}: {}", path.display(), e.what), e.source))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a path to hide: below /proc and /sys in the filesystems that we mounted there, whatever the image put
+    /// in their way. Nothing when it does not exist.
+    fn find(&self, path: &Path, proc: &Tree, sys: &Tree) -> Result<Option<OwnedFd>> {
+        let clean = lexical(path);
+        let found = if let Ok(inside) = clean.strip_prefix("proc") {
+            Dir::new(proc, Scope::NoLinks).open(inside, OFlags::PATH)
+        } else if let Ok(inside) = clean.strip_prefix("sys") {
+            Dir::new(sys, Scope::NoLinks).open(inside, OFlags::PATH)
+        } else {
+            self.dir().open(&clean, OFlags::PATH)
+        };
+        match found {
+            Ok(fd) => Ok(Some(fd)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::new(format!("hide {}: {}", path.display(), e.what), e.source)),
+        }
+    }
+}
+
+/// A /dev/shm of this many bytes.
+pub fn shared_memory(bytes: u64) -> Result<Tree> {
+    let size = bytes.to_string();
+    Tree::of_filesystem("tmpfs", &[("mode", "1777"), ("size", &size)], INERT)
+}
+
+fn make_node(dir: impl AsFd, name: &str, kind: FileType, mode: u32, number: u64) -> Result<()> {
+    let what = || format!("make device {name}");
+    rustix::fs::mknodat(&dir, name, kind, Mode::from_raw_mode(mode), number).context(what)
+}
+
+/// Opens /dev/null and makes sure that it is what it says (1:3, Documentation/admin-guide/devices.txt).
+pub fn open_null(dir: impl AsFd, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let null = rustix::fs::openat(dir, name, flags, Mode::empty()).context(|| "open /dev/null")?;
+    let status = rustix::fs::fstat(&null).context(|| "stat /dev/null")?;
+    let device = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice;
+    if !device || status.st_rdev != rustix::fs::makedev(1, 3) {
+        return Err(Error::invalid("open /dev/null of the container", "it is another file"));
+    }
+    Ok(null)
+}

@@ -1,0 +1,187 @@
+//! Makes the namespaces that the containers of a sandbox share, by moving the shim itself into them.
+
+use crate::pause;
+use crate::protocol::SandboxSpec;
+use crate::rootfs::shared_memory;
+use pintle_linux::capability::{self, Capabilities};
+use pintle_linux::cgroup::Cgroups;
+use pintle_linux::mount::{self, READ_ONLY, Tree};
+use pintle_linux::process::{self, Forked, namespace};
+use pintle_linux::{Context, Error, Result};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The sandbox of this shim.
+pub struct Sandbox {
+    pub cgroups: Cgroups,
+    pub mount_point: PathBuf,
+    /// The pid namespace of the shim, to come back to.
+    home: OwnedFd,
+    shm: Option<SharedMemory>,
+    pub pause: Option<Pause>,
+    own_ipc: bool,
+}
+
+pub struct Pause {
+    pub pid: i32,
+    pub handle: OwnedFd,
+}
+
+/// The sandbox's /dev/shm. Before Linux 6.15 a detached mount cannot be cloned: then it is mounted at a path.
+enum SharedMemory {
+    Detached(Tree),
+    At(PathBuf),
+}
+
+impl Sandbox {
+    pub fn create(spec: &SandboxSpec) -> Result<Self> {
+        let home = File::open("/proc/self/ns/pid").context(|| "open the pid namespace")?.into();
+        enter_namespaces(spec)?;
+        for (name, value) in &spec.sysctls {
+            set_sysctl(name, value, spec)?;
+        }
+        let mut sandbox = Self {
+            cgroups: Cgroups::detect()?,
+            mount_point: spec.mount_point.clone(),
+            home,
+            shm: None,
+            pause: None,
+            own_ipc: spec.ipc,
+        };
+        if spec.ipc {
+            sandbox.shm = Some(SharedMemory::create(&spec.directory, spec.shm_bytes)?);
+        }
+        if spec.shared_pid {
+            sandbox.pause = Some(sandbox.start_pause(&spec.cgroup)?);
+        }
+        Ok(sandbox)
+    }
+
+    /// /dev/shm for one more container. In the machine's ipc namespace it is the machine's.
+    pub fn shared_memory(&self) -> Result<Option<Tree>> {
+        match &self.shm {
+            Some(SharedMemory::Detached(tree)) => Tree::clone_of(tree.as_fd(), false).map(Some),
+            Some(SharedMemory::At(path)) => Tree::clone_of_path(path, false).map(Some),
+            None if !self.own_ipc && Path::new("/dev/shm").is_dir() => {
+                Tree::clone_of_path(Path::new("/dev/shm"), false).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Forks a child into the pid namespace of a process, or into new or inherited ones.
+    ///
+    /// # Errors
+    /// When the shim cannot come back into its own pid namespace it ends: nothing it forks would be where it belongs.
+    pub fn fork(&self, namespaces: u64, pid_of: Option<BorrowedFd<'_>>, cgroup: &str) -> Result<Forked> {
+        let directory = match self.cgroups.hierarchies()[0].v2 {
+            true => Some(self.cgroups.open_v2(cgroup)?),
+            false => None,
+        };
+        if let Some(target) = pid_of {
+            process::enter(target, namespace::PID)?;
+        }
+        // SAFETY: the shim has one thread.
+        #[allow(unsafe_code)]
+        let forked = unsafe { process::fork(namespaces, directory.as_ref().map(AsFd::as_fd)) };
+        let parent = !matches!(forked, Ok(Forked::Child));
+        if pid_of.is_some() && parent && process::enter(self.home.as_fd(), namespace::PID).is_err() {
+            process::exit_now(70);
+        }
+        forked.context(|| "fork")
+    }
+
+    /// Joins the cgroup from within the child, where the fork could not do it.
+    pub fn join_cgroup(&self, cgroup: &str) -> Result<()> {
+        if self.cgroups.hierarchies()[0].v2 { Ok(()) } else { self.cgroups.attach(cgroup, 0) }
+    }
+
+    fn start_pause(&self, cgroup: &str) -> Result<Pause> {
+        match self.fork(namespace::PID | namespace::MOUNT, None, cgroup)? {
+            Forked::Parent { pid, pidfd } => Ok(Pause { pid, handle: pidfd }),
+            Forked::Child => {
+                let code = self.confine_pause(cgroup).map_or(71, |()| pause::run());
+                process::exit_now(code)
+            }
+        }
+    }
+
+    /// Containers share the pid namespace with it, so it has nothing that they could want: an empty root, no
+    /// descriptors, no capabilities, a user of its own. It ends with the shim.
+    fn confine_pause(&self, cgroup: &str) -> Result<()> {
+        self.join_cgroup(cgroup)?;
+        mount::propagate_all(mount::Propagation::Private)?;
+        let size = [("size", "0"), ("nr_inodes", "1")];
+        Tree::of_filesystem("tmpfs", &size, mount::INERT | READ_ONLY)?.attach_at(&self.mount_point)?;
+        mount::pivot_into(&self.mount_point)?;
+        // SAFETY: this child uses none of the descriptors that it inherited.
+        #[allow(unsafe_code)]
+        unsafe {
+            process::close_from(0)?;
+        }
+        // A name for ps; without it nothing is wrong.
+        let _ = rustix::thread::set_name(c"pause");
+        capability::limit(Capabilities::NONE)?;
+        process::become_user(65535, 65535, &[])?;
+        capability::apply(Capabilities::NONE)?;
+        let killed = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(killed).context(|| "end with the shim")
+    }
+
+    /// Takes away what a crash of the shim would leave on the host.
+    pub fn close(&self) {
+        if let Some(SharedMemory::At(path)) = &self.shm {
+            // The daemon unmounts everything below the sandbox's directory once more.
+            let _ = mount::unmount(path);
+        }
+    }
+}
+
+impl SharedMemory {
+    fn create(directory: &Path, bytes: u64) -> Result<Self> {
+        let tree = shared_memory(bytes)?;
+        if Tree::clone_of(tree.as_fd(), false).is_ok() {
+            return Ok(Self::Detached(tree));
+        }
+        let path = directory.join("shm");
+        std::fs::create_dir_all(&path).context(|| format!("create {}", path.display()))?;
+        tree.attach_at(&path)?;
+        Ok(Self::At(path))
+    }
+}
+
+fn enter_namespaces(spec: &SandboxSpec) -> Result<()> {
+    if let Some(path) = &spec.netns {
+        let netns = File::open(path).context(|| format!("open network namespace {}", path.display()))?;
+        process::enter(netns.as_fd(), namespace::NETWORK)?;
+    }
+    let mut new = 0;
+    if spec.ipc {
+        new |= namespace::IPC;
+    }
+    if !spec.hostname.is_empty() {
+        new |= namespace::UTS;
+    }
+    if new != 0 {
+        process::unshare(new)?;
+    }
+    if !spec.hostname.is_empty() {
+        rustix::system::sethostname(spec.hostname.as_bytes())
+            .context(|| format!("set the host name {:?}", spec.hostname))?;
+    }
+    Ok(())
+}
+
+/// Sets a kernel parameter of a namespace of the sandbox. One of the machine is refused, as is one of a namespace
+/// that the sandbox shares with the machine.
+fn set_sysctl(name: &str, value: &str, spec: &SandboxSpec) -> Result<()> {
+    let name = name.replace('/', ".");
+    let of_ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."].iter().any(|p| name.starts_with(p));
+    let allowed = name.starts_with("net.") && spec.netns.is_some() || of_ipc && spec.ipc;
+    if !allowed || name.split('.').any(str::is_empty) {
+        return Err(Error::invalid(format!("sysctl {name:?}"), "is not in a namespace of the pod"));
+    }
+    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    std::fs::write(&path, value).context(|| format!("write {value:?} to {}", path.display()))
+}
