@@ -1,0 +1,235 @@
+//! Sends real connections and datagrams through service addresses, in network namespaces of their own.
+
+mod world;
+
+use serde_json::json;
+use std::io::{ErrorKind, Read, Write};
+use world::{World, address, ask, ready};
+
+#[test]
+fn cluster_addresses_lead_to_all_endpoints() {
+    let mut world = World::new("cluster");
+    world.set(json!({}), ready(&[2, 3, 4]));
+    let callees = world.pod("a").callees("10.43.0.1:80", 60);
+    assert_eq!(callees.keys().collect::<Vec<_>>(), ["a", "b", "c"], "{callees:?}");
+    let callees = world.node.callees("10.43.0.1:80", 60);
+    assert_eq!(callees.len(), 3, "{callees:?}");
+
+    world.set(json!({}), ready(&[3]));
+    assert_eq!(world.pod("a").call("10.43.0.1:80"), ("b".into(), address("10.42.0.2")), "the client is seen");
+    assert_eq!(world.pod("b").call("10.43.0.1:80"), ("b".into(), address("10.42.0.1")), "itself, by a way back");
+    assert_eq!(world.outside.call("10.43.0.1:80"), ("b".into(), address("10.42.0.1")), "from outside, masqueraded");
+}
+
+#[test]
+fn node_ports_and_external_addresses_answer_everywhere() {
+    let mut world = World::new("nodeport");
+    let spec = json!({
+        "type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}], "externalIPs": ["198.51.100.7"],
+    });
+    world.set(spec, ready(&[3]));
+    for to in ["192.0.2.1:30080", "10.42.0.1:30080", "198.51.100.7:80"] {
+        assert_eq!(world.outside.call(to), ("b".into(), address("10.42.0.1")), "{to}");
+    }
+    for to in ["192.0.2.1:30080", "127.0.0.1:30080"] {
+        assert_eq!(world.node.call(to).0, "b", "{to}");
+    }
+    for pod in ["a", "b"] {
+        assert_eq!(world.pod(pod).call("192.0.2.1:30080").0, "b", "{pod}");
+    }
+    world.set(json!({"ports": [{"port": 80}]}), ready(&[3]));
+    assert_eq!(world.outside.open_in_vain("192.0.2.1:30080"), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn local_policy_keeps_the_clients_address() {
+    let mut world = World::new("local");
+    let spec = json!({
+        "type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}], "externalTrafficPolicy": "Local",
+    });
+    let elsewhere = json!([{"addresses": ["10.42.0.4"], "nodeName": "other"}]);
+    let mut both = ready(&[3]);
+    both.as_array_mut().expect("list").push(elsewhere[0].clone());
+    world.set(spec.clone(), both);
+    let callees = world.outside.callees("192.0.2.1:30080", 20);
+    assert_eq!(callees.keys().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(world.outside.call("192.0.2.1:30080").1, address("192.0.2.2"));
+    let callees = world.pod("a").callees("192.0.2.1:30080", 60);
+    assert_eq!(callees.len(), 2, "clients inside reach all: {callees:?}");
+
+    world.set(spec, elsewhere.clone());
+    assert_eq!(world.outside.open_in_vain("192.0.2.1:30080"), ErrorKind::TimedOut, "dropped, not refused");
+    assert_eq!(world.node.call("192.0.2.1:30080").0, "c");
+    assert_eq!(world.pod("a").call("192.0.2.1:30080").0, "c");
+
+    world.set(json!({"internalTrafficPolicy": "Local"}), elsewhere);
+    assert_eq!(world.pod("a").open_in_vain("10.43.0.1:80"), ErrorKind::TimedOut);
+    world.set(json!({"internalTrafficPolicy": "Local"}), ready(&[2]));
+    assert_eq!(world.pod("c").call("10.43.0.1:80").0, "a");
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_at_once() {
+    let mut world = World::new("empty");
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]});
+    world.set(spec.clone(), json!([]));
+    for to in ["10.43.0.1:80", "10.43.0.1:81", "192.0.2.1:30080"] {
+        for client in [&world.node, world.pod("a"), &world.outside] {
+            assert_eq!(client.open_in_vain(to), ErrorKind::ConnectionRefused, "{to}");
+        }
+    }
+    assert_eq!(world.pod("a").open_in_vain("10.43.9.9:80"), ErrorKind::TimedOut, "no service has this address");
+    world.set_named("dns", json!({"clusterIP": "10.43.0.10", "ports": [{"port": 53, "protocol": "UDP"}]}), json!([]));
+    let socket = world.pod("a").datagrams("10.43.0.10:53");
+    assert_eq!(ask(&socket).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+    world.set(spec, ready(&[2]));
+    assert_eq!(world.outside.call("192.0.2.1:30080").0, "a");
+}
+
+#[test]
+fn a_departing_endpoint_keeps_its_connections_and_gets_no_new_ones() {
+    let mut world = World::new("rolling");
+    world.set(json!({}), ready(&[2, 3]));
+    let mut streams: Vec<_> = (0..20).map(|_| world.pod("c").open("10.43.0.1:80").expect("open")).collect();
+    assert!(streams.iter().any(|(_, name, _)| name == "b"));
+    world.set(json!({}), ready(&[2]));
+    assert_eq!(world.pod("c").callees("10.43.0.1:80", 30).keys().collect::<Vec<_>>(), ["a"]);
+    world.delete("web");
+    for (stream, name, _) in &mut streams {
+        let mut byte = [0];
+        stream.write_all(b"x").and_then(|()| stream.read_exact(&mut byte)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(&byte, b"x");
+    }
+    assert_eq!(world.pod("c").open_in_vain("10.43.0.1:80"), ErrorKind::TimedOut);
+}
+
+#[test]
+fn an_ending_endpoint_serves_only_when_no_other_can() {
+    let mut world = World::new("ending");
+    let ending = json!({"ready": false, "serving": true, "terminating": true});
+    let mut endpoints = ready(&[2, 3]);
+    endpoints[1]["conditions"] = ending.clone();
+    world.set(json!({}), endpoints.clone());
+    assert_eq!(world.pod("c").callees("10.43.0.1:80", 20).keys().collect::<Vec<_>>(), ["a"]);
+    endpoints[0]["conditions"] = json!({"ready": false, "serving": false});
+    world.set(json!({}), endpoints);
+    assert_eq!(world.pod("c").callees("10.43.0.1:80", 5).keys().collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
+fn a_client_with_affinity_stays_until_its_endpoint_goes() {
+    let mut world = World::new("affinity");
+    let spec = json!({"sessionAffinity": "ClientIP"});
+    world.set(spec.clone(), ready(&[2, 3, 4]));
+    let first = world.outside.call("10.43.0.1:80").0;
+    assert_eq!(world.outside.callees("10.43.0.1:80", 15).keys().collect::<Vec<_>>(), [&first]);
+    // Another endpoint comes or goes: the client does not move.
+    let all = [("a", 2), ("b", 3), ("c", 4)];
+    let other = all.iter().find(|(name, _)| *name != first).expect("three").1;
+    let rest: Vec<u8> = all.iter().map(|(_, last)| *last).filter(|last| *last != other).collect();
+    world.set(spec.clone(), ready(&rest));
+    assert_eq!(world.outside.callees("10.43.0.1:80", 15).keys().collect::<Vec<_>>(), [&first]);
+    let rest: Vec<u8> = all.iter().filter(|(name, _)| *name != first).map(|(_, last)| *last).collect();
+    world.set(spec, ready(&rest));
+    let second = world.outside.callees("10.43.0.1:80", 15);
+    assert!(second.len() == 1 && !second.contains_key(&first), "{second:?}");
+}
+
+#[test]
+fn datagrams_follow_when_their_endpoint_goes() {
+    let mut world = World::new("datagrams");
+    let spec = json!({"clusterIP": "10.43.0.10", "ports": [{"port": 53, "protocol": "UDP"}]});
+    let early = world.pod("c").datagrams("10.43.0.10:53");
+    early.send(b"?").expect("nobody hears it yet");
+    world.set_named("dns", spec.clone(), ready(&[2]));
+    let socket = world.pod("c").datagrams("10.43.0.10:53");
+    assert_eq!(ask(&socket).expect("an answer"), "a");
+    assert_eq!(ask(&early).expect("an answer"), "a");
+    world.set_named("dns", spec, ready(&[3]));
+    assert_eq!(ask(&socket).expect("an answer on the same socket"), "b");
+}
+
+#[test]
+fn a_load_balancers_ranges_are_kept() {
+    let mut world = World::new("ranges");
+    let spec = |range: &str| {
+        json!({
+            "type": "LoadBalancer", "loadBalancerSourceRanges": [range],
+            "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.9"}, {"ip": "198.51.100.10", "ipMode": "Proxy"}]}},
+        })
+    };
+    world.set(spec("192.0.2.0/24"), ready(&[2]));
+    assert_eq!(world.outside.call("198.51.100.9:80").0, "a");
+    assert!(!world.table().contains("198.51.100.10"));
+    world.set(spec("203.0.113.0/24"), ready(&[2]));
+    assert_eq!(world.outside.open_in_vain("198.51.100.9:80"), ErrorKind::TimedOut);
+    assert_eq!(world.pod("b").call("10.43.0.1:80").0, "a", "the cluster's own address is open");
+}
+
+#[test]
+fn what_services_leave_is_an_empty_table() {
+    let mut world = World::new("leave");
+    let empty = world.table();
+    let spec = json!({
+        "type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}], "externalIPs": ["198.51.100.7"],
+        "sessionAffinity": "ClientIP", "externalTrafficPolicy": "Local",
+    });
+    for (spec, endpoints) in [
+        (spec.clone(), ready(&[2, 3, 4])),
+        (spec.clone(), json!([])),
+        (json!({}), ready(&[2, 3])),
+        (json!({"clusterIP": "None"}), ready(&[2])),
+        (spec.clone(), ready(&[4])),
+        (json!({"clusterIP": "10.43.0.2"}), ready(&[4])),
+        (spec, ready(&[2])),
+    ] {
+        world.set(spec, endpoints);
+    }
+    assert!(world.table().contains("endpoint-default/web/tcp/__10.42.0.2/8080"));
+    world.delete("web");
+    assert_eq!(world.table(), empty);
+    world.proxy.remove_all().expect("removed");
+    world.proxy.remove_all().expect("again");
+    assert_eq!(world.node.run("nft list ruleset"), "");
+}
+
+#[test]
+fn two_services_with_one_address_take_turns() {
+    let mut world = World::new("turns");
+    let spec = |cluster: &str| json!({"clusterIP": cluster, "externalIPs": ["198.51.100.7"]});
+    world.set_named("one", spec("10.43.0.1"), ready(&[2]));
+    world.set_named("two", spec("10.43.0.2"), ready(&[3]));
+    assert_eq!(world.outside.call("198.51.100.7:80").0, "a");
+    world.delete("one");
+    assert_eq!(world.outside.call("198.51.100.7:80").0, "b");
+}
+
+#[test]
+fn a_table_that_somebody_flushed_is_replaced_with_the_next_change() {
+    let mut world = World::new("flushed");
+    world.set(json!({}), ready(&[2]));
+    world.node.run("nft flush ruleset");
+    world.set_named("other", json!({"clusterIP": "10.43.0.2"}), ready(&[3]));
+    assert_eq!(world.pod("c").call("10.43.0.1:80").0, "a");
+    assert_eq!(world.pod("c").call("10.43.0.2:80").0, "b");
+}
+
+#[test]
+fn a_thousand_services_of_ten_endpoints_are_one_transaction() {
+    let mut world = World::new("thousand");
+    let keys: Vec<_> = (0..1000_u32)
+        .map(|n| {
+            let cluster = format!("10.43.{}.{}", 1 + n / 250, 1 + n % 250);
+            let endpoints: serde_json::Value = (0..10)
+                .map(|e| json!({"addresses": [format!("10.42.{}.{}", 1 + n / 20, 1 + n % 20 * 10 + e)], "nodeName": "other"}))
+                .collect();
+            world.store(&format!("s{n}"), json!({"clusterIP": cluster}), endpoints)
+        })
+        .collect();
+    world.update(&keys);
+    let services = world.node.run("nft list map ip pintle_proxy services | grep -o 'goto service-' | wc -l");
+    assert_eq!(services.trim(), "1000");
+    // A change of one of them is seen among the others.
+    world.set_named("s500", json!({"clusterIP": "10.43.3.1"}), ready(&[2]));
+    assert_eq!(world.pod("b").call("10.43.3.1:80").0, "a");
+}
