@@ -87,6 +87,9 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
 
 /// Records in `new.metadata.managedFields` which fields an ordinary write (create, update, patch) changed.
 ///
+/// Upstream does this right after decoding and defaulting: before mutating admission and before the server fills in
+/// what it owns (addresses, finalizers, generated selectors), so that none of these have an owner.
+///
 /// `old` is what was stored, none at creation; both must be normalized and have their defaults. `reset` are fields
 /// that the endpoint ignores, such as `["status"]`; steps of a path are separated by dots. Linear in the object.
 pub fn update_managers(ty: TypeRef<'_>, old: Option<&Value>, new: &mut Value, by: Manager<'_>, reset: &[&str]) {
@@ -173,18 +176,16 @@ pub fn apply(
 
 fn check_config(ty: TypeRef<'_>, config: &Value, by: Manager<'_>) -> Result<(), ApplyError> {
     let version = config["apiVersion"].as_str().unwrap_or_default();
-    if version != by.api_version {
-        return Err(ApplyError::BadRequest(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
-            by.api_version
-        )));
+    let kind = config["kind"].as_str().unwrap_or_default();
+    if version != by.api_version || !ty.name().ends_with(&format!(".{kind}")) {
+        let message = format!("invalid object type: {}, Kind={kind}", gvk_version(version));
+        return Err(ApplyError::BadRequest(message));
     }
     if !config["metadata"]["managedFields"].is_null() {
         return Err(ApplyError::BadRequest("metadata.managedFields must be nil".into()));
     }
     validate::check(ty, config).map_err(|error| {
         let text = |key: &str| config["metadata"][key].as_str().unwrap_or_default();
-        let kind = config["kind"].as_str().unwrap_or_default();
         let object = format!("{}/{}; {}, Kind={kind}", text("namespace"), text("name"), gvk_version(version));
         ApplyError::Typed(format!("failed to create typed patch object ({object}): {error}"))
     })
