@@ -10,20 +10,27 @@ const METADATA: &[u8] = b"\"metadata\":{";
 
 /// The bytes of an object as it is stored: without its resourceVersion.
 pub(crate) fn to_stored(value: &Value) -> Bytes {
-    let mut out = BytesMut::with_capacity(1024);
-    write_object(value, &mut out, false);
-    out.freeze()
+    let mut out = BytesMut::with_capacity(2048);
+    write_object(value, &mut out, &FIRST, false);
+    // An allocation of just this size: it is kept as long as the object.
+    Bytes::copy_from_slice(&out)
 }
 
 /// Appends an object, its resourceVersion included.
 pub(crate) fn write_value(value: &Value, out: &mut BytesMut) {
-    write_object(value, out, true);
+    write_object(value, out, &FIRST, true);
 }
 
-fn write_object(value: &Value, out: &mut BytesMut, with_version: bool) {
+/// The same without `apiVersion` and `kind`.
+pub(crate) fn write_item(value: &Value, out: &mut BytesMut) {
+    write_object(value, out, &FIRST[2..], true);
+}
+
+/// Writes the `first` fields, and then those that are none of [`FIRST`].
+fn write_object(value: &Value, out: &mut BytesMut, first: &[&str], with_version: bool) {
     let Some(fields) = value.as_object() else { return write_json(value, out) };
     let mut separator = b'{';
-    let first = FIRST.iter().filter_map(|name| fields.get_key_value(*name));
+    let first = first.iter().filter_map(|name| fields.get_key_value(*name));
     let rest = fields.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
     for (name, field) in first.chain(rest) {
         out.put_u8(separator);

@@ -4,10 +4,14 @@
 //! and `delete` write to the store. What is particular to a kind comes in its `ResourceDef`; who may do what, and
 //! HTTP, are the caller's matter.
 
+// A status is the answer to a request: errors are as big as they are rare.
+#![allow(clippy::result_large_err)]
+
 pub mod admission;
 mod cache;
 mod codec;
 pub mod object;
+mod read;
 mod registry;
 pub mod request;
 

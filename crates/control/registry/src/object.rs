@@ -28,6 +28,14 @@ impl Object {
         }
     }
 
+    /// Appends the object as an item of a list of built-in kinds: without `apiVersion` and `kind`.
+    pub fn write_item_json(&self, out: &mut BytesMut) {
+        match self {
+            Self::Stored(entry) => entry.write_item_to(out),
+            Self::Tree(value) => crate::codec::write_item(value, out),
+        }
+    }
+
     pub fn to_json(&self) -> Bytes {
         let mut out = BytesMut::new();
         self.write_json(&mut out);
@@ -77,6 +85,8 @@ pub struct List {
     pub continue_token: String,
     pub remaining: Option<u64>,
     pub items: Vec<Object>,
+    /// Whether the items are written without `apiVersion` and `kind`, as those of built-in kinds are.
+    pub bare_items: bool,
 }
 
 impl List {
@@ -101,7 +111,11 @@ impl List {
             if i > 0 {
                 out.put_u8(b',');
             }
-            item.write_json(out);
+            if self.bare_items {
+                item.write_item_json(out);
+            } else {
+                item.write_json(out);
+            }
         }
         out.put_slice(b"]}");
     }

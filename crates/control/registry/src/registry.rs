@@ -1,13 +1,15 @@
 //! The registry itself: the store, the cache over it, and the verbs that callers use.
 
-use crate::object::{Deletion, List, Object, Watch, Written};
-use crate::request::{DeleteOptions, GetOptions, ListOptions, Patch, Request, WatchOptions};
+use crate::cache::{Cache, Limits, OpenCacheError, ResourceSpec};
+use crate::object::{Deletion, List, Object, Written};
+use crate::request::{DeleteOptions, ListOptions, Patch, Request};
 use arc_swap::ArcSwap;
 use pintle_clock::Clock;
 use pintle_kinds::{ResourceDef, Table};
 use pintle_store::{Store, StoreError};
 use pintle_types::Status;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The ranges that the registry hands addresses and ports out of, and how much of the past it keeps.
@@ -38,8 +40,41 @@ impl Default for Options {
 pub enum OpenError {
     #[error("reading the store: {0}")]
     Store(#[from] StoreError),
-    #[error("the store holds at {key} what is no object: {why}")]
-    Damaged { key: String, why: String },
+    #[error("the store holds what is no object: {0}")]
+    Damaged(String),
+}
+
+impl From<OpenCacheError> for OpenError {
+    fn from(error: OpenCacheError) -> Self {
+        match error {
+            OpenCacheError::Store(error) => Self::Store(error),
+            OpenCacheError::Entry(error) => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+/// What the cache must know of the stored resources of a table, by key prefix.
+fn specs(table: &Table) -> BTreeMap<String, ResourceSpec> {
+    let mut specs: BTreeMap<String, ResourceSpec> = BTreeMap::new();
+    for def in table.iter().filter(|def| def.has_verb("list") || def.has_verb("get")) {
+        let prefix = &def.storage.key_prefix;
+        let new = || ResourceSpec { prefix: prefix.clone(), selectable: Vec::new(), indexed: None };
+        let spec = specs.entry(prefix.clone()).or_insert_with(new);
+        // Versions may name fields differently; all of them are found in the stored form.
+        for field in
+            def.selectable_fields.iter().filter(|f| !matches!(&*f.path, "metadata.name" | "metadata.namespace"))
+        {
+            if !spec.selectable.iter().any(|known| known.path == field.path) {
+                spec.selectable.push(field.clone());
+            }
+        }
+        spec.indexed = spec.selectable.iter().position(|field| field.path == "spec.nodeName");
+    }
+    specs
+}
+
+fn same_selectable(a: &ResourceSpec, b: &ResourceSpec) -> bool {
+    a.selectable.iter().map(|field| &field.path).eq(b.selectable.iter().map(|field| &field.path))
 }
 
 /// The verbs over every kind. Namespace "" is cluster scope, or for reads of a namespaced kind all namespaces.
@@ -48,6 +83,9 @@ pub struct Registry {
     pub(crate) table: ArcSwap<Table>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
+    pub(crate) cache: Cache,
+    /// One table at a time is put into service.
+    changing: tokio::sync::Mutex<()>,
 }
 
 #[allow(unused_variables)]
@@ -59,7 +97,10 @@ impl Registry {
         clock: Arc<dyn Clock>,
         options: Options,
     ) -> Result<Arc<Self>, OpenError> {
-        Ok(Arc::new(Self { store, table: ArcSwap::new(table), clock, options }))
+        let limits = Limits { history_bytes: options.history_bytes, history_events: options.history_events };
+        let cache = Cache::open(store.clone(), specs(&table).into_values().collect(), limits).await?;
+        let (table, changing) = (ArcSwap::new(table), tokio::sync::Mutex::default());
+        Ok(Arc::new(Self { store, table, clock, options, cache, changing }))
     }
 
     pub fn table(&self) -> Arc<Table> {
@@ -69,24 +110,22 @@ impl Registry {
     /// Serves another table: called when custom resource definitions come and go. When it returns, the objects of new
     /// resources are in the cache.
     pub async fn set_table(&self, table: Arc<Table>) -> Result<(), Status> {
+        let _one_at_a_time = self.changing.lock().await;
+        let (old, new) = (specs(&self.table.load()), specs(&table));
+        for (prefix, spec) in &new {
+            if old.get(prefix).is_none_or(|before| !same_selectable(before, spec)) {
+                self.cache.shared.add(spec.clone()).await.map_err(Status::internal)?;
+            }
+        }
         self.table.store(table);
+        for prefix in old.keys().filter(|prefix| !new.contains_key(*prefix)) {
+            self.cache.shared.remove(prefix);
+        }
         Ok(())
-    }
-
-    pub async fn get(&self, def: &ResourceDef, ns: &str, name: &str, options: &GetOptions) -> Result<Object, Status> {
-        Err(unsupported())
     }
 
     /// `status` is the object itself, `scale` a Scale; others are not to be read.
     pub async fn get_subresource(&self, def: &ResourceDef, ns: &str, name: &str, sub: &str) -> Result<Object, Status> {
-        Err(unsupported())
-    }
-
-    pub async fn list(&self, def: &ResourceDef, ns: &str, options: &ListOptions) -> Result<List, Status> {
-        Err(unsupported())
-    }
-
-    pub async fn watch(&self, def: &ResourceDef, ns: &str, options: &WatchOptions) -> Result<Watch, Status> {
         Err(unsupported())
     }
 

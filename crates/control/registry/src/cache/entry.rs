@@ -1,5 +1,6 @@
 //! One stored object as the cache holds it: its bytes, and the few fields that selectors ask for.
 
+use super::watch::FieldPlace;
 use crate::codec;
 use bytes::{BufMut, Bytes, BytesMut};
 use pintle_kinds::SelectableField;
@@ -16,7 +17,7 @@ pub(crate) struct EntryError {
 }
 
 /// What selectors and indexes need of an object, taken out of it once.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fields {
     /// Sorted by key.
     pub labels: Box<[(Box<str>, Box<str>)]>,
@@ -25,6 +26,15 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
+    pub(super) fn parse(kv: &KeyValue, selectable: &[SelectableField]) -> Result<Self, EntryError> {
+        let object: Value = serde_json::from_slice(&kv.value).map_err(|e| EntryError {
+            key: String::from_utf8_lossy(&kv.key).into_owned(),
+            revision: kv.mod_revision,
+            why: e.to_string(),
+        })?;
+        Ok(Self::of(&object, selectable))
+    }
+
     pub(crate) fn of(object: &Value, selectable: &[SelectableField]) -> Self {
         let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
         let labels = labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into()));
@@ -34,7 +44,7 @@ impl Fields {
 }
 
 /// An object of the cache. Its bytes are those that the store holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// `<prefix>/<namespace>/<name>` or `<prefix>/<name>`.
     key: Bytes,
@@ -97,6 +107,20 @@ impl Entry {
         labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|at| &*labels[at].1)
     }
 
+    /// The text of a selectable field.
+    pub(crate) fn field(&self, place: FieldPlace) -> &str {
+        match place {
+            FieldPlace::Name => self.name(),
+            FieldPlace::Namespace => self.namespace(),
+            FieldPlace::Selected(at) => self.fields.selected.get(at).map_or("", |text| &**text),
+        }
+    }
+
+    /// The same object under a later revision, as the event of its deletion shows it.
+    pub(super) fn at_revision(&self, revision: Revision) -> Self {
+        Self { revision, ..self.clone() }
+    }
+
     /// The bytes without a resourceVersion.
     pub(crate) fn stored(&self) -> &Bytes {
         &self.bytes
@@ -104,9 +128,20 @@ impl Entry {
 
     /// Appends the object with its resourceVersion.
     pub fn write_to(&self, out: &mut BytesMut) {
-        let (head, tail) = self.bytes.split_at(self.splice as usize);
         out.reserve(self.bytes.len() + 48);
-        out.put_slice(head);
+        out.put_slice(&self.bytes[..self.splice as usize]);
+        self.write_rest(out);
+    }
+
+    /// Appends the object with its resourceVersion but without `apiVersion` and `kind`, as items of lists are.
+    pub fn write_item_to(&self, out: &mut BytesMut) {
+        out.reserve(self.bytes.len() + 48);
+        out.put_slice(b"{\"metadata\":{");
+        self.write_rest(out);
+    }
+
+    fn write_rest(&self, out: &mut BytesMut) {
+        let tail = &self.bytes[self.splice as usize..];
         out.put_slice(format!("\"resourceVersion\":\"{}\"", self.revision).as_bytes());
         if !tail.starts_with(b"}") {
             out.put_u8(b',');
