@@ -33,6 +33,8 @@ pub struct Config {
     pub anonymous: bool,
     /// Requests that are answered at the same time, watches and streams not counted; more are told to come back.
     pub max_in_flight: usize,
+    /// Whether alpha and beta versions of built-in kinds are served too.
+    pub all_versions: bool,
 }
 
 /// The default issuer and audience.
@@ -60,6 +62,7 @@ impl Config {
             static_tokens: Vec::new(),
             anonymous: true,
             max_in_flight: 400,
+            all_versions: false,
         }
     }
 }

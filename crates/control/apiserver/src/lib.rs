@@ -4,16 +4,28 @@
 //! through [`Server::local_transport`], goes through the same steps in the same order (`pipeline.rs`). Verbs, storage
 //! and caching are the registry's business; what is particular to a kind, the kinds table's.
 
+mod admission;
+mod authentication;
 mod authorization;
+mod bootstrap;
 mod config;
+mod decode;
+mod follow;
 mod local;
+mod media;
+mod options;
+mod paths;
 mod pipeline;
 mod query;
 mod request;
+mod resources;
+mod response;
 mod server;
+mod subresources;
 mod user;
 
 pub use config::Config;
 pub use local::LocalTransport;
+pub use paths::GIT_VERSION;
 pub use server::{BoundServer, Error, Server};
 pub use user::User;

@@ -1,17 +1,33 @@
 //! The server: the state that all requests share, the listener, and its connections.
 
+use crate::authentication::Connection;
 use crate::authorization::Authorizer;
+use crate::authorization::aggregate::Aggregator;
+use crate::bootstrap;
 use crate::config::Config;
+use crate::follow::{Change, Follower};
 use crate::local::LocalTransport;
+use crate::paths::openapi::Documents;
+use crate::pipeline::RequestBody;
 use crate::user::User;
 use arc_swap::ArcSwap;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use pintle_clock::Clock;
 use pintle_kinds::Table;
 use pintle_registry::Registry;
+use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use tokio::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Why a server can't start.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +39,40 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error("cannot make the objects that every cluster has: {0}")]
-    Bootstrap(#[from] Box<pintle_types::Status>),
-    #[error("certificates: {0}")]
-    Certificates(#[from] pintle_pki::Error),
+    Bootstrap(#[source] Box<pintle_types::Status>),
+}
+
+impl From<pintle_types::Status> for Error {
+    fn from(status: pintle_types::Status) -> Self {
+        Self::Bootstrap(Box::new(status))
+    }
+}
+
+/// Whoever says nothing for so long while TLS is set up, or in the middle of a request's head, is gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What is left of the requests when the server stops is given this time.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Upstream's bound for the head of a request.
+const MAX_HEAD_BYTES: usize = 1 << 20;
+/// When accepting fails for want of files or memory, trying at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Counts for `/metrics`.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub requests: AtomicU64,
+    watchers: Arc<()>,
+}
+
+impl Metrics {
+    /// Counts a watcher as long as it is kept.
+    pub fn watcher(&self) -> Arc<()> {
+        self.watchers.clone()
+    }
+
+    pub fn watchers(&self) -> u64 {
+        Arc::strong_count(&self.watchers) as u64 - 1
+    }
 }
 
 /// An API server over a registry.
@@ -36,18 +83,78 @@ pub struct Server {
     pub(crate) table: ArcSwap<Table>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) authorizer: Authorizer,
+    aggregator: Aggregator,
+    pub(crate) documents: Documents,
+    pub(crate) anonymous: Arc<User>,
+    pub(crate) in_flight: Semaphore,
+    pub(crate) metrics: Metrics,
+    /// Everything that goes on beside the requests: connections, passed-on streams, followers.
+    pub(crate) tasks: TaskTracker,
+    stop: OnceLock<CancellationToken>,
+    started: AtomicBool,
+    port: AtomicU16,
 }
 
 impl Server {
-    /// A server that knows nothing yet: [`Server::start`] reads roles and makes what every cluster has.
+    /// A server that knows nothing yet: [`Server::bind`] opens its port, [`Server::start`] reads the roles and makes
+    /// what every cluster has, [`BoundServer::serve`] answers.
     pub fn new(config: Config, registry: Arc<Registry>, table: Arc<Table>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { config, registry, table: ArcSwap::new(table), clock, authorizer: Authorizer::default() })
+        Arc::new(Self {
+            in_flight: Semaphore::new(config.max_in_flight),
+            port: AtomicU16::new(config.bind.port()),
+            config,
+            registry,
+            table: ArcSwap::new(table),
+            clock,
+            authorizer: Authorizer::default(),
+            aggregator: Aggregator::default(),
+            documents: Documents::default(),
+            anonymous: Arc::new(User::anonymous()),
+            metrics: Metrics::default(),
+            tasks: TaskTracker::new(),
+            stop: OnceLock::new(),
+            started: AtomicBool::new(false),
+        })
     }
 
-    /// Makes the objects that every cluster has, and follows roles, bindings and custom resource definitions until
-    /// `stop`. Requests are answered after this.
+    /// Makes the objects that every cluster has, and follows roles and bindings until `stop`. To be called once,
+    /// after [`Server::bind`] when the port was left to it, and before the first request.
     pub async fn start(self: &Arc<Self>, stop: CancellationToken) -> Result<(), Error> {
-        let _ = stop;
+        // A second start would change nothing: the first token counts.
+        let stop = self.stop.get_or_init(|| stop).clone();
+        bootstrap::run(self).await?;
+        self.follow_roles(&stop).await?;
+        self.aggregator.settle(self).await?;
+        let server = self.clone();
+        self.tasks.spawn(async move { server.aggregator.run(server.clone(), stop).await });
+        self.started.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    async fn follow_roles(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Error> {
+        let group = "rbac.authorization.k8s.io";
+        for (resource, is_role) in
+            [("clusterroles", true), ("roles", true), ("clusterrolebindings", false), ("rolebindings", false)]
+        {
+            let server = self.clone();
+            let cluster = resource == "clusterroles";
+            let apply = move |change: Change<'_>| {
+                let index = &server.authorizer.rbac;
+                match (change, is_role) {
+                    (Change::Set(role), true) => index.set_role(role),
+                    (Change::Gone(role), true) => index.remove_role(role),
+                    (Change::Set(binding), false) => index.set_binding(binding),
+                    (Change::Gone(binding), false) => index.remove_binding(binding),
+                }
+                match change {
+                    Change::Set(role) if cluster => server.aggregator.set(role),
+                    Change::Gone(role) if cluster => server.aggregator.remove(role),
+                    _ => {}
+                }
+            };
+            let follower = Follower::load(self, group, resource, apply).await?;
+            self.tasks.spawn(follower.run(stop.clone()));
+        }
         Ok(())
     }
 
@@ -61,14 +168,29 @@ impl Server {
         let failed = |source| Error::Bind { address: self.config.bind, source };
         let listener = TcpListener::bind(self.config.bind).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        self.port.store(address.port(), Ordering::Release);
         Ok(BoundServer { server: self.clone(), listener, address })
+    }
+
+    /// The port that is listened on, or is to be.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    /// Cancelled when the server stops.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.stop.get().cloned().unwrap_or_default()
     }
 }
 
 /// A server with its listener.
 pub struct BoundServer {
-    pub(crate) server: Arc<Server>,
-    pub(crate) listener: TcpListener,
+    server: Arc<Server>,
+    listener: TcpListener,
     address: SocketAddr,
 }
 
@@ -77,4 +199,70 @@ impl BoundServer {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Answers until `stop`, then ends watches and streams, and gives the other requests a few seconds.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), Error> {
+        let acceptor = TlsAcceptor::from(self.server.config.tls.clone());
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, from)) => {
+                    let connection = connection(self.server.clone(), acceptor.clone(), stream, stop.clone());
+                    self.server.tasks.spawn(async move {
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%from, %error, "a connection ended with an error");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(self.listener);
+        self.server.tasks.close();
+        if tokio::time::timeout(FAREWELL, self.server.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.server.tasks.len(), "connections were still busy when the server stopped");
+        }
+        Ok(())
+    }
+}
+
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
+
+/// One connection, from the handshake to its end.
+async fn connection(
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    stop: CancellationToken,
+) -> Result<(), ConnectionError> {
+    stream.set_nodelay(true)?;
+    let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let fingerprint = certificates.and_then(|c| c.first()).map(|c| Sha256::digest(c).into());
+    let identity = Arc::new(Connection::of_peer(pintle_pki::peer(certificates), fingerprint));
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (server, identity) = (server.clone(), identity.clone());
+        async move {
+            let mut request = request;
+            let upgrade = hyper::upgrade::on(&mut request);
+            request.extensions_mut().insert(upgrade);
+            Ok::<_, std::convert::Infallible>(server.handle(&identity, request.map(RequestBody::Stream)).await)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD_BYTES);
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    tokio::select! {
+        done = serving.as_mut() => return done,
+        () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+    }
+    serving.await
 }

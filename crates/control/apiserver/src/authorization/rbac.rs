@@ -102,6 +102,13 @@ impl Index {
         decision
     }
 
+    /// Whether a cluster role alone allows it, whoever is bound to it.
+    pub fn role_allows(&self, cluster_role: &str, what: &Attributes<'_>) -> bool {
+        let tables = self.tables.read();
+        let rules = tables.roles.get(&("".into(), cluster_role.into()));
+        rules.is_some_and(|rules| rules.iter().any(|rule| rule.covers(what)))
+    }
+
     /// All rules that apply to the user in a namespace (cluster-wide ones included).
     pub fn rules_of(&self, user: &User, namespace: &str) -> Vec<Rule> {
         let mut all = Vec::new();

@@ -45,7 +45,7 @@ impl Rule {
         }
     }
 
-    /// Whether everything that `other` allows is allowed by this rule or one of `rules`.
+    /// The rule as `SelfSubjectRulesReview` shows it.
     pub fn to_value(&self) -> Value {
         let mut out = serde_json::Map::new();
         for (field, list) in [

@@ -1,1 +1,0 @@
-//! Feeds the role index from the registry.

@@ -1,0 +1,136 @@
+//! Paths that name no resource: health, version, discovery, OpenAPI, keys of tokens.
+
+pub(crate) mod discovery;
+mod health;
+pub(crate) mod openapi;
+
+use crate::authentication::jwt;
+use crate::pipeline::Call;
+use crate::response::{self, Answer, JSON, with_type};
+use http::{Method, StatusCode};
+use pintle_types::Status;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+
+/// The version of Kubernetes that is served, as `/version` tells it.
+pub const GIT_VERSION: &str = "v1.36.2+pintle";
+
+pub(crate) async fn answer(call: &Call) -> Answer {
+    if !matches!(call.method, Method::GET | Method::HEAD) {
+        return Ok(response::page_not_found());
+    }
+    let path = call.info.path.trim_end_matches('/');
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match segments.as_slice() {
+        [""] => Ok(json(&json!({"paths": root_paths(call)}))),
+        ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(call, segments[0], &segments[1..])),
+        ["version"] => Ok(json(&version())),
+        ["metrics"] => Ok(metrics(call)),
+        ["api"] => discovery::legacy(call),
+        ["apis"] => discovery::groups(call),
+        ["api", version] => discovery::version(call, "", version),
+        ["apis", group] => discovery::group(call, group),
+        ["apis", group, version] => discovery::version(call, group, version),
+        ["openapi", rest @ ..] => openapi::answer(call, rest),
+        [".well-known", "openid-configuration"] => Ok(json(&openid_configuration(call))),
+        ["openid", "v1", "jwks"] => {
+            let keys = jwt::key_set(call.server.config.token_key.public()).to_string();
+            Ok(with_type(StatusCode::OK, "application/jwk-set+json", keys))
+        }
+        ["api", ..] => Err(Box::new(Status::no_such_resource())),
+        _ => Ok(response::page_not_found()),
+    }
+}
+
+pub(crate) fn json(value: &serde_json::Value) -> http::Response<pintle_client::Body> {
+    with_type(StatusCode::OK, JSON, value.to_string())
+}
+
+fn root_paths(call: &Call) -> Vec<String> {
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for group in call.server.served_groups().iter().filter(|g| !g.group.is_empty()) {
+        paths.push(format!("/apis/{}", group.group));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.group)));
+    }
+    paths.sort();
+    paths
+}
+
+fn version() -> serde_json::Value {
+    json!({
+        "major": "1",
+        "minor": "36",
+        "emulationMajor": "1",
+        "emulationMinor": "36",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "35",
+        "gitVersion": GIT_VERSION,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+    })
+}
+
+/// The processor as Go names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn openid_configuration(call: &Call) -> serde_json::Value {
+    let issuer = &call.server.config.issuer;
+    json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{issuer}/openid/v1/jwks"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
+
+/// A few numbers in Prometheus' text form.
+fn metrics(call: &Call) -> http::Response<pintle_client::Body> {
+    let metrics = &call.server.metrics;
+    let in_flight = call.server.config.max_in_flight.saturating_sub(call.server.in_flight.available_permits());
+    let gauge = |name: &str, kind: &str, help: &str, value: u64| {
+        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
+    };
+    let body = [
+        gauge(
+            "apiserver_requests_received_total",
+            "counter",
+            "Requests received since the start.",
+            metrics.requests.load(Ordering::Relaxed),
+        ),
+        gauge(
+            "apiserver_current_inflight_requests",
+            "gauge",
+            "Requests being answered, watches not counted.",
+            in_flight as u64,
+        ),
+        gauge("apiserver_longrunning_requests", "gauge", "Watches being served.", metrics.watchers()),
+    ]
+    .concat();
+    with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
+}

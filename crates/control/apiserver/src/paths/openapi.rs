@@ -1,0 +1,164 @@
+//! `/openapi/v2` and `/openapi/v3`: made on demand from the table, kept compressed until the table changes.
+
+use crate::pipeline::Call;
+use crate::response::{Answer, JSON, accepts_gzip, gzip, with_type};
+use crate::server::Server;
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{Response, StatusCode};
+use parking_lot::Mutex;
+use pintle_client::Body;
+use pintle_kinds::{ResourceDef, Table};
+use pintle_schema::Schema;
+use pintle_schema::openapi::{self, Resource, Subresource};
+use pintle_types::Status;
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Arc;
+
+/// A document as it is kept: compressed, with the hash of what it was.
+#[derive(Clone)]
+struct Document {
+    packed: Bytes,
+    hash: String,
+}
+
+/// The documents that somebody asked for, of one table.
+#[derive(Default)]
+pub(crate) struct Documents {
+    kept: Mutex<(usize, HashMap<String, Document>)>,
+}
+
+impl Documents {
+    /// The document of a path, made now if it was not asked for since the table changed.
+    fn get(&self, table: &Arc<Table>, path: &str, make: impl FnOnce() -> Vec<u8>) -> Option<Document> {
+        let generation = Arc::as_ptr(table) as usize;
+        {
+            let mut kept = self.kept.lock();
+            if kept.0 != generation {
+                *kept = (generation, HashMap::new());
+            }
+            if let Some(document) = kept.1.get(path) {
+                return Some(document.clone());
+            }
+        }
+        let bytes = make();
+        let document = Document { hash: openapi::hash(&bytes), packed: gzip(&bytes)? };
+        self.kept.lock().1.insert(path.to_owned(), document.clone());
+        Some(document)
+    }
+}
+
+pub(crate) fn answer(call: &Call, rest: &[&str]) -> Answer {
+    match rest {
+        ["v2"] => {
+            let table = call.server.table.load_full();
+            let make = || openapi::v2(&resources(&call.server, &table, None));
+            document(call, &table, "v2", make)
+        }
+        ["v3"] => index(call),
+        ["v3", "api", version] => group_version(call, "", version),
+        ["v3", "apis", group, version] => group_version(call, group, version),
+        _ => Ok(crate::response::page_not_found()),
+    }
+}
+
+fn path_of(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// The list of documents. Their hashes need the documents, so the first call makes them all.
+fn index(call: &Call) -> Answer {
+    let table = call.server.table.load_full();
+    let mut entries = Vec::new();
+    for group in call.server.served_groups() {
+        for version in &group.versions {
+            let path = path_of(&group.group, version);
+            let make = || v3(call, &table, &group.group, version);
+            let Some(document) = call.server.documents.get(&table, &path, make) else { continue };
+            entries.push((path, document.hash));
+        }
+    }
+    Ok(with_type(StatusCode::OK, JSON, openapi::v3_index(&entries)))
+}
+
+fn v3(call: &Call, table: &Table, group: &str, version: &str) -> Vec<u8> {
+    openapi::v3(group, version, &resources(&call.server, table, Some((group, version))))
+}
+
+fn group_version(call: &Call, group: &str, version: &str) -> Answer {
+    let table = call.server.table.load_full();
+    if !table.of_version(group, version).any(|def| call.server.serves(def)) {
+        return Ok(crate::response::page_not_found());
+    }
+    document(call, &table, &path_of(group, version), || v3(call, &table, group, version))
+}
+
+fn document(call: &Call, table: &Arc<Table>, path: &str, make: impl FnOnce() -> Vec<u8>) -> Answer {
+    let failed = || Box::new(Status::internal("the OpenAPI document cannot be compressed"));
+    let document = call.server.documents.get(table, path, make).ok_or_else(failed)?;
+    let tag = format!("\"{}\"", document.hash);
+    if call.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes()) {
+        return Ok(with_type(StatusCode::NOT_MODIFIED, JSON, Bytes::new()));
+    }
+    let mut response = if accepts_gzip(&call.headers) {
+        let mut response = with_type(StatusCode::OK, JSON, document.packed);
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
+    } else {
+        with_type(StatusCode::OK, JSON, unpacked(&document.packed).ok_or_else(failed)?)
+    };
+    tagged(&mut response, &tag);
+    Ok(response)
+}
+
+fn tagged(response: &mut Response<Body>, tag: &str) {
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
+    if let Ok(value) = HeaderValue::from_str(tag) {
+        response.headers_mut().insert(ETAG, value);
+    }
+}
+
+fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut out).ok()?;
+    Some(out)
+}
+
+fn resources(server: &Server, table: &Table, only: Option<(&str, &str)>) -> Vec<Resource> {
+    let wanted = |def: &&Arc<ResourceDef>| {
+        server.serves(def) && only.is_none_or(|(group, version)| def.group == group && def.version == version)
+    };
+    table.iter().filter(wanted).filter_map(|def| resource(def)).collect()
+}
+
+fn resource(def: &ResourceDef) -> Option<Resource> {
+    let ty = match &def.schema {
+        Some(handle) => handle.clone(),
+        None => Schema::builtin().kind(&def.group, &def.version, &def.kind)?.into(),
+    };
+    let words = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+    Some(Resource {
+        group: def.group.clone(),
+        version: def.version.clone(),
+        plural: def.resource.clone(),
+        kind: def.kind.clone(),
+        namespaced: def.namespaced,
+        verbs: words(&def.verbs),
+        subresources: def
+            .subresources
+            .iter()
+            .map(|sub| {
+                let body = sub.body.clone().unwrap_or_else(|| def.gvk());
+                Subresource {
+                    name: sub.name.clone(),
+                    group: body.group,
+                    version: body.version,
+                    kind: body.kind,
+                    verbs: words(&sub.verbs),
+                }
+            })
+            .collect(),
+        ty,
+    })
+}

@@ -1,0 +1,114 @@
+//! Requests for resources: which definition the path names, which verb, and on to the registry.
+
+mod admin;
+mod read;
+mod view;
+mod watch;
+mod write;
+
+use crate::pipeline::Call;
+use crate::request::ResourceRequest;
+use crate::response::{self, Answer};
+use crate::subresources;
+use pintle_kinds::ResourceDef;
+use pintle_types::Status;
+use std::sync::Arc;
+
+pub(crate) use view::encode_value;
+pub(crate) use write::{body_of, post_subresource};
+
+/// A request whose resource exists.
+pub(crate) struct Target<'a> {
+    pub call: &'a Call,
+    pub def: Arc<ResourceDef>,
+    pub path: ResourceRequest,
+}
+
+pub(crate) async fn answer(call: &Call) -> Answer {
+    let path = call.resource();
+    let table = call.server.table.load_full();
+    let found = table.get(&path.group, &path.version, &path.resource).filter(|def| call.server.serves(def)).cloned();
+    let Some(def) = found else {
+        let known = path.group.is_empty() || call.server.serves_group(&path.group);
+        return if known { Err(Box::new(Status::no_such_resource())) } else { Ok(response::page_not_found()) };
+    };
+    if !scope_fits(&def, &path) {
+        return Err(Box::new(Status::no_such_resource()));
+    }
+    let target = Target { call, def, path };
+    match (target.path.name.is_empty(), target.path.subresource.is_empty()) {
+        (true, _) => collection(&target).await,
+        (false, true) => object(&target).await,
+        (false, false) => subresources::answer(&target).await,
+    }
+}
+
+/// Whether the path has a namespace where it must, and none where it must not.
+fn scope_fits(def: &ResourceDef, path: &ResourceRequest) -> bool {
+    let own = def.resource == "namespaces" && def.group.is_empty();
+    match (def.namespaced, path.namespace.is_empty()) {
+        (true, true) => path.name.is_empty(),
+        (false, false) => own,
+        _ => true,
+    }
+}
+
+fn not_allowed() -> Answer {
+    Err(Box::new(Status::method_not_allowed()))
+}
+
+async fn collection(target: &Target<'_>) -> Answer {
+    let verb = target.call.info.verb;
+    let everywhere = target.def.namespaced && target.path.namespace.is_empty();
+    if !target.def.has_verb(verb) || (everywhere && !matches!(verb, "list" | "watch")) {
+        return not_allowed();
+    }
+    match verb {
+        "list" if target.def.resource == "componentstatuses" => admin::component_statuses(target).await,
+        "list" => read::list(target).await,
+        "watch" => watch::watch(target).await,
+        "create" => create(target).await,
+        "deletecollection" => write::delete_collection(target).await,
+        _ => not_allowed(),
+    }
+}
+
+async fn create(target: &Target<'_>) -> Answer {
+    match (&*target.def.group, &*target.def.resource) {
+        ("authentication.k8s.io" | "authorization.k8s.io", _) => subresources::reviews::create(target).await,
+        ("", "bindings") => subresources::legacy_binding(target).await,
+        _ => write::create(target).await,
+    }
+}
+
+async fn object(target: &Target<'_>) -> Answer {
+    let verb = target.call.info.verb;
+    if !target.def.has_verb(verb) {
+        return not_allowed();
+    }
+    match verb {
+        "get" if target.def.resource == "componentstatuses" => admin::component_status(target).await,
+        "get" => read::get(target).await,
+        "watch" => watch::watch(target).await,
+        "update" => write::update(target, "").await,
+        "patch" => write::patch(target, "").await,
+        "delete" => write::delete(target).await,
+        _ => not_allowed(),
+    }
+}
+
+/// Verbs of subresources that read and write the object itself (`status`, `scale`, …).
+pub(crate) async fn plain_subresource(target: &Target<'_>) -> Answer {
+    let name = &target.path.subresource;
+    let Some(sub) = target.def.subresource(name) else { return Err(Box::new(Status::no_such_resource())) };
+    if !sub.verbs.contains(&target.call.info.verb) {
+        return not_allowed();
+    }
+    match target.call.info.verb {
+        "get" => read::get_subresource(target).await,
+        "update" => write::update(target, name).await,
+        "patch" => write::patch(target, name).await,
+        "create" => write::create_subresource(target).await,
+        _ => not_allowed(),
+    }
+}

@@ -1,0 +1,137 @@
+//! How answers are put on the wire: status codes, headers, compression.
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY};
+use http::{HeaderMap, Response, StatusCode};
+use pintle_client::{Body, body_from};
+use pintle_types::Status;
+use std::io::Write;
+
+/// The outcome of a step: an answer, or the failure to report.
+pub(crate) type Answer = Result<Response<Body>, Box<Status>>;
+
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const YAML: &str = "application/yaml";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const WARNING: HeaderName = HeaderName::from_static("warning");
+
+/// Smaller answers are not worth compressing; upstream's threshold.
+const COMPRESSED_FROM_BYTES: usize = 128 * 1024;
+/// Warnings beyond this many bytes together are left out; upstream's bound.
+const MAX_WARNING_BYTES: usize = 4096;
+
+pub(crate) fn with_type(code: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(body_from(body));
+    *response.status_mut() = code;
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(CONTENT_TYPE, value);
+    }
+    response
+}
+
+pub(crate) fn json(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    with_type(code, JSON, body)
+}
+
+pub(crate) fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    with_type(code, TEXT, body)
+}
+
+/// What Go's multiplexer answers for paths that nobody serves.
+pub(crate) fn page_not_found() -> Response<Body> {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// A failure as its `Status`.
+pub(crate) fn failure(status: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(code, status.to_json());
+    let retry = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
+    if retry > 0 {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
+    }
+    response
+}
+
+/// What an overloaded server says.
+pub(crate) fn too_many_requests() -> Response<Body> {
+    let message = "Too many requests, please try again later.";
+    let mut response = text(StatusCode::TOO_MANY_REQUESTS, format!("{message}\n"));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));
+    response
+}
+
+/// The headers that all answers have.
+pub(crate) fn finish(response: &mut Response<Body>, warnings: &[String]) {
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+        headers.insert(AUDIT_ID, id);
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    let mut bytes = 0;
+    for warning in warnings {
+        bytes += warning.len();
+        if bytes > MAX_WARNING_BYTES {
+            break;
+        }
+        if let Ok(value) = HeaderValue::from_str(&warning_header(warning)) {
+            headers.append(WARNING, value);
+        }
+    }
+}
+
+/// RFC 7234, 5.5: code 299, no agent, the text quoted. Characters that a header can't carry become spaces.
+fn warning_header(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 12);
+    out.push_str("299 - \"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Compresses a large body for a client that accepts it.
+pub(crate) fn compressed(code: StatusCode, content_type: &str, body: Bytes, request: &HeaderMap) -> Response<Body> {
+    let wanted = body.len() >= COMPRESSED_FROM_BYTES && accepts_gzip(request);
+    let packed = wanted.then(|| gzip(&body)).flatten();
+    let mut response = match &packed {
+        Some(packed) => with_type(code, content_type, packed.clone()),
+        None => with_type(code, content_type, body),
+    };
+    if packed.is_some() {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    response
+}
+
+pub(crate) fn accepts_gzip(request: &HeaderMap) -> bool {
+    let values = request.get_all(http::header::ACCEPT_ENCODING);
+    values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|v| v.trim().starts_with("gzip"))
+}
+
+/// Fast compression, as upstream: on a local network the time counts more than the bytes.
+pub(crate) fn gzip(body: &[u8]) -> Option<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 6), Compression::fast());
+    encoder.write_all(body).ok()?;
+    Some(encoder.finish().ok()?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_quoted() {
+        assert_eq!(warning_header("unknown field \"spec.x\""), "299 - \"unknown field \\\"spec.x\\\"\"");
+    }
+}

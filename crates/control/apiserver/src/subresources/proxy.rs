@@ -1,0 +1,202 @@
+//! `proxy` of pods, services and nodes: a request passed on to a pod, to a pod behind a service, or to a kubelet.
+//!
+//! The address is worked out once, checked, and that very address is dialled (CVE-2020-8562).
+
+use super::kubelet::{self, unreachable};
+use super::upgrade::{is_upgrade, pass, passed_on};
+use crate::pipeline::{Call, RequestBody};
+use crate::resources::Target;
+use crate::response::Answer;
+use http::header::{HOST, LOCATION};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1::SendRequest;
+use pintle_client::{Body, BoxError, body_from, empty_body};
+use pintle_registry::GetOptions;
+use pintle_types::{Reason, Status};
+use serde_json::Value;
+use std::net::{IpAddr, SocketAddr};
+
+pub(super) async fn proxy(target: &Target<'_>) -> Answer {
+    let Some(rest) = &target.path.rest else { return with_slash(target.call) };
+    let server = &target.call.server;
+    let (address, backend) = match &*target.def.resource {
+        "nodes" => {
+            let (_, name, _) = parts_of(&target.path.name)?;
+            let address = kubelet::address_of(server, name).await?;
+            (address, kubelet::connect(server, address).await?)
+        }
+        "pods" => plain(target, pod_address(target).await?).await?,
+        _ => plain(target, service_address(target).await?).await?,
+    };
+    let mut uri = format!("/{rest}");
+    if let Some(query) = target.call.uri.query() {
+        uri = format!("{uri}?{query}");
+    }
+    if is_upgrade(&target.call.headers) {
+        return pass(target.call, backend, address, &uri).await;
+    }
+    forward(target.call, backend, address, &uri).await
+}
+
+/// Relative links of the page behind need the slash.
+fn with_slash(call: &Call) -> Answer {
+    let mut location = format!("{}/", call.uri.path());
+    if let Some(query) = call.uri.query() {
+        location = format!("{location}?{query}");
+    }
+    let mut response = Response::new(empty_body());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    if let Ok(value) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(LOCATION, value);
+    }
+    Ok(response)
+}
+
+/// Scheme, name and port of `name`, `name:port` or `scheme:name:port`.
+fn parts_of(text: &str) -> Result<(&str, &str, &str), Box<Status>> {
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts.as_slice() {
+        [name] => Ok(("", name, "")),
+        [name, port] => Ok(("", name, port)),
+        [scheme @ ("" | "http" | "https"), name, port] => Ok((scheme, name, port)),
+        _ => Err(Box::new(Status::bad_request(format!("invalid request {text:?}: not scheme:name:port")))),
+    }
+}
+
+fn plain_http_only(scheme: &str) -> Result<(), Box<Status>> {
+    if scheme == "https" {
+        let message = "proxying to https endpoints is not supported";
+        return Err(Box::new(Status::failure(501, Reason::Other, message)));
+    }
+    Ok(())
+}
+
+async fn plain(target: &Target<'_>, address: SocketAddr) -> Result<(SocketAddr, SendRequest<Body>), Box<Status>> {
+    let stream = kubelet::dial(address).await?;
+    Ok((address, kubelet::speak(&target.call.server, address, stream).await?))
+}
+
+/// Addresses of this machine and its link are not for clients of the API to reach.
+fn allowed(address: IpAddr) -> Result<IpAddr, Box<Status>> {
+    let link_local = match address {
+        IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
+        IpAddr::V6(a) => a.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    if address.is_loopback() || address.is_unspecified() || address.is_multicast() || link_local {
+        return Err(Box::new(Status::bad_request("address not allowed")));
+    }
+    Ok(address)
+}
+
+async fn pod_address(target: &Target<'_>) -> Result<SocketAddr, Box<Status>> {
+    let (scheme, name, port) = parts_of(&target.path.name)?;
+    plain_http_only(scheme)?;
+    let pod = target.call.server.core_object("pods", &target.path.namespace, name).await?;
+    let address = pod["status"]["podIP"].as_str().and_then(|a| a.parse().ok());
+    let address = address.ok_or_else(|| Box::new(Status::bad_request("address not allowed")))?;
+    let first = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let declared = first.filter_map(|c| c["ports"][0]["containerPort"].as_u64()).next();
+    let port = match port {
+        "" => declared.and_then(|p| u16::try_from(p).ok()).unwrap_or(80),
+        text => text.parse().map_err(|_| Box::new(Status::bad_request(format!("invalid port {text:?}"))))?,
+    };
+    Ok(SocketAddr::new(allowed(address)?, port))
+}
+
+async fn service_address(target: &Target<'_>) -> Result<SocketAddr, Box<Status>> {
+    let (scheme, name, port) = parts_of(&target.path.name)?;
+    plain_http_only(scheme)?;
+    let server = &target.call.server;
+    let ns = &target.path.namespace;
+    let service = server.core_object("services", ns, name).await?;
+    let unavailable = |message: String| Box::new(Status::failure(503, Reason::ServiceUnavailable, message));
+    let port_name = service_port(&service, port)
+        .ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
+    let none = || unavailable(format!("no endpoints available for service {name:?}"));
+    let table = server.table.load_full();
+    let endpoints = table.get("", "v1", "endpoints").ok_or_else(|| Box::new(Status::no_such_resource()))?;
+    let endpoints = server.registry.get(endpoints, ns, name, &GetOptions::default()).await.map_err(|_| none())?;
+    ready_address(&endpoints.to_value(), &port_name).ok_or_else(none).and_then(|a| {
+        allowed(a.ip())?;
+        Ok(a)
+    })
+}
+
+/// The name of the port that is meant: by name or number, or the only one.
+fn service_port(service: &Value, wanted: &str) -> Option<String> {
+    let ports = service["spec"]["ports"].as_array()?;
+    let name = |p: &Value| p["name"].as_str().unwrap_or_default().to_owned();
+    if wanted.is_empty() {
+        return ports.iter().find(|p| p["name"].is_null() || ports.len() == 1).map(name);
+    }
+    ports.iter().find(|p| p["name"] == wanted || p["port"].to_string() == wanted).map(name)
+}
+
+/// Any ready address, so that requests spread over the pods.
+fn ready_address(endpoints: &Value, port_name: &str) -> Option<SocketAddr> {
+    let subsets = endpoints["subsets"].as_array()?;
+    let mut found = Vec::new();
+    for subset in subsets {
+        let ports = subset["ports"].as_array().into_iter().flatten();
+        let port =
+            ports.filter(|p| p["name"].as_str().unwrap_or_default() == port_name).find_map(|p| p["port"].as_u64());
+        let Some(port) = port.and_then(|p| u16::try_from(p).ok()) else { continue };
+        let addresses = subset["addresses"].as_array().into_iter().flatten();
+        found.extend(addresses.filter_map(|a| a["ip"].as_str()?.parse().ok()).map(|ip| SocketAddr::new(ip, port)));
+    }
+    if found.is_empty() { None } else { Some(found[rand::random_range(0..found.len())]) }
+}
+
+/// Sends the request on and the answer back, both as streams.
+async fn forward(call: &Call, mut backend: SendRequest<Body>, address: SocketAddr, uri: &str) -> Answer {
+    let body = match call.take_body() {
+        None => empty_body(),
+        Some(RequestBody::Bytes(bytes)) => body_from(bytes),
+        Some(RequestBody::Stream(stream)) => Body::new(stream.map_err(BoxError::from)),
+    };
+    let mut request = Request::new(body);
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = uri.parse().map_err(|e| Box::new(Status::bad_request(format!("the path: {e}"))))?;
+    *request.headers_mut() = passed_on(&call.headers, false);
+    if let Ok(host) = HeaderValue::from_str(&address.to_string()) {
+        request.headers_mut().insert(HOST, host);
+    }
+    let answer = backend.send_request(request).await.map_err(|e| unreachable(address, e))?;
+    let (mut parts, body) = answer.into_parts();
+    for name in ["connection", "keep-alive", "transfer-encoding", "upgrade"] {
+        parts.headers.remove(name);
+    }
+    let body = body.map_err(move |e| {
+        let _alive = &backend;
+        BoxError::from(e)
+    });
+    Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_may_carry_scheme_and_port() {
+        assert_eq!(parts_of("a").unwrap(), ("", "a", ""));
+        assert_eq!(parts_of("a:http").unwrap(), ("", "a", "http"));
+        assert_eq!(parts_of("https:a:443").unwrap(), ("https", "a", "443"));
+        assert!(parts_of("ftp:a:1").is_err());
+    }
+
+    #[test]
+    fn only_ready_addresses_of_the_port_are_used() {
+        let endpoints = json!({"subsets": [
+            {"addresses": [{"ip": "10.0.0.1"}], "ports": [{"name": "web", "port": 80}]},
+            {"notReadyAddresses": [{"ip": "10.0.0.2"}], "ports": [{"name": "web", "port": 80}]},
+        ]});
+        assert_eq!(ready_address(&endpoints, "web"), Some("10.0.0.1:80".parse().unwrap()));
+        assert_eq!(ready_address(&endpoints, "other"), None);
+        assert!(allowed("127.0.0.1".parse().unwrap()).is_err());
+        assert!(allowed("169.254.169.254".parse().unwrap()).is_err());
+        assert!(allowed("10.42.0.5".parse().unwrap()).is_ok());
+    }
+}
