@@ -32,13 +32,7 @@ pub(crate) fn impersonate(server: &Server, asker: Arc<User>, headers: &HeaderMap
     let may = |what: Attributes<'_>| server.authorizer.check(&asker, &Attributes { verb: "impersonate", ..what });
     let mut user = User { name: name.to_owned(), ..User::default() };
     if let Some((namespace, account)) = user.as_service_account() {
-        may(Attributes {
-            version: "v1",
-            resource: "serviceaccounts",
-            namespace,
-            name: account,
-            ..Attributes::default()
-        })?;
+        may(Attributes { resource: "serviceaccounts", namespace, name: account, ..Attributes::default() })?;
         if groups.is_empty() {
             user.groups = User::service_account(namespace, account).groups;
         }
