@@ -179,7 +179,10 @@ impl World {
         for (pod, last) in [("a", 2), ("b", 3), ("c", 4)] {
             let space = Space::new(&format!("{name}-{pod}"));
             connect(&node, &space, &format!("pod-{pod}"));
-            node.run(&format!("ip link set dev pod-{pod} master br0"));
+            // Without hairpin mode, a bridge that `br_netfilter` looks into drops what goes back where it came from.
+            node.run(&format!(
+                "ip link set dev pod-{pod} master br0 && ip link set dev pod-{pod} type bridge_slave hairpin on"
+            ));
             space.run(&format!(
                 "ip addr add 10.42.0.{last}/32 dev eth0 && ip route add 10.42.0.1 dev eth0 scope link
                  ip route add default via 10.42.0.1"
