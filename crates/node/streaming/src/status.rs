@@ -45,7 +45,8 @@ impl StatusWriter {
         self.send(&status).await;
     }
 
-    async fn send(mut self, status: &Value) {
+    /// Any other `metav1.Status`.
+    pub async fn send(mut self, status: &Value) {
         // A client that has gone needs no status.
         if self.stream.write_all(status.to_string().as_bytes()).await.is_ok() {
             let _ = self.stream.shutdown().await;
