@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Finds what is missing on a fresh Debian or Ubuntu and installs it, saying what.
+#   prepare.sh run    what building and running needs
+#   prepare.sh test   and what the tests drive the cluster with
+set -euo pipefail
+
+missing=()
+need() { # need COMMAND PACKAGE
+  command -v "$1" >/dev/null 2>&1 || missing+=("$2")
+}
+need cc gcc
+[ -n "$(find /usr/lib /lib -name libc.a -print -quit 2>/dev/null)" ] || missing+=(libc6-dev)
+need make make
+if [ "${1:-run}" = test ]; then
+  need python3 python3
+  need ip iproute2
+  need nft nftables
+  [ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || missing+=(busybox-static)
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+  echo "Rust is missing: install it from https://rustup.rs, then run this again." >&2
+  exit 1
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  sudo=""
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  if ! command -v apt-get >/dev/null 2>&1; then
+    echo "Please install: ${missing[*]} (here without apt-get, so this cannot do it for you)" >&2
+    exit 1
+  fi
+  echo "Installing missing packages: ${missing[*]}"
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Builds everything once and runs all tests; what `make test` and CI call.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "$(id -u)" != 0 ]; then
+  echo "The tests make containers, networks and cgroups: run them as root (sudo make test)." >&2
+  exit 1
+fi
+
+if [ "${CI:-}" = true ]; then
+  export CARGO_INCREMENTAL=0
+fi
+
+cargo build --workspace --all-targets --locked
+if [ "${CI:-}" = true ]; then
+  cargo fmt --all --check
+fi
+cargo xtask tidy
+cargo test --workspace --locked --no-fail-fast
