@@ -8,11 +8,13 @@
 mod batches;
 mod context;
 mod deployment;
+mod endpoints;
 mod expectations;
 mod ownership;
 mod pods;
 mod replicaset;
 mod run;
+mod serviceaccount;
 #[cfg(test)]
 mod testing;
 

@@ -1,7 +1,7 @@
 //! Starts all controllers, each with its own identity.
 
 use crate::context::Context;
-use crate::{deployment, replicaset};
+use crate::{deployment, endpoints, replicaset, serviceaccount};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use pintle_client::Client;
@@ -29,27 +29,34 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("deployment-controller", |context| deployment::run(context).boxed()),
     ("replicaset-controller", |context| replicaset::run::<replicaset::RsSets>(context).boxed()),
     ("replication-controller", |context| replicaset::run::<replicaset::RcSets>(context).boxed()),
+    ("endpointslice-controller", |context| endpoints::run(context).boxed()),
+    ("endpoint-controller", |context| endpoints::run_legacy(context).boxed()),
+    ("service-account-controller", |context| serviceaccount::run_accounts(context).boxed()),
 ];
 
 /// Runs all controllers until `stop`.
 pub async fn run(config: Config, stop: CancellationToken) {
     let mut running = tokio::task::JoinSet::new();
     for (name, start) in CONTROLLERS {
-        let client = (config.clients)(name);
-        let recorder = Recorder::with_clock(client.clone(), name, "", config.clock.clone());
-        running.spawn(start(Context {
-            client,
-            informers: config.informers.clone(),
-            recorder,
-            clock: config.clock.clone(),
-            stop: stop.clone(),
-        }));
+        running.spawn(start(context(&config, name, &stop)));
     }
+    running.spawn(serviceaccount::run_root_ca(context(&config, "root-ca-cert-publisher", &stop), config.root_ca));
     while let Some(ended) = running.join_next().await {
         if let Err(error) = ended
             && error.is_panic()
         {
             tracing::error!(%error, "a controller ended early");
         }
+    }
+}
+
+fn context(config: &Config, name: &str, stop: &CancellationToken) -> Context {
+    let client = (config.clients)(name);
+    Context {
+        recorder: Recorder::with_clock(client.clone(), name, "", config.clock.clone()),
+        client,
+        informers: config.informers.clone(),
+        clock: config.clock.clone(),
+        stop: stop.clone(),
     }
 }

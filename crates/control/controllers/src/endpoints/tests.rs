@@ -1,0 +1,114 @@
+//! Endpoints as pods come, become ready and go.
+
+use super::slices::{LARGEST, MANAGED_BY, MANAGER, SERVICE_NAME};
+use super::{run, run_legacy};
+use crate::testing::Cluster;
+use futures::FutureExt;
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::{Endpoints, Pod, Service};
+use pintle_types::k8s::api::discovery::v1::{Endpoint, EndpointSlice};
+use serde_json::{Value, json};
+
+fn cluster() -> Cluster {
+    Cluster::new().start(|context| run(context).boxed()).start(|context| run_legacy(context).boxed())
+}
+
+fn service() -> Value {
+    json!({
+        "metadata": { "name": "web", "namespace": "default" },
+        "spec": {
+            "selector": { "app": "web" },
+            "clusterIP": "10.96.0.10",
+            "ports": [{ "name": "http", "port": 80, "protocol": "TCP", "targetPort": "http" }],
+        },
+    })
+}
+
+fn pod(name: &str) -> Value {
+    json!({
+        "metadata": { "name": name, "namespace": "default", "labels": { "app": "web" } },
+        "spec": { "containers": [{ "name": "main", "ports": [{ "name": "http", "containerPort": 8080 }] }] },
+    })
+}
+
+fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
+    cluster.api.all::<EndpointSlice>().into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default()).collect()
+}
+
+fn ready(cluster: &Cluster) -> usize {
+    endpoints(cluster).iter().filter(|e| e.conditions.as_ref().unwrap().ready == Some(true)).count()
+}
+
+fn addresses(cluster: &Cluster) -> (usize, usize) {
+    let subsets = cluster.api.get::<Endpoints>("default", "web").and_then(|e| e.subsets).unwrap_or_default();
+    let count = |of: fn(&pintle_types::k8s::api::core::v1::EndpointSubset) -> usize| subsets.iter().map(of).sum();
+    (
+        count(|subset| subset.addresses.iter().flatten().count()),
+        count(|subset| subset.not_ready_addresses.iter().flatten().count()),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_follow_their_pods() {
+    let cluster = cluster();
+    cluster.create::<Service>(service()).await;
+    cluster.until("an empty slice", |api| api.all::<EndpointSlice>().len() == 1).await;
+    for name in ["a", "b"] {
+        cluster.create::<Pod>(pod(name)).await;
+        cluster.report("default", name, "Running");
+    }
+    cluster.until("both ready", |_| ready(&cluster) == 2 && addresses(&cluster) == (2, 0)).await;
+    cluster.until("no empty slice left", |api| api.all::<EndpointSlice>().len() == 1).await;
+    let slice = cluster.api.all::<EndpointSlice>().remove(0);
+    assert_eq!(slice.label(SERVICE_NAME), Some("web"));
+    assert_eq!(slice.label(MANAGED_BY), Some(MANAGER));
+    assert_eq!(slice.ports.as_ref().unwrap()[0].port, Some(8080));
+
+    // A pod that is being deleted serves on until it is gone, but gets no new connections.
+    cluster.change::<Pod>("default", "a", |pod| {
+        pod.metadata.deletion_timestamp = pod.metadata.creation_timestamp.clone();
+    });
+    cluster.until("one ready", |_| ready(&cluster) == 1 && addresses(&cluster) == (1, 0)).await;
+    let going = endpoints(&cluster).into_iter().map(|e| e.conditions.unwrap()).find(|c| c.terminating == Some(true));
+    assert_eq!(going.unwrap().serving, Some(true));
+    cluster.api.remove::<Pod>("default", "a");
+    cluster.report("default", "b", "Pending");
+    cluster.until("none ready", |_| endpoints(&cluster).len() == 1 && addresses(&cluster) == (0, 1)).await;
+
+    cluster.api.remove::<Service>("default", "web");
+    cluster.until("no Endpoints", |api| api.all::<Endpoints>().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_holds_a_hundred() {
+    let cluster = cluster();
+    for i in 0..LARGEST + 20 {
+        cluster.create::<Pod>(pod(&format!("p{i}"))).await;
+        cluster.report("default", &format!("p{i}"), "Running");
+    }
+    cluster.create::<Service>(service()).await;
+    cluster.until("all ready", |_| ready(&cluster) == LARGEST + 20).await;
+    let mut sizes: Vec<usize> =
+        cluster.api.all::<EndpointSlice>().iter().map(|slice| slice.endpoints.as_ref().unwrap().len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [20, 100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn headless_services_name_their_pods() {
+    let cluster = cluster();
+    let mut headless = service();
+    headless["spec"]["clusterIP"] = json!("None");
+    headless["spec"]["publishNotReadyAddresses"] = json!(true);
+    headless["spec"].as_object_mut().unwrap().remove("ports");
+    cluster.create::<Service>(headless).await;
+    let mut object = pod("web-0");
+    object["spec"]["hostname"] = json!("web-0");
+    object["spec"]["subdomain"] = json!("web");
+    cluster.create::<Pod>(object).await;
+    cluster.report("default", "web-0", "Pending");
+    cluster.until("the endpoint", |_| ready(&cluster) == 1 && addresses(&cluster) == (1, 0)).await;
+    assert_eq!(endpoints(&cluster)[0].hostname.as_deref(), Some("web-0"));
+    let slice = cluster.api.all::<EndpointSlice>().remove(0);
+    assert_eq!(slice.label("service.kubernetes.io/headless"), Some(""));
+}
