@@ -113,7 +113,7 @@ pub fn check_label_key(key: &str) -> Result<(), String> {
         [name] => name,
         [prefix, _] if prefix.is_empty() => return Err("prefix part must be non-empty".into()),
         [prefix, name] => {
-            check_dns1123_subdomain(prefix).map_err(|why| format!("prefix part {why}"))?;
+            check_dns1123_subdomain(prefix).map_err(|why| format!("prefix part {}", why.replace("253 characters", "253 bytes")))?;
             name
         }
         _ => {
@@ -164,7 +164,7 @@ fn is_dns_label(text: &str) -> bool {
 /// Checks a name of dot-separated lower-case labels, at most 253 bytes (RFC 1123).
 pub fn check_dns1123_subdomain(name: &str) -> Result<(), String> {
     if name.len() > 253 {
-        return Err("must be no more than 253 bytes".into());
+        return Err("must be no more than 253 characters".into());
     }
     if !name.split('.').all(is_dns_label) {
         return Err("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
@@ -178,7 +178,7 @@ pub fn check_dns1123_subdomain(name: &str) -> Result<(), String> {
 /// Checks a lower-case label of at most 63 bytes (RFC 1123).
 pub fn check_dns1123_label(name: &str) -> Result<(), String> {
     if name.len() > 63 {
-        return Err("must be no more than 63 bytes".into());
+        return Err("must be no more than 63 characters".into());
     }
     if !is_dns_label(name) {
         return Err("a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
@@ -193,7 +193,7 @@ pub fn check_dns1123_label(name: &str) -> Result<(), String> {
 pub fn dns1123_subdomain_errors(name: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if name.len() > 253 {
-        errors.push("must be no more than 253 bytes".into());
+        errors.push("must be no more than 253 characters".into());
     }
     if !name.split('.').all(is_dns_label) {
         errors.push(
@@ -210,7 +210,7 @@ pub fn dns1123_subdomain_errors(name: &str) -> Vec<String> {
 pub fn dns1123_label_errors(name: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if name.len() > 63 {
-        errors.push("must be no more than 63 bytes".into());
+        errors.push("must be no more than 63 characters".into());
     }
     if !is_dns_label(name) {
         errors.push(
@@ -227,7 +227,7 @@ pub fn dns1123_label_errors(name: &str) -> Vec<String> {
 pub fn dns1035_label_errors(name: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if name.len() > 63 {
-        errors.push("must be no more than 63 bytes".into());
+        errors.push("must be no more than 63 characters".into());
     }
     if !is_dns_label(name) || name.starts_with(|c: char| c.is_ascii_digit()) {
         errors.push(

@@ -187,7 +187,7 @@ impl ResourceDef {
         tree::set(object, "kind", self.kind.as_str());
     }
 
-    /// Clears and sets what clients don't decide in a new object.
+    /// Clears and sets what clients don't decide in a new object, which already has its name, UID and time.
     pub fn prepare_create(&self, object: &mut Value) {
         if self.strategy.separates_status() && self.subresource("status").is_some() {
             tree::remove(object, "status");
@@ -234,10 +234,12 @@ impl ResourceDef {
         self.strategy.prepare_subresource_update(subresource, new, old);
     }
 
-    /// What is wrong with a new object, in upstream's order: metadata first, then the kind's own fields.
+    /// What is wrong with a new object (of the storage version's form), in upstream's order: metadata first, then the
+    /// kind's own fields. Called on the definition of the request's version.
     pub fn validate_create(&self, object: &Value) -> ErrorList {
         let mut errors = metadata::validate_new(self.strategy.name_rule(), self.namespaced, object);
         errors.extend(self.strategy.validate(object));
+        errors.extend(self.strategy.validate_request(&self.api_version(), object));
         errors
     }
 

@@ -3,6 +3,7 @@
 //! Everything here is pure: functions from JSON trees to JSON trees, errors or cells. Objects come in the form of
 //! their own version to [`ResourceDef::default_object`], and in the storage version's form to everything else.
 
+mod check;
 pub mod column;
 pub mod def;
 pub mod kinds;

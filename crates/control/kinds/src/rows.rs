@@ -2,6 +2,10 @@
 
 use crate::{
     def::{Extract, ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource, api_version},
+    kinds::{
+        claim, config, cronjob, daemonset, deployment, endpoints, event, job, lease, namespace, node, pod, rbac,
+        replicaset, service, statefulset,
+    },
     strategy::{Plain, Strategy, StrategyRef},
 };
 use base64::Engine;
@@ -106,31 +110,31 @@ const CERTIFICATESIGNINGREQUESTS: &[Sub] = &[Sub("approval", None, CHANGE), STAT
 const ROWS: &[Row] = &[
     Row::new("", &["v1"], "Binding", "bindings", &Plain).verbs(CREATE_ONLY),
     Row::new("", &["v1"], "ComponentStatus", "componentstatuses", &Plain).cluster().short(&["cs"]).verbs(READ_ONLY),
-    Row::new("", &["v1"], "ConfigMap", "configmaps", &Plain).short(&["cm"]),
-    Row::new("", &["v1"], "Endpoints", "endpoints", &Plain).short(&["ep"]),
-    Row::new("", &["v1"], "Event", "events", &Plain).short(&["ev"]),
+    Row::new("", &["v1"], "ConfigMap", "configmaps", &config::ConfigMap).short(&["cm"]),
+    Row::new("", &["v1"], "Endpoints", "endpoints", &endpoints::Endpoints).short(&["ep"]),
+    Row::new("", &["v1"], "Event", "events", &event::Event).short(&["ev"]),
     Row::new("", &["v1"], "LimitRange", "limitranges", &Plain).short(&["limits"]),
-    Row::new("", &["v1"], "Namespace", "namespaces", &Plain).cluster().short(&["ns"]).verbs(NO_COLLECTION).subs(NAMESPACES),
-    Row::new("", &["v1"], "Node", "nodes", &Plain).cluster().short(&["no"]).subs(NODES),
-    Row::new("", &["v1"], "PersistentVolumeClaim", "persistentvolumeclaims", &Plain).short(&["pvc"]).subs(&[STATUS]),
-    Row::new("", &["v1"], "PersistentVolume", "persistentvolumes", &Plain).cluster().short(&["pv"]).subs(&[STATUS]),
-    Row::new("", &["v1"], "Pod", "pods", &Plain).short(&["po"]).all().subs(PODS),
-    Row::new("", &["v1"], "PodTemplate", "podtemplates", &Plain),
-    Row::new("", &["v1"], "ReplicationController", "replicationcontrollers", &Plain).short(&["rc"]).all().subs(&[SCALE, STATUS]),
+    Row::new("", &["v1"], "Namespace", "namespaces", &namespace::Namespace).cluster().short(&["ns"]).verbs(NO_COLLECTION).subs(NAMESPACES),
+    Row::new("", &["v1"], "Node", "nodes", &node::Node).cluster().short(&["no"]).subs(NODES),
+    Row::new("", &["v1"], "PersistentVolumeClaim", "persistentvolumeclaims", &claim::PersistentVolumeClaim).short(&["pvc"]).subs(&[STATUS]),
+    Row::new("", &["v1"], "PersistentVolume", "persistentvolumes", &claim::PersistentVolume).cluster().short(&["pv"]).subs(&[STATUS]),
+    Row::new("", &["v1"], "Pod", "pods", &pod::Pod).short(&["po"]).all().subs(PODS),
+    Row::new("", &["v1"], "PodTemplate", "podtemplates", &pod::PodTemplate),
+    Row::new("", &["v1"], "ReplicationController", "replicationcontrollers", &replicaset::ReplicationController).short(&["rc"]).all().subs(&[SCALE, STATUS]),
     Row::new("", &["v1"], "ResourceQuota", "resourcequotas", &Plain).short(&["quota"]).subs(&[STATUS]),
-    Row::new("", &["v1"], "Secret", "secrets", &Plain),
-    Row::new("", &["v1"], "ServiceAccount", "serviceaccounts", &Plain).short(&["sa"]).subs(SERVICEACCOUNTS),
-    Row::new("", &["v1"], "Service", "services", &Plain).short(&["svc"]).all().subs(SERVICES),
+    Row::new("", &["v1"], "Secret", "secrets", &config::Secret),
+    Row::new("", &["v1"], "ServiceAccount", "serviceaccounts", &config::ServiceAccount).short(&["sa"]).subs(SERVICEACCOUNTS),
+    Row::new("", &["v1"], "Service", "services", &service::Service).short(&["svc"]).all().subs(SERVICES),
 
     Row::new("apiregistration.k8s.io", &["v1"], "APIService", "apiservices", &Plain).cluster().extends_api().subs(&[STATUS]),
 
-    Row::new("apps", &["v1"], "ControllerRevision", "controllerrevisions", &Plain),
-    Row::new("apps", &["v1"], "DaemonSet", "daemonsets", &Plain).short(&["ds"]).all().subs(&[STATUS]),
-    Row::new("apps", &["v1"], "Deployment", "deployments", &Plain).short(&["deploy"]).all().subs(&[SCALE, STATUS]),
-    Row::new("apps", &["v1"], "ReplicaSet", "replicasets", &Plain).short(&["rs"]).all().subs(&[SCALE, STATUS]),
-    Row::new("apps", &["v1"], "StatefulSet", "statefulsets", &Plain).short(&["sts"]).all().subs(&[SCALE, STATUS]),
+    Row::new("apps", &["v1"], "ControllerRevision", "controllerrevisions", &replicaset::ControllerRevision),
+    Row::new("apps", &["v1"], "DaemonSet", "daemonsets", &daemonset::DaemonSet).short(&["ds"]).all().subs(&[STATUS]),
+    Row::new("apps", &["v1"], "Deployment", "deployments", &deployment::Deployment).short(&["deploy"]).all().subs(&[SCALE, STATUS]),
+    Row::new("apps", &["v1"], "ReplicaSet", "replicasets", &replicaset::ReplicaSet).short(&["rs"]).all().subs(&[SCALE, STATUS]),
+    Row::new("apps", &["v1"], "StatefulSet", "statefulsets", &statefulset::StatefulSet).short(&["sts"]).all().subs(&[SCALE, STATUS]),
 
-    Row::new("events.k8s.io", &["v1"], "Event", "events", &Plain).short(&["ev"]),
+    Row::new("events.k8s.io", &["v1"], "Event", "events", &event::Event).short(&["ev"]),
 
     Row::new("authentication.k8s.io", &["v1"], "SelfSubjectReview", "selfsubjectreviews", &Plain).cluster().verbs(CREATE_ONLY),
     Row::new("authentication.k8s.io", &["v1"], "TokenReview", "tokenreviews", &Plain).cluster().verbs(CREATE_ONLY),
@@ -142,8 +146,8 @@ const ROWS: &[Row] = &[
 
     Row::new("autoscaling", &["v2", "v1"], "HorizontalPodAutoscaler", "horizontalpodautoscalers", &Plain).short(&["hpa"]).all().subs(&[STATUS]),
 
-    Row::new("batch", &["v1"], "CronJob", "cronjobs", &Plain).short(&["cj"]).all().subs(&[STATUS]),
-    Row::new("batch", &["v1"], "Job", "jobs", &Plain).all().subs(&[STATUS]),
+    Row::new("batch", &["v1"], "CronJob", "cronjobs", &cronjob::CronJob).short(&["cj"]).all().subs(&[STATUS]),
+    Row::new("batch", &["v1"], "Job", "jobs", &job::Job).all().subs(&[STATUS]),
 
     Row::new("certificates.k8s.io", &["v1"], "CertificateSigningRequest", "certificatesigningrequests", &Plain).cluster().short(&["csr"]).subs(CERTIFICATESIGNINGREQUESTS),
     Row::new("certificates.k8s.io", &["v1beta1", "v1alpha1"], "ClusterTrustBundle", "clustertrustbundles", &Plain).cluster(),
@@ -157,10 +161,10 @@ const ROWS: &[Row] = &[
 
     Row::new("policy", &["v1"], "PodDisruptionBudget", "poddisruptionbudgets", &Plain).short(&["pdb"]).subs(&[STATUS]),
 
-    Row::new("rbac.authorization.k8s.io", &["v1"], "ClusterRoleBinding", "clusterrolebindings", &Plain).cluster(),
-    Row::new("rbac.authorization.k8s.io", &["v1"], "ClusterRole", "clusterroles", &Plain).cluster(),
-    Row::new("rbac.authorization.k8s.io", &["v1"], "RoleBinding", "rolebindings", &Plain),
-    Row::new("rbac.authorization.k8s.io", &["v1"], "Role", "roles", &Plain),
+    Row::new("rbac.authorization.k8s.io", &["v1"], "ClusterRoleBinding", "clusterrolebindings", &rbac::Binding { cluster: true }).cluster(),
+    Row::new("rbac.authorization.k8s.io", &["v1"], "ClusterRole", "clusterroles", &rbac::Role { cluster: true }).cluster(),
+    Row::new("rbac.authorization.k8s.io", &["v1"], "RoleBinding", "rolebindings", &rbac::Binding { cluster: false }),
+    Row::new("rbac.authorization.k8s.io", &["v1"], "Role", "roles", &rbac::Role { cluster: false }),
 
     Row::new("storage.k8s.io", &["v1"], "CSIDriver", "csidrivers", &Plain).cluster(),
     Row::new("storage.k8s.io", &["v1"], "CSINode", "csinodes", &Plain).cluster(),
@@ -182,12 +186,12 @@ const ROWS: &[Row] = &[
     Row::new("scheduling.k8s.io", &["v1"], "PriorityClass", "priorityclasses", &Plain).cluster().short(&["pc"]),
     Row::new("scheduling.k8s.io", &["v1alpha2"], "Workload", "workloads", &Plain),
 
-    Row::new("coordination.k8s.io", &["v1beta1", "v1alpha2"], "LeaseCandidate", "leasecandidates", &Plain),
-    Row::new("coordination.k8s.io", &["v1"], "Lease", "leases", &Plain),
+    Row::new("coordination.k8s.io", &["v1beta1", "v1alpha2"], "LeaseCandidate", "leasecandidates", &lease::LeaseCandidate),
+    Row::new("coordination.k8s.io", &["v1"], "Lease", "leases", &lease::Lease),
 
     Row::new("node.k8s.io", &["v1"], "RuntimeClass", "runtimeclasses", &Plain).cluster(),
 
-    Row::new("discovery.k8s.io", &["v1"], "EndpointSlice", "endpointslices", &Plain),
+    Row::new("discovery.k8s.io", &["v1"], "EndpointSlice", "endpointslices", &endpoints::EndpointSlice),
 
     Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "DeviceClass", "deviceclasses", &Plain).cluster(),
     Row::new("resource.k8s.io", &["v1alpha3", "v1beta2"], "DeviceTaintRule", "devicetaintrules", &Plain).cluster().subs(&[STATUS]),

@@ -77,6 +77,11 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
+    /// What the version of the request (`api_version`) asks for beyond [`Strategy::validate`], of a new object.
+    fn validate_request(&self, _api_version: &str, _object: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+
     /// What is wrong with an update, beyond metadata. By default: what is wrong with the new object.
     fn validate_update(&self, new: &Value, _old: &Value) -> ErrorList {
         self.validate(new)

@@ -111,3 +111,11 @@ pub fn copy(to: &mut Value, from: &Value, key: &str) {
         }
     }
 }
+
+/// Takes over from `from` what the server writes into metadata in every update: who manages fields, and the version.
+pub fn copy_metadata_bookkeeping(to: &mut Value, from: &Value) {
+    if let Some(metadata) = child(to, "metadata") {
+        copy(metadata, &from["metadata"], "managedFields");
+        copy(metadata, &from["metadata"], "resourceVersion");
+    }
+}

@@ -1,0 +1,456 @@
+//! Jobs.
+
+use super::{pod, workload};
+use crate::{
+    check::{Errors, Seen, name, number, selector},
+    column::{self, Column},
+    strategy::Strategy,
+    tree,
+};
+use jiff::Timestamp;
+use pintle_types::field::{ErrorKind, ErrorList, FieldError, Path};
+use serde_json::{Value, json};
+
+pub struct Job;
+
+static COLUMNS: &[Column] = &[
+    column::NAME,
+    Column::new("Status", "string", "", 0, "Status of the job."),
+    Column::new(
+        "Completions",
+        "string",
+        "",
+        0,
+        "The number of pods which reached phase Succeeded. The value increases monotonically for a given spec. \
+         However, it may decrease in reaction to scale down of elastic indexed jobs.",
+    ),
+    Column::new("Duration", "string", "", 0, "Time required to complete the job."),
+    column::AGE,
+    Column::new("Containers", "string", "", 1, "Names of each container in the template."),
+    Column::new("Images", "string", "", 1, "Images referenced by each container in the template."),
+    Column::new(
+        "Selector",
+        "string",
+        "",
+        1,
+        "A label query over pods that should match the pod count. Normally, the system sets this field for you. \
+         More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
+    ),
+];
+
+impl Strategy for Job {
+    fn default(&self, _api_version: &str, object: &mut Value) {
+        let Some(spec) = tree::child(object, "spec") else { return };
+        if !tree::has(spec, "completions") && !tree::has(spec, "parallelism") {
+            tree::set(spec, "completions", 1);
+        }
+        tree::default_to(spec, "parallelism", 1);
+        let backoff = if tree::has(spec, "backoffLimitPerIndex") { i32::MAX } else { 6 };
+        tree::default_to(spec, "backoffLimit", backoff);
+        tree::default_to(spec, "completionMode", "NonIndexed");
+        tree::default_to(spec, "suspend", false);
+        tree::default_to(spec, "manualSelector", false);
+        let replacement = if tree::has(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+        tree::default_to(spec, "podReplacementPolicy", replacement);
+        default_template_and_policy(spec);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        if object["spec"]["manualSelector"] != true {
+            generate_selector(object);
+        }
+        let labels = object["spec"]["template"]["metadata"]["labels"].clone();
+        if !tree::is_empty(&labels)
+            && let Some(metadata) = tree::child(object, "metadata")
+        {
+            tree::default_empty(metadata, "labels", labels);
+        }
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| {
+            validate_spec(errors, &Path::new("spec"), &object["spec"], true);
+        })
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        found.extend(Errors::of(|errors| unchanged(errors, &new["spec"], &old["spec"])));
+        found
+    }
+
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
+    fn generation_fields(&self) -> &'static [&'static str] {
+        &["spec"]
+    }
+
+    fn columns(&self) -> &[Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let mut cells = vec![
+            workload::name(object),
+            status_word(object).into(),
+            completions(object).into(),
+            duration(&object["status"], now).into(),
+            column::age(object, now),
+        ];
+        cells.extend(workload::wide_cells(&spec["template"], Some(workload::selector_text(&spec["selector"]))));
+        cells
+    }
+}
+
+/// Defaults that the template of a cron job gets, too.
+pub(super) fn default_template_and_policy(spec: &mut Value) {
+    if let Some(policy) = tree::existing(spec, "podFailurePolicy") {
+        for rule in tree::items_mut(policy, "rules") {
+            tree::items_mut(rule, "onPodConditions").for_each(|pattern| tree::default_empty(pattern, "status", "True"));
+        }
+    }
+    if let Some(template) = tree::child(spec, "template") {
+        pod::default_template(template);
+    }
+}
+
+/// Pods of a job are found by the job's UID; the older label names are still written.
+fn generate_selector(object: &mut Value) {
+    let uid = tree::text(&object["metadata"], "uid").to_owned();
+    let name = tree::text(&object["metadata"], "name").to_owned();
+    let Some(spec) = tree::child(object, "spec") else { return };
+    if let Some(selector) = tree::child(spec, "selector")
+        && let Some(labels) = tree::child(selector, "matchLabels")
+    {
+        tree::set(labels, "batch.kubernetes.io/controller-uid", uid.as_str());
+    }
+    let labels = tree::child(spec, "template")
+        .and_then(|template| tree::child(template, "metadata"))
+        .and_then(|metadata| tree::child(metadata, "labels"));
+    if let Some(labels) = labels {
+        for (key, value) in [("controller-uid", &uid), ("job-name", &name)] {
+            tree::set(labels, key, value.as_str());
+            tree::set(labels, &format!("batch.kubernetes.io/{key}"), value.as_str());
+        }
+    }
+}
+
+/// The spec of a job, or (without a selector) that inside a cron job.
+pub(super) fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, own_selector: bool) {
+    const COUNTS: &[&str] = &[
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ];
+    if own_selector {
+        match &spec["selector"] {
+            Value::Null => errors.required(&path.child("selector"), ""),
+            selector => selector::labels(errors, &path.child("selector"), selector),
+        }
+    }
+    number::fields_not_negative(errors, path, spec, COUNTS);
+    completion_mode(errors, path, spec);
+    if let Some(policy) = spec.get("podReplacementPolicy").and_then(Value::as_str) {
+        errors.one_of(&path.child("podReplacementPolicy"), policy, &["Failed", "TerminatingOrFailed"]);
+    }
+    failure_policy(errors, &path.child("podFailurePolicy"), spec);
+    success_policy(errors, &path.child("successPolicy"), spec);
+    let at = path.child("template");
+    pod::validate_template(errors, &at, &spec["template"]);
+    restart_policy(errors, &at.child("spec").child("restartPolicy"), spec);
+    if own_selector
+        && spec["selector"].is_object()
+        && !selector::matches(&spec["selector"], &spec["template"]["metadata"]["labels"])
+    {
+        let labels = spec["template"]["metadata"]["labels"].clone();
+        errors.invalid(&at.child("metadata").child("labels"), labels, "`selector` does not match template `labels`");
+    }
+}
+
+fn completion_mode(errors: &mut Errors, path: &Path, spec: &Value) {
+    let Some(mode) = spec.get("completionMode").and_then(Value::as_str) else { return };
+    errors.one_of(&path.child("completionMode"), mode, &["NonIndexed", "Indexed"]);
+    if mode == "Indexed" && !tree::has(spec, "completions") {
+        errors.required(&path.child("completions"), "when completion mode is Indexed");
+    }
+    if mode != "Indexed" && tree::has(spec, "backoffLimitPerIndex") {
+        let limit = spec["backoffLimitPerIndex"].clone();
+        errors.invalid(&path.child("backoffLimitPerIndex"), limit, "requires indexed completion mode");
+    }
+}
+
+fn restart_policy(errors: &mut Errors, at: &Path, spec: &Value) {
+    let policy = tree::text(&spec["template"]["spec"], "restartPolicy");
+    match policy {
+        "Always" => errors.required(at, "valid values: \"OnFailure\", \"Never\""),
+        "OnFailure" if tree::has(spec, "podFailurePolicy") => {
+            errors.invalid(at, policy, "only \"Never\" is supported when podFailurePolicy is specified");
+        }
+        _ => errors.one_of(at, policy, &["OnFailure", "Never"]),
+    }
+}
+
+fn failure_policy(errors: &mut Errors, path: &Path, spec: &Value) {
+    const ACTIONS: &[&str] = &["Count", "FailIndex", "FailJob", "Ignore"];
+    let names: Vec<&str> = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|field| tree::list(&spec["template"]["spec"], field))
+        .map(|container| tree::text(container, "name"))
+        .collect();
+    for (i, rule) in tree::list(&spec["podFailurePolicy"], "rules").iter().enumerate() {
+        let at = path.child("rules").index(i);
+        match tree::text(rule, "action") {
+            "" => {
+                errors.required(&at.child("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]")
+            }
+            action => errors.one_of(&at.child("action"), action, ACTIONS),
+        }
+        if tree::has(rule, "onExitCodes") {
+            exit_codes(errors, &at.child("onExitCodes"), &rule["onExitCodes"], &names);
+        }
+        for (j, pattern) in tree::list(rule, "onPodConditions").iter().enumerate() {
+            pod_condition(errors, &at.child("onPodConditions").index(j), pattern);
+        }
+        let conditions = !tree::list(rule, "onPodConditions").is_empty();
+        let words = match (tree::has(rule, "onExitCodes"), conditions) {
+            (true, true) => "specifying both OnExitCodes and OnPodConditions is not supported",
+            (false, false) => "specifying one of OnExitCodes and OnPodConditions is required",
+            _ => continue,
+        };
+        // Upstream passes no value here, so none is shown.
+        errors.0.push(FieldError::new(ErrorKind::Invalid, &at, format!("Invalid value: {words}")));
+    }
+}
+
+fn exit_codes(errors: &mut Errors, at: &Path, codes: &Value, names: &[&str]) {
+    match tree::text(codes, "operator") {
+        "" => errors.required(&at.child("operator"), "valid values: [\"In\" \"NotIn\"]"),
+        operator => errors.one_of(&at.child("operator"), operator, &["In", "NotIn"]),
+    }
+    if let Some(container) = codes.get("containerName").and_then(Value::as_str)
+        && !names.contains(&container)
+    {
+        let words = "must be one of the container or initContainer names in the pod template";
+        errors.invalid(&at.child("containerName"), container, words);
+    }
+    let values = tree::list(codes, "values");
+    if values.is_empty() {
+        let shown = if codes.get("values").is_some() { "[]" } else { "null" };
+        errors.invalid_shown(&at.child("values"), shown, "at least one value is required");
+    }
+    let mut seen = Seen::default();
+    for (i, value) in values.iter().enumerate() {
+        let at = at.child("values").index(i);
+        if tree::text(codes, "operator") == "In" && value.as_i64() == Some(0) {
+            errors.invalid(&at, 0, "must not be 0 for the In operator");
+        }
+        if !seen.first(value.to_string()) {
+            errors.duplicate(&at, value.clone());
+        }
+    }
+}
+
+fn pod_condition(errors: &mut Errors, at: &Path, pattern: &Value) {
+    let kind = tree::text(pattern, "type");
+    errors.invalid_for(&at.child("type"), kind, name::qualified(kind));
+    match tree::text(pattern, "status") {
+        "" => errors.required(&at.child("status"), "valid values: [\"False\" \"True\" \"Unknown\"]"),
+        status => errors.one_of(&at.child("status"), status, &["False", "True", "Unknown"]),
+    }
+}
+
+fn success_policy(errors: &mut Errors, path: &Path, spec: &Value) {
+    let policy = &spec["successPolicy"];
+    if policy.is_null() {
+        return;
+    }
+    let rules = tree::list(policy, "rules");
+    if tree::text(spec, "completionMode") != "Indexed" {
+        let shown: Vec<String> = rules.iter().map(success_rule_shown).collect();
+        errors.invalid_shown(path, &format!("{{\"Rules\":[{}]}}", shown.join(",")), "requires indexed completion mode");
+        return;
+    }
+    if rules.is_empty() {
+        let words = "at least one rules must be specified when the successPolicy is specified";
+        return errors.required(&path.child("rules"), words);
+    }
+    for (i, rule) in rules.iter().enumerate() {
+        success_rule(errors, &path.child("rules").index(i), rule);
+    }
+}
+
+fn success_rule_shown(rule: &Value) -> String {
+    let shown = |key: &str| rule.get(key).map_or("null".to_owned(), Value::to_string);
+    format!("{{\"SucceededIndexes\":{},\"SucceededCount\":{}}}", shown("succeededIndexes"), shown("succeededCount"))
+}
+
+fn success_rule(errors: &mut Errors, at: &Path, rule: &Value) {
+    let indexes = rule.get("succeededIndexes").and_then(Value::as_str);
+    let count = rule.get("succeededCount").and_then(Value::as_i64);
+    if indexes.is_none() && count.is_none() {
+        return errors.required(at, "at least one of succeededCount or succeededIndexes must be specified");
+    }
+    let Some(count) = count else { return };
+    let at = at.child("succeededCount");
+    number::not_negative(errors, &at, count);
+    let total: Option<i64> = indexes.map(|text| text.split(',').map(span).sum());
+    if let Some(total) = total.filter(|total| count > *total) {
+        let words = format!(
+            "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+        );
+        errors.invalid(&at, count, &words);
+    }
+}
+
+/// How many indexes a part such as `3` or `5-7` names.
+fn span(part: &str) -> i64 {
+    let number = |text: &str| text.parse::<i64>().ok();
+    match part.split_once('-') {
+        Some((from, to)) => number(from).zip(number(to)).map_or(0, |(from, to)| (to - from + 1).max(0)),
+        None => i64::from(number(part).is_some()),
+    }
+}
+
+fn unchanged(errors: &mut Errors, new: &Value, old: &Value) {
+    let path = Path::new("spec");
+    let indexed = tree::text(new, "completionMode") == "Indexed";
+    if !(indexed && new["parallelism"] == new["completions"]) && new["completions"] != old["completions"] {
+        errors.invalid(&path.child("completions"), new["completions"].clone(), crate::check::IMMUTABLE);
+    }
+    if new["selector"] != old["selector"] {
+        let shown = selector::shown(&new["selector"]);
+        errors.invalid_shown(&path.child("selector"), &shown, crate::check::IMMUTABLE);
+    }
+    let mut template = new["template"].clone();
+    if old["suspend"] == true {
+        keep_scheduling(&mut template, &old["template"]);
+    }
+    if template != old["template"] {
+        errors.invalid(&path.child("template"), new["template"].clone(), crate::check::IMMUTABLE);
+    }
+    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        errors.immutable(&path.child(field), &new[field], &old[field]);
+    }
+}
+
+/// Where the pods of a suspended job run may still be changed.
+fn keep_scheduling(template: &mut Value, old: &Value) {
+    if let Some(metadata) = tree::child(template, "metadata") {
+        tree::copy(metadata, &old["metadata"], "annotations");
+        tree::copy(metadata, &old["metadata"], "labels");
+    }
+    if let Some(spec) = tree::child(template, "spec") {
+        for field in ["nodeSelector", "affinity", "tolerations", "schedulingGates"] {
+            tree::copy(spec, &old["spec"], field);
+        }
+    }
+}
+
+fn condition(object: &Value, kind: &str) -> bool {
+    tree::list(&object["status"], "conditions")
+        .iter()
+        .any(|it| tree::text(it, "type") == kind && tree::text(it, "status") == "True")
+}
+
+fn status_word(object: &Value) -> &'static str {
+    const WORDS: &[(&str, &str)] = &[("Complete", "Complete"), ("Failed", "Failed")];
+    if let Some((_, word)) = WORDS.iter().find(|(kind, _)| condition(object, kind)) {
+        return word;
+    }
+    if tree::has(&object["metadata"], "deletionTimestamp") {
+        return "Terminating";
+    }
+    const LATER: &[(&str, &str)] =
+        &[("Suspended", "Suspended"), ("FailureTarget", "FailureTarget"), ("SuccessCriteriaMet", "SuccessCriteriaMet")];
+    LATER.iter().find(|(kind, _)| condition(object, kind)).map_or("Running", |(_, word)| word)
+}
+
+fn completions(object: &Value) -> String {
+    let (spec, succeeded) = (&object["spec"], tree::int(&object["status"], "succeeded"));
+    match spec.get("completions").and_then(Value::as_i64) {
+        Some(wanted) => format!("{succeeded}/{wanted}"),
+        None => match tree::int(spec, "parallelism") {
+            several if several > 1 => format!("{succeeded}/1 of {several}"),
+            _ => format!("{succeeded}/1"),
+        },
+    }
+}
+
+fn duration(status: &Value, now: Timestamp) -> String {
+    let time = |key: &str| tree::text(status, key).parse::<Timestamp>().ok();
+    let Some(start) = time("startTime") else { return String::new() };
+    let end = time("completionTime").unwrap_or(now);
+    column::human_duration(end.as_second() - start.as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(spec: Value) -> Value {
+        let mut job = json!({"metadata": {"name": "j", "uid": "u1"}, "spec": {
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}},
+        }});
+        for (key, value) in spec.as_object().cloned().unwrap_or_default() {
+            job["spec"][key] = value;
+        }
+        Job.default("batch/v1", &mut job);
+        Job.prepare_create(&mut job);
+        job
+    }
+
+    #[test]
+    fn defaults_and_selector() {
+        let job = job(json!({}));
+        assert_eq!(job["spec"]["completions"], 1);
+        assert_eq!(job["spec"]["backoffLimit"], 6);
+        assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u1"}}));
+        assert_eq!(job["metadata"]["labels"]["job-name"], "j");
+        assert!(Job.validate(&job).is_empty(), "{:?}", Job.validate(&job));
+    }
+
+    #[test]
+    fn what_is_wrong() {
+        let cases = [
+            (json!({"parallelism": -1}), "spec.parallelism: Invalid value: -1: must be greater than or equal to 0"),
+            (
+                json!({"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}),
+                "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+            ),
+            (
+                json!({"podFailurePolicy": {"rules": [{"action": "Ignore"}]}}),
+                "spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required",
+            ),
+            (
+                json!({"completionMode": "Indexed", "completions": 3, "successPolicy": {"rules": [
+                    {"succeededIndexes": "0-1", "succeededCount": 3},
+                ]}}),
+                "spec.successPolicy.rules[0].succeededCount: Invalid value: 3: must be less than or equal to 2 (the number of \
+                 indexes in the specified succeededIndexes field)",
+            ),
+        ];
+        for (spec, expected) in cases {
+            let found: Vec<_> = Job.validate(&job(spec.clone())).iter().map(ToString::to_string).collect();
+            assert_eq!(found, [expected], "{spec}");
+        }
+    }
+
+    #[test]
+    fn the_template_stays_unless_suspended() {
+        let old = job(json!({}));
+        let mut new = old.clone();
+        new["spec"]["template"]["spec"]["nodeSelector"] = json!({"a": "b"});
+        assert_eq!(Job.validate_update(&new, &old).len(), 1);
+        let old = job(json!({"suspend": true}));
+        let mut new = old.clone();
+        new["spec"]["template"]["spec"]["nodeSelector"] = json!({"a": "b"});
+        assert!(Job.validate_update(&new, &old).is_empty());
+    }
+}

@@ -1,0 +1,155 @@
+//! Pods, and the pod templates inside other kinds.
+
+mod affinity;
+mod columns;
+mod container;
+mod defaults;
+mod probe;
+mod qos;
+mod security;
+mod spec;
+mod update;
+mod volume;
+
+pub(crate) use defaults::{default_claim_template, default_network_volume, default_template};
+pub(crate) use spec::validate_template;
+pub(crate) use volume::{host_path, plugin};
+
+use crate::{check::Errors, column::Column, strategy::Strategy, tree};
+use jiff::Timestamp;
+use pintle_types::field::{ErrorList, Path};
+use serde_json::{Value, json};
+
+pub(crate) use qos::class as qos_class;
+
+/// The strategy of pods.
+pub struct Pod;
+
+impl Strategy for Pod {
+    fn default(&self, _api_version: &str, pod: &mut Value) {
+        defaults::default_pod(pod);
+    }
+
+    fn prepare_create(&self, pod: &mut Value) {
+        let class = qos::class(&pod["spec"]);
+        let mut status = json!({"phase": "Pending", "qosClass": class});
+        if !tree::list(&pod["spec"], "schedulingGates").is_empty() {
+            tree::set(
+                &mut status,
+                "conditions",
+                json!([{
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "SchedulingGated",
+                    "message": "Scheduling is blocked due to non-empty scheduling gates",
+                }]),
+            );
+        }
+        tree::set(pod, "status", status);
+    }
+
+    fn prepare_subresource_update(&self, subresource: &str, new: &mut Value, old: &Value) {
+        match subresource {
+            "status" => {
+                if let Some(status) = tree::child(new, "status") {
+                    tree::copy(status, &old["status"], "qosClass");
+                }
+            }
+            "ephemeralcontainers" => update::keep_all_but_ephemeral(new, old),
+            "resize" => update::keep_all_but_resources(new, old),
+            _ => {}
+        }
+    }
+
+    fn validate(&self, pod: &Value) -> ErrorList {
+        Errors::of(|errors| spec::validate(errors, &Path::new("spec"), &pod["spec"]))
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        found.extend(Errors::of(|errors| update::validate(errors, &new["spec"], &old["spec"])));
+        found
+    }
+
+    fn validate_subresource_update(&self, subresource: &str, new: &Value, old: &Value) -> ErrorList {
+        match subresource {
+            "ephemeralcontainers" => {
+                let mut found = self.validate(new);
+                found.extend(Errors::of(|errors| update::validate_ephemeral(errors, &new["spec"], &old["spec"])));
+                found
+            }
+            "resize" => {
+                let mut found = Errors::of(|errors| update::validate_resize(errors, &new["spec"], &old["spec"]));
+                found.extend(self.validate(new));
+                found
+            }
+            _ => ErrorList::new(),
+        }
+    }
+
+    fn graceful_delete(&self, pod: &Value, requested_seconds: Option<i64>) -> Option<i64> {
+        let phase = tree::text(&pod["status"], "phase");
+        // Nobody runs the pod (yet, or any more), so nobody would confirm that it is gone.
+        if tree::text(&pod["spec"], "nodeName").is_empty() || phase == "Succeeded" || phase == "Failed" {
+            return Some(0);
+        }
+        let own = pod["spec"].get("terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30);
+        match requested_seconds.unwrap_or(own) {
+            seconds if seconds < 0 => Some(1),
+            seconds => Some(seconds),
+        }
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "" => &["status"],
+            "status" => &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"],
+            _ => &[],
+        }
+    }
+
+    fn generation_fields(&self) -> &'static [&'static str] {
+        &["spec"]
+    }
+
+    fn columns(&self) -> &[Column] {
+        columns::COLUMNS
+    }
+
+    fn cells(&self, pod: &Value, now: Timestamp) -> Vec<Value> {
+        columns::cells(pod, now)
+    }
+}
+
+/// The strategy of pod templates.
+pub struct PodTemplate;
+
+impl Strategy for PodTemplate {
+    fn default(&self, _api_version: &str, object: &mut Value) {
+        if let Some(template) = tree::child(object, "template") {
+            default_template(template);
+        }
+    }
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| validate_template(errors, &Path::new("template"), &object["template"]))
+    }
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+    fn generation_fields(&self) -> &'static [&'static str] {
+        &["template"]
+    }
+    fn columns(&self) -> &[Column] {
+        columns::TEMPLATE_COLUMNS
+    }
+    fn cells(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
+        let (names, images) = columns::containers_and_images(&object["template"]);
+        let labels = columns::labels_text(&object["template"]["metadata"]["labels"]);
+        vec![tree::text(&object["metadata"], "name").into(), names.into(), images.into(), labels.into()]
+    }
+}
+
+pub(crate) use columns::{containers_and_images, labels_text};
+
+#[cfg(test)]
+mod tests;

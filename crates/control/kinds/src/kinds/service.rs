@@ -1,0 +1,592 @@
+//! Services.
+
+use super::{pod, workload};
+use crate::{
+    check::{Errors, Seen, name, net, number},
+    column::{self, Column},
+    strategy::{NameRule, Strategy},
+    tree,
+};
+use jiff::Timestamp;
+use pintle_types::{
+    field::{ErrorList, Path},
+    names,
+};
+use serde_json::{Value, json};
+
+pub struct Service;
+
+static COLUMNS: &[Column] = &[
+    column::NAME,
+    Column::new(
+        "Type",
+        "string",
+        "",
+        0,
+        "type determines how the Service is exposed. Defaults to ClusterIP. Valid options are ExternalName, \
+         ClusterIP, NodePort, and LoadBalancer. \"ClusterIP\" allocates a cluster-internal IP address for \
+         load-balancing to endpoints. Endpoints are determined by the selector or if that is not specified, by \
+         manual construction of an Endpoints object or EndpointSlice objects. If clusterIP is \"None\", no \
+         virtual IP is allocated and the endpoints are published as a set of endpoints rather than a virtual IP. \
+         \"NodePort\" builds on ClusterIP and allocates a port on every node which routes to the same endpoints \
+         as the clusterIP. \"LoadBalancer\" builds on NodePort and creates an external load-balancer (if \
+         supported in the current cloud) which routes to the same endpoints as the clusterIP. \"ExternalName\" \
+         aliases this service to the specified externalName. Several other fields do not apply to ExternalName \
+         services. More info: \
+         https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types",
+    ),
+    Column::new(
+        "Cluster-IP",
+        "string",
+        "",
+        0,
+        "clusterIP is the IP address of the service and is usually assigned randomly. If an address is specified \
+         manually, is in-range (as per system configuration), and is not in use, it will be allocated to the \
+         service; otherwise creation of the service will fail. This field may not be changed through updates \
+         unless the type field is also being changed to ExternalName (which requires this field to be blank) or \
+         the type field is being changed from ExternalName (in which case this field may optionally be \
+         specified, as describe above).  Valid values are \"None\", empty string (\"\"), or a valid IP address. \
+         Setting this to \"None\" makes a \"headless service\" (no virtual IP), which is useful when direct \
+         endpoint connections are preferred and proxying is not required.  Only applies to types ClusterIP, \
+         NodePort, and LoadBalancer. If this field is specified when creating a Service of type ExternalName, \
+         creation will fail. This field will be wiped when updating a Service to type ExternalName. More info: \
+         https://kubernetes.io/docs/concepts/services-networking/service/#virtual-ips-and-service-proxies",
+    ),
+    Column::new(
+        "External-IP",
+        "string",
+        "",
+        0,
+        "externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this \
+         service.  These IPs are not managed by Kubernetes.  The user is responsible for ensuring that traffic \
+         arrives at a node with this IP.  A common example is external load-balancers that are not part of the \
+         Kubernetes system.",
+    ),
+    Column::new(
+        "Port(s)",
+        "string",
+        "",
+        0,
+        "The list of ports that are exposed by this service. More info: \
+         https://kubernetes.io/docs/concepts/services-networking/service/#virtual-ips-and-service-proxies",
+    ),
+    column::AGE,
+    Column::new(
+        "Selector",
+        "string",
+        "",
+        1,
+        "Route service traffic to pods with label keys and values matching this selector. If empty or not \
+         present, the service is assumed to have an external process managing its endpoints, which Kubernetes \
+         will not modify. Only applies to types ClusterIP, NodePort, and LoadBalancer. Ignored if type is \
+         ExternalName. More info: https://kubernetes.io/docs/concepts/services-networking/service/",
+    ),
+];
+
+impl Strategy for Service {
+    fn name_rule(&self) -> NameRule {
+        NameRule::Label
+    }
+
+    fn default(&self, _api_version: &str, object: &mut Value) {
+        let Some(spec) = tree::child(object, "spec") else { return };
+        tree::default_empty(spec, "sessionAffinity", "None");
+        default_affinity(spec);
+        tree::default_empty(spec, "type", "ClusterIP");
+        for port in tree::items_mut(spec, "ports") {
+            tree::default_empty(port, "protocol", "TCP");
+            let number = port["port"].clone();
+            tree::default_empty(port, "targetPort", number);
+        }
+        if is_external(spec) {
+            tree::default_empty(spec, "externalTrafficPolicy", "Cluster");
+        }
+        if tree::text(spec, "type") != "ExternalName" {
+            tree::default_to(spec, "internalTrafficPolicy", "Cluster");
+        }
+        if tree::text(spec, "type") == "LoadBalancer" {
+            tree::default_to(spec, "allocateLoadBalancerNodePorts", true);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        if let Some(spec) = tree::child(object, "spec") {
+            sync_cluster_ips(spec);
+            default_families(spec);
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        if let Some(spec) = tree::child(new, "spec") {
+            drop_what_the_type_lacks(spec, &old["spec"]);
+            keep_allocated(spec, &old["spec"]);
+            sync_cluster_ips(spec);
+            default_families(spec);
+        }
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &object["spec"]))
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = Errors::of(|errors| addresses_unchanged(errors, &new["spec"], &old["spec"]));
+        found.extend(self.validate(new));
+        found
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn columns(&self) -> &[Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let ip = tree::text(spec, "clusterIP");
+        vec![
+            workload::name(object),
+            tree::text(spec, "type").into(),
+            if ip.is_empty() { "<none>".into() } else { ip.into() },
+            external_addresses(object).into(),
+            ports_text(spec).into(),
+            column::age(object, now),
+            pod::labels_text(&spec["selector"]).into(),
+        ]
+    }
+}
+
+fn default_affinity(spec: &mut Value) {
+    if tree::text(spec, "sessionAffinity") == "None" {
+        tree::remove(spec, "sessionAffinityConfig");
+    } else if tree::text(spec, "sessionAffinity") == "ClientIP"
+        && let Some(config) = tree::child(spec, "sessionAffinityConfig")
+        && let Some(client) = tree::child(config, "clientIP")
+    {
+        tree::default_to(client, "timeoutSeconds", 10_800);
+    }
+}
+
+/// Whether traffic from outside the cluster reaches the service.
+fn is_external(spec: &Value) -> bool {
+    match tree::text(spec, "type") {
+        "LoadBalancer" | "NodePort" => true,
+        "ClusterIP" => !tree::list(spec, "externalIPs").is_empty(),
+        _ => false,
+    }
+}
+
+fn needs_address(spec: &Value) -> bool {
+    matches!(tree::text(spec, "type"), "ClusterIP" | "NodePort" | "LoadBalancer")
+}
+
+fn needs_node_ports(spec: &Value) -> bool {
+    match tree::text(spec, "type") {
+        "NodePort" => true,
+        "LoadBalancer" => spec["allocateLoadBalancerNodePorts"] != false,
+        _ => false,
+    }
+}
+
+fn sync_cluster_ips(spec: &mut Value) {
+    let ip = tree::text(spec, "clusterIP").to_owned();
+    if !ip.is_empty() && tree::list(spec, "clusterIPs").is_empty() {
+        tree::set(spec, "clusterIPs", json!([ip]));
+    }
+}
+
+/// The families of a cluster that has IPv4 only; services without selector and address are of both.
+fn default_families(spec: &mut Value) {
+    if !needs_address(spec) {
+        return;
+    }
+    let open = tree::text(spec, "clusterIP") == "None" && tree::is_empty(&spec["selector"]);
+    let policy = if open { "RequireDualStack" } else { "SingleStack" };
+    tree::default_to(spec, "ipFamilyPolicy", policy);
+    if tree::list(spec, "ipFamilies").is_empty() {
+        let six = tree::text(spec, "clusterIP").contains(':');
+        let families = match (open && spec["ipFamilyPolicy"] != "SingleStack", six) {
+            (true, _) => json!(["IPv4", "IPv6"]),
+            (false, true) => json!(["IPv6"]),
+            (false, false) => json!(["IPv4"]),
+        };
+        tree::set(spec, "ipFamilies", families);
+    }
+}
+
+/// A change of the type takes away what only the old type had, unless the client set it anew.
+fn drop_what_the_type_lacks(spec: &mut Value, old: &Value) {
+    let drop_same = |spec: &mut Value, fields: &[&str]| {
+        for field in fields {
+            if spec.get(field) == old.get(field) {
+                tree::remove(spec, field);
+            }
+        }
+    };
+    if needs_address(old) && !needs_address(spec) {
+        drop_same(spec, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
+    }
+    if needs_node_ports(old) && !needs_node_ports(spec) {
+        let before: Vec<i64> = tree::list(old, "ports").iter().map(|port| tree::int(port, "nodePort")).collect();
+        for port in tree::items_mut(spec, "ports") {
+            if before.contains(&tree::int(port, "nodePort")) {
+                tree::remove(port, "nodePort");
+            }
+        }
+    }
+    if is_external(old) && !is_external(spec) {
+        drop_same(spec, &["externalTrafficPolicy", "healthCheckNodePort"]);
+    }
+    if tree::text(old, "type") == "LoadBalancer" && tree::text(spec, "type") != "LoadBalancer" {
+        drop_same(spec, &["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"]);
+    }
+    if tree::text(old, "type") == "ExternalName" && tree::text(spec, "type") != "ExternalName" {
+        drop_same(spec, &["externalName"]);
+    }
+}
+
+/// Addresses and node ports that the client left out stay as they were.
+fn keep_allocated(spec: &mut Value, old: &Value) {
+    if needs_address(spec) && needs_address(old) {
+        if tree::text(spec, "clusterIP").is_empty() {
+            tree::copy(spec, old, "clusterIP");
+        }
+        if tree::list(spec, "clusterIPs").is_empty() && spec["clusterIP"] == old["clusterIP"] {
+            tree::copy(spec, old, "clusterIPs");
+        }
+    }
+    if !(needs_node_ports(spec) && needs_node_ports(old)) {
+        return;
+    }
+    let taken: Vec<i64> = tree::list(spec, "ports").iter().map(|port| tree::int(port, "nodePort")).collect();
+    for port in tree::items_mut(spec, "ports") {
+        let same = |other: &&Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
+        let before = tree::list(old, "ports").iter().find(same).map_or(0, |other| tree::int(other, "nodePort"));
+        if tree::int(port, "nodePort") == 0 && before != 0 && !taken.contains(&before) {
+            tree::set(port, "nodePort", before);
+        }
+    }
+    if tree::int(spec, "healthCheckNodePort") == 0 && tree::int(old, "healthCheckNodePort") != 0 {
+        tree::copy(spec, old, "healthCheckNodePort");
+    }
+}
+
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
+    let kind = tree::text(spec, "type");
+    let headless = tree::text(spec, "clusterIP") == "None";
+    let ports = tree::list(spec, "ports");
+    let at = path.child("ports");
+    if ports.is_empty() && !headless && kind != "ExternalName" {
+        errors.required(&at, "");
+    }
+    of_type(errors, path, spec);
+    let mut seen = Seen::default();
+    for (i, port) in ports.iter().enumerate() {
+        validate_port(errors, &at.index(i), port, ports.len() > 1, &mut seen);
+    }
+    name::labels(errors, &path.child("selector"), spec, "selector");
+    affinity(errors, path, spec);
+    cluster_ips(errors, &path.child("clusterIPs"), spec);
+    for (i, ip) in tree::list(spec, "externalIPs").iter().enumerate() {
+        net::endpoint_ip(errors, &path.child("externalIPs").index(i), ip.as_str().unwrap_or(""));
+    }
+    errors.needs_one_of(&path.child("type"), kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+    distinct_ports(errors, &at, kind, ports);
+    load_balancer(errors, path, spec);
+    traffic(errors, path, spec);
+}
+
+fn of_type(errors: &mut Errors, path: &Path, spec: &Value) {
+    match tree::text(spec, "type") {
+        "LoadBalancer" => {
+            for (i, port) in tree::list(spec, "ports").iter().enumerate() {
+                if tree::int(port, "port") == 10250 {
+                    let words = "may not expose port 10250 externally since it is used by kubelet";
+                    errors.invalid(&path.child("ports").index(i), 10250, words);
+                }
+            }
+            if tree::text(spec, "clusterIP") == "None" {
+                let words = "may not be set to 'None' for LoadBalancer services";
+                errors.invalid(&path.child("clusterIPs").index(0), "None", words);
+            }
+        }
+        "NodePort" if tree::text(spec, "clusterIP") == "None" => {
+            errors.invalid(
+                &path.child("clusterIPs").index(0),
+                "None",
+                "may not be set to 'None' for NodePort services",
+            );
+        }
+        "ExternalName" => {
+            for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                if !tree::is_empty(&spec[field]) {
+                    errors.forbidden(&path.child(field), "may not be set for ExternalName services");
+                }
+            }
+            let host = tree::text(spec, "externalName").trim_end_matches('.');
+            if errors.needs(&path.child("externalName"), host, "") {
+                errors.invalid_for(&path.child("externalName"), host, names::dns1123_subdomain_errors(host));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn validate_port(errors: &mut Errors, at: &Path, port: &Value, several: bool, seen: &mut Seen) {
+    let own = tree::text(port, "name");
+    if own.is_empty() && several {
+        errors.required(&at.child("name"), "");
+    } else if !own.is_empty() {
+        errors.invalid_for(&at.child("name"), own, names::dns1123_label_errors(own));
+        if !seen.first(own) {
+            errors.duplicate(&at.child("name"), own);
+        }
+    }
+    number::port(errors, &at.child("port"), tree::int(port, "port"));
+    errors.needs_one_of(&at.child("protocol"), tree::text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
+    number::port_or_name(errors, &at.child("targetPort"), &port["targetPort"]);
+    if let Some(protocol) = port.get("appProtocol").and_then(Value::as_str) {
+        errors.invalid_for(&at.child("appProtocol"), protocol, name::qualified(protocol));
+    }
+}
+
+fn affinity(errors: &mut Errors, path: &Path, spec: &Value) {
+    let kind = tree::text(spec, "sessionAffinity");
+    errors.needs_one_of(&path.child("sessionAffinity"), kind, &["ClientIP", "None"]);
+    let at = path.child("sessionAffinityConfig");
+    match kind {
+        "ClientIP" => {
+            let seconds = tree::int(&spec["sessionAffinityConfig"]["clientIP"], "timeoutSeconds");
+            if !(1..=86_400).contains(&seconds) {
+                let words = "must be greater than 0 and less than 86400";
+                errors.invalid(&at.child("clientIP").child("timeoutSeconds"), seconds, words);
+            }
+        }
+        "None" if tree::has(spec, "sessionAffinityConfig") => {
+            errors.forbidden(&at, "must not be set when session affinity is None");
+        }
+        _ => {}
+    }
+}
+
+fn cluster_ips(errors: &mut Errors, at: &Path, spec: &Value) {
+    if tree::text(spec, "type") == "ExternalName" {
+        return;
+    }
+    for (i, ip) in tree::list(spec, "clusterIPs").iter().enumerate() {
+        match ip.as_str().unwrap_or("") {
+            "None" if i == 0 => {}
+            "None" => {
+                errors.invalid(&at.index(i), "None", "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+            }
+            ip => net::ip(errors, &at.index(i), ip),
+        }
+    }
+    let at = Path::new("spec.ipFamilyPolicy");
+    if let Some(policy) = spec.get("ipFamilyPolicy").and_then(Value::as_str) {
+        errors.one_of(&at, policy, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
+    }
+    let at = Path::new("spec.ipFamilies");
+    let mut seen = Seen::default();
+    for (i, family) in tree::list(spec, "ipFamilies").iter().enumerate() {
+        let family = family.as_str().unwrap_or("");
+        errors.one_of(&at.index(i), family, &["IPv4", "IPv6"]);
+        if !seen.first(family) {
+            errors.duplicate(&at.index(i), family);
+        }
+    }
+}
+
+fn distinct_ports(errors: &mut Errors, at: &Path, kind: &str, ports: &[Value]) {
+    if kind == "ClusterIP" {
+        for (i, _) in ports.iter().enumerate().filter(|(_, port)| tree::int(port, "nodePort") != 0) {
+            errors.forbidden(&at.index(i).child("nodePort"), "may not be used when `type` is 'ClusterIP'");
+        }
+    }
+    let mut node_ports = Seen::default();
+    for (i, port) in ports.iter().enumerate() {
+        let number = tree::int(port, "nodePort");
+        if number != 0 && !node_ports.first(format!("{}/{number}", tree::text(port, "protocol"))) {
+            errors.duplicate(&at.index(i).child("nodePort"), number);
+        }
+    }
+    let mut seen = Seen::default();
+    for (i, port) in ports.iter().enumerate() {
+        let (protocol, number) = (tree::text(port, "protocol"), tree::int(port, "port"));
+        if !seen.first(format!("{protocol}/{number}")) {
+            let shown = format!(
+                "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":0}}",
+                Value::from(protocol)
+            );
+            let body = format!("Duplicate value: {shown}");
+            errors.0.push(pintle_types::field::FieldError::new(
+                pintle_types::field::ErrorKind::Duplicate,
+                &at.index(i),
+                body,
+            ));
+        }
+    }
+}
+
+fn load_balancer(errors: &mut Errors, path: &Path, spec: &Value) {
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+    let balanced = tree::text(spec, "type") == "LoadBalancer";
+    let at = path.child("LoadBalancerSourceRanges");
+    let ranges = tree::list(spec, "loadBalancerSourceRanges");
+    if !ranges.is_empty() && !balanced {
+        errors.forbidden(&at, ONLY);
+    }
+    for (i, range) in ranges.iter().enumerate() {
+        net::cidr(errors, &at.index(i), range.as_str().unwrap_or("").trim());
+    }
+    for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        if tree::has(spec, field) && !balanced {
+            errors.forbidden(&path.child(field), ONLY);
+        }
+    }
+}
+
+fn traffic(errors: &mut Errors, path: &Path, spec: &Value) {
+    const POLICIES: &[&str] = &["Cluster", "Local"];
+    let at = path.child("externalTrafficPolicy");
+    let policy = tree::text(spec, "externalTrafficPolicy");
+    match (is_external(spec), policy.is_empty()) {
+        (false, false) => errors.invalid(&at, policy, "may only be set for externally-accessible services"),
+        (false, true) => {}
+        (true, _) => errors.needs_one_of(&at, policy, POLICIES),
+    }
+    let health = tree::int(spec, "healthCheckNodePort");
+    if health != 0 && !(tree::text(spec, "type") == "LoadBalancer" && policy == "Local") {
+        let words = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.invalid(&path.child("healthCheckNodePort"), health, words);
+    }
+    match spec.get("internalTrafficPolicy").and_then(Value::as_str) {
+        Some(policy) => errors.one_of(&path.child("internalTrafficPolicy"), policy, POLICIES),
+        None if needs_address(spec) => errors.required(&path.child("internalTrafficPolicy"), ""),
+        None => {}
+    }
+    if let Some(wanted) = spec.get("trafficDistribution").and_then(Value::as_str) {
+        let known = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+        errors.one_of(&path.child("trafficDistribution"), wanted, &known);
+    }
+}
+
+fn addresses_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
+    if !needs_address(new) || !needs_address(old) {
+        return;
+    }
+    let (ip, before) = (tree::text(new, "clusterIP"), tree::text(old, "clusterIP"));
+    if !before.is_empty() && ip != before {
+        errors.invalid(&Path::new("spec.clusterIPs").index(0), json!([ip]), "may not change once set");
+    }
+}
+
+fn external_addresses(object: &Value) -> String {
+    let spec = &object["spec"];
+    let mut addresses: Vec<&str> = tree::list(spec, "externalIPs").iter().filter_map(Value::as_str).collect();
+    match tree::text(spec, "type") {
+        "ExternalName" => return tree::text(spec, "externalName").to_owned(),
+        "LoadBalancer" => {
+            let ingress = tree::list(&object["status"]["loadBalancer"], "ingress").iter().map(|one| {
+                let ip = tree::text(one, "ip");
+                if ip.is_empty() { tree::text(one, "hostname") } else { ip }
+            });
+            addresses = ingress.chain(addresses).collect();
+            if addresses.is_empty() {
+                return "<pending>".into();
+            }
+        }
+        _ => {}
+    }
+    if addresses.is_empty() { "<none>".into() } else { addresses.join(",") }
+}
+
+fn ports_text(spec: &Value) -> String {
+    let one = |port: &Value| {
+        let (number, protocol) = (tree::int(port, "port"), tree::text(port, "protocol"));
+        match tree::int(port, "nodePort") {
+            0 => format!("{number}/{protocol}"),
+            node => format!("{number}:{node}/{protocol}"),
+        }
+    };
+    let ports: Vec<String> = tree::list(spec, "ports").iter().map(one).collect();
+    if ports.is_empty() { "<none>".into() } else { ports.join(",") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(spec: Value) -> Value {
+        let mut service = json!({"metadata": {"name": "s"}, "spec": spec});
+        Service.default("v1", &mut service);
+        Service.prepare_create(&mut service);
+        service
+    }
+
+    #[test]
+    fn defaults_by_type() {
+        let plain = service(json!({"ports": [{"port": 80}], "selector": {"a": "b"}}));
+        assert_eq!(
+            plain["spec"],
+            json!({
+                "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}], "selector": {"a": "b"}, "type": "ClusterIP",
+                "sessionAffinity": "None", "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"],
+                "ipFamilyPolicy": "SingleStack",
+            })
+        );
+        let balanced = service(json!({"type": "LoadBalancer", "ports": [{"port": 80}]}));
+        assert_eq!(balanced["spec"]["allocateLoadBalancerNodePorts"], true);
+        assert_eq!(balanced["spec"]["externalTrafficPolicy"], "Cluster");
+        let sticky = service(json!({"sessionAffinity": "ClientIP", "ports": [{"port": 80}]}));
+        assert_eq!(sticky["spec"]["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"], 10_800);
+        let name = service(json!({"type": "ExternalName", "externalName": "a.b"}));
+        assert_eq!(name["spec"], json!({"type": "ExternalName", "externalName": "a.b", "sessionAffinity": "None"}));
+    }
+
+    #[test]
+    fn what_is_wrong() {
+        let cases = [
+            (json!({"ports": [{"port": 80}]}), vec![]),
+            (json!({}), vec!["spec.ports: Required value"]),
+            (json!({"clusterIP": "None"}), vec![]),
+            (
+                json!({"ports": [{"port": 0}]}),
+                vec![
+                    "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+                    "spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
+                ],
+            ),
+            (json!({"ports": [{"port": 80}, {"port": 81, "name": "b"}]}), vec!["spec.ports[0].name: Required value"]),
+            (
+                json!({"ports": [{"port": 80}], "externalTrafficPolicy": "Local"}),
+                vec![
+                    "spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible services",
+                ],
+            ),
+            (json!({"type": "ExternalName"}), vec!["spec.externalName: Required value"]),
+        ];
+        for (spec, expected) in cases {
+            let found: Vec<_> = Service.validate(&service(spec.clone())).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn updates_keep_what_was_allocated() {
+        let old = service(json!({
+            "type": "NodePort", "clusterIP": "10.43.0.7", "ports": [{"port": 80, "nodePort": 30080}],
+        }));
+        let mut new = service(json!({"type": "NodePort", "ports": [{"port": 80}]}));
+        Service.prepare_update(&mut new, &old);
+        assert_eq!(new["spec"]["clusterIP"], "10.43.0.7");
+        assert_eq!(new["spec"]["ports"][0]["nodePort"], 30080);
+        let mut inner = old.clone();
+        inner["spec"]["type"] = json!("ClusterIP");
+        Service.prepare_update(&mut inner, &old);
+        assert!(inner["spec"]["ports"][0].get("nodePort").is_none());
+        assert!(inner["spec"].get("externalTrafficPolicy").is_none());
+    }
+}

@@ -1,0 +1,115 @@
+//! What the kinds that run pods from a template have in common.
+
+use crate::{
+    check::{Errors, selector},
+    column,
+    kinds::pod,
+    tree,
+};
+use jiff::Timestamp;
+use pintle_types::field::Path;
+use serde_json::Value;
+
+/// A selector of labels that the kind needs. Answers whether pods can be matched with it.
+pub(super) fn selector(errors: &mut Errors, path: &Path, value: &Value, empty: &str, unusable: &str) -> bool {
+    if value.is_null() {
+        errors.required(path, "");
+        return false;
+    }
+    selector::labels(errors, path, value);
+    if selector::is_empty(value) {
+        errors.invalid_shown(path, &selector::shown(value), empty);
+    }
+    let usable = selector::is_usable(value);
+    if !usable {
+        errors.invalid_shown(path, &selector::shown(value), unusable);
+    }
+    usable
+}
+
+/// The labels of the template have to fulfil the selector, if it has any requirement.
+pub(super) fn labels_match(errors: &mut Errors, path: &Path, template: &Value, selector: &Value) {
+    let labels = &template["metadata"]["labels"];
+    if !selector::is_empty(selector) && !selector::matches(selector, labels) {
+        let words = "`selector` does not match template `labels`";
+        errors.invalid(&path.child("metadata").child("labels"), labels.clone(), words);
+    }
+}
+
+/// Pods of controllers restart for ever and have no deadline.
+pub(super) fn runs_for_ever(errors: &mut Errors, path: &Path, template: &Value, kind: &str) {
+    let spec = &template["spec"];
+    let policy = tree::text(spec, "restartPolicy");
+    if policy != "Always" {
+        errors.unsupported(&path.child("spec").child("restartPolicy"), policy, &["Always"]);
+    }
+    if tree::has(spec, "activeDeadlineSeconds") {
+        let words = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(&path.child("spec").child("activeDeadlineSeconds"), &words);
+    }
+}
+
+/// A selector in a message about its change.
+pub(super) fn selector_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
+    let (new, old) = (&new["spec"]["selector"], &old["spec"]["selector"]);
+    if new != old {
+        errors.invalid_shown(&Path::new("spec.selector"), &selector::shown(new), crate::check::IMMUTABLE);
+    }
+}
+
+/// A label selector as tables show it: `a=b,c in (d),!e`.
+pub(super) fn selector_text(value: &Value) -> String {
+    let mut parts: Vec<String> = tree::entries(value, "matchLabels")
+        .into_iter()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
+        .collect();
+    for requirement in tree::list(value, "matchExpressions") {
+        let key = tree::text(requirement, "key");
+        let mut values: Vec<&str> = tree::list(requirement, "values").iter().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        parts.push(match tree::text(requirement, "operator") {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            _ => format!("!{key}"),
+        });
+    }
+    parts.sort_by(|a, b| a.trim_start_matches('!').cmp(b.trim_start_matches('!')));
+    match (value.is_null(), parts.is_empty()) {
+        (false, false) => parts.join(","),
+        _ => "<none>".into(),
+    }
+}
+
+/// The cells that end the rows of workloads: containers and images, and the selector if the kind shows it.
+pub(super) fn wide_cells(template: &Value, selector: Option<String>) -> Vec<Value> {
+    let (names, images) = pod::containers_and_images(template);
+    let mut cells = vec![names.into(), images.into()];
+    cells.extend(selector.map(Value::from));
+    cells
+}
+
+/// The first cell of each row.
+pub(super) fn name(object: &Value) -> Value {
+    tree::text(&object["metadata"], "name").into()
+}
+
+/// Name, desired, current and ready counts, age: replica sets and replication controllers.
+pub(super) fn replica_cells(object: &Value, now: Timestamp, selector: String) -> Vec<Value> {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    let mut cells = vec![
+        name(object),
+        tree::int(spec, "replicas").into(),
+        tree::int(status, "replicas").into(),
+        tree::int(status, "readyReplicas").into(),
+        column::age(object, now),
+    ];
+    cells.extend(wide_cells(&spec["template"], Some(selector)));
+    cells
+}
+
+/// A value that is a number or a text as Go prints it in a struct.
+pub(super) fn shown_or_null(value: &Value) -> String {
+    value.to_string()
+}
