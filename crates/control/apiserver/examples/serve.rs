@@ -67,10 +67,9 @@ async fn server(keys: &Path, port: u16) -> Result<(Arc<Server>, CertificateAutho
     );
     let kubelet_client = ca.client_in(keys, "kubelet-client", "kube-apiserver", &["system:masters"], clock.now())?;
     config.kubelet_tls = Some(client_config_http1(ca.certificate_pem(), Some(&kubelet_client))?);
-    let table = Table::builtin();
     let store = Arc::new(EmbeddedStore::in_memory()?);
-    let registry = Registry::open(store, table.clone(), clock.clone(), Options::default()).await?;
-    Ok((Server::new(config, registry, table, clock), ca))
+    let registry = Registry::open(store, Table::builtin(), clock.clone(), Options::default()).await?;
+    Ok((Server::new(config, registry, clock), ca))
 }
 
 fn write_kubeconfig(path: &Path, ca: &CertificateAuthority, address: SocketAddr) -> Result<(), Failure> {

@@ -48,7 +48,7 @@ impl Follower {
         resource: &str,
         apply: impl FnMut(Change<'_>) + Send + 'static,
     ) -> Result<Self, Status> {
-        let table = server.table.load_full();
+        let table = server.registry.table();
         let def = table.get(group, "v1", resource).cloned().ok_or_else(Status::no_such_resource)?;
         let mut follower =
             Self { server: server.clone(), def, version: String::new(), seen: HashSet::new(), apply: Box::new(apply) };

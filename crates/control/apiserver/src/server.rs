@@ -10,13 +10,11 @@ use crate::local::LocalTransport;
 use crate::paths::openapi::Documents;
 use crate::pipeline::RequestBody;
 use crate::user::User;
-use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use pintle_clock::Clock;
-use pintle_kinds::Table;
 use pintle_registry::Registry;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
@@ -79,8 +77,6 @@ impl Metrics {
 pub struct Server {
     pub(crate) config: Config,
     pub(crate) registry: Arc<Registry>,
-    /// What is served now: the built-in kinds and the custom ones.
-    pub(crate) table: ArcSwap<Table>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) authorizer: Authorizer,
     aggregator: Aggregator,
@@ -98,13 +94,12 @@ pub struct Server {
 impl Server {
     /// A server that knows nothing yet: [`Server::bind`] opens its port, [`Server::start`] reads the roles and makes
     /// what every cluster has, [`BoundServer::serve`] answers.
-    pub fn new(config: Config, registry: Arc<Registry>, table: Arc<Table>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(config: Config, registry: Arc<Registry>, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             in_flight: Semaphore::new(config.max_in_flight),
             port: AtomicU16::new(config.bind.port()),
             config,
             registry,
-            table: ArcSwap::new(table),
             clock,
             authorizer: Authorizer::default(),
             aggregator: Aggregator::default(),

@@ -19,7 +19,7 @@ pub(super) async fn lifecycle(server: &Server, attributes: &Attributes<'_>) -> R
     if is_namespace || attributes.namespace.is_empty() || attributes.operation != Operation::Create {
         return Ok(());
     }
-    let table = server.table.load_full();
+    let table = server.registry.table();
     let Some(def) = table.get("", "v1", "namespaces") else { return Ok(()) };
     let namespace = server.registry.get(def, "", attributes.namespace, &GetOptions::default()).await?.to_value();
     let since = namespace["metadata"]["deletionTimestamp"].as_str();

@@ -22,7 +22,7 @@ pub(super) async fn admit(server: &Server, attributes: &mut Attributes<'_>) -> R
 }
 
 async fn resolve(server: &Server, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
-    let table = server.table.load_full();
+    let table = server.registry.table();
     let def = table.get("scheduling.k8s.io", "v1", "priorityclasses").ok_or_else(Status::no_such_resource)?;
     let wanted = pod["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
     let class = if wanted.is_empty() {
@@ -62,7 +62,7 @@ async fn resolve(server: &Server, attributes: &Attributes<'_>, pod: &mut Value) 
 
 /// Of the classes marked as the default, the one with the lowest value.
 async fn default_class(server: &Server) -> Result<Option<Value>, Status> {
-    let table = server.table.load_full();
+    let table = server.registry.table();
     let def = table.get("scheduling.k8s.io", "v1", "priorityclasses").ok_or_else(Status::no_such_resource)?;
     let list = server.registry.list(def, "", &ListOptions::default()).await?;
     let defaults = list.items.iter().map(|o| o.to_value()).filter(|c| c["globalDefault"] == true);

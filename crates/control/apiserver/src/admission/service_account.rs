@@ -67,7 +67,7 @@ fn is_mirror(pod: &Value) -> bool {
 /// The pod's account. The default one may be about to be made.
 async fn account(server: &Server, attributes: &Attributes<'_>, name: &str) -> Result<Value, Status> {
     let ns = attributes.namespace;
-    let table = server.table.load_full();
+    let table = server.registry.table();
     let def = table.get("", "v1", "serviceaccounts").ok_or_else(Status::no_such_resource)?;
     let found = server.registry.get(def, ns, name, &GetOptions::default()).await;
     let missing = match found {

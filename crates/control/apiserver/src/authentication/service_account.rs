@@ -91,7 +91,7 @@ fn is_for(server: &Server, tokens: &Value, wanted: &[String]) -> bool {
 
 /// Whether the object exists, is the same as when the token was made, and is not long due to be deleted.
 async fn still_there(server: &Server, resource: &str, namespace: &str, reference: &Value) -> Option<()> {
-    let table = server.table.load();
+    let table = server.registry.table();
     let def = table.get("", "v1", resource)?;
     let name = reference["name"].as_str()?;
     let object = server.registry.get(def, namespace, name, &GetOptions::default()).await.ok()?.to_value();

@@ -105,7 +105,7 @@ impl Role {
 }
 
 async fn write(server: &Server, name: &str, rules: &[Value]) -> Result<(), Status> {
-    let table = server.table.load_full();
+    let table = server.registry.table();
     let group = "rbac.authorization.k8s.io";
     let def = table.get(group, "v1", "clusterroles").ok_or_else(Status::no_such_resource)?;
     let user = UserInfo { name: format!("system:serviceaccount:kube-system:{MANAGER}"), ..UserInfo::default() };

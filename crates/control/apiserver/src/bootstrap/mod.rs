@@ -50,7 +50,7 @@ fn place(server: &Server, object: &Value) -> Result<Place, Status> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let table = server.table.load_full();
+    let table = server.registry.table();
     let def = table.by_kind(group, version, &kind).cloned().ok_or_else(Status::no_such_resource)?;
     Ok(Place { def, namespace: text(&object["metadata"]["namespace"]), name: text(&object["metadata"]["name"]) })
 }

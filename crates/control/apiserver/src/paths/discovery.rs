@@ -24,12 +24,12 @@ impl Server {
     }
 
     pub(crate) fn serves_group(&self, group: &str) -> bool {
-        self.table.load().iter().any(|def| def.group == group && self.serves(def))
+        self.registry.table().iter().any(|def| def.group == group && self.serves(def))
     }
 
     /// The groups with their served versions, in the order of discovery.
     pub(crate) fn served_groups(&self) -> Vec<GroupVersions> {
-        let table = self.table.load();
+        let table = self.registry.table();
         let mut groups = table.groups();
         for group in &mut groups {
             let name = group.group.clone();
@@ -85,7 +85,7 @@ pub(crate) fn group(call: &Call, name: &str) -> Answer {
 
 /// `/api/v1` and `/apis/GROUP/VERSION`
 pub(crate) fn version(call: &Call, group: &str, version: &str) -> Answer {
-    let table = call.server.table.load();
+    let table = call.server.registry.table();
     let resources: Vec<Value> =
         table.of_version(group, version).filter(|d| call.server.serves(d)).flat_map(|d| plain_resources(d)).collect();
     if resources.is_empty() {
@@ -139,7 +139,7 @@ fn add_lists(value: &mut Value, def: &ResourceDef) {
 }
 
 fn aggregated(call: &Call, groups: impl Iterator<Item = GroupVersions>) -> http::Response<pintle_client::Body> {
-    let table = call.server.table.load();
+    let table = call.server.registry.table();
     let items: Vec<Value> = groups
         .map(|group| {
             let versions: Vec<Value> = group

@@ -52,7 +52,7 @@ impl Documents {
 pub(crate) fn answer(call: &Call, rest: &[&str]) -> Answer {
     match rest {
         ["v2"] => {
-            let table = call.server.table.load_full();
+            let table = call.server.registry.table();
             let make = || openapi::v2(&resources(&call.server, &table, None));
             document(call, &table, "v2", make)
         }
@@ -69,7 +69,7 @@ fn path_of(group: &str, version: &str) -> String {
 
 /// The list of documents. Their hashes need the documents, so the first call makes them all.
 fn index(call: &Call) -> Answer {
-    let table = call.server.table.load_full();
+    let table = call.server.registry.table();
     let mut entries = Vec::new();
     for group in call.server.served_groups() {
         for version in &group.versions {
@@ -87,7 +87,7 @@ fn v3(call: &Call, table: &Table, group: &str, version: &str) -> Vec<u8> {
 }
 
 fn group_version(call: &Call, group: &str, version: &str) -> Answer {
-    let table = call.server.table.load_full();
+    let table = call.server.registry.table();
     if !table.of_version(group, version).any(|def| call.server.serves(def)) {
         return Ok(crate::response::page_not_found());
     }

@@ -26,7 +26,7 @@ pub(crate) struct Target<'a> {
 
 pub(crate) async fn answer(call: &Call) -> Answer {
     let path = call.resource();
-    let table = call.server.table.load_full();
+    let table = call.server.registry.table();
     let found = table.get(&path.group, &path.version, &path.resource).filter(|def| call.server.serves(def)).cloned();
     let Some(def) = found else {
         let known = path.group.is_empty() || call.server.serves_group(&path.group);

@@ -68,7 +68,7 @@ pub(crate) async fn body_of(target: &Target<'_>, options: &WriteOptions, sub: &s
     let (gvk, own) = body_kind(&target.def, sub);
     let ty = if own { target.def.type_ref() } else { Schema::builtin().kind(&gvk.group, &gvk.version, &gvk.kind) };
     let expected = Expected { gvk, ty, validation: options.field_validation };
-    let table = target.call.server.table.load();
+    let table = target.call.server.registry.table();
     let mut warnings = Vec::new();
     let value = decode::object(&bytes, encoding, &expected, &table, &mut warnings)?;
     target.call.warn(warnings);

@@ -48,7 +48,7 @@ pub(crate) async fn legacy_binding(target: &Target<'_>) -> Answer {
     let options = WriteOptions::read(&target.call.query, "CreateOptions", false)?;
     let body = body_of(target, &options, "").await?;
     let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let table = target.call.server.table.load_full();
+    let table = target.call.server.registry.table();
     let pods = table.get("", "v1", "pods").cloned().ok_or_else(|| Box::new(Status::no_such_resource()))?;
     let target = Target { call: target.call, def: pods, path: target.path.clone() };
     resources::post_subresource(&target, format, options, "binding", &name, body).await
@@ -57,7 +57,7 @@ pub(crate) async fn legacy_binding(target: &Target<'_>) -> Answer {
 impl Server {
     /// An object of the core group as it is now.
     pub(crate) async fn core_object(&self, resource: &str, namespace: &str, name: &str) -> Result<Value, Box<Status>> {
-        let table = self.table.load_full();
+        let table = self.registry.table();
         let def = table.get("", "v1", resource).ok_or_else(|| Box::new(Status::no_such_resource()))?;
         Ok(self.registry.get(def, namespace, name, &GetOptions::default()).await?.to_value())
     }

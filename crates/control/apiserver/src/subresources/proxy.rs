@@ -114,7 +114,7 @@ async fn service_address(target: &Target<'_>) -> Result<SocketAddr, Box<Status>>
     let port_name = service_port(&service, port)
         .ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
     let none = || unavailable(format!("no endpoints available for service {name:?}"));
-    let table = server.table.load_full();
+    let table = server.registry.table();
     let endpoints = table.get("", "v1", "endpoints").ok_or_else(|| Box::new(Status::no_such_resource()))?;
     let endpoints = server.registry.get(endpoints, ns, name, &GetOptions::default()).await.map_err(|_| none())?;
     ready_address(&endpoints.to_value(), &port_name).ok_or_else(none).and_then(|a| {
