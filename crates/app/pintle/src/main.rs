@@ -1,3 +1,68 @@
 //! The one binary: reads the configuration, makes the parts and joins them.
 
-fn main() {}
+mod adapters;
+mod addons;
+mod builtin;
+mod cluster;
+mod control_plane;
+mod credentials;
+mod host;
+mod images;
+mod logging;
+mod node;
+mod reset;
+mod server;
+mod up;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use pintle_cli::output::Format;
+use pintle_cli::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Server(arguments) => server::run(arguments).await,
+            Command::Up(arguments) => up::run(arguments).await,
+            Command::Image(command) => images::run(command).await,
+            Command::Reset(arguments) => reset::run(arguments).await,
+            Command::Version(arguments) => version(arguments.output),
+        }
+    });
+    // A blocking thread that is stuck in the kernel must not keep the process alive.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+#[allow(clippy::print_stderr)]
+fn complain(error: &anyhow::Error) {
+    eprintln!("pintle: {error:#}");
+}
+
+/// Prints a line for the person at the terminal.
+#[allow(clippy::print_stdout)]
+fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+}
+
+fn version(format: Format) -> Result<()> {
+    let (own, kubernetes) = (env!("CARGO_PKG_VERSION"), "v1.36.2");
+    match format {
+        Format::Table => say(format_args!("pintle {own} (Kubernetes {kubernetes})")),
+        Format::Json => say(serde_json::json!({ "version": own, "kubernetesVersion": kubernetes })),
+    }
+    Ok(())
+}

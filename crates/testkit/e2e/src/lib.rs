@@ -1,1 +1,20 @@
 //! Starts real clusters in namespaces of their own and drives them with real clients.
+//!
+//! A [`Host`] is a network namespace with an address; a [`Cluster`] is a `pintle server` in it, with its own
+//! directories and cgroups. Tests of one file share a cluster and each take a Kubernetes namespace of their own.
+//! [`suite`] runs them and, at the end, resets the cluster and looks for anything it left behind.
+
+mod cluster;
+mod command;
+mod host;
+mod image;
+mod leftovers;
+mod suite;
+mod wait;
+
+pub use cluster::{Cluster, Space};
+pub use command::{Output, Spawned, run as run_command};
+pub use host::Host;
+pub use image::BUSYBOX;
+pub use suite::{Test, suite};
+pub use wait::until;

@@ -1,0 +1,64 @@
+//! Gives the runtime its network from the node's bridge.
+
+use async_trait::async_trait;
+use pintle_cri::{PodSandboxConfig, Protocol};
+use pintle_network::{BridgeNetwork, HostPort};
+use pintle_runtime::ports::{PortError, SandboxNetwork};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The bridge talks to the kernel in blocking calls of a few milliseconds.
+pub(crate) struct BridgedSandboxes(pub(crate) Arc<BridgeNetwork>);
+
+impl BridgedSandboxes {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&BridgeNetwork) -> pintle_network::Result<T> + Send + 'static,
+    ) -> Result<T, PortError> {
+        let network = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || work(&network)).await;
+        done.map_err(|e| PortError::Failed(e.to_string()))?.map_err(|e| PortError::Failed(e.to_string()))
+    }
+}
+
+fn host_ports(config: &PodSandboxConfig) -> Result<Vec<HostPort>, PortError> {
+    let mapped = config.port_mappings.iter().filter(|m| m.host_port != 0);
+    mapped
+        .map(|mapping| {
+            let host_ip = match mapping.host_ip.as_str() {
+                "" => None,
+                text => Some(text.parse().map_err(|_| PortError::InvalidArgument(format!("{text:?} is no address")))?),
+            };
+            let protocol = match mapping.protocol {
+                Protocol::Tcp => pintle_network::Protocol::Tcp,
+                Protocol::Udp => pintle_network::Protocol::Udp,
+                Protocol::Sctp => pintle_network::Protocol::Sctp,
+            };
+            Ok(HostPort { protocol, host_ip, host_port: mapping.host_port, sandbox_port: mapping.container_port })
+        })
+        .collect()
+}
+
+#[async_trait]
+impl SandboxNetwork for BridgedSandboxes {
+    async fn ready(&self) -> Result<(), String> {
+        self.blocking(BridgeNetwork::status).await.map(drop).map_err(|e| e.to_string())
+    }
+
+    async fn setup(&self, sandbox_id: &str, netns: &Path, config: &PodSandboxConfig) -> Result<Vec<IpAddr>, PortError> {
+        let (id, netns, ports) = (sandbox_id.to_owned(), netns.to_owned(), host_ports(config)?);
+        let attachment = self.blocking(move |network| network.setup(&id, &netns, &ports)).await?;
+        Ok(attachment.addresses)
+    }
+
+    async fn teardown(&self, sandbox_id: &str, _: &Path) -> Result<(), PortError> {
+        let id = sandbox_id.to_owned();
+        self.blocking(move |network| network.teardown(&id)).await
+    }
+
+    async fn retain(&self, live: &[String]) -> Result<(), PortError> {
+        let live = live.to_vec();
+        self.blocking(move |network| network.retain(&live)).await
+    }
+}

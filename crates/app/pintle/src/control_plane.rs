@@ -1,0 +1,114 @@
+//! Starts the store, the API server, the scheduler and the controllers, and joins them.
+
+use crate::cluster::Cluster;
+use crate::credentials::Credentials;
+use anyhow::{Context, Result};
+use pintle_apiserver::{Server, User};
+use pintle_client::Client;
+use pintle_clock::Clock;
+use pintle_informer::Informers;
+use pintle_kinds::Table;
+use pintle_registry::Registry;
+use pintle_store::embedded::{self, EmbeddedStore};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A control plane that answers requests.
+pub(crate) struct ControlPlane {
+    server: Arc<Server>,
+    /// Read-only copies of objects, shared by all controllers and the scheduler.
+    informers: Informers,
+    clock: Arc<dyn Clock>,
+    root_ca: String,
+}
+
+impl ControlPlane {
+    /// Opens the store and answers requests from then on, until `stop`.
+    pub(crate) async fn start(
+        cluster: &Cluster,
+        credentials: &Credentials,
+        clock: Arc<dyn Clock>,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self> {
+        let directory = cluster.data("server");
+        crate::cluster::private_directory(&directory)?;
+        let path = directory.join("state.db");
+        let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(path, embedded::Options::default()));
+        let store = opened.await?.context("open the state store")?;
+        let table = Table::builtin();
+        let options = pintle_registry::Options { service_range: cluster.service_cidr, ..Default::default() };
+        let registry = Registry::open(Arc::new(store), Arc::clone(&table), Arc::clone(&clock), options).await?;
+        let server = Server::new(config(cluster, credentials)?, registry, table, Arc::clone(&clock));
+        server.start(stop.clone()).await?;
+        let listener = server.bind().await?;
+        tasks.spawn(serve(listener, stop.clone()));
+        let manager = User::new("system:kube-controller-manager", &[]);
+        let informers = Informers::new(client_of(&server, manager, "kube-controller-manager"), stop);
+        let root_ca = credentials.authority.certificate_pem().to_owned();
+        Ok(Self { server, informers, clock, root_ca })
+    }
+
+    /// A client that acts as the given user, in process.
+    pub(crate) fn client(&self, user: User, agent: &str) -> Client {
+        client_of(&self.server, user, agent)
+    }
+
+    /// Starts what drives the cluster to what its objects ask for.
+    pub(crate) fn start_loops(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let scheduler = pintle_scheduler::Config {
+            client: self.client(User::new("system:kube-scheduler", &[]), "kube-scheduler"),
+            informers: self.informers.clone(),
+            clock: Arc::clone(&self.clock),
+            seed: rand::random(),
+        };
+        let scheduling = pintle_scheduler::run(scheduler, stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = scheduling.await {
+                tracing::error!(%error, "the scheduler ended");
+            }
+        });
+        let server = Arc::clone(&self.server);
+        let controllers = pintle_controllers::Config {
+            clients: Arc::new(move |name: &str| {
+                client_of(&server, User::service_account("kube-system", name), name)
+            }),
+            informers: self.informers.clone(),
+            clock: Arc::clone(&self.clock),
+            root_ca: self.root_ca.clone(),
+        };
+        let controlling = pintle_controllers::run(controllers, stop.clone());
+        tasks.spawn(controlling);
+    }
+}
+
+fn client_of(server: &Arc<Server>, user: User, agent: &str) -> Client {
+    Client::new(Arc::new(server.local_transport(user))).with_user_agent(agent)
+}
+
+async fn serve(listener: pintle_apiserver::BoundServer, stop: CancellationToken) {
+    if let Err(error) = listener.serve(stop).await {
+        tracing::error!(%error, "the API server ended");
+    }
+}
+
+fn config(cluster: &Cluster, credentials: &Credentials) -> Result<pintle_apiserver::Config> {
+    let authority = credentials.authority.certificate_pem();
+    let clients = pintle_pki::ClientCertificates::Optional(authority);
+    let tls = pintle_pki::server_config(&credentials.api_server, clients)?;
+    let bind = SocketAddr::new(cluster.settings.bind_address(), cluster.settings.https_port());
+    let mut config = pintle_apiserver::Config::new(
+        bind,
+        cluster.node_ip,
+        tls,
+        authority.to_owned(),
+        Arc::clone(&credentials.token_key),
+    );
+    config.service_address = cluster.kubernetes_ip.into();
+    config.service_cidr = cluster.service_cidr.to_string();
+    config.issuer = format!("https://kubernetes.default.svc.{}", cluster.settings.cluster_domain());
+    config.kubelet_tls = Some(pintle_pki::client_config_http1(authority, Some(&credentials.kubelet_client))?);
+    Ok(config)
+}

@@ -1,0 +1,104 @@
+//! `pintle reset`: removes everything that a server left on this machine.
+
+use crate::adapters::{BridgedSandboxes, StoredImages};
+use crate::cluster::Cluster;
+use crate::node::network_config;
+use crate::say;
+use anyhow::{Context, Result, ensure};
+use pintle_cri::{PodSandboxFilter, RuntimeService};
+use pintle_image::ImageStore;
+use pintle_network::BridgeNetwork;
+use pintle_runtime::Engine;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) async fn run(arguments: pintle_cli::Reset) -> Result<()> {
+    let cluster = Cluster::new(arguments.settings.with_file(arguments.config.as_deref())?)?;
+    ensure!(rustix::process::geteuid().is_root(), "pintle reset removes containers and networks: run it as root (sudo)");
+    let socket = cluster.settings.docker_socket();
+    let live = std::os::unix::net::UnixStream::connect(&socket).is_ok();
+    ensure!(!live, "a server is running on {}: stop it first", socket.display());
+    if !arguments.yes {
+        ensure!(confirmed(&cluster)?, "nothing was removed");
+    }
+    remove_containers(&cluster).await?;
+    remove_network(&cluster)?;
+    for path in [cluster.settings.data_dir(), cluster.settings.run_dir()] {
+        unmount_below(&path)?;
+        remove(&path)?;
+    }
+    remove_file(&cluster.settings.write_kubeconfig())?;
+    say("everything is removed");
+    Ok(())
+}
+
+fn confirmed(cluster: &Cluster) -> Result<bool> {
+    ensure!(std::io::stdin().is_terminal(), "say --yes to remove the cluster's state without being asked");
+    let (data, run) = (cluster.settings.data_dir(), cluster.settings.run_dir());
+    let mut out = std::io::stdout();
+    write!(out, "This removes all containers and {} and {}. Go on? [y/N] ", data.display(), run.display())?;
+    out.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Stops and removes every sandbox through the engine, which knows what belongs to them.
+async fn remove_containers(cluster: &Cluster) -> Result<()> {
+    let (images, network) = (cluster.data("images"), cluster.data("network"));
+    if !images.exists() || !network.exists() {
+        return Ok(());
+    }
+    let config = pintle_runtime::Config {
+        state_dir: cluster.data("engine"),
+        run_dir: cluster.run("engine"),
+        shim_binary: PathBuf::new(),
+        pause_binary: PathBuf::new(),
+        images: Arc::new(StoredImages(Arc::new(ImageStore::open(images)?))),
+        network: Arc::new(BridgedSandboxes(Arc::new(BridgeNetwork::open(network_config(cluster))?))),
+        cgroup_root: cluster.settings.cgroup_root(),
+        clock: pintle_clock::system(),
+    };
+    let engine = Engine::open(config).await.context("open the container engine")?;
+    for sandbox in engine.list_pod_sandbox(PodSandboxFilter::default()).await? {
+        engine.stop_pod_sandbox(&sandbox.id).await?;
+        engine.remove_pod_sandbox(&sandbox.id).await?;
+    }
+    let cgroups = pintle_linux::cgroup::Cgroups::detect()?;
+    let root = cluster.settings.cgroup_root();
+    let pods = format!("{}/kubepods", root.trim_end_matches('/'));
+    cgroups.remove(&pods).with_context(|| format!("remove the cgroup {pods}"))?;
+    Ok(())
+}
+
+fn remove_network(cluster: &Cluster) -> Result<()> {
+    BridgeNetwork::open(network_config(cluster))?.remove_all()?;
+    pintle_proxy::remove_all().context("remove the rules of services")?;
+    Ok(())
+}
+
+/// Takes away the mounts below a directory, the innermost first.
+fn unmount_below(path: &Path) -> Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").context("read the mount table")?;
+    let mut points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+    points.retain(|point| Path::new(point).starts_with(path));
+    for point in points.iter().rev() {
+        rustix::mount::unmount(*point, rustix::mount::UnmountFlags::DETACH).with_context(|| format!("unmount {point}"))?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", path.display())),
+        _ => Ok(()),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", path.display())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,111 @@
+//! `pintle server`: all parts in one process, from the first to the last breath.
+
+use crate::cluster::{Cluster, private_directory};
+use crate::control_plane::ControlPlane;
+use crate::credentials::Credentials;
+use crate::node::Node;
+use crate::{addons, logging};
+use anyhow::{Context, Result};
+use pintle_apiserver::User;
+use pintle_cli::OnExit;
+use pintle_client::Client;
+use pintle_cri::{PodSandboxFilter, RuntimeService};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long the parts have to end after they were told to.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server whose parts all run.
+pub(crate) struct Running {
+    /// Acts as a member of `system:masters`.
+    pub(crate) client: Client,
+    node: Node,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    on_exit: OnExit,
+}
+
+/// Runs a server until it is told to stop.
+pub(crate) async fn run(arguments: pintle_cli::Server) -> Result<()> {
+    logging::start(&arguments.log_level, None)?;
+    let cluster = Cluster::new(arguments.settings.with_file(arguments.config.as_deref())?)?;
+    let running = Running::start(&cluster).await?;
+    tracing::info!(
+        url = cluster.local_url(),
+        kubeconfig = %cluster.settings.write_kubeconfig().display(),
+        "the server is ready for requests"
+    );
+    until_told_to_stop().await?;
+    tracing::info!("stopping");
+    running.stop().await
+}
+
+/// Waits for SIGTERM, SIGINT or SIGHUP.
+pub(crate) async fn until_told_to_stop() -> Result<()> {
+    let listen = |kind| signal(kind).context("listen to signals");
+    let (mut terminate, mut interrupt, mut hangup) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}
+
+impl Running {
+    pub(crate) async fn start(cluster: &Cluster) -> Result<Self> {
+        for directory in [cluster.settings.data_dir(), cluster.settings.run_dir()] {
+            private_directory(&directory)?;
+        }
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let clock = pintle_clock::system();
+        let credentials = Credentials::load_or_create(cluster, &*clock)?;
+        let (plane, node) = tokio::try_join!(
+            ControlPlane::start(cluster, &credentials, Arc::clone(&clock), &tasks, stop.clone()),
+            Node::open(cluster, Arc::clone(&clock)),
+        )?;
+        credentials.write_kubeconfig(&cluster.settings.write_kubeconfig(), &cluster.local_url())?;
+        plane.start_loops(&tasks, &stop);
+        let client = plane.client(User::new("system:apiserver", &["system:masters"]), "pintle");
+        addons::apply(cluster, &client).await?;
+        node.start(cluster, &credentials, &plane, Arc::clone(&clock), &tasks, &stop).await?;
+        let images = pintle_docker_api::Config {
+            socket: cluster.settings.docker_socket(),
+            images: Arc::clone(&node.images),
+            runtime: Arc::clone(&node.engine) as Arc<dyn RuntimeService>,
+        };
+        let docker = pintle_docker_api::bind(images)?;
+        tasks.spawn(docker.serve(stop.clone()));
+        tasks.close();
+        Ok(Self { client, node, tasks, stop, on_exit: cluster.settings.on_exit() })
+    }
+
+    /// Tells all parts to end and waits for them; containers run on unless the settings say otherwise.
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        if tokio::time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("{} parts did not end in time", self.tasks.len());
+        }
+        if self.on_exit == OnExit::Stop {
+            stop_containers(&self.node).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Stops every sandbox. The next server finds them gone and starts their pods again.
+async fn stop_containers(node: &Node) -> Result<()> {
+    let sandboxes = node.engine.list_pod_sandbox(PodSandboxFilter::default()).await?;
+    let stopping = sandboxes.iter().map(|sandbox| node.engine.stop_pod_sandbox(&sandbox.id));
+    for result in futures::future::join_all(stopping).await {
+        if let Err(error) = result {
+            tracing::warn!(%error, "a sandbox could not be stopped");
+        }
+    }
+    Ok(())
+}

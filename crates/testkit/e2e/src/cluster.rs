@@ -1,0 +1,275 @@
+//! A `pintle server` in a network of its own, with everything of it below one temporary directory.
+
+use crate::command::{Output, Spawned, run};
+use crate::host::Host;
+use crate::image::write_archive;
+use crate::leftovers::Leftovers;
+use crate::wait::until;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub struct Cluster {
+    pub host: Host,
+    server: Mutex<Option<Spawned>>,
+    directory: TempDir,
+    before: Leftovers,
+    next_space: AtomicU32,
+}
+
+/// The `pintle` that was built with the tests.
+fn binary() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(2).context("the tests lie in target/PROFILE/deps")?;
+    let binary = target.join("pintle");
+    anyhow::ensure!(binary.exists(), "{} is missing: build it with `cargo build -p pintle`", binary.display());
+    Ok(binary)
+}
+
+/// Every kubectl of this machine: the one on PATH, and those of other versions beside it. The oldest first.
+fn kubectls() -> Result<Vec<PathBuf>> {
+    let path = std::env::var_os("PATH").context("PATH")?;
+    let mut found = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).filter(|file| file.exists());
+    let first = found.next().context("kubectl is missing: install it, or the package kubernetes-client")?;
+    let real = first.canonicalize()?;
+    let folder = real.parent().context("the folder of kubectl")?;
+    let mut versions: Vec<PathBuf> = std::fs::read_dir(folder)?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("kubectl.1.")))
+        .collect();
+    versions.sort();
+    Ok(if versions.is_empty() { vec![real] } else { versions })
+}
+
+impl Cluster {
+    /// Starts a server, waits until its node is Ready, and loads the image for tests.
+    pub fn start() -> Result<Self> {
+        anyhow::ensure!(
+            rustix::process::geteuid().is_root(),
+            "the tests make containers and networks: run them as root"
+        );
+        let before = Leftovers::now()?;
+        let cluster = Self {
+            host: Host::new()?,
+            server: Mutex::new(None),
+            directory: tempfile::Builder::new().prefix("pintle-e2e-").tempdir()?,
+            before,
+            next_space: AtomicU32::new(0),
+        };
+        cluster.start_server()?;
+        cluster.wait_ready()?;
+        let archive = cluster.path("busybox.tar");
+        write_archive(&archive, |bytes| sha256(&cluster.path("digest"), bytes))?;
+        cluster.pintle(&["image", "load", &archive.to_string_lossy(), "--socket", &cluster.socket()])?.ok()?;
+        Ok(cluster)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn socket(&self) -> String {
+        self.path("run/docker.sock").to_string_lossy().into_owned()
+    }
+
+    /// The flags that put everything below the temporary directory.
+    fn flags(&self) -> Vec<String> {
+        let path = |name: &str| self.path(name).to_string_lossy().into_owned();
+        let pairs = [
+            ("--data-dir", path("data")),
+            ("--run-dir", path("run")),
+            ("--log-dir", path("logs")),
+            ("--write-kubeconfig", path("kubeconfig")),
+            ("--node-name", "node-1".to_owned()),
+            ("--node-ip", self.host.address.to_owned()),
+            ("--cgroup-root", format!("/{}", self.host.name)),
+        ];
+        pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+    }
+
+    /// Starts the server in the background; it must not run.
+    pub fn start_server(&self) -> Result<()> {
+        let mut command = self.host.command(&binary()?.to_string_lossy());
+        command.arg("server").args(self.flags()).env("RUST_BACKTRACE", "1");
+        let server = Spawned::start(command)?;
+        server.expect("the server is ready for requests", Duration::from_secs(60))?;
+        *self.lock() = Some(server);
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Spawned>> {
+        self.server.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// Ends the server by a signal and waits for its end.
+    pub fn stop_server(&self, signal: rustix::process::Signal) -> Result<()> {
+        let Some(mut server) = self.lock().take() else { return Ok(()) };
+        server.signal(signal)?;
+        server.wait().map(drop)
+    }
+
+    /// What the server has logged since it was started.
+    pub fn server_log(&self) -> String {
+        self.lock().as_ref().map(Spawned::output).unwrap_or_default()
+    }
+
+    pub fn wait_ready(&self) -> Result<()> {
+        until("the node is Ready", Duration::from_secs(60), || {
+            let wait = ["wait", "--for=condition=Ready", "node/node-1", "--timeout=30s"];
+            Ok(self.kubectl(&wait)?.status.success().then_some(()))
+        })
+    }
+
+    /// Runs `pintle` to its end.
+    pub fn pintle(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.host.command(&binary()?.to_string_lossy());
+        command.args(arguments);
+        run(command, "")
+    }
+
+    /// The versions of kubectl to try: the oldest and the newest.
+    pub fn kubectl_versions() -> Result<Vec<PathBuf>> {
+        let mut all = kubectls()?;
+        let newest = all.pop().context("a kubectl")?;
+        Ok(all.into_iter().next().into_iter().chain([newest]).collect())
+    }
+
+    pub fn kubectl_command(&self, kubectl: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.host.command(&kubectl.to_string_lossy());
+        command.arg("--kubeconfig").arg(self.path("kubeconfig")).args(arguments);
+        command.env("HOME", self.directory.path()).env_remove("KUBECONFIG");
+        command
+    }
+
+    /// Runs the newest kubectl to its end.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<Output> {
+        self.kubectl_with(arguments, "")
+    }
+
+    /// The same, with an input.
+    pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        let newest = kubectls()?.pop().context("a kubectl")?;
+        run(self.kubectl_command(&newest, arguments), input)
+    }
+
+    /// A Kubernetes namespace for one test; it is deleted when dropped.
+    pub fn space(&self, name: &str) -> Result<Space<'_>> {
+        let name = format!("{name}-{}", self.next_space.fetch_add(1, Ordering::Relaxed));
+        let kubectl = kubectls()?.pop().context("a kubectl")?;
+        self.kubectl(&["create", "namespace", &name])?.ok()?;
+        Ok(Space { cluster: self, name, kubectl })
+    }
+
+    /// Resets the cluster and fails when anything of it is left on the machine.
+    pub fn finish(self) -> Result<()> {
+        self.stop_server(rustix::process::Signal::TERM)?;
+        let flags = self.flags();
+        let mut arguments = vec!["reset", "--yes"];
+        arguments.extend(flags.iter().map(String::as_str));
+        self.pintle(&arguments)?.ok()?;
+        let left = self.before.compare(&Leftovers::now()?, &self.host)?;
+        anyhow::ensure!(left.is_empty(), "left behind after the reset:\n{}", left.join("\n"));
+        Ok(())
+    }
+}
+
+/// A digest by the distribution's tool, so that no hash of ours checks itself.
+fn sha256(scratch: &Path, bytes: &[u8]) -> Result<String> {
+    std::fs::write(scratch, bytes)?;
+    let mut command = Command::new("sha256sum");
+    command.arg(scratch);
+    let printed = run(command, "")?.ok()?;
+    Ok(printed.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// A Kubernetes namespace with a kubectl of one version.
+pub struct Space<'a> {
+    pub cluster: &'a Cluster,
+    pub name: String,
+    pub kubectl: PathBuf,
+}
+
+impl Space<'_> {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let all = [&["--namespace", &self.name][..], arguments].concat();
+        self.cluster.kubectl_command(&self.kubectl, &all)
+    }
+
+    /// Runs kubectl in the namespace to its end.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        run(self.command(arguments), "")
+    }
+
+    /// Runs kubectl, which must succeed; returns what it printed.
+    pub fn ok(&self, arguments: &[&str]) -> Result<String> {
+        self.run(arguments)?.ok()
+    }
+
+    /// The same, with an input.
+    pub fn ok_with(&self, arguments: &[&str], input: &str) -> Result<String> {
+        run(self.command(arguments), input)?.ok()
+    }
+
+    /// Runs kubectl with an input that it must refuse; returns its complaint.
+    pub fn refused(&self, arguments: &[&str], input: &str) -> Result<String> {
+        run(self.command(arguments), input)?.failed()
+    }
+
+    /// Starts kubectl in the background.
+    pub fn spawn(&self, arguments: &[&str]) -> Result<Spawned> {
+        Spawned::start(self.command(arguments))
+    }
+
+    /// Reads objects as JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.ok(&[&["get", "-o", "json"][..], arguments].concat())?;
+        serde_json::from_str(&text).context("kubectl printed no JSON")
+    }
+
+    /// Waits until an object, as JSON, is as it should be.
+    pub fn until(
+        &self,
+        what: &str,
+        arguments: &[&str],
+        limit: Duration,
+        good: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let mut last = Value::Null;
+        let found = until(what, limit, || {
+            last = self.json(arguments)?;
+            Ok(good(&last).then(|| last.clone()))
+        });
+        found.with_context(|| format!("last seen: {}", summary(&last)))
+    }
+
+    /// The logs and state of a namespace, for a failure.
+    pub fn describe(&self) -> String {
+        let all = self.run(&["get", "all,events", "-o", "wide"]);
+        let pods = self.run(&["describe", "pods"]);
+        let text = |output: Result<Output>| output.map(|o| o.stdout + &o.stderr).unwrap_or_default();
+        text(all) + &text(pods)
+    }
+}
+
+impl Drop for Space<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        // The cluster's reset removes what this could not.
+        let _ = self.cluster.kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+    }
+}
+
+/// The status of an object, or what there is of it.
+fn summary(object: &Value) -> String {
+    let part = if object["status"].is_null() { object } else { &object["status"] };
+    let mut text = part.to_string();
+    text.truncate(text.char_indices().nth(4000).map_or(text.len(), |(i, _)| i));
+    text
+}

@@ -1,0 +1,70 @@
+//! A machine of its own, as far as the network goes: a network namespace with a loopback and one address.
+
+use crate::command::{Output, run};
+use anyhow::Result;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Removed with all its links, routes and rules when dropped.
+pub struct Host {
+    pub name: String,
+    /// Its one address.
+    pub address: &'static str,
+}
+
+fn ip(arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("ip");
+    command.args(arguments);
+    run(command, "")?.ok()
+}
+
+impl Host {
+    pub fn new() -> Result<Self> {
+        let name = format!("pintle-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        ip(&["netns", "add", &name])?;
+        let host = Self { name, address: "192.168.77.2" };
+        let inside = |words: &str| ip(&[&["-n", &host.name][..], &words.split(' ').collect::<Vec<_>>()].concat());
+        inside("link set lo up")?;
+        inside("link add eth0 type veth peer name outside")?;
+        inside("link set outside up")?;
+        inside("link set eth0 up")?;
+        inside("address add 192.168.77.2/24 dev eth0")?;
+        inside("route add default via 192.168.77.1")?;
+        Ok(host)
+    }
+
+    /// A command that will run in this network, with the file systems of the real machine.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name)).arg("--").arg(program);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, words: &[&str]) -> Result<Output> {
+        let mut command = self.command(words.first().copied().unwrap_or_default());
+        command.args(&words[1..]);
+        run(command, "")
+    }
+
+    /// The processes in this network.
+    pub fn processes(&self) -> Result<Vec<String>> {
+        Ok(ip(&["netns", "pids", &self.name])?.lines().map(str::to_owned).collect())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for pid in self.processes().unwrap_or_default() {
+            if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+                // It may have ended by itself.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        if let Err(error) = ip(&["netns", "delete", &self.name]) {
+            crate::suite::tell(&format!("cannot delete the namespace {}: {error:#}", self.name));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Runs the tests of one file on one cluster, some at a time, and checks at the end that nothing is left of it.
+
+use crate::cluster::Cluster;
+use anyhow::Result;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// A test: its name, and what it does with the cluster.
+pub type Test = (&'static str, fn(&Cluster) -> Result<()>);
+
+/// Tests that run at the same time.
+const PARALLEL: usize = 3;
+
+#[allow(clippy::print_stdout)]
+pub(crate) fn tell(line: &str) {
+    println!("{line}");
+}
+
+struct Outcomes {
+    passed: usize,
+    failures: Vec<String>,
+}
+
+/// Runs the tests whose names contain the first argument, if there is one. Prints as cargo's own tests do.
+pub fn suite(tests: &[Test]) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|a| a == "--list") {
+        tests.iter().for_each(|(name, _)| tell(&format!("{name}: test")));
+        return ExitCode::SUCCESS;
+    }
+    let filter = arguments.iter().find(|a| !a.starts_with('-')).map(String::as_str).unwrap_or_default();
+    let chosen: Vec<&Test> = tests.iter().filter(|(name, _)| name.contains(filter)).collect();
+    let mut outcomes = Outcomes { passed: 0, failures: Vec::new() };
+    tell(&format!("\nrunning {} tests", chosen.len() + usize::from(!chosen.is_empty())));
+    if !chosen.is_empty() {
+        run_on_cluster(&chosen, &mut outcomes);
+    }
+    let failed = outcomes.failures.len();
+    outcomes.failures.iter().for_each(|failure| tell(&format!("\n---- {failure}")));
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    let (passed, left_out) = (outcomes.passed, tests.len() - chosen.len());
+    tell(&format!(
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {left_out} filtered out\n"
+    ));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run_on_cluster(tests: &[&Test], outcomes: &mut Outcomes) {
+    let cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(error) => return note(outcomes, "a cluster starts", Instant::now(), Err(error)),
+    };
+    let (next, shared) = (AtomicUsize::new(0), Mutex::new(outcomes));
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL.min(tests.len()) {
+            scope.spawn(|| {
+                while let Some((name, test)) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let start = Instant::now();
+                    let result = catch_unwind(AssertUnwindSafe(|| test(&cluster)));
+                    let result =
+                        result.unwrap_or_else(|panic| Err(anyhow::anyhow!("panicked: {}", panic_text(&*panic))));
+                    let mut outcomes = shared.lock().unwrap_or_else(|p| p.into_inner());
+                    note(&mut outcomes, name, start, result);
+                }
+            });
+        }
+    });
+    let outcomes = shared.into_inner().unwrap_or_else(|p| p.into_inner());
+    if !outcomes.failures.is_empty() {
+        let log = cluster.server_log();
+        let tail: Vec<&str> = log.lines().rev().take(200).collect();
+        tell("\n---- the end of the server's log");
+        tail.iter().rev().for_each(|line| tell(line));
+    }
+    let start = Instant::now();
+    note(outcomes, "nothing is left behind", start, cluster.finish());
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
+}
+
+fn note(outcomes: &mut Outcomes, name: &str, start: Instant, result: Result<()>) {
+    let seconds = start.elapsed().as_secs_f64();
+    match result {
+        Ok(()) => {
+            outcomes.passed += 1;
+            tell(&format!("test {name} ... ok ({seconds:.1}s)"));
+        }
+        Err(error) => {
+            tell(&format!("test {name} ... FAILED ({seconds:.1}s)"));
+            outcomes.failures.push(format!("{name}\n{error:?}"));
+        }
+    }
+    // Whoever reads along sees each result at once.
+    let _ = std::io::stdout().flush();
+}
