@@ -135,7 +135,9 @@ impl Tables {
             write!(line, " via={embedded}").ok();
         }
         let name = go["go"].as_str().unwrap_or_default();
-        if name != go_name(&type_of(property)) && !name.is_empty() {
+        // Of these, which may be a schema or something else, only the name says what they are.
+        let either = name.contains("JSONSchemaPropsOr");
+        if (either || name != go_name(&type_of(property))) && !name.is_empty() {
             write!(line, " go={name}").ok();
         }
     }

@@ -1,12 +1,14 @@
 //! Do the fields of a tree exist, and have they the right types?
 
-use crate::{FieldRef, Shape, TypeRef};
+use crate::{FieldRef, Schema, Shape, TypeRef};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
 mod scalar;
 
 pub(crate) use scalar::json_kind;
+
+const SCHEMA_PROPS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
 /// Removes the fields that the type lacks and names them in upstream's words: `unknown field "spec.foo"`.
 pub fn unknown_fields(ty: TypeRef<'_>, value: &mut Value) -> Vec<String> {
@@ -88,6 +90,11 @@ impl<'a> TypeWalk<'a> {
         }
         match (ty.shape(), value) {
             (Shape::Object { .. }, Value::Object(map)) => self.object(ty, map),
+            (Shape::Any, Value::Object(map))
+                if matches!(&*go, "v1.JSONSchemaPropsOrArray" | "v1.JSONSchemaPropsOrBool") =>
+            {
+                Schema::builtin().definition(SCHEMA_PROPS).map_or(Ok(()), |ty| self.object(ty, map))
+            }
             (Shape::Map { value: inner, .. }, Value::Object(map)) => {
                 let go = value_type(&go);
                 map.values().try_for_each(|value| self.value(inner, element(&go, inner), value))

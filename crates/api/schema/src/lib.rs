@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod check;
 mod crd;
+pub mod custom;
 pub mod decode;
 mod load;
 mod model;

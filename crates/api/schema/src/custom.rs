@@ -1,0 +1,219 @@
+//! Custom resources: defaults and validation by their `openAPIV3Schema`.
+//!
+//! Done: types, required, nullable, enums, bounds of numbers, lengths and counts, list types, `allOf`, `anyOf`, `oneOf`,
+//! `not`. Not done, and so not enforced: `pattern`, `format`, and CEL rules (`x-kubernetes-validations`).
+
+use pintle_types::field::{ErrorKind, ErrorList, FieldError, Path};
+use serde_json::{Map, Value};
+
+mod bounds;
+
+/// Sets the defaults of what is missing, and drops the nulls that are not allowed and have none.
+pub fn set_defaults(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                let null_is_fine = property["nullable"] == true;
+                if map.get(name).is_some_and(|value| value.is_null() && !null_is_fine) {
+                    map.remove(name);
+                }
+                match (map.get_mut(name), property.get("default")) {
+                    (Some(value), _) => set_defaults(property, value),
+                    (None, Some(default)) => {
+                        let mut value = default.clone();
+                        set_defaults(property, &mut value);
+                        map.insert(name.clone(), value);
+                    }
+                    (None, None) => {}
+                }
+            }
+            let declared = schema["properties"].as_object();
+            let inner = &schema["additionalProperties"];
+            if inner.is_object() {
+                let free =
+                    map.iter_mut().filter(|(name, _)| declared.is_none_or(|declared| !declared.contains_key(*name)));
+                free.for_each(|(_, value)| set_defaults(inner, value));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| set_defaults(&schema["items"], item)),
+        _ => {}
+    }
+}
+
+/// All that is wrong with an object, in upstream's words. `apiVersion`, `kind` and `metadata` are not looked at.
+pub fn validate(schema: &Value, object: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    for (name, value) in object.as_object().into_iter().flatten() {
+        let property = &schema["properties"][name];
+        if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") && property.is_object() {
+            any(property, value, &Path::new(name), &mut errors);
+        }
+    }
+    let root = Path::default();
+    required(schema, object.as_object(), &root, &mut errors);
+    combinations(schema, object, &root, &mut errors);
+    if has_rules(schema) && errors.iter().any(blocks_rules) {
+        let detail = "some validation rules were not checked because the object was invalid; correct the existing \
+                      errors to complete validation";
+        errors.push(FieldError::invalid(&Path::new("<nil>"), Value::Null, detail));
+    }
+    errors
+}
+
+/// Errors after which upstream does not evaluate rules.
+fn blocks_rules(error: &FieldError) -> bool {
+    use ErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
+}
+
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => {
+            let own =
+                map.get("x-kubernetes-validations").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+            own || map.iter().any(|(key, value)| !matches!(key.as_str(), "default" | "enum") && has_rules(value))
+        }
+        Value::Array(items) => items.iter().any(has_rules),
+        _ => false,
+    }
+}
+
+fn any(schema: &Value, value: &Value, path: &Path, errors: &mut ErrorList) {
+    let found = errors.len();
+    check_type(schema, value, path, errors);
+    if errors.len() > found || (value.is_null() && schema["nullable"] == true) {
+        return;
+    }
+    check_enum(schema, value, path, errors);
+    bounds::check(schema, value, path, errors);
+    match value {
+        Value::Object(map) => {
+            let declared = schema["properties"].as_object();
+            for (name, value) in map {
+                match declared.and_then(|declared| declared.get(name)) {
+                    Some(property) => any(property, value, &path.child(name), errors),
+                    None if schema["additionalProperties"].is_object() => {
+                        any(&schema["additionalProperties"], value, &path.child(name), errors);
+                    }
+                    None => {}
+                }
+            }
+            required(schema, Some(map), path, errors);
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, item)| any(&schema["items"], item, &path.index(i), errors));
+            list_type(schema, items, path, errors);
+        }
+        _ => {}
+    }
+    combinations(schema, value, path, errors);
+}
+
+fn required(schema: &Value, map: Option<&Map<String, Value>>, path: &Path, errors: &mut ErrorList) {
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if map.is_none_or(|map| !map.contains_key(name)) {
+            errors.push(FieldError::required(&path.child(name), ""));
+        }
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn check_type(schema: &Value, value: &Value, path: &Path, errors: &mut ErrorList) {
+    let found = type_name(value);
+    if value.is_null() && schema["nullable"] == true {
+        return;
+    }
+    let wanted = match schema["type"].as_str() {
+        _ if schema["x-kubernetes-int-or-string"] == true => "integer,string",
+        Some(wanted) => wanted,
+        None => return,
+    };
+    let whole = value.as_f64().is_some_and(|number| number.fract() == 0.0);
+    let fits = match wanted {
+        "integer,string" => matches!(found, "integer" | "string"),
+        "integer" => found == "integer" || (found == "number" && whole),
+        "number" => matches!(found, "integer" | "number"),
+        wanted => wanted == found,
+    };
+    if !fits {
+        let detail = format!("{path} in body must be of type {wanted}: {found:?}", path = path.as_str());
+        errors.push(FieldError::type_invalid(path, found, &detail));
+    }
+}
+
+fn check_enum(schema: &Value, value: &Value, path: &Path, errors: &mut ErrorList) {
+    let Some(allowed) = schema["enum"].as_array() else { return };
+    if !allowed.contains(value) {
+        let names: Vec<String> =
+            allowed.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        errors.push(FieldError::not_supported(path, value.clone(), &names));
+    }
+}
+
+/// No two items of a set, or with the same keys, are allowed.
+fn list_type(schema: &Value, items: &[Value], path: &Path, errors: &mut ErrorList) {
+    let keys: Vec<&str> =
+        schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let identity = |item: &Value| match schema["x-kubernetes-list-type"].as_str() {
+        Some("set") => Some(item.clone()),
+        Some("map") => {
+            let keys = keys.iter().filter_map(|key| Some(((*key).to_owned(), item.get(key)?.clone())));
+            Some(Value::Object(keys.collect()))
+        }
+        _ => None,
+    };
+    let mut seen = std::collections::HashSet::new();
+    for (index, item) in items.iter().enumerate() {
+        let Some(identity) = identity(item) else { return };
+        if !seen.insert(identity.to_string()) {
+            errors.push(FieldError::duplicate(&path.index(index), identity));
+        }
+    }
+}
+
+/// `allOf`, `anyOf`, `oneOf` and `not`.
+fn combinations(schema: &Value, value: &Value, path: &Path, errors: &mut ErrorList) {
+    let fits = |schema: &Value| {
+        let mut errors = ErrorList::new();
+        any(schema, value, path, &mut errors);
+        errors.is_empty()
+    };
+    let counted = |name: &str| {
+        let schemas = schema[name].as_array().filter(|schemas| !schemas.is_empty());
+        schemas.map(|schemas| (schemas.len(), schemas.iter().filter(|schema| fits(schema)).count()))
+    };
+    let shown = path.as_str();
+    let mut wrong = |detail: String| errors.push(FieldError::invalid(path, "", &detail));
+    if counted("anyOf").is_some_and(|(_, fitting)| fitting == 0) {
+        wrong(format!("{shown:?} must validate at least one schema (anyOf)"));
+    }
+    match counted("oneOf") {
+        None | Some((_, 1)) => {}
+        Some((_, 0)) => wrong(format!("{shown:?} must validate one and only one schema (oneOf). Found none valid")),
+        Some((_, fitting)) => {
+            let found = format!("Found {fitting} valid alternatives");
+            wrong(format!("{shown:?} must validate one and only one schema (oneOf). {found}"));
+        }
+    }
+    if counted("allOf").is_some_and(|(all, fitting)| fitting < all) {
+        wrong(format!("{shown:?} must validate all the schemas (allOf)"));
+    }
+    if schema["not"].is_object() && fits(&schema["not"]) {
+        wrong(format!("{shown:?} must not validate the schema (not)"));
+    }
+}
+
+#[cfg(test)]
+mod tests;
