@@ -14,6 +14,8 @@ mod ledger;
 mod plan;
 mod rules;
 mod run;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{Error, Kernel};
 pub use run::{Config, Objects, Proxy, run};
