@@ -1,16 +1,21 @@
 //! Runs the project's own checks and benchmarks: `cargo xtask tidy`, `cargo xtask bench NAME`.
+#![allow(clippy::print_stdout)]
 
+mod bench;
 mod tidy;
 
 use anyhow::{Result, bail};
 use std::path::PathBuf;
+
+const USAGE: &str = "usage: cargo xtask tidy | cargo xtask bench first-cluster";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["tidy"] => tidy::run(&root()),
-        _ => bail!("usage: cargo xtask tidy"),
+        ["bench", name] => bench::run(&root(), name),
+        _ => bail!(USAGE),
     }
 }
 

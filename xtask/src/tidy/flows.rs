@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn a_missing_and_a_wrong_marker_are_found() {
-        let documented = BTreeMap::from([("pod".to_owned(), hops("| hop | where |\n|---|---|\n| 1 | a |\n| 2 | b |\n"))]);
+        let documented =
+            BTreeMap::from([("pod".to_owned(), hops("| hop | where |\n|---|---|\n| 1 | a |\n| 2 | b |\n"))]);
         let check = |code: &str| compare(&documented, &[Source { path: "x.rs".into(), text: code.into() }]).len();
         let marker = |hop: &str| format!("// {} pod {hop}\n", "flow:");
         assert_eq!(check(&(marker("1/2") + &marker("2/2"))), 0);

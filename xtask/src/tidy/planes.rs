@@ -45,10 +45,8 @@ fn plane(manifest: &str, root: &Path) -> Option<String> {
 fn findings(metadata: &Value, root: &Path) -> Vec<String> {
     let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let planes: HashMap<String, String> = packages
-        .iter()
-        .filter_map(|p| Some((text(&p["name"]), plane(p["manifest_path"].as_str()?, root)?)))
-        .collect();
+    let planes: HashMap<String, String> =
+        packages.iter().filter_map(|p| Some((text(&p["name"]), plane(p["manifest_path"].as_str()?, root)?))).collect();
     let mut out = Vec::new();
     for package in packages {
         let name = text(&package["name"]);

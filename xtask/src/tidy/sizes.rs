@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn functions_are_measured_to_their_own_brace() {
-        let text = "fn a() {}\n\nimpl X {\n    pub(crate) async fn b() {\n        if c {\n        }\n    }\n    fn d();\n}\n";
+        let text =
+            "fn a() {}\n\nimpl X {\n    pub(crate) async fn b() {\n        if c {\n        }\n    }\n    fn d();\n}\n";
         assert_eq!(functions(text), [(1, 1), (4, 4)]);
     }
 }

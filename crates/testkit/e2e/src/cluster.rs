@@ -25,8 +25,10 @@ pub struct Cluster {
 /// The `pintle` that was built with the tests.
 fn binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let target = own.ancestors().nth(2).context("the tests lie in target/PROFILE/deps")?;
-    let binary = target.join("pintle");
+    // Tests lie in target/PROFILE/deps, benchmarks in target/PROFILE.
+    let own = own.parent().context("the folder of this program")?;
+    let folder = if own.ends_with("deps") { own.parent().unwrap_or(own) } else { own };
+    let binary = folder.join("pintle");
     anyhow::ensure!(binary.exists(), "{} is missing: build it with `cargo build -p pintle`", binary.display());
     Ok(binary)
 }
@@ -116,6 +118,22 @@ impl Cluster {
     /// What the server has logged since it was started.
     pub fn server_log(&self) -> String {
         self.lock().as_ref().map(Spawned::output).unwrap_or_default()
+    }
+
+    /// The process of the server.
+    pub fn server_pid(&self) -> Result<u32> {
+        // The command was started by nsenter, which becomes it.
+        self.lock().as_ref().map(Spawned::id).context("no server runs")
+    }
+
+    /// The processes of the shims in this cluster's network.
+    pub fn shims(&self) -> Result<Vec<u32>> {
+        let run = self.path("run").to_string_lossy().into_owned();
+        Ok(crate::leftovers::shims()?
+            .iter()
+            .filter(|s| s.contains(&run))
+            .filter_map(|s| s.split(' ').next()?.parse().ok())
+            .collect())
     }
 
     pub fn wait_ready(&self) -> Result<()> {

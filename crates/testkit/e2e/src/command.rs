@@ -132,6 +132,18 @@ impl Spawned {
         Ok(seen.clone())
     }
 
+    /// Waits until its output has such a line.
+    pub fn expect_line(&self, good: impl Fn(&str) -> bool, limit: Duration) -> Result<()> {
+        let (lock, changed) = &*self.seen;
+        let seen = lock.lock().unwrap_or_else(|p| p.into_inner());
+        let missing = |seen: &mut String| !seen.lines().any(&good);
+        let (seen, timeout) = changed.wait_timeout_while(seen, limit, missing).unwrap_or_else(|p| p.into_inner());
+        if timeout.timed_out() {
+            bail!("{}: no such line within {} s, but:\n{}", self.line, limit.as_secs(), *seen);
+        }
+        Ok(())
+    }
+
     /// All of the output so far.
     pub fn output(&self) -> String {
         self.seen.0.lock().unwrap_or_else(|p| p.into_inner()).clone()

@@ -57,7 +57,7 @@ fn collect(directory: &Path, depth: u8, found: &mut BTreeSet<String>) -> Result<
 }
 
 /// Running shims, as `pid command`.
-fn shims() -> Result<BTreeSet<String>> {
+pub(crate) fn shims() -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name().to_string_lossy().into_owned();

@@ -48,6 +48,7 @@ struct Shared {
     reaction: Mutex<Option<Reaction>>,
     requests: Mutex<Vec<Asked>>,
     clock: AtomicU64,
+    documents: Mutex<HashMap<String, Value>>,
 }
 
 impl FakeApi {
@@ -72,6 +73,11 @@ impl FakeApi {
     /// Seconds since 1970 that the server believes it is.
     pub fn set_time(&self, seconds: u64) {
         self.shared.clock.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Answers a path with a document, such as one of discovery.
+    pub fn serve(&self, path: &str, document: Value) {
+        self.shared.documents.lock().insert(path.to_owned(), document);
     }
 
     /// Ends all watches, as a server that restarts would.
@@ -142,6 +148,9 @@ impl FakeApi {
 #[async_trait::async_trait]
 impl Transport for FakeApi {
     async fn call(&self, request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
+        if let Some(document) = self.shared.documents.lock().get(request.uri().path()) {
+            return Ok(Response::new(body_from(document.to_string())));
+        }
         let asked = Asked::parse(&request).ok_or_else(|| TransportError::new("the fake does not know this path"))?;
         self.shared.requests.lock().push(asked.clone());
         Ok(self.answer(&asked).unwrap_or_else(|status| {

@@ -208,7 +208,9 @@ impl Store {
             return Ok(new);
         }
         let deleting = !meta_text(&new, "deletionTimestamp").is_empty();
-        let free = new["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+        let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+        let free = empty(&new["metadata"]["finalizers"])
+            && (asked.resource != "/api/v1/namespaces" || empty(&new["spec"]["finalizers"]));
         let remove = deleting && free && asked.resource != "/api/v1/pods";
         Ok(self.commit(place(asked), (!remove).then_some(new)))
     }
