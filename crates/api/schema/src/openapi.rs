@@ -9,6 +9,7 @@ use sha2::{Digest, Sha512};
 
 mod definitions;
 mod descriptions;
+mod gnostic;
 mod json;
 mod paths;
 
@@ -99,6 +100,16 @@ pub fn v2(resources: &[Resource]) -> Vec<u8> {
         json.key("security").array(|json| json.object(|json| json.key("BearerToken").array(|_| {})));
     });
     json.into_bytes()
+}
+
+/// The `Content-Type` of [`v2_protobuf`].
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What older clients write into `Accept` for it, which is no valid media type.
+pub const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The v2 document in protobuf, from the JSON that [`v2`] made: clients before v1.28 ask for nothing else.
+pub fn v2_protobuf(document: &[u8]) -> Vec<u8> {
+    gnostic::encode(document)
 }
 
 fn info(json: &mut Json) {

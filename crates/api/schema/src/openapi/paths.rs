@@ -359,11 +359,14 @@ fn parameter(json: &mut Json, dialect: Dialect, place: &str, (name, ty, descript
         if place == "path" {
             json.key("required").raw("true");
         }
+        let typed = |json: &mut Json| {
+            json.key("type").string(ty);
+            json.key("uniqueItems").raw("true");
+        };
         match dialect {
-            Dialect::V2 => json.key("type").string(ty),
-            Dialect::V3 => json.key("schema").object(|json| json.key("type").string(ty)),
+            Dialect::V2 => typed(json),
+            Dialect::V3 => json.key("schema").object(typed),
         }
-        json.key("uniqueItems").raw("true");
     });
 }
 

@@ -96,6 +96,10 @@ fn v2_is_one_document() {
     let replicas = &document["definitions"]["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["replicas"];
     assert_eq!(replicas["format"], "int32");
     assert!(document["paths"]["/apis/example.com/v1/"].is_object());
+    let packed = v2_protobuf(&v2(&[deployments()]));
+    assert_eq!(&packed[..5], b"\x0a\x032.0", "field 1, three bytes");
+    let name = b"io.k8s.api.apps.v1.DeploymentSpec";
+    assert!(packed.windows(name.len()).any(|window| window == name));
 }
 
 #[test]
