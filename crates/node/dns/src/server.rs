@@ -207,7 +207,7 @@ async fn serve_stream(mut stream: TcpStream, shared: &Shared) -> io::Result<()> 
 /// What became of a query at first sight.
 enum Looked {
     Answer(Vec<u8>),
-    Upstream(Request, Upstream),
+    Upstream(Box<Request>, Upstream),
     Ignored,
 }
 
@@ -234,8 +234,8 @@ impl Shared {
                 spread(&mut answer);
                 Looked::Answer(request.respond(answer))
             }
-            Outcome::Forward => Looked::Upstream(request, Upstream { aliases: Vec::new(), target: name }),
-            Outcome::Chase { aliases, target } => Looked::Upstream(request, Upstream { aliases, target }),
+            Outcome::Forward => Looked::Upstream(Box::new(request), Upstream { aliases: Vec::new(), target: name }),
+            Outcome::Chase { aliases, target } => Looked::Upstream(Box::new(request), Upstream { aliases, target }),
         }
     }
 

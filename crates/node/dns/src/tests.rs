@@ -424,3 +424,41 @@ async fn an_address_that_is_taken_is_named() {
     assert!(Dns::bind(Config { domain: ".".into(), ..config.clone() }).await.is_err());
     assert!(Dns::bind(Config { domain: "a..b".into(), ..config }).await.is_err());
 }
+
+#[tokio::test]
+async fn what_the_api_server_tells_is_answered_also_while_it_is_away() {
+    let api = pintle_fake_api::FakeApi::new();
+    let stop = CancellationToken::new();
+    let informers = pintle_informer::Informers::new(api.client(), stop.clone());
+    let config = Config {
+        addresses: vec![LOCAL.parse().expect("address")],
+        domain: "cluster.local".into(),
+        upstreams: Upstreams::Fixed(vec![]),
+        ttl: 30,
+        serial: 7,
+    };
+    let dns = Dns::bind(config).await.expect("bind");
+    let address = dns.addresses()[0];
+    let running = tokio::spawn({
+        let (informers, stop) = (informers.clone(), stop.clone());
+        async move { dns.serve(&informers, stop).await }
+    });
+    let Fake { services, slices, .. } = shop();
+    for service in services.values() {
+        api.put(&**service);
+    }
+    api.put(&*slices[0]);
+    let namespace = json!({"metadata": {"name": "shop"}});
+    api.put(&pintle_types::k8s::api::core::v1::Namespace::from_value(namespace).expect("a namespace"));
+    let wanted = "NOERROR\n10-42-0-77.shop.pod.cluster.local. 30 IN A 10.42.0.77";
+    while dig(address, "10-42-0-77.shop.pod.cluster.local A").await != wanted {}
+    api.break_watches();
+    for (question, records) in
+        [("web.shop.svc.cluster.local A", 1), ("db.shop.svc.cluster.local A", 2), ("-x 10.42.0.2", 1)]
+    {
+        let answer = dig(address, question).await;
+        assert!(answer.starts_with("NOERROR") && answer.lines().count() == 1 + records, "{question}: {answer}");
+    }
+    stop.cancel();
+    running.await.expect("it ends");
+}

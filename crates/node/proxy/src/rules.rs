@@ -132,6 +132,8 @@ fn add_checks(batch: &mut Batch, ranges: &Ranges) {
     batch.add_rule("check", by_port().lookup_verdict(Map::EmptyNodePorts.reference(), R0));
     let port_of_nobody = Rule::v4().load_destination(R0).lookup(Map::ClusterAddresses.reference(), R0, true);
     batch.add_rule("check", port_of_nobody.verdict(&Verdict::Goto(REJECT.into())));
+    // A node may serve one of these addresses by itself: its DNS server's.
+    batch.add_rule("check", Rule::v4().destination_is_local().verdict(&Verdict::Return));
     for services in &ranges.services {
         batch.add_rule("check", Rule::v4().destination_in(*services, true).verdict(&Verdict::Drop));
     }

@@ -2,8 +2,12 @@
 
 mod world;
 
+use pintle_fake_api::FakeApi;
+use pintle_informer::Informers;
 use serde_json::json;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use tokio_util::sync::CancellationToken;
 use world::{World, address, ask, ready};
 
 #[test]
@@ -232,4 +236,33 @@ fn a_thousand_services_of_ten_endpoints_are_one_transaction() {
     // A change of one of them is seen among the others.
     world.set_named("s500", json!({"clusterIP": "10.43.3.1"}), ready(&[2]));
     assert_eq!(world.pod("b").call("10.43.3.1:80").0, "a");
+}
+
+#[test]
+fn what_the_api_server_tells_is_followed() {
+    let world = World::new("informers");
+    let api = FakeApi::new();
+    let stop = CancellationToken::new();
+    let running = world.node.file.try_clone().expect("descriptor");
+    let thread = std::thread::spawn({
+        let (client, stop) = (api.client(), stop.clone());
+        move || {
+            pintle_netlink::namespace::enter(running.as_fd(), || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+                runtime.block_on(async {
+                    let informers = Informers::new(client, stop.clone());
+                    pintle_proxy::run(world::config(), informers, stop).await
+                })
+            })
+        }
+    });
+    let (service, slice) = world::objects("web", json!({}), ready(&[2]));
+    api.put(&service);
+    api.put(&slice);
+    world.pod("c").call_until("10.43.0.1:80", "a");
+    api.put(&world::objects("web", json!({}), ready(&[3])).1);
+    world.pod("c").call_until("10.43.0.1:80", "b");
+    stop.cancel();
+    thread.join().expect("join").expect("enter").expect("run");
+    assert_eq!(world.pod("c").call("10.43.0.1:80").0, "b", "the rules outlive the process");
 }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Long enough for whatever should work, short enough to wait for what should not.
 const WAIT: Duration = Duration::from_secs(5);
@@ -105,6 +105,14 @@ impl Space {
         (name, peer)
     }
 
+    /// Calls until this one answers.
+    pub fn call_until(&self, to: &str, name: &str) {
+        let deadline = Instant::now() + WAIT;
+        while self.connect(to, SHORT).map(|(_, found, _)| found).ok().as_deref() != Some(name) {
+            assert!(Instant::now() < deadline, "{name} does not answer at {to}");
+        }
+    }
+
     /// Who answers to so many calls, with how often.
     pub fn callees(&self, to: &str, calls: usize) -> BTreeMap<String, usize> {
         let mut names = BTreeMap::new();
@@ -190,7 +198,7 @@ impl World {
             space.serve(pod, 8080);
             pods.insert(pod, space);
         }
-        let kernel = node.inside(|| Kernel::open()).expect("open");
+        let kernel = node.inside(Kernel::open).expect("open");
         let proxy = Proxy::new(&config(), kernel);
         let mut world = Self { node, pods, outside, cluster: Cluster::default(), proxy };
         world.update(&[]);
@@ -214,24 +222,9 @@ impl World {
     /// Stores a service without telling the proxy.
     pub fn store(&mut self, name: &str, spec: Value, endpoints: Value) -> ObjectKey {
         let key = ObjectKey::new("default", name);
-        let mut full = json!({"clusterIP": "10.43.0.1", "ports": [{"port": 80}]});
-        for (field, value) in spec.as_object().expect("an object") {
-            full[field] = value.clone();
-        }
-        let protocol = full["ports"][0]["protocol"].as_str().unwrap_or("TCP").to_owned();
-        let status = full.as_object_mut().expect("an object").remove("status").unwrap_or_default();
-        let mut service = json!({"metadata": {"namespace": "default", "name": name}, "spec": full});
-        if !status.is_null() {
-            service["status"] = status;
-        }
-        let slice = json!({
-            "metadata": {"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4",
-            "endpoints": endpoints,
-            "ports": [{"port": 8080, "protocol": protocol}],
-        });
-        self.cluster.services.insert(key.clone(), Arc::new(Service::from_value(service).expect("a service")));
-        self.cluster.slices.insert(key.clone(), Arc::new(EndpointSlice::from_value(slice).expect("a slice")));
+        let (service, slice) = objects(name, spec, endpoints);
+        self.cluster.services.insert(key.clone(), Arc::new(service));
+        self.cluster.slices.insert(key.clone(), Arc::new(slice));
         key
     }
 
@@ -249,6 +242,27 @@ impl World {
     pub fn table(&self) -> String {
         self.node.run("nft list table ip pintle_proxy")
     }
+}
+
+/// Service `default/name`, whose port 80 leads to port 8080 of these endpoints, and its slice.
+pub fn objects(name: &str, spec: Value, endpoints: Value) -> (Service, EndpointSlice) {
+    let mut full = json!({"clusterIP": "10.43.0.1", "ports": [{"port": 80}]});
+    for (field, value) in spec.as_object().expect("an object") {
+        full[field] = value.clone();
+    }
+    let protocol = full["ports"][0]["protocol"].as_str().unwrap_or("TCP").to_owned();
+    let status = full.as_object_mut().expect("an object").remove("status").unwrap_or_default();
+    let mut service = json!({"metadata": {"namespace": "default", "name": name}, "spec": full});
+    if !status.is_null() {
+        service["status"] = status;
+    }
+    let slice = json!({
+        "metadata": {"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"port": 8080, "protocol": protocol}],
+    });
+    (Service::from_value(service).expect("a service"), EndpointSlice::from_value(slice).expect("a slice"))
 }
 
 pub fn config() -> Config {
