@@ -1,1 +1,53 @@
 //! Runs the pods that are bound to its node and reports on them.
+//!
+//! Pods come from the API server's watch, containers are driven through [`pintle_cri::Runtime`]; the kubelet knows
+//! nothing of who implements it. One actor owns one pod (`actor`): it observes the runtime, makes a plan (`plan`,
+//! pure), does it (`act`), and pushes the status (`status`, `push`). It recovers from a restart by observing:
+//! sandboxes and containers carry the labels of their pod, so what runs is adopted and what nobody wants is removed.
+
+mod act;
+mod actor;
+mod api;
+mod backoff;
+mod cgroups;
+mod config;
+mod container_config;
+mod container_status;
+mod dns;
+mod duration;
+mod env;
+mod env_sources;
+mod etc_hosts;
+mod events;
+pub mod fake;
+mod field_ref;
+mod host;
+mod images;
+mod kubelet;
+mod labels;
+mod lifecycle;
+mod logs;
+mod memory;
+mod node;
+mod objects;
+mod objects_pinned;
+mod observed;
+mod plan;
+mod probe;
+mod purge;
+mod push;
+mod reference;
+mod resources;
+mod sandbox_config;
+mod security;
+mod server;
+mod start;
+mod status;
+mod streams;
+mod terminate;
+mod termination_message;
+mod volumes;
+
+pub use config::{Config, Error, ServerConfig};
+pub use kubelet::run;
+pub use streams::{PortStream, RemoteStreams, StreamError, Streaming, Upgrade, Wants};

@@ -1,0 +1,197 @@
+//! Describes a container to the runtime: command, environment, mounts, limits.
+
+use crate::container_status::StartFailure;
+use crate::env::expand;
+use crate::env_sources::Sources;
+use crate::host::{Host, is_plain_name};
+use crate::labels;
+use crate::reference::spec;
+use crate::volumes::{Paths, prepare_sub_path};
+use crate::{etc_hosts, resources, sandbox_config, security};
+use pintle_cri::{ContainerConfig, ContainerMetadata, Image, Mount, MountPropagation};
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::{Container, Pod, VolumeMount};
+use std::path::Path;
+
+/// The machine's own hosts file is read up to this size.
+const MAX_HOSTS_BYTES: u64 = 1 << 20;
+
+/// What a container is made from, beside its spec.
+pub struct Making<'a> {
+    pub host: &'a Host,
+    pub pod: &'a Pod,
+    pub container: &'a Container,
+    pub image: &'a Image,
+    pub attempt: u32,
+    pub ips: &'a [String],
+    pub volumes: &'a Paths,
+    /// The container whose processes an ephemeral one sees, by id.
+    pub target: Option<String>,
+}
+
+fn config_error(message: impl ToString) -> StartFailure {
+    StartFailure { reason: "CreateContainerConfigError".into(), message: message.to_string() }
+}
+
+impl Making<'_> {
+    /// The configuration. Files that it mounts are written on the way.
+    pub async fn config(&self) -> Result<ContainerConfig, StartFailure> {
+        let (host, pod, container) = (self.host, self.pod, self.container);
+        let security = security::context(pod, container, self.image, self.target.clone()).map_err(config_error)?;
+        let settings = &host.settings;
+        let sources = Sources { pod, container, api: host.api.as_ref(), ips: self.ips, settings };
+        let envs = sources.environment().await.map_err(config_error)?;
+        let lookup = |name: &str| envs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|t| expand(t, lookup)).collect();
+        let (command, args) = (expanded(&container.command), expanded(&container.args));
+        let mounts = self.mounts(&envs)?;
+        Ok(ContainerConfig {
+            metadata: ContainerMetadata { name: container.name.clone(), attempt: self.attempt },
+            image: self.image.id.clone(),
+            command,
+            args,
+            working_dir: container.working_dir.clone().unwrap_or_default(),
+            envs,
+            mounts,
+            devices: vec![],
+            labels: labels::of_container(pod, container),
+            annotations: labels::annotations_of_container(pod, container),
+            log_path: format!("{}/{}.log", container.name, self.attempt),
+            stdin: container.stdin == Some(true),
+            stdin_once: container.stdin_once == Some(true),
+            tty: container.tty == Some(true),
+            resources: resources::of_container(pod, container, settings.machine_memory),
+            security,
+            stop_signal: stop_signal(container),
+        })
+    }
+
+    fn mounts(&self, envs: &[(String, String)]) -> Result<Vec<Mount>, StartFailure> {
+        let mut mounts = Vec::new();
+        for mount in self.container.volume_mounts.iter().flatten() {
+            mounts.push(self.volume(mount, envs)?);
+        }
+        let own_hosts = mounts.iter().any(|m| m.container_path == "/etc/hosts");
+        if !own_hosts {
+            mounts.push(self.hosts_file().map_err(|e| config_error(format!("failed to write the hosts file: {e}")))?);
+        }
+        let path = labels::termination_path(self.container);
+        if !path.is_empty() {
+            mounts
+                .push(self.termination_file(path).map_err(|e| config_error(format!("termination message file: {e}")))?);
+        }
+        Ok(mounts)
+    }
+
+    fn volume(&self, mount: &VolumeMount, envs: &[(String, String)]) -> Result<Mount, StartFailure> {
+        let Some(path) = self.volumes.get(&mount.name) else {
+            return Err(config_error(format!(
+                "cannot find volume {:?} to mount into container {:?}",
+                mount.name, self.container.name
+            )));
+        };
+        let sub_path = match mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
+            Some(expression) => expanded_sub_path(expression, envs)?,
+            None => mount.sub_path.clone().unwrap_or_default(),
+        };
+        if !sub_path.is_empty() {
+            prepare_sub_path(path, &sub_path).map_err(|why| {
+                let message = format!(
+                    "failed to prepare subPath for volumeMount {:?} of container {:?}",
+                    mount.name, self.container.name
+                );
+                tracing::warn!(%why, "{message}");
+                config_error(message)
+            })?;
+        }
+        let readonly = mount.read_only == Some(true);
+        Ok(Mount {
+            container_path: absolute(&mount.mount_path),
+            host_path: path.to_string_lossy().into_owned(),
+            readonly,
+            recursive_readonly: readonly
+                && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => MountPropagation::HostToContainer,
+                Some("Bidirectional") => MountPropagation::Bidirectional,
+                _ => MountPropagation::Private,
+            },
+            sub_path,
+        })
+    }
+
+    /// The hosts file is one for the pod, written anew for each container since the pod's address may be new.
+    fn hosts_file(&self) -> std::io::Result<Mount> {
+        let text = if spec(self.pod).host_network == Some(true) {
+            etc_hosts::content_on_host(self.pod, &read_bounded(Path::new("/etc/hosts"), MAX_HOSTS_BYTES)?)
+        } else {
+            let (name, domain) = sandbox_config::names(self.pod, &self.host.settings);
+            etc_hosts::content(self.pod, self.ips, &name, &domain)
+        };
+        let dir = self.host.pod_dir(self.pod.uid());
+        std::fs::create_dir_all(&dir)?;
+        let path = dir.join("etc-hosts");
+        std::fs::write(&path, text)?;
+        Ok(bind("/etc/hosts", &path))
+    }
+
+    fn termination_file(&self, container_path: &str) -> std::io::Result<Mount> {
+        use std::os::unix::fs::PermissionsExt;
+        if !is_plain_name(&self.container.name) {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        let dir = self.host.container_dir(self.pod.uid(), &self.container.name);
+        std::fs::create_dir_all(&dir)?;
+        let path = dir.join(format!("{:08x}", rand::random::<u32>()));
+        std::fs::write(&path, "")?;
+        // Any user of the container may write its last words.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+        Ok(bind(container_path, &path))
+    }
+}
+
+fn bind(container_path: &str, host_path: &Path) -> Mount {
+    Mount {
+        container_path: container_path.to_owned(),
+        host_path: host_path.to_string_lossy().into_owned(),
+        ..Default::default()
+    }
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// Every variable of a subPath must be known, and what comes out may not be absolute.
+fn expanded_sub_path(expression: &str, envs: &[(String, String)]) -> Result<String, StartFailure> {
+    let missing = std::cell::RefCell::new(Vec::new());
+    let lookup = |name: &str| {
+        let found = envs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        if found.is_none() {
+            missing.borrow_mut().push(name.to_owned());
+        }
+        found
+    };
+    let path = expand(expression, lookup);
+    let missing = missing.into_inner();
+    if !missing.is_empty() {
+        return Err(config_error(format!("missing value for {}", missing.join(", "))));
+    }
+    Ok(path)
+}
+
+fn stop_signal(container: &Container) -> String {
+    container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).unwrap_or_default()
+}
+
+/// Reads the start of a file; an absent one is empty.
+pub fn read_bounded(path: &Path, limit: u64) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    match std::fs::File::open(path) {
+        Ok(file) => file.take(limit).read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

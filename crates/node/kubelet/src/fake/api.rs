@@ -1,0 +1,145 @@
+//! An API server that remembers what was told to it.
+
+use crate::api::{Api, ApiError, ObjectRef, Token, TokenWish};
+use crate::cgroups::Unmanaged;
+use crate::events::Events;
+use crate::fake::{FakeRuntime, host::settings};
+use crate::host::Host;
+use crate::objects::Pins;
+use crate::reference::ContainerKind;
+use crate::volumes::Mounter;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pintle_clock::Clock;
+use pintle_types::k8s::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::{Notify, watch};
+
+/// Statuses by pod, as the patches make them, and who was deleted.
+pub struct FakeApi {
+    pub statuses: watch::Sender<HashMap<String, Value>>,
+    pub deleted: watch::Sender<BTreeSet<String>>,
+    pub config_maps: Mutex<HashMap<String, ConfigMap>>,
+}
+
+impl FakeApi {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            statuses: watch::Sender::default(),
+            deleted: watch::Sender::default(),
+            config_maps: Mutex::default(),
+        })
+    }
+
+    /// Waits until a pod's status is as wanted.
+    pub async fn until(&self, pod: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let mut statuses = self.statuses.subscribe();
+        let found = statuses.wait_for(|all| all.get(pod).is_some_and(&is)).await;
+        found.expect("the fake outlives the test")[pod].clone()
+    }
+}
+
+fn merge(into: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else { return };
+    if !into.is_object() {
+        *into = Value::Object(Default::default());
+    }
+    for (key, value) in patch {
+        match (key.as_str(), value) {
+            (_, Value::Null) => drop(into.as_object_mut().map(|o| o.remove(&key))),
+            ("conditions", Value::Array(changed)) => {
+                let mut list = into["conditions"].as_array().cloned().unwrap_or_default();
+                for condition in changed {
+                    list.retain(|c| c["type"] != condition["type"]);
+                    list.push(condition);
+                }
+                into["conditions"] = Value::Array(list);
+            }
+            (name, _) if name.starts_with('$') => {}
+            (name, value) => into[name] = value,
+        }
+    }
+}
+
+#[async_trait]
+impl Api for FakeApi {
+    async fn patch_status(&self, _: &str, name: &str, patch: Value) -> Result<(), ApiError> {
+        self.statuses.send_modify(|all| merge(all.entry(name.to_owned()).or_default(), patch["status"].clone()));
+        Ok(())
+    }
+
+    async fn delete_pod(&self, _: &str, name: &str, _: &str) -> Result<(), ApiError> {
+        self.deleted.send_if_modified(|all| all.insert(name.to_owned()));
+        Ok(())
+    }
+
+    async fn config_map(&self, _: &str, name: &str) -> Result<Arc<ConfigMap>, ApiError> {
+        let found = self.config_maps.lock().get(name).cloned();
+        found.map(Arc::new).ok_or_else(|| ApiError::NotFound(format!("configmap {name:?} not found")))
+    }
+
+    async fn secret(&self, _: &str, name: &str) -> Result<Arc<Secret>, ApiError> {
+        Err(ApiError::NotFound(format!("secret {name:?} not found")))
+    }
+
+    fn pin(&self, _: &BTreeSet<ObjectRef>, _: &Arc<Notify>) -> Pins {
+        Pins::default()
+    }
+
+    async fn token(&self, wish: &TokenWish) -> Result<Token, ApiError> {
+        Ok(Token { text: format!("token of {}", wish.service_account), expires: jiff::Timestamp::MAX })
+    }
+
+    fn services(&self, _: &str) -> Vec<Arc<Service>> {
+        vec![]
+    }
+}
+
+/// Events as `Reason message`.
+#[derive(Default)]
+pub struct FakeEvents(pub Mutex<Vec<String>>);
+
+impl Events for FakeEvents {
+    fn pod(&self, _: &Pod, _: bool, reason: &str, message: String) {
+        self.0.lock().push(format!("{reason} {message}"));
+    }
+
+    fn container(&self, _: &Pod, _: ContainerKind, _: &str, _: bool, reason: &str, message: String) {
+        self.0.lock().push(format!("{reason} {message}"));
+    }
+}
+
+/// Mounts nothing: memory is a directory like any other.
+pub struct NoMounts;
+
+impl Mounter for NoMounts {
+    fn tmpfs(&self, _: &Path, _: Option<u64>) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn unmount(&self, _: &Path) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A host of fakes whose files are below `root`.
+pub fn host(
+    root: &Path,
+    clock: Arc<dyn Clock>,
+    runtime: Arc<FakeRuntime>,
+    api: Arc<FakeApi>,
+    events: Arc<FakeEvents>,
+) -> Arc<Host> {
+    Arc::new(Host {
+        runtime,
+        api,
+        events,
+        clock,
+        mounter: Arc::new(NoMounts),
+        cgroups: Arc::new(Unmanaged),
+        settings: settings(root),
+    })
+}

@@ -1,0 +1,70 @@
+//! What all pod actors of a kubelet share.
+
+use crate::api::Api;
+use crate::cgroups::Cgroups;
+use crate::events::Events;
+use crate::volumes::Mounter;
+use pintle_clock::Clock;
+use pintle_cri::Runtime;
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::Pod;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The node as its pods see it.
+pub struct Host {
+    pub runtime: Arc<dyn Runtime>,
+    pub api: Arc<dyn Api>,
+    pub events: Arc<dyn Events>,
+    pub clock: Arc<dyn Clock>,
+    pub mounter: Arc<dyn Mounter>,
+    pub cgroups: Arc<dyn Cgroups>,
+    pub settings: Settings,
+}
+
+/// The values that never change while the kubelet runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub node_name: String,
+    pub node_ip: String,
+    pub root_dir: PathBuf,
+    pub log_dir: PathBuf,
+    pub cluster_dns: Vec<IpAddr>,
+    pub cluster_domain: String,
+    pub resolv_conf: PathBuf,
+    /// Bytes.
+    pub machine_memory: u64,
+    /// Thousandths of a processor.
+    pub machine_milli_cpu: u64,
+}
+
+impl Host {
+    /// Where everything of a pod on this node is.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.settings.root_dir.join("pods").join(uid)
+    }
+
+    pub fn volumes_dir(&self, uid: &str) -> PathBuf {
+        self.pod_dir(uid).join("volumes")
+    }
+
+    /// Where a container's termination messages are.
+    pub fn container_dir(&self, uid: &str, name: &str) -> PathBuf {
+        self.pod_dir(uid).join("containers").join(name)
+    }
+
+    pub fn log_dir(&self, pod: &Pod) -> PathBuf {
+        self.settings.log_dir.join(crate::reference::log_dir_name(pod))
+    }
+
+    /// Whether a uid can be a directory's name: one from outside must not lead elsewhere.
+    pub fn is_safe_uid(pod: &Pod) -> bool {
+        is_plain_name(pod.uid())
+    }
+}
+
+/// Whether a text is a single, ordinary path component.
+pub fn is_plain_name(text: &str) -> bool {
+    !text.is_empty() && text != "." && text != ".." && text.len() < 256 && !text.contains(['/', '\0'])
+}

@@ -1,0 +1,257 @@
+//! The one loop of the kubelet: pods that come, change and go; events of the runtime; a slow look at everything.
+
+use crate::actor::{Actor, Wanted};
+use crate::api::ClientApi;
+use crate::cgroups::{Cgroups, Managed, Unmanaged};
+use crate::config::{Config, Error};
+use crate::host::{Host, Settings};
+use crate::node::machine::Machine;
+use crate::volumes::SystemMounter;
+use crate::{node, purge, server};
+use futures::{FutureExt, StreamExt};
+use pintle_cri::{EventStream, RuntimeEvent};
+use pintle_informer::{Change, Informer, Recorder, Selector};
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::{Pod, Service};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+/// Only a safety: everything is driven by events.
+const RELIST: Duration = Duration::from_secs(300);
+/// Between attempts to have the runtime's events.
+const EVENTS_RETRY: Duration = Duration::from_secs(1);
+
+/// Runs the kubelet until `stop`. Containers go on running after it.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let version = config.runtime.version().await?;
+    let machine = Machine::read();
+    let pods = config.informers.selected::<Pod>(Selector::fields(format!("spec.nodeName={}", config.node_name)));
+    let services = config.informers.of::<Service>();
+    let recorder = Recorder::with_clock(config.client.clone(), "kubelet", &config.node_name, Arc::clone(&config.clock));
+    let host = Arc::new(Host {
+        runtime: Arc::clone(&config.runtime),
+        api: Arc::new(ClientApi::new(config.client.clone(), services.clone())),
+        events: Arc::new(recorder.clone()),
+        clock: Arc::clone(&config.clock),
+        mounter: Arc::new(SystemMounter),
+        cgroups: cgroups(&config),
+        settings: settings(&config, &machine),
+    });
+    for dir in [&config.root_dir, &config.log_dir] {
+        make_directory(dir)?;
+    }
+    let listener = match &config.server {
+        Some(server) => Some(server::bind(server.bind).await?),
+        None => None,
+    };
+    let mut tasks = JoinSet::new();
+    if let (Some(listener), Some(settings)) = (listener, &config.server) {
+        let state = server::State::new(&config, Arc::clone(&host), pods.clone());
+        tasks.spawn(server::serve(listener, Arc::clone(&settings.tls), Arc::new(state), stop.clone()));
+    }
+    tasks.spawn(node::run(config.clone(), machine, version, recorder, stop.clone()));
+    services.synced().await;
+    let finished = stop.run_until_cancelled(Pods::new(host, pods).run()).await;
+    debug_assert!(finished.is_none(), "the loop has no end of its own");
+    tasks.join_all().await;
+    Ok(())
+}
+
+fn make_directory(dir: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(dir).map_err(|source| Error::Directory { action: "make", path: dir.to_owned(), source })
+}
+
+fn cgroups(config: &Config) -> Arc<dyn Cgroups> {
+    if !config.manage_cgroups {
+        return Arc::new(Unmanaged);
+    }
+    match Managed::new(&config.cgroup_root) {
+        Ok(managed) => Arc::new(managed),
+        Err(error) => {
+            tracing::warn!(error, "cgroups of pods can't be managed on this machine; only containers have limits");
+            Arc::new(Unmanaged)
+        }
+    }
+}
+
+fn settings(config: &Config, machine: &Machine) -> Settings {
+    Settings {
+        node_name: config.node_name.clone(),
+        node_ip: config.node_ip.to_string(),
+        root_dir: config.root_dir.clone(),
+        log_dir: config.log_dir.clone(),
+        cluster_dns: config.cluster_dns.clone(),
+        cluster_domain: config.cluster_domain.clone(),
+        resolv_conf: config.resolv_conf.clone(),
+        machine_memory: machine.memory_bytes,
+        machine_milli_cpu: u64::from(machine.processors) * 1000,
+    }
+}
+
+/// One pod's actor, as the loop knows it.
+struct Handle {
+    wanted: watch::Sender<Wanted>,
+    wake: Arc<Notify>,
+}
+
+/// The pods of this node, and their actors.
+pub struct Pods {
+    host: Arc<Host>,
+    informer: Informer<Pod>,
+    handles: HashMap<String, Handle>,
+    actors: JoinSet<String>,
+    /// Uids of pods that vanished and are being cleaned away.
+    orphans: HashSet<String>,
+    cleaning: JoinSet<String>,
+}
+
+impl Pods {
+    pub fn new(host: Arc<Host>, informer: Informer<Pod>) -> Self {
+        Self {
+            host,
+            informer,
+            handles: HashMap::new(),
+            actors: JoinSet::new(),
+            orphans: HashSet::new(),
+            cleaning: JoinSet::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        // The runtime's events are had before anything is started, so that none is missed.
+        let mut events = events(&self.host).await;
+        let (sender, mut changes) = mpsc::unbounded_channel();
+        // flow: pod: the watch tells of a pod that is bound to this node
+        self.informer.on_change(move |change| {
+            let change = match change {
+                Change::Added(pod) => (None, Some(Arc::clone(pod))),
+                Change::Modified(old, new) => (Some(Arc::clone(old)), Some(Arc::clone(new))),
+                Change::Deleted(pod) => (Some(Arc::clone(pod)), None),
+            };
+            // The receiver is only gone when the kubelet stops.
+            let _ = sender.send(change);
+        });
+        self.informer.synced().await;
+        while let Some(Some((old, new))) = changes.recv().now_or_never() {
+            self.change(old, new);
+        }
+        self.clean_orphans().await;
+        let mut relist = interval_at(tokio::time::Instant::now() + RELIST, RELIST);
+        relist.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some((old, new)) = changes.recv() => self.change(old, new),
+                event = events.next() => match event {
+                    Some(event) => self.runtime_event(&event),
+                    None => {
+                        events = self::events(&self.host).await;
+                        self.wake_all();
+                    }
+                },
+                Some(ended) = self.actors.join_next() => self.actor_ended(ended),
+                Some(cleaned) = self.cleaning.join_next() => {
+                    if let Ok(uid) = cleaned {
+                        self.orphans.remove(&uid);
+                    }
+                }
+                _ = relist.tick() => {
+                    self.wake_all();
+                    self.clean_orphans().await;
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, old: Option<Arc<Pod>>, new: Option<Arc<Pod>>) {
+        let replaced = |old: &Arc<Pod>| new.as_ref().is_none_or(|new| new.uid() != old.uid());
+        if let Some(old) = old.filter(replaced)
+            && let Some(handle) = self.handles.get(old.uid())
+        {
+            handle.wanted.send_replace(Wanted::Gone);
+        }
+        if let Some(pod) = new {
+            self.present(pod);
+        }
+    }
+
+    fn present(&mut self, pod: Arc<Pod>) {
+        if !Host::is_safe_uid(&pod) {
+            tracing::warn!(pod = crate::reference::pod_text(&pod), "a pod whose uid is no plain name is ignored");
+            return;
+        }
+        if let Some(handle) = self.handles.get(pod.uid()) {
+            handle.wanted.send_replace(Wanted::Present(pod));
+            return;
+        }
+        let uid = pod.uid().to_owned();
+        let (wanted, inbox) = watch::channel(Wanted::Present(Arc::clone(&pod)));
+        let wake = Arc::new(Notify::new());
+        let actor = Actor::new(Arc::clone(&self.host), pod, inbox, Arc::clone(&wake));
+        self.handles.insert(uid.clone(), Handle { wanted, wake });
+        self.actors.spawn(actor.run().map(move |()| uid));
+    }
+
+    fn runtime_event(&self, event: &RuntimeEvent) {
+        if let Some(handle) = self.handles.get(&event.pod_uid) {
+            handle.wake.notify_one();
+        }
+    }
+
+    fn wake_all(&self) {
+        for handle in self.handles.values() {
+            handle.wake.notify_one();
+        }
+    }
+
+    fn actor_ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        match ended {
+            Ok(uid) => {
+                self.handles.remove(&uid);
+            }
+            Err(error) => tracing::error!(%error, "a pod's actor failed; the pod is taken up again at the next look"),
+        }
+    }
+
+    /// Cleans away what is left of pods that are not this node's any more.
+    async fn clean_orphans(&mut self) {
+        let present = match purge::uids_present(&self.host).await {
+            Ok(present) => present,
+            Err(error) => {
+                tracing::warn!(%error, "the runtime can't be asked for orphans");
+                return;
+            }
+        };
+        let known: HashSet<String> = self.informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
+        for uid in present {
+            if known.contains(&uid) || self.handles.contains_key(&uid) || !self.orphans.insert(uid.clone()) {
+                continue;
+            }
+            tracing::info!(uid, "removing what is left of a pod that is gone");
+            let host = Arc::clone(&self.host);
+            self.cleaning.spawn(async move {
+                if let Err(error) = purge::pod(&host, &uid, None).await {
+                    tracing::warn!(error, uid, "an orphan can't be removed yet");
+                }
+                uid
+            });
+        }
+    }
+}
+
+async fn events(host: &Host) -> EventStream {
+    loop {
+        match host.runtime.events().await {
+            Ok(events) => return events,
+            Err(error) => {
+                tracing::warn!(%error, "the runtime's events can't be had; trying again");
+                tokio::time::sleep(EVENTS_RETRY).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Renews the node's lease, by which the control plane knows that the node lives.
+
+use crate::config::Config;
+use pintle_client::{ClientError, Patch, PatchOptions};
+use pintle_types::Kind;
+use pintle_types::k8s::api::coordination::v1::Lease;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+
+const NAMESPACE: &str = "kube-node-lease";
+const DURATION_SECONDS: u32 = 40;
+const RENEW: Duration = Duration::from_secs(10);
+/// A renewal that failed is tried again this soon.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Renews for ever.
+pub async fn renew(config: &Config, node_uid: &str) {
+    let mut ticks = interval(RENEW);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        while let Err(error) = once(config, node_uid).await {
+            tracing::debug!(%error, "the node's lease can't be renewed; trying again");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+async fn once(config: &Config, node_uid: &str) -> Result<(), ClientError> {
+    let now = config.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+    let name = &config.node_name;
+    let patch = Patch::Merge(json!({"spec": {"holderIdentity": name, "renewTime": now}}));
+    match config.client.patch::<Lease>(NAMESPACE, name, patch, &PatchOptions::default()).await {
+        Err(error) if error.is_not_found() => create(config, node_uid, &now).await,
+        result => result.map(drop),
+    }
+}
+
+async fn create(config: &Config, node_uid: &str, now: &str) -> Result<(), ClientError> {
+    let name = &config.node_name;
+    let lease: Value = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid}],
+        },
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": now},
+    });
+    config.client.create(&Lease::from_value(lease)?).await.map(drop)
+}

@@ -1,0 +1,231 @@
+//! The Node object: what the machine is, whether it is well, which images it has.
+
+use super::Facts;
+use super::machine::{architecture, available_memory, disk};
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::{Node, NodeSpec};
+use pintle_types::quantity::Quantity;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Images that the object lists, the largest first.
+const MAX_IMAGES: usize = 50;
+const MAX_NAMES: usize = 5;
+/// Less than this available is pressure. Upstream's thresholds for eviction.
+const MIN_MEMORY_BYTES: u64 = 100 << 20;
+const MIN_DISK_SHARE: f64 = 0.10;
+const MAX_PROCESS_SHARE: f64 = 0.95;
+
+/// The object to register with. `status` is its status.
+pub fn node(facts: &Facts, status: Value) -> Node {
+    let config = &facts.config;
+    let mut node = Node::default();
+    node.metadata.name = Some(config.node_name.clone());
+    node.metadata.labels = Some(labels(facts));
+    node.spec = Some(NodeSpec { taints: Some(config.taints.clone()).filter(|t| !t.is_empty()), ..Default::default() });
+    let mut tree = node.to_value();
+    if let Some(object) = tree.as_object_mut() {
+        object.insert("status".into(), status);
+    }
+    // The status was made by this module, so it has the form of one.
+    Node::from_value(tree).unwrap_or(node)
+}
+
+fn labels(facts: &Facts) -> BTreeMap<String, String> {
+    let arch = architecture();
+    let own = [
+        ("beta.kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("kubernetes.io/hostname", &facts.config.node_name),
+        ("kubernetes.io/os", "linux"),
+    ];
+    let mut labels: BTreeMap<String, String> = own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    labels.extend(facts.config.labels.clone());
+    labels
+}
+
+/// The status now. Transition times are kept from the object that is there.
+pub async fn status(facts: &Facts, before: Option<&Node>) -> Value {
+    let config = &facts.config;
+    let machine = &facts.machine;
+    let resources = resources(facts);
+    let port = config.server.as_ref().map_or(10250, |s| s.bind.port());
+    json!({
+        "addresses": [
+            {"type": "InternalIP", "address": config.node_ip.to_string()},
+            {"type": "Hostname", "address": config.node_name},
+        ],
+        "capacity": resources,
+        "allocatable": resources,
+        "conditions": conditions(facts, before).await,
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        "images": images(facts).await,
+        "nodeInfo": {
+            "architecture": architecture(),
+            "bootID": machine.boot_id,
+            "containerRuntimeVersion": format!("{}://{}", facts.runtime.runtime_name, facts.runtime.runtime_version),
+            "kernelVersion": machine.kernel_version,
+            "kubeProxyVersion": "",
+            "kubeletVersion": config.kubelet_version,
+            "machineID": machine.machine_id,
+            "operatingSystem": "linux",
+            "osImage": machine.os_image,
+            "systemUUID": machine.system_uuid,
+        },
+        "runtimeHandlers": handlers(facts).await,
+    })
+}
+
+fn resources(facts: &Facts) -> Value {
+    let storage = disk(&facts.config.root_dir).map_or(0, |(all, _)| all);
+    json!({
+        "cpu": facts.machine.processors.to_string(),
+        "memory": kibibytes(facts.machine.memory_bytes),
+        "ephemeral-storage": kibibytes(storage),
+        "pods": facts.config.max_pods.to_string(),
+        "hugepages-1Gi": "0",
+        "hugepages-2Mi": "0",
+    })
+}
+
+/// In the form in which the API server gives it back, so that it compares equal.
+fn kibibytes(bytes: u64) -> String {
+    let text = format!("{}Ki", bytes / 1024);
+    text.parse::<Quantity>().map_or(text, |quantity| quantity.to_string())
+}
+
+async fn handlers(facts: &Facts) -> Value {
+    let handlers = facts.config.runtime.status().await.map(|s| s.handlers).unwrap_or_default();
+    handlers.into_iter().map(|name| json!({"name": name, "features": {}})).collect()
+}
+
+async fn images(facts: &Facts) -> Value {
+    let mut list = facts.config.runtime.list_images().await.unwrap_or_default();
+    list.sort_by_key(|image| std::cmp::Reverse(image.size));
+    let image = |image: pintle_cri::Image| {
+        let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).take(MAX_NAMES).collect();
+        json!({"names": names, "sizeBytes": image.size})
+    };
+    list.into_iter().take(MAX_IMAGES).map(image).collect()
+}
+
+struct Condition {
+    name: &'static str,
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+fn pressure(name: &'static str, there: bool, yes: (&'static str, &str), no: (&'static str, &str)) -> Condition {
+    let (reason, message) = if there { yes } else { no };
+    Condition { name, status: there, reason, message: message.to_owned() }
+}
+
+fn pressures(facts: &Facts) -> [Condition; 3] {
+    let memory = available_memory().is_some_and(|m| m < MIN_MEMORY_BYTES);
+    let disk = disk(&facts.config.root_dir).is_some_and(|(all, free)| (free as f64) < all as f64 * MIN_DISK_SHARE);
+    [
+        pressure(
+            "MemoryPressure",
+            memory,
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ),
+        pressure(
+            "DiskPressure",
+            disk,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        pressure(
+            "PIDPressure",
+            few_processes_left(),
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
+    ]
+}
+
+async fn conditions(facts: &Facts, before: Option<&Node>) -> Vec<Value> {
+    let now = facts.config.clock.now_seconds().to_string();
+    let list = pressures(facts).into_iter().chain([ready(facts).await]);
+    let old = before.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let value = |condition: Condition| {
+        let status = if condition.status { "True" } else { "False" };
+        let same = old.iter().find(|c| c.type_ == condition.name && c.status == status);
+        let since = same.and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0.to_string());
+        json!({
+            "type": condition.name,
+            "status": status,
+            "reason": condition.reason,
+            "message": condition.message,
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": since.unwrap_or_else(|| now.clone()),
+        })
+    };
+    list.map(value).collect()
+}
+
+async fn ready(facts: &Facts) -> Condition {
+    let problem = match facts.config.runtime.status().await {
+        Err(error) => Some(format!("container runtime is down: {error}")),
+        Ok(status) => {
+            let network = status.network_ready.err().map(|e| {
+                format!(
+                    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{e}"
+                )
+            });
+            status.runtime_ready.err().map(|e| format!("container runtime not ready: {e}")).or(network)
+        }
+    };
+    match problem {
+        Some(message) => Condition { name: "Ready", status: false, reason: "KubeletNotReady", message },
+        None => Condition {
+            name: "Ready",
+            status: true,
+            reason: "KubeletReady",
+            message: "kubelet is posting ready status".into(),
+        },
+    }
+}
+
+/// Whether nearly all process ids of the machine are in use.
+fn few_processes_left() -> bool {
+    let word = |path: &str| crate::container_config::read_bounded(std::path::Path::new(path), 4096).unwrap_or_default();
+    let max: f64 = word("/proc/sys/kernel/pid_max").trim().parse().unwrap_or(f64::MAX);
+    // `0.20 0.18 0.12 1/80 11206`: the fourth field counts what runs and what exists.
+    let loads = word("/proc/loadavg");
+    let tasks = loads.split_whitespace().nth(3).and_then(|f| f.split('/').nth(1)?.parse::<f64>().ok());
+    tasks.is_some_and(|t| t > max * MAX_PROCESS_SHARE)
+}
+
+/// Whether a status says that the node is ready.
+pub fn is_ready(status: &Value) -> bool {
+    let list = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// Whether the object that is there says something else; heartbeats alone do not count.
+pub fn differs(node: &Node, status: &Value) -> bool {
+    let there = node.to_value().get_mut("status").map(Value::take).unwrap_or_default();
+    let empty = Map::new();
+    let wanted = status.as_object().unwrap_or(&empty);
+    wanted.iter().any(|(key, value)| match key.as_str() {
+        "conditions" => conditions_differ(&there[key], value),
+        _ => there[key] != *value && !(is_empty(value) && is_empty(&there[key])),
+    })
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
+}
+
+fn conditions_differ(there: &Value, wanted: &Value) -> bool {
+    let find = |c: &Value| there.as_array().and_then(|l| l.iter().find(|t| t["type"] == c["type"])).cloned();
+    let differs = |c: &Value| match find(c) {
+        None => true,
+        Some(t) => ["status", "reason", "message"].iter().any(|f| t[f] != c[f]),
+    };
+    wanted.as_array().is_some_and(|list| list.iter().any(differs))
+}

@@ -1,0 +1,102 @@
+//! Tells the API server a pod's status: a patch with what changed, and nothing when nothing did.
+
+use crate::api::{Api, ApiError};
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::{Pod, PodStatus};
+use serde_json::{Map, Value, json};
+
+/// The conditions that the kubelet owns; others are left alone.
+pub const OWN_CONDITIONS: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+/// Fields that are never taken back once they were told.
+const KEPT: [&str; 5] = ["startTime", "qosClass", "nominatedNodeName", "resize", "resourceClaimStatuses"];
+
+/// Sends what differs. Returns whether something was sent.
+// flow: pod: the status is patched
+pub async fn push(api: &dyn Api, pod: &Pod, old: &PodStatus, new: &PodStatus) -> Result<bool, ApiError> {
+    let Some(status) = difference(&tree(old), &tree(new)) else { return Ok(false) };
+    let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
+    api.patch_status(pod.namespace(), pod.name(), patch).await?;
+    Ok(true)
+}
+
+fn tree(status: &PodStatus) -> Value {
+    let pod = Pod { status: Some(status.clone()), ..Default::default() };
+    pod.to_value().get_mut("status").map(Value::take).unwrap_or_default()
+}
+
+/// The strategic merge patch from one status to another; nothing when they are equal.
+fn difference(old: &Value, new: &Value) -> Option<Value> {
+    let empty = Map::new();
+    let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+    let mut patch = Map::new();
+    for (key, value) in new.iter().filter(|(key, value)| old.get(*key) != Some(value)) {
+        match key.as_str() {
+            "conditions" => conditions(old.get(key), value, &mut patch),
+            "podIPs" | "hostIPs" => {
+                patch.insert(key.clone(), addresses(old.get(key), value));
+            }
+            _ => {
+                patch.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    for key in old.keys().filter(|key| !new.contains_key(*key) && !KEPT.contains(&key.as_str())) {
+        let gone = match key.as_str() {
+            "podIPs" | "hostIPs" => addresses(old.get(key), &json!([])),
+            _ => Value::Null,
+        };
+        patch.insert(key.clone(), gone);
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Lists merged by `ip`: the new ones, and an order to delete what is gone.
+fn addresses(old: Option<&Value>, new: &Value) -> Value {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut out = list(new);
+    for before in old.map(list).unwrap_or_default() {
+        if !out.iter().any(|a| a["ip"] == before["ip"]) {
+            out.push(json!({"ip": before["ip"], "$patch": "delete"}));
+        }
+    }
+    Value::Array(out)
+}
+
+/// Own conditions that changed, and the order of all.
+fn conditions(old: Option<&Value>, new: &Value, patch: &mut Map<String, Value>) {
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let old = list(old);
+    let all = list(Some(new));
+    let own = |c: &&Value| OWN_CONDITIONS.iter().any(|name| c["type"] == *name);
+    let changed: Vec<Value> = all.iter().filter(own).filter(|c| !old.contains(c)).cloned().collect();
+    if changed.is_empty() {
+        return;
+    }
+    let order: Vec<Value> = all.iter().map(|c| json!({"type": c["type"]})).collect();
+    patch.insert("$setElementOrder/conditions".into(), Value::Array(order));
+    patch.insert("conditions".into(), Value::Array(changed));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_differences_are_sent() {
+        let old = json!({"phase": "Pending", "podIP": "1", "podIPs": [{"ip": "1"}], "startTime": "t",
+            "conditions": [{"type": "Ready", "status": "False"}, {"type": "mine", "status": "True"}]});
+        assert_eq!(difference(&old, &old), None);
+        let new = json!({"phase": "Running", "podIP": "2", "podIPs": [{"ip": "2"}],
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "mine", "status": "False"}]});
+        let expected = json!({
+            "phase": "Running",
+            "podIP": "2",
+            "podIPs": [{"ip": "2"}, {"ip": "1", "$patch": "delete"}],
+            "$setElementOrder/conditions": [{"type": "Ready"}, {"type": "mine"}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        });
+        assert_eq!(difference(&old, &new), Some(expected));
+        assert_eq!(difference(&json!({"reason": "x"}), &json!({})), Some(json!({"reason": null})));
+    }
+}

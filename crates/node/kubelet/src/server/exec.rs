@@ -1,0 +1,177 @@
+//! Runs commands in containers and attaches to them, joining the client's streams with the container's.
+
+use super::paths::Place;
+use super::query::Query;
+use super::{Body, State, respond};
+use crate::observed::Observed;
+use crate::streams::{RemoteStreams, StreamError, Wants};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use pintle_cri::{AttachRequest, ContainerState, CriError, ExecRequest, ExecSession, ExitOutcome, Runtime};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
+
+/// Longer command lines are refused.
+const MAX_COMMAND_BYTES: usize = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Exec,
+    Attach,
+}
+
+pub async fn answer(state: &State, verb: Verb, place: &Place, request: Request<Incoming>) -> Response<Body> {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let tty = query.is_set("tty");
+    let wants = Wants {
+        stdin: query.is_set("input") || query.is_set("stdin"),
+        stdout: query.is_set("output") || query.is_set("stdout"),
+        // A terminal has one output.
+        stderr: (query.is_set("error") || query.is_set("stderr")) && !tty,
+        tty,
+    };
+    if !(wants.stdin || wants.stdout || wants.stderr) {
+        let message = "you must specify at least 1 of stdin, stdout, stderr";
+        return respond::text(StatusCode::BAD_REQUEST, message);
+    }
+    let id = match container(state, place).await {
+        Ok(id) => id,
+        Err(refusal) => return refusal,
+    };
+    let command = query.all("command");
+    if verb == Verb::Exec && (command.is_empty() || command.iter().map(String::len).sum::<usize>() > MAX_COMMAND_BYTES)
+    {
+        return respond::text(StatusCode::BAD_REQUEST, "you must specify a command of reasonable length");
+    }
+    let (response, streams) = match state.streaming.exec(request, wants) {
+        Ok(upgrade) => upgrade,
+        Err(StreamError(message)) => return respond::text(StatusCode::BAD_REQUEST, message),
+    };
+    let runtime = Arc::clone(&state.host.runtime);
+    state.spawn(async move {
+        match streams.await {
+            Ok(streams) => serve(runtime, verb, id, command, wants, streams).await,
+            Err(error) => tracing::debug!(%error, "a client did not go through with its upgrade"),
+        }
+    });
+    response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+}
+
+/// The running container that a request means, by id.
+async fn container(state: &State, place: &Place) -> Result<String, Response<Body>> {
+    let pod = state.pod(&place.namespace, &place.pod, &place.uid)?;
+    let uid = pintle_types::Kind::uid(pod.as_ref());
+    let observed = Observed::of(state.host.runtime.as_ref(), uid).await;
+    let observed = observed.map_err(|e| respond::text(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    match observed.container(&place.container) {
+        Some(status) if status.state == ContainerState::Running => Ok(status.id.clone()),
+        _ => {
+            let message = format!("container not found ({:?})", place.container);
+            Err(respond::text(StatusCode::NOT_FOUND, message))
+        }
+    }
+}
+
+async fn serve(
+    runtime: Arc<dyn Runtime>,
+    verb: Verb,
+    container_id: String,
+    command: Vec<String>,
+    wants: Wants,
+    streams: RemoteStreams,
+) {
+    let Wants { stdin, stdout, stderr, tty } = wants;
+    let session = match verb {
+        Verb::Exec => runtime.exec(ExecRequest { container_id, command, tty, stdin, stdout, stderr }).await,
+        Verb::Attach => runtime.attach(AttachRequest { container_id, stdin, tty, stdout, stderr }).await,
+    };
+    let RemoteStreams { stdin, stdout, stderr, resize, outcome } = streams;
+    let result = match session {
+        Ok(session) => join(session, stdin, stdout, stderr, resize).await,
+        Err(error) => Err(error),
+    };
+    // A client that has gone does not want the outcome.
+    let _ = outcome.send(in_words(result));
+}
+
+/// Copies until the process has ended and all of its output is sent.
+async fn join(
+    session: ExecSession,
+    client_in: Option<pintle_cri::ByteReader>,
+    client_out: Option<pintle_cri::ByteWriter>,
+    client_err: Option<pintle_cri::ByteWriter>,
+    mut sizes: tokio::sync::mpsc::Receiver<pintle_cri::TerminalSize>,
+) -> Result<ExitOutcome, CriError> {
+    let ExecSession { stdin, stdout, stderr, resize, exit } = session;
+    let input = async {
+        if let (Some(mut from), Some(mut to)) = (client_in, stdin) {
+            // Either side may close first; the process' end is what counts.
+            let _copied = tokio::io::copy(&mut from, &mut to).await;
+            let _closed = to.shutdown().await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let terminal = async {
+        while let Some(size) = sizes.recv().await {
+            if resize.send(size).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let output = async { tokio::join!(pipe(stdout, client_out), pipe(stderr, client_err), exit).2 };
+    tokio::select! {
+        result = output => result,
+        () = input => Ok(ExitOutcome::Detached),
+        () = terminal => Ok(ExitOutcome::Detached),
+    }
+}
+
+async fn pipe(from: Option<pintle_cri::ByteReader>, to: Option<pintle_cri::ByteWriter>) {
+    if let (Some(mut from), Some(mut to)) = (from, to) {
+        // A client that went away stops the copying; the process goes on.
+        let _copied = tokio::io::copy(&mut from, &mut to).await;
+        let _closed = to.shutdown().await;
+    }
+}
+
+/// The `metav1.Status` that clients take the exit code from.
+fn in_words(result: Result<ExitOutcome, CriError>) -> Value {
+    let message = match result {
+        Ok(ExitOutcome::Code(0) | ExitOutcome::Detached) => return json!({"metadata": {}, "status": "Success"}),
+        Ok(ExitOutcome::Code(code)) => {
+            return json!({
+                "metadata": {},
+                "status": "Failure",
+                "message": format!("command terminated with non-zero exit code: exit status {code}"),
+                "reason": "NonZeroExitCode",
+                "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+            });
+        }
+        Err(error) => error.to_string(),
+    };
+    json!({
+        "metadata": {},
+        "status": "Failure",
+        "message": format!("Internal error occurred: error executing command in container: {message}"),
+        "reason": "InternalError",
+        "details": {"causes": [{"message": format!("error executing command in container: {message}")}]},
+        "code": 500,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_a_cause() {
+        let status = in_words(Ok(ExitOutcome::Code(3)));
+        assert_eq!(status["reason"], "NonZeroExitCode");
+        assert_eq!(status["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
+        assert_eq!(in_words(Ok(ExitOutcome::Code(0)))["status"], "Success");
+        assert_eq!(in_words(Err(CriError::Internal("x".into())))["code"], 500);
+    }
+}

@@ -1,0 +1,169 @@
+//! The kubelet's HTTPS API: logs, exec, attach, port-forward, pods, statistics.
+//!
+//! Every request is authenticated by client certificate or bearer token and authorized; nothing is open.
+
+mod auth;
+mod exec;
+mod log_route;
+mod paths;
+mod port_forward;
+mod query;
+mod respond;
+mod stats;
+
+use crate::config::{Config, Error};
+use crate::host::Host;
+use crate::streams::Streaming;
+use auth::Authorizer;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use paths::Route;
+use pintle_informer::Informer;
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::Pod;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Connections at a time; more wait.
+const MAX_CONNECTIONS: usize = 512;
+/// For the handshake, and for the headers of a request.
+const PATIENCE: Duration = Duration::from_secs(15);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// What the routes work on.
+pub struct State {
+    host: Arc<Host>,
+    pods: Informer<Pod>,
+    authorizer: Authorizer,
+    streaming: Arc<dyn Streaming>,
+    /// The tasks of streams; they end when the server stops.
+    streams: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl State {
+    pub fn new(config: &Config, host: Arc<Host>, pods: Informer<Pod>) -> Self {
+        Self {
+            host,
+            pods,
+            authorizer: Authorizer::new(config.client.clone(), config.node_name.clone()),
+            streaming: Arc::clone(&config.streaming),
+            streams: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// The pod of that name, if it has this uid; an empty uid is any.
+    fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<Pod>, Response<Body>> {
+        let found = self.pods.get(&pintle_types::ObjectKey::new(namespace, name));
+        found.filter(|pod| uid.is_empty() || pod.uid() == uid).ok_or_else(|| {
+            respond::text(StatusCode::NOT_FOUND, format!("pod does not exist: {name:?} in namespace {namespace:?}"))
+        })
+    }
+
+    /// Runs a stream's task until it ends or the server stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.streams.spawn(async move {
+            // A task that is cut off by the stop has nothing to say.
+            let _ended = stop.run_until_cancelled(task).await;
+        });
+    }
+}
+
+/// Listens, or says why not.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })
+}
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, state: Arc<State>, stop: CancellationToken) {
+    let acceptor = TlsAcceptor::from(tls);
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accept = async {
+        loop {
+            // The semaphore is never closed.
+            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+            let (stream, _) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to the kubelet's API can't be accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            let (acceptor, shared) = (acceptor.clone(), Arc::clone(&state));
+            state.spawn(async move {
+                let _permit = permit;
+                connection(stream, acceptor, shared).await;
+            });
+        }
+    };
+    let _ended = stop.run_until_cancelled(accept).await;
+    state.stop.cancel();
+    state.streams.close();
+    state.streams.wait().await;
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, state: Arc<State>) {
+    let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else { return };
+    let peer = pintle_pki::peer(stream.get_ref().1.peer_certificates());
+    let peer = Arc::new(peer);
+    let service = service_fn(move |request| {
+        let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
+        async move { Ok::<_, std::convert::Infallible>(answer(state, peer, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http2().timer(TokioTimer::new());
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a connection to the kubelet's API ended early");
+    }
+}
+
+async fn answer(state: Arc<State>, peer: Arc<Option<pintle_pki::Peer>>, request: Request<Incoming>) -> Response<Body> {
+    let Some(route) = Route::of(request.uri().path()) else {
+        return respond::text(StatusCode::NOT_FOUND, "404 page not found\n");
+    };
+    let checked =
+        state.authorizer.check(peer.as_ref().as_ref(), request.headers(), request.method(), route.subresource());
+    if let Err(refusal) = checked.await {
+        return refusal;
+    }
+    if !route.allows(request.method()) {
+        return respond::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
+    }
+    match route {
+        Route::Healthz => respond::text(StatusCode::OK, "ok"),
+        Route::Pods => stats::pods(&state),
+        Route::RunningPods => stats::running_pods(&state).await,
+        Route::Summary => stats::summary(&state).await,
+        Route::ResourceMetrics => stats::resource_metrics(&state).await,
+        Route::Logs { namespace, pod, container } => {
+            log_route::answer(&state, &namespace, &pod, &container, request.uri().query().unwrap_or_default()).await
+        }
+        Route::Exec(place) => exec::answer(&state, exec::Verb::Exec, &place, request).await,
+        Route::Attach(place) => exec::answer(&state, exec::Verb::Attach, &place, request).await,
+        Route::PortForward { namespace, pod, uid } => {
+            port_forward::answer(&state, &namespace, &pod, &uid, request).await
+        }
+    }
+}
+
+/// Methods that only read.
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}

@@ -1,0 +1,44 @@
+//! Mounts for volumes, behind a trait so that tests need no privileges.
+
+use std::path::Path;
+
+/// Mounts and unmounts directories of volumes.
+pub trait Mounter: Send + Sync + 'static {
+    /// Mounts a tmpfs, of at most `bytes`; succeeds when one is there already.
+    fn tmpfs(&self, path: &Path, bytes: Option<u64>) -> std::io::Result<()>;
+    /// Unmounts; succeeds when nothing is mounted there.
+    fn unmount(&self, path: &Path) -> std::io::Result<()>;
+}
+
+/// The machine's mounts.
+pub struct SystemMounter;
+
+impl Mounter for SystemMounter {
+    fn tmpfs(&self, path: &Path, bytes: Option<u64>) -> std::io::Result<()> {
+        if is_mount_point(path)? {
+            return Ok(());
+        }
+        let size = bytes.map(|b| b.to_string());
+        let mut options = vec![("mode", "0777")];
+        options.extend(size.as_deref().map(|s| ("size", s)));
+        let tree =
+            pintle_linux::mount::Tree::of_filesystem("tmpfs", &options, pintle_linux::mount::Attributes::empty());
+        tree.and_then(|tree| tree.attach_at(path)).map_err(|e| e.source)
+    }
+
+    fn unmount(&self, path: &Path) -> std::io::Result<()> {
+        if is_mount_point(path)? { pintle_linux::mount::unmount(path).map_err(|e| e.source) } else { Ok(()) }
+    }
+}
+
+/// Whether a directory is on another filesystem than the directory that holds it.
+fn is_mount_point(path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let here = match std::fs::symlink_metadata(path) {
+        Ok(here) => here,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let above = std::fs::symlink_metadata(path.parent().unwrap_or(path))?;
+    Ok(here.is_dir() && here.dev() != above.dev())
+}
