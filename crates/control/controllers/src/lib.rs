@@ -6,16 +6,25 @@
 //! nothing of how the API server stores or checks what they write.
 
 mod batches;
+mod clusterrole;
 mod context;
 mod deployment;
+mod discovery;
 mod endpoints;
 mod expectations;
+mod garbage;
+mod job;
+mod metadata;
+mod namespace;
+mod node;
 mod ownership;
+mod podgc;
 mod pods;
 mod replicaset;
 mod run;
 mod serviceaccount;
 #[cfg(test)]
 mod testing;
+mod ttl;
 
 pub use run::{Config, run};

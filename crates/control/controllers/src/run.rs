@@ -1,7 +1,9 @@
 //! Starts all controllers, each with its own identity.
 
 use crate::context::Context;
-use crate::{deployment, endpoints, replicaset, serviceaccount};
+use crate::{
+    clusterrole, deployment, endpoints, garbage, job, namespace, node, podgc, replicaset, serviceaccount, ttl,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use pintle_client::Client;
@@ -31,6 +33,14 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replication-controller", |context| replicaset::run::<replicaset::RcSets>(context).boxed()),
     ("endpointslice-controller", |context| endpoints::run(context).boxed()),
     ("endpoint-controller", |context| endpoints::run_legacy(context).boxed()),
+    ("namespace-controller", |context| namespace::run(context).boxed()),
+    ("generic-garbage-collector", |context| garbage::run(context).boxed()),
+    ("job-controller", |context| job::run(context).boxed()),
+    ("ttl-after-finished-controller", |context| ttl::run(context).boxed()),
+    ("node-controller", |context| node::run(context).boxed()),
+    ("node-controller", |context| node::run_eviction(context).boxed()),
+    ("pod-garbage-collector", |context| podgc::run(context).boxed()),
+    ("clusterrole-aggregation-controller", |context| clusterrole::run(context).boxed()),
     ("service-account-controller", |context| serviceaccount::run_accounts(context).boxed()),
 ];
 

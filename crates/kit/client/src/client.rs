@@ -233,6 +233,11 @@ impl Client {
         Err(refusal(code, &self.read(response).await?).into())
     }
 
+    /// Reads what is at a path, in the form that `accept` asks for.
+    pub async fn get_path(&self, path: &str, accept: &str) -> Result<Bytes, ClientError> {
+        self.answer(self.request(Method::GET, path, accept, "", Bytes::new())?).await
+    }
+
     /// Sends JSON to any path, and reads JSON.
     pub async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
         let content_type = if body.is_some() { JSON } else { "" };

@@ -71,6 +71,7 @@ impl Informers {
         let source = Source {
             path: resource_path(K::GROUP, K::VERSION, K::plural(), namespace, "", ""),
             accept: "application/json".into(),
+            watch_accept: "application/json".into(),
             label_selector: selector.labels.clone(),
             field_selector: selector.fields.clone(),
         };

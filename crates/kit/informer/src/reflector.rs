@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 pub struct Source {
     /// Such as `/api/v1/pods`.
     pub path: String,
-    /// The media type to ask for.
+    /// The media type to ask for in lists.
     pub accept: String,
+    /// The media type to ask for in watches.
+    pub watch_accept: String,
     /// In query form.
     pub label_selector: String,
     /// In query form.
@@ -125,7 +127,7 @@ impl Reflector {
             timeout_seconds: rand::rng().random_range(300..600),
             ..WatchOptions::default()
         };
-        let mut events = self.client.watch_path(&self.source.path, &options, &self.source.accept).await?;
+        let mut events = self.client.watch_path(&self.source.path, &options, &self.source.watch_accept).await?;
         while let Some(event) = events.next().await {
             if let Some(version) = self.sink.event(&event?) {
                 self.state = State::Watch(version);

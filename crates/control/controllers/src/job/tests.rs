@@ -1,0 +1,147 @@
+//! Jobs complete, fail, wait, and count each pod once.
+
+use super::plan::{COMPLETE, FAILED, condition};
+use super::run;
+use super::track::FINALIZER;
+use crate::pods;
+use crate::testing::Cluster;
+use futures::FutureExt;
+use pintle_types::Kind;
+use pintle_types::k8s::api::batch::v1::{Job, JobStatus};
+use pintle_types::k8s::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+fn job(spec: Value) -> Value {
+    let mut object = json!({
+        "metadata": { "name": "work", "namespace": "d" },
+        "spec": {
+            "completions": 1, "parallelism": 1, "backoffLimit": 6,
+            "template": { "spec": { "restartPolicy": "Never", "containers": [{ "name": "main" }] } },
+        },
+    });
+    for (field, value) in spec.as_object().unwrap() {
+        object["spec"][field] = value.clone();
+    }
+    object
+}
+
+fn cluster() -> Cluster {
+    let cluster = Cluster::new().start(|context| run(context).boxed());
+    let api = cluster.api.clone();
+    // The fake knows no strategic patches, so finalizers are taken off here.
+    cluster.api.react(move |asked| {
+        let gone = asked.body["metadata"].get("$deleteFromPrimitiveList/finalizers")?;
+        assert_eq!(*gone, json!([FINALIZER]));
+        let api = api.clone();
+        let (namespace, name) = (asked.namespace.clone(), asked.name.clone());
+        tokio::spawn(async move {
+            if let Some(mut pod) = api.get::<Pod>(&namespace, &name) {
+                pod.metadata.finalizers = None;
+                match pod.is_deleting() {
+                    true => api.remove::<Pod>(&namespace, &name),
+                    false => drop(api.put(&pod)),
+                }
+            }
+        });
+        Some(pintle_types::Status::not_found("", "pods", "taken care of"))
+    });
+    cluster
+}
+
+fn is_tracked(pod: &Pod) -> bool {
+    pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+}
+
+fn status(cluster: &Cluster) -> JobStatus {
+    cluster.api.get::<Job>("d", "work").and_then(|job| job.status).unwrap_or_default()
+}
+
+fn is(cluster: &Cluster, type_: &str) -> bool {
+    cluster.api.get::<Job>("d", "work").is_some_and(|job| condition(&job, type_).is_some())
+}
+
+fn running(cluster: &Cluster) -> Vec<String> {
+    cluster.pods(pods::is_active)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_runs_until_enough_pods_have_succeeded() {
+    let cluster = cluster();
+    cluster.create::<Job>(job(json!({ "completions": 3, "parallelism": 2 }))).await;
+    let most = std::cell::Cell::new(0);
+    cluster
+        .until("it completes", |api| {
+            let active = running(&cluster);
+            most.set(most.get().max(active.len()));
+            assert!(api.all::<Pod>().iter().all(|pod| pods::is_finished(pod) || is_tracked(pod)));
+            if let Some(name) = active.first() {
+                cluster.report("d", name, "Succeeded");
+            }
+            is(&cluster, COMPLETE)
+        })
+        .await;
+    let status = status(&cluster);
+    assert_eq!((status.succeeded, status.failed, status.active), (Some(3), None, None));
+    assert!(status.completion_time.is_some() && status.start_time.is_some());
+    assert_eq!((cluster.api.all::<Pod>().len(), most.get()), (3, 2));
+    cluster.until("no pod is held", |api| !api.all::<Pod>().iter().any(is_tracked)).await;
+    cluster.until("the event", |_| cluster.events().contains(&"Completed: Job completed".to_owned())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_retried_ever_later_up_to_the_limit() {
+    let cluster = cluster();
+    cluster.create::<Job>(job(json!({ "backoffLimit": 2 }))).await;
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        cluster.until("a pod", |_| !running(&cluster).is_empty()).await;
+        times.push(tokio::time::Instant::now());
+        cluster.report("d", &running(&cluster)[0], "Failed");
+        cluster.until("it is seen", |_| running(&cluster).is_empty()).await;
+    }
+    cluster.until("it fails", |_| is(&cluster, FAILED)).await;
+    let job = cluster.api.get::<Job>("d", "work").unwrap();
+    let failed = condition(&job, FAILED).unwrap();
+    assert_eq!(failed.reason.as_deref(), Some("BackoffLimitExceeded"));
+    assert_eq!(failed.message.as_deref(), Some("Job has reached the specified backoff limit"));
+    assert_eq!(status(&cluster).failed, Some(3));
+    let waits: Vec<u64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert!((9..13).contains(&waits[0]) && (19..23).contains(&waits[1]), "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_indexed_job_runs_each_index() {
+    let cluster = cluster();
+    let spec = json!({ "completions": 3, "parallelism": 3, "completionMode": "Indexed" });
+    cluster.create::<Job>(job(spec)).await;
+    cluster.until("three pods", |_| running(&cluster).len() == 3).await;
+    let pods = cluster.api.all::<Pod>();
+    let mut hostnames: Vec<String> = pods.iter().filter_map(|pod| pod.spec.as_ref()?.hostname.clone()).collect();
+    hostnames.sort();
+    assert_eq!(hostnames, ["work-0", "work-1", "work-2"]);
+    let env = pods[0].spec.as_ref().unwrap().containers[0].env.as_ref().unwrap();
+    assert_eq!(env[0].name, "JOB_COMPLETION_INDEX");
+    cluster
+        .until("it completes", |_| {
+            running(&cluster).iter().for_each(|name| cluster.report("d", name, "Succeeded"));
+            is(&cluster, COMPLETE)
+        })
+        .await;
+    assert_eq!(status(&cluster).completed_indexes.as_deref(), Some("0-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_job_has_no_pods_and_a_late_one_fails() {
+    let cluster = cluster();
+    cluster.create::<Job>(job(json!({ "suspend": true, "activeDeadlineSeconds": 60 }))).await;
+    cluster.pass(120.0).await;
+    assert!(running(&cluster).is_empty() && is(&cluster, "Suspended"));
+    let mut job = cluster.client.get::<Job>("d", "work").await.unwrap();
+    job.spec.as_mut().unwrap().suspend = Some(false);
+    cluster.client.update(&job).await.unwrap();
+    cluster.until("a pod", |_| running(&cluster).len() == 1).await;
+    cluster.until("the deadline", |_| is(&cluster, FAILED)).await;
+    let job = cluster.api.get::<Job>("d", "work").unwrap();
+    assert_eq!(condition(&job, FAILED).unwrap().reason.as_deref(), Some("DeadlineExceeded"));
+    assert!(running(&cluster).is_empty());
+}

@@ -1,0 +1,10 @@
+//! Watches over nodes: notices the silent ones, taints them, and moves pods away from taints that they can't bear.
+
+mod eviction;
+mod plan;
+mod reconcile;
+#[cfg(test)]
+mod tests;
+
+pub use eviction::run as run_eviction;
+pub use reconcile::{BY_NODE, node_of, run};
