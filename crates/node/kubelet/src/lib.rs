@@ -48,6 +48,9 @@ mod terminate;
 mod termination_message;
 mod volumes;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{Config, Error, ServerConfig};
 pub use kubelet::run;
 pub use streams::{PortStream, RemoteStreams, StreamError, Streaming, Upgrade, Wants};

@@ -3,14 +3,14 @@
 use futures::StreamExt;
 use pintle_cri::{ContainerState, EventKind, EventStream, Runtime};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 
 /// Somebody who follows a log.
 pub struct Follower {
-    notices: AsyncFd<OwnedFd>,
+    /// Not a pipe, but read like one: tokio has no safe way to wait for other descriptors.
+    notices: Receiver,
     events: EventStream,
     id: String,
 }
@@ -25,7 +25,7 @@ impl Follower {
         let events = runtime.events().await.map_err(std::io::Error::other)?;
         // Asked after the events were subscribed to, so that the end can't be missed.
         let runs = runtime.container_status(id).await.is_ok_and(|s| s.state != ContainerState::Exited);
-        Ok(runs.then_some(Self { notices: AsyncFd::register(fd)?, events, id: id.to_owned() }))
+        Ok(runs.then_some(Self { notices: Receiver::from_owned_fd_unchecked(fd)?, events, id: id.to_owned() }))
     }
 
     /// Returns when there may be something new. False when the container has ended: what is there now is all.
@@ -33,12 +33,12 @@ impl Follower {
         loop {
             tokio::select! {
                 ready = self.notices.readable() => {
-                    let mut ready = ready?;
+                    ready?;
                     let mut buffer = [0u8; 4096];
                     // Only that something happened matters, not what.
-                    match ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut buffer)?)) {
-                        Ok(result) => { result?; return Ok(true) }
-                        Err(_would_block) => {}
+                    match self.notices.try_read(&mut buffer) {
+                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                        result => return result.map(|_| true),
                     }
                 }
                 event = self.events.next() => match event {
