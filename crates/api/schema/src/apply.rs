@@ -223,11 +223,12 @@ impl Request<'_> {
         let identity = Identity::applier(self.by);
         let last = entries.remove(&identity);
         let last_time = last.as_ref().and_then(|entry| entry.time.clone());
-        let object = match last.map(|entry| entry.set) {
-            Some(last) if !last.is_empty() => self.prune(merged, &last, &own, &entries),
-            _ => merged,
+        let mut object = match last.map(|entry| entry.set) {
+            Some(last) if !last.is_empty() => self.prune(&merged, &last, &own, &entries),
+            _ => merged.clone(),
         };
         self.take(&mut entries, &object, force)?;
+        typed::drop_emptied(&mut object, &merged);
         let changed = object != *self.base;
         let set = own.difference(&Set::of_fields(&UNOWNED));
         if !set.is_empty() {
@@ -260,13 +261,13 @@ impl Request<'_> {
     }
 
     /// Removes what the manager applied last time, does not apply now, and nobody else owns.
-    fn prune(&self, merged: Value, last: &Set, own: &Set, others: &Entries) -> Value {
+    fn prune(&self, merged: &Value, last: &Set, own: &Set, others: &Entries) -> Value {
         let ty = Some(self.ty);
         let named = |set: &Set| set.with_named_fields(ty);
         let last = named(last);
         let everyone = others.values().fold(own.clone(), |all, entry| all.union(entry.set.clone()));
-        let merged_set = named(&typed::field_set(ty, &merged));
-        let without = |fields: &Set| typed::remove(ty, &merged, fields).unwrap_or_default();
+        let merged_set = named(&typed::field_set(ty, merged));
+        let without = |fields: &Set| typed::remove(ty, merged, fields).unwrap_or_default();
         let pruned_set = named(&typed::field_set(ty, &without(&last)));
         // What others own comes back …
         let kept = pruned_set.union(named(&everyone));

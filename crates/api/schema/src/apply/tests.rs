@@ -63,6 +63,20 @@ fn what_is_no_longer_applied_goes_unless_others_own_it() {
 }
 
 #[test]
+fn an_emptied_map_stays_with_its_owner() {
+    let labelled = |labels: Value| {
+        let mut config = config(json!({}));
+        config["metadata"]["labels"] = labels;
+        config
+    };
+    let live = written(None, labelled(json!({"a": "1"})), "u");
+    let mut live = apply(ty(), Some(&live), labelled(json!({"a": "2"})), by("m"), true, &[]).unwrap();
+    live = apply(ty(), Some(&live), config(json!({})), by("m"), false, &[]).unwrap();
+    assert!(live["metadata"].get("labels").is_none());
+    assert_eq!(owned(&live, "u"), json!({"f:metadata": {"f:labels": {}}}));
+}
+
+#[test]
 fn conflicts_are_told_and_forced() {
     let error = applied(&[("m", false, json!({"replicas": 1})), ("n", false, json!({"replicas": 2}))]).unwrap_err();
     assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"m\": .spec.replicas");

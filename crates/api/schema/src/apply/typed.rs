@@ -335,7 +335,8 @@ fn merge_items(item: TypeRef<'_>, keys: &[Box<str>], live: &[Value], config: &[V
     out
 }
 
-/// The tree without these fields. None: nothing is left.
+/// The tree without these fields. None: nothing is left. A key whose value has nothing left is null: ownership tells
+/// an emptied map from one that was never there.
 pub(super) fn remove(ty: Option<TypeRef<'_>>, value: &Value, fields: &Set) -> Option<Value> {
     match walk(ty, Some(value)) {
         Walk::Keys(keys) => {
@@ -345,7 +346,7 @@ pub(super) fn remove(ty: Option<TypeRef<'_>>, value: &Value, fields: &Set) -> Op
                 let kept = match fields.below.get(&Step::Field(key.clone())) {
                     None => Some(value.clone()),
                     Some(set) if set.member => None,
-                    Some(set) => remove(keys.ty(key), value, set),
+                    Some(set) => Some(remove(keys.ty(key), value, set).unwrap_or_default()),
                 };
                 kept.map(|value| rest.insert(key.clone(), value));
             }
@@ -365,5 +366,23 @@ pub(super) fn remove(ty: Option<TypeRef<'_>>, value: &Value, fields: &Set) -> Op
         }
         Walk::Leaf if value.is_object() || value.is_array() => None,
         Walk::Leaf => Some(value.clone()),
+    }
+}
+
+/// Drops the nulls that [`remove`] put where `before` had something.
+pub(super) fn drop_emptied(value: &mut Value, before: &Value) {
+    match (value, before) {
+        (Value::Object(map), Value::Object(before)) => map.retain(|key, value| match before.get(key) {
+            Some(before) if value.is_null() => before.is_null(),
+            Some(before) => {
+                drop_emptied(value, before);
+                true
+            }
+            None => true,
+        }),
+        (Value::Array(items), Value::Array(before)) if items.len() == before.len() => {
+            items.iter_mut().zip(before).for_each(|(value, before)| drop_emptied(value, before));
+        }
+        _ => {}
     }
 }
