@@ -10,10 +10,13 @@
 pub mod admission;
 mod cache;
 mod codec;
+mod leases;
 pub mod object;
 mod read;
 mod registry;
 pub mod request;
+mod services;
+mod write;
 
 pub use admission::{Admission, AdmitAll, Attributes, Operation};
 pub use object::{Deletion, EventKind, List, Object, Watch, WatchEvent, Written};

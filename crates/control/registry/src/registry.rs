@@ -1,14 +1,13 @@
 //! The registry itself: the store, the cache over it, and the verbs that callers use.
 
 use crate::cache::{Cache, Limits, OpenCacheError, ResourceSpec};
-use crate::object::{Deletion, List, Object, Written};
-use crate::request::{DeleteOptions, ListOptions, Patch, Request};
+use crate::leases::SharedLeases;
+use crate::services::Services;
 use arc_swap::ArcSwap;
 use pintle_clock::Clock;
-use pintle_kinds::{ResourceDef, Table};
+use pintle_kinds::Table;
 use pintle_store::{Store, StoreError};
 use pintle_types::Status;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -82,13 +81,13 @@ pub struct Registry {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) table: ArcSwap<Table>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) options: Options,
     pub(crate) cache: Cache,
+    pub(crate) event_leases: SharedLeases,
+    pub(crate) services: Services,
     /// One table at a time is put into service.
     changing: tokio::sync::Mutex<()>,
 }
 
-#[allow(unused_variables)]
 impl Registry {
     /// Reads the store into the cache and follows it from then on. Call within a tokio runtime.
     pub async fn open(
@@ -99,8 +98,11 @@ impl Registry {
     ) -> Result<Arc<Self>, OpenError> {
         let limits = Limits { history_bytes: options.history_bytes, history_events: options.history_events };
         let cache = Cache::open(store.clone(), specs(&table).into_values().collect(), limits).await?;
+        let present = cache.shared.resource("/registry/services/specs").map(|services| services.snapshot());
+        let services = Services::new(options.service_range, options.node_ports, &present.unwrap_or_default());
+        let event_leases = SharedLeases::new(options.event_ttl_seconds);
         let (table, changing) = (ArcSwap::new(table), tokio::sync::Mutex::default());
-        Ok(Arc::new(Self { store, table, clock, options, cache, changing }))
+        Ok(Arc::new(Self { store, table, clock, cache, event_leases, services, changing }))
     }
 
     pub fn table(&self) -> Arc<Table> {
@@ -123,79 +125,4 @@ impl Registry {
         }
         Ok(())
     }
-
-    /// `status` is the object itself, `scale` a Scale; others are not to be read.
-    pub async fn get_subresource(&self, def: &ResourceDef, ns: &str, name: &str, sub: &str) -> Result<Object, Status> {
-        Err(unsupported())
-    }
-
-    /// Creates an object; `object` has passed the schema's checks.
-    pub async fn create(&self, by: &Request<'_>, def: &ResourceDef, ns: &str, object: Value) -> Result<Object, Status> {
-        Err(unsupported())
-    }
-
-    /// POST to a subresource of a named object: `binding`, `eviction`.
-    pub async fn create_subresource(
-        &self,
-        by: &Request<'_>,
-        def: &ResourceDef,
-        ns: &str,
-        name: &str,
-        sub: &str,
-        body: Value,
-    ) -> Result<Object, Status> {
-        Err(unsupported())
-    }
-
-    /// PUT. `sub` is empty for the object itself, or `status`, `scale`, `finalize` and the like.
-    pub async fn update(
-        &self,
-        by: &Request<'_>,
-        def: &ResourceDef,
-        ns: &str,
-        name: &str,
-        sub: &str,
-        object: Value,
-    ) -> Result<Written, Status> {
-        Err(unsupported())
-    }
-
-    pub async fn patch(
-        &self,
-        by: &Request<'_>,
-        def: &ResourceDef,
-        ns: &str,
-        name: &str,
-        sub: &str,
-        patch: &Patch,
-    ) -> Result<Written, Status> {
-        Err(unsupported())
-    }
-
-    pub async fn delete(
-        &self,
-        by: &Request<'_>,
-        def: &ResourceDef,
-        ns: &str,
-        name: &str,
-        options: &DeleteOptions,
-    ) -> Result<Deletion, Status> {
-        Err(unsupported())
-    }
-
-    /// Deletes what a list would show, and answers that list as it was.
-    pub async fn delete_collection(
-        &self,
-        by: &Request<'_>,
-        def: &ResourceDef,
-        ns: &str,
-        options: &DeleteOptions,
-        which: &ListOptions,
-    ) -> Result<List, Status> {
-        Err(unsupported())
-    }
-}
-
-fn unsupported() -> Status {
-    Status::failure(501, pintle_types::Reason::Other, "the registry does not support this verb yet")
 }

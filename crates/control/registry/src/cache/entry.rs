@@ -121,11 +121,6 @@ impl Entry {
         Self { revision, ..self.clone() }
     }
 
-    /// The bytes without a resourceVersion.
-    pub(crate) fn stored(&self) -> &Bytes {
-        &self.bytes
-    }
-
     /// Appends the object with its resourceVersion.
     pub fn write_to(&self, out: &mut BytesMut) {
         out.reserve(self.bytes.len() + 48);

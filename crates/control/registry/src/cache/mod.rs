@@ -16,7 +16,7 @@ mod watch;
 
 pub use entry::Entry;
 pub(crate) use entry::{EntryError, Fields};
-pub(crate) use resource::{PastError, Resource, ResourceSpec};
+pub(crate) use resource::{Resource, ResourceSpec};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use watch::{CacheWatch, FieldPlace, Selection, WatchPlan, WatchStart};
 

@@ -130,7 +130,7 @@ impl Drop for Registration {
 
 struct Watcher {
     shared: Arc<Shared>,
-    registration: Registration,
+    _registration: Registration,
     first: VecDeque<First>,
     events: mpsc::Receiver<WatchEvent>,
     plan: WatchPlan,
@@ -176,8 +176,16 @@ impl Shared {
         let now = Instant::now();
         let registration = Registration { resource, id };
         let (ends, next_bookmark) = (now + plan.timeout, now + BOOKMARKS);
-        let watcher =
-            Watcher { shared: self.clone(), registration, first, events, plan, ends, next_bookmark, over: false };
+        let watcher = Watcher {
+            shared: self.clone(),
+            _registration: registration,
+            first,
+            events,
+            plan,
+            ends,
+            next_bookmark,
+            over: false,
+        };
         let events = futures::stream::unfold(watcher, |mut watcher| async move {
             let event = watcher.next().await?;
             Some((event, watcher))

@@ -5,8 +5,6 @@ mod list;
 mod version;
 mod watch;
 
-pub(crate) use list::Page;
-
 use crate::cache::{FieldPlace, Resource, Selection};
 use crate::object::Object;
 use crate::registry::Registry;

@@ -1,0 +1,320 @@
+//! Addresses and node ports of Services: which are in use, and who gets which.
+//!
+//! The pools live in memory and are filled from the cache at start. One server hands out of a range at a time.
+
+mod families;
+mod pool;
+
+use crate::cache::Snapshot;
+use crate::write::Target;
+use parking_lot::Mutex;
+use pintle_kinds::{ResourceDef, tree};
+use pintle_types::Status;
+use pintle_types::field::{FieldError, Path};
+use pintle_types::names::GroupKind;
+use pool::{Pool, TakeError, band};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+/// What a Service holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Holdings {
+    addresses: BTreeSet<Ipv4Addr>,
+    ports: BTreeSet<u16>,
+}
+
+#[derive(Debug)]
+struct Pools {
+    range: ipnet::Ipv4Net,
+    node_ports: RangeInclusive<u16>,
+    addresses: Mutex<Pool>,
+    ports: Mutex<Pool>,
+}
+
+/// The allocator of all Services' addresses and ports.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pools: Arc<Pools>,
+}
+
+/// What a write took for a Service: given back unless the write is done, with what the Service no longer holds given
+/// back once it is.
+#[derive(Default)]
+#[must_use]
+pub(crate) struct Allocation {
+    pools: Option<Arc<Pools>>,
+    taken: Holdings,
+    dropped: Holdings,
+}
+
+impl Allocation {
+    /// The write is done.
+    pub(crate) fn keep(mut self) {
+        self.taken = std::mem::take(&mut self.dropped);
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        if let Some(pools) = &self.pools {
+            pools.give_back(&self.taken);
+        }
+    }
+}
+
+fn is_service(def: &ResourceDef) -> bool {
+    def.storage.group.is_empty() && def.storage.resource == "services"
+}
+
+impl Services {
+    pub(crate) fn new(range: ipnet::Ipv4Net, node_ports: RangeInclusive<u16>, present: &Snapshot) -> Self {
+        // Neither the network's own address nor the last one, where broadcasts go.
+        let size = (1_usize << (32 - range.prefix_len())).saturating_sub(2);
+        let ports = usize::from(node_ports.end().saturating_sub(*node_ports.start())) + 1;
+        let pools = Pools {
+            range,
+            node_ports,
+            addresses: Mutex::new(Pool::new(size, band(size, 16, 16, 256))),
+            ports: Mutex::new(Pool::new(ports, band(ports, 16, 32, 128))),
+        };
+        for entry in present.iter() {
+            pools.take_present(&entry.to_value());
+        }
+        Self { pools: Arc::new(pools) }
+    }
+
+    /// Gives a new or changed Service, in the stored form, what it asks for and what it needs.
+    pub(crate) fn allocate(
+        &self,
+        target: &Target<'_>,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Allocation, Status> {
+        if !is_service(target.def) {
+            return Ok(Allocation::default());
+        }
+        if let Some(old) = old {
+            families::keep_allocated(service, old);
+        }
+        let invalid = |error: FieldError| {
+            let kind = GroupKind { group: String::new(), kind: "Service".into() };
+            let name = service["metadata"]["name"].as_str().unwrap_or_default();
+            Status::invalid(&kind, name, &vec![error])
+        };
+        let mut draft = service.clone();
+        families::settle(&mut draft, old).map_err(invalid)?;
+        let held = old.map(holdings).unwrap_or_default();
+        let mut allocation = Allocation::default();
+        allocation.pools = Some(self.pools.clone());
+        self.pools.give_address(&mut draft, &held, &mut allocation.taken).map_err(|e| e.status(invalid))?;
+        self.pools.give_ports(&mut draft, &held, &mut allocation.taken).map_err(|e| e.status(invalid))?;
+        self.pools.give_health_port(&mut draft, &held, &mut allocation.taken).map_err(|e| e.status(invalid))?;
+        let holds = holdings(&draft);
+        allocation.dropped = Holdings {
+            addresses: held.addresses.difference(&holds.addresses).copied().collect(),
+            ports: held.ports.difference(&holds.ports).copied().collect(),
+        };
+        *service = draft;
+        Ok(allocation)
+    }
+
+    /// Takes back what a deleted Service held.
+    pub(crate) fn release(&self, def: &ResourceDef, service: &Value) {
+        if is_service(def) {
+            self.pools.give_back(&holdings(service));
+        }
+    }
+}
+
+/// What a stored Service holds.
+fn holdings(service: &Value) -> Holdings {
+    let spec = &service["spec"];
+    let addresses = tree::list(spec, "clusterIPs").iter().filter_map(|ip| ip.as_str()?.parse().ok());
+    let single = tree::text(spec, "clusterIP").parse().ok();
+    let ports = tree::list(spec, "ports").iter().map(|port| tree::int(port, "nodePort"));
+    let ports = ports.chain([tree::int(spec, "healthCheckNodePort")]).filter(|port| *port != 0);
+    Holdings {
+        addresses: addresses.chain(single).collect(),
+        ports: ports.filter_map(|port| u16::try_from(port).ok()).collect(),
+    }
+}
+
+enum AllocationError {
+    Field(FieldError),
+    Exhausted(String),
+}
+
+impl AllocationError {
+    fn status(self, invalid: impl FnOnce(FieldError) -> Status) -> Status {
+        match self {
+            Self::Field(error) => invalid(error),
+            Self::Exhausted(why) => Status::internal(why),
+        }
+    }
+}
+
+impl Pools {
+    fn address_number(&self, address: Ipv4Addr) -> Option<usize> {
+        if !self.range.contains(&address) {
+            return None;
+        }
+        let offset = u32::from(address) - u32::from(self.range.network());
+        usize::try_from(offset).ok()?.checked_sub(1)
+    }
+
+    fn port_number(&self, port: u16) -> Option<usize> {
+        port.checked_sub(*self.node_ports.start()).map(usize::from)
+    }
+
+    fn take_present(&self, service: &Value) {
+        let held = holdings(service);
+        for number in held.addresses.into_iter().filter_map(|address| self.address_number(address)) {
+            if self.addresses.lock().take(number).is_err() {
+                tracing::warn!(service = %service["metadata"]["name"], "two services have the same cluster IP");
+            }
+        }
+        for number in held.ports.into_iter().filter_map(|port| self.port_number(port)) {
+            if self.ports.lock().take(number).is_err() {
+                tracing::warn!(service = %service["metadata"]["name"], "two services have the same node port");
+            }
+        }
+    }
+
+    fn give_back(&self, held: &Holdings) {
+        for number in held.addresses.iter().filter_map(|address| self.address_number(*address)) {
+            self.addresses.lock().give_back(number);
+        }
+        for number in held.ports.iter().filter_map(|port| self.port_number(*port)) {
+            self.ports.lock().give_back(number);
+        }
+    }
+
+    fn give_address(&self, service: &mut Value, held: &Holdings, taken: &mut Holdings) -> Result<(), AllocationError> {
+        let spec = &mut service["spec"];
+        let asked = tree::text(spec, "clusterIP").to_owned();
+        if tree::text(spec, "type") == "ExternalName" || asked == "None" {
+            return Ok(());
+        }
+        if asked.is_empty() {
+            let number = self.addresses.lock().take_any();
+            let number = number
+                .ok_or_else(|| AllocationError::Exhausted("failed to allocate a serviceIP: range is full".into()))?;
+            let offset = u32::try_from(number + 1).unwrap_or(u32::MAX);
+            let address = Ipv4Addr::from(u32::from(self.range.network()).saturating_add(offset));
+            taken.addresses.insert(address);
+            tree::set(spec, "clusterIP", address.to_string());
+            tree::set(spec, "clusterIPs", json!([address.to_string()]));
+            return Ok(());
+        }
+        // What is no address is told by validation.
+        let Ok(address) = asked.parse::<Ipv4Addr>() else { return Ok(()) };
+        if held.addresses.contains(&address) {
+            return Ok(());
+        }
+        let outcome = match self.address_number(address) {
+            Some(number) => self.addresses.lock().take(number),
+            None => Err(TakeError::OutOfRange),
+        };
+        let why = match outcome {
+            Ok(()) => {
+                taken.addresses.insert(address);
+                return Ok(());
+            }
+            Err(TakeError::Taken) => "provided IP is already allocated".to_owned(),
+            Err(TakeError::OutOfRange) => {
+                let range = self.range;
+                format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}")
+            }
+        };
+        let path = Path::new("spec").child("clusterIPs");
+        let why = format!("failed to allocate IP {address}: {why}");
+        Err(AllocationError::Field(FieldError::invalid(&path, json!([asked]), &why)))
+    }
+
+    fn give_ports(&self, service: &mut Value, held: &Holdings, taken: &mut Holdings) -> Result<(), AllocationError> {
+        let needs = families::needs_node_ports(service);
+        let explicit: BTreeSet<i64> = holdings(service).ports.iter().map(|port| i64::from(*port)).collect();
+        for (i, port) in tree::items_mut(&mut service["spec"], "ports").enumerate() {
+            let asked = tree::int(port, "nodePort");
+            let path = Path::new("spec").child("ports").index(i).child("nodePort");
+            if asked != 0 {
+                self.take_port(&path, asked, held, taken, "")?;
+            } else if needs {
+                let given = self.take_any_port(&explicit, taken)?;
+                tree::set(port, "nodePort", given);
+            }
+        }
+        Ok(())
+    }
+
+    fn give_health_port(
+        &self,
+        service: &mut Value,
+        held: &Holdings,
+        taken: &mut Holdings,
+    ) -> Result<(), AllocationError> {
+        let asked = tree::int(&service["spec"], "healthCheckNodePort");
+        let path = Path::new("spec").child("healthCheckNodePort");
+        if !families::needs_health_port(service) {
+            return Ok(());
+        }
+        if asked != 0 {
+            let words = format!("failed to allocate requested HealthCheck NodePort {asked}: ");
+            return self.take_port(&path, asked, held, taken, &words);
+        }
+        let given = self.take_any_port(&BTreeSet::new(), taken)?;
+        tree::set(&mut service["spec"], "healthCheckNodePort", given);
+        Ok(())
+    }
+
+    /// A port that was asked for. Ports of different protocols may share a number within a Service.
+    fn take_port(
+        &self,
+        path: &Path,
+        asked: i64,
+        held: &Holdings,
+        taken: &mut Holdings,
+        words: &str,
+    ) -> Result<(), AllocationError> {
+        let fail = |why: &str| Err(AllocationError::Field(FieldError::invalid(path, asked, &format!("{words}{why}"))));
+        let port = u16::try_from(asked).ok();
+        if port.is_some_and(|port| held.ports.contains(&port) || taken.ports.contains(&port)) {
+            return Ok(());
+        }
+        let number = port.and_then(|port| self.port_number(port));
+        let outcome = number.map_or(Err(TakeError::OutOfRange), |number| self.ports.lock().take(number));
+        match outcome {
+            Ok(()) => {
+                taken.ports.extend(port);
+                Ok(())
+            }
+            Err(TakeError::Taken) => fail("provided port is already allocated"),
+            Err(TakeError::OutOfRange) => {
+                let (first, last) = (self.node_ports.start(), self.node_ports.end());
+                fail(&format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"))
+            }
+        }
+    }
+
+    /// Any free port that the Service does not itself ask for elsewhere.
+    fn take_any_port(&self, not: &BTreeSet<i64>, taken: &mut Holdings) -> Result<i64, AllocationError> {
+        let mut pool = self.ports.lock();
+        let mut passed_over = Vec::new();
+        let found = loop {
+            let Some(number) = pool.take_any() else { break None };
+            let port = self.node_ports.start() + u16::try_from(number).unwrap_or_default();
+            if !not.contains(&i64::from(port)) {
+                break Some(port);
+            }
+            passed_over.push(number);
+        };
+        passed_over.into_iter().for_each(|number| pool.give_back(number));
+        let full = || AllocationError::Exhausted("failed to allocate a nodePort: range is full".into());
+        let port = found.ok_or_else(full)?;
+        taken.ports.insert(port);
+        Ok(port.into())
+    }
+}

@@ -1,0 +1,122 @@
+//! Creating objects.
+
+use super::{Attempt, Target, meta, metadata_mut, names};
+use crate::admission::Operation;
+use crate::object::Object;
+use crate::read::PlainStatus;
+use crate::registry::Registry;
+use crate::request::Request;
+use pintle_kinds::ResourceDef;
+use pintle_types::Status;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// How many names are tried for an object that leaves its name to the server.
+const NAMES: usize = 8;
+
+impl Registry {
+    /// Creates an object; `object` has passed the schema's checks.
+    pub async fn create(&self, by: &Request<'_>, def: &ResourceDef, ns: &str, object: Value) -> Result<Object, Status> {
+        let name = meta(&object, "name").to_owned();
+        let target = Target { by, def, ns, name: &name, sub: "" };
+        let mut object = object;
+        check_namespace(&target, &mut object)?;
+        target.complete(&mut object);
+        self.record_manager(&target, None, &mut object);
+        let object = self.admit(&target, Operation::Create, object, None).await?;
+        let generated = meta(&object, "name").is_empty() && !meta(&object, "generateName").is_empty();
+        let mut attempts = if generated { NAMES } else { 1 };
+        loop {
+            attempts -= 1;
+            match self.create_admitted(&target, object.clone()).await? {
+                Attempt::Done(created) => return Ok(created.into()),
+                Attempt::Stale(_) if attempts > 0 => {}
+                Attempt::Stale(existing) => {
+                    let name = if generated { meta(&object, "generateName") } else { meta(&object, "name") };
+                    return Err(already_exists(def, name, existing.as_ref().map(|e| &*e.value)));
+                }
+            }
+        }
+    }
+
+    /// Stores a new object that mutating admission has seen; answers it in the version of the request.
+    pub(super) async fn create_admitted(&self, target: &Target<'_>, object: Value) -> Result<Attempt<Value>, Status> {
+        let mut object = object;
+        target.complete(&mut object);
+        let given = meta(&object, "resourceVersion").to_owned();
+        target.def.to_storage(&mut object);
+        fill_new(&mut object, &self.now());
+        target.def.prepare_create(&mut object);
+        let name = meta(&object, "name").to_owned();
+        let target = target.named(&name);
+        let addresses = self.services.allocate(&target, &mut object, None)?;
+        target.invalid(&name, &target.def.validate_create(&object))?;
+        target.def.strategy.warnings(&object, None).into_iter().for_each(|warning| target.by.warn(warning));
+        self.judge(&target, Operation::Create, Some(target.shown(&object)), None).await?;
+        if !matches!(&*given, "" | "0") {
+            return Err(Status::plain_internal("resourceVersion should not be set on objects to be created".into()));
+        }
+        if target.by.dry_run {
+            self.reach_newest().await?;
+            return Ok(match self.current(target.def, target.ns, &name)? {
+                Some(existing) => Attempt::Stale(Some(existing)),
+                None => Attempt::Done(target.shown(&object)),
+            });
+        }
+        match self.swap(target.def, target.key(), 0, &object).await? {
+            Attempt::Stale(existing) => Ok(Attempt::Stale(existing)),
+            Attempt::Done(revision) => {
+                addresses.keep();
+                super::set_revision(&mut object, revision);
+                Ok(Attempt::Done(target.shown(&object)))
+            }
+        }
+    }
+}
+
+/// The namespace of an object is that of the request.
+pub(super) fn check_namespace(target: &Target<'_>, object: &mut Value) -> Result<(), Status> {
+    let own = meta(object, "namespace");
+    if own == target.ns {
+        return Ok(());
+    }
+    if !own.is_empty() && !target.ns.is_empty() {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(why));
+    }
+    if target.ns.is_empty() {
+        metadata_mut(object).remove("namespace");
+    } else {
+        metadata_mut(object).insert("namespace".into(), target.ns.into());
+    }
+    Ok(())
+}
+
+/// What the server alone decides about a new object.
+fn fill_new(object: &mut Value, now: &str) {
+    let metadata = metadata_mut(object);
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+        metadata.remove(field);
+    }
+    metadata.insert("creationTimestamp".into(), now.into());
+    metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();
+    if text("name").is_empty() && !text("generateName").is_empty() {
+        let name = names::generate(text("generateName"));
+        metadata.insert("name".into(), name.into());
+    }
+}
+
+pub(super) fn already_exists(def: &ResourceDef, name: &str, existing: Option<&Value>) -> Status {
+    let mut status = Status::already_exists(&def.group, &def.resource, name);
+    if existing.is_some_and(|object| !object["metadata"]["deletionTimestamp"].is_null()) {
+        status.message = format!("object is being deleted: {}", status.message);
+    }
+    status
+}
+
+/// An old object for admission.
+pub(super) fn shared(target: &Target<'_>, stored: &Arc<Value>) -> Arc<Value> {
+    let same = target.def.version == target.def.storage.version && target.def.group == target.def.storage.group;
+    if same { stored.clone() } else { Arc::new(target.shown(stored)) }
+}

@@ -1,0 +1,153 @@
+//! Evictions: deletions of pods that respect disruption budgets.
+
+use super::{Attempt, Current, Target, meta};
+use crate::admission::Operation;
+use crate::registry::Registry;
+use crate::request::{DeleteOptions, Preconditions};
+use pintle_kinds::{ResourceDef, tree};
+use pintle_types::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector as TypedSelector;
+use pintle_types::selector::LabelSelector;
+use pintle_types::status::{Cause, Details};
+use pintle_types::{Reason, Status};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Evictions that a budget's controller may not have seen yet.
+const MAX_DISRUPTED: usize = 2000;
+const SEVERAL: &str =
+    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+
+impl Registry {
+    pub(super) async fn evict(&self, target: &Target<'_>, eviction: Value) -> Result<(), Status> {
+        if meta(&eviction, "name") != target.name {
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
+        let eviction = self.admit(target, Operation::Create, eviction, None).await?;
+        let eviction = self.judge(target, Operation::Create, Some(eviction), None).await?.unwrap_or_default();
+        let mut options = delete_options(&eviction)?;
+        self.reach_newest().await?;
+        let pod = self.current(target.def, target.ns, target.name)?.ok_or_else(|| target.not_found())?;
+        if !ignores_budgets(&pod.value) && self.ask_budget(target, &pod.value).await? {
+            // The pod must not become ready between being looked at and being deleted.
+            let version = meta(&pod.value, "resourceVersion").to_owned();
+            options.preconditions.get_or_insert_default().resource_version.get_or_insert(version);
+        }
+        self.delete(target.by, target.def, target.ns, target.name, &options).await.map(drop)
+    }
+
+    /// Takes an eviction off the budget that the pod is under. True when the pod does not count, as it is not ready.
+    async fn ask_budget(&self, target: &Target<'_>, pod: &Value) -> Result<bool, Status> {
+        let table = self.table();
+        let Some(def) = table.get("policy", "v1", "poddisruptionbudgets").map(Arc::clone) else { return Ok(false) };
+        for _ in 0..super::ATTEMPTS {
+            let mut budgets = self.budgets(&def, target.ns, pod)?;
+            let Some(budget) = budgets.pop() else { return Ok(false) };
+            if !budgets.is_empty() {
+                return Err(Status::failure(500, Reason::Unknown, SEVERAL));
+            }
+            if !is_ready(pod) && has_enough(&budget.value) {
+                return Ok(true);
+            }
+            let name = meta(&budget.value, "name").to_owned();
+            let reduced = reduced(&budget.value, target.name, &name, &self.now())?;
+            let target = Target { def: &def, name: &name, sub: "status", ..*target };
+            if target.by.dry_run {
+                return Ok(false);
+            }
+            match self.swap(&def, target.key(), budget.revision, &reduced).await? {
+                Attempt::Done(_) => return Ok(false),
+                Attempt::Stale(_) => drop(self.reach_newest().await?),
+            }
+        }
+        Err(Status::failure(504, Reason::Timeout, "couldn't update PodDisruptionBudget due to conflicts"))
+    }
+
+    fn budgets(&self, def: &ResourceDef, ns: &str, pod: &Value) -> Result<Vec<Current>, Status> {
+        let range = pintle_store::KeyRange::prefix(crate::read::below(def, ns));
+        let labels = &pod["metadata"]["labels"];
+        let covers = |budget: &Value| {
+            let typed: Option<TypedSelector> = serde_json::from_value(budget["spec"]["selector"].clone()).ok();
+            let selector = LabelSelector::from_typed(typed.as_ref());
+            !selector.is_everything() && selector.matches_with(|key| labels.get(key).and_then(Value::as_str))
+        };
+        let snapshot = self.resource(def)?.snapshot();
+        let all = snapshot
+            .range(&range)
+            .map(|entry| Current { value: Arc::new(entry.to_value()), revision: entry.revision() });
+        Ok(all.filter(|budget| covers(&budget.value)).collect())
+    }
+}
+
+fn delete_options(eviction: &Value) -> Result<DeleteOptions, Status> {
+    match eviction.get("deleteOptions").filter(|options| !options.is_null()) {
+        None => Ok(DeleteOptions { preconditions: None::<Preconditions>, ..DeleteOptions::default() }),
+        Some(options) => serde_json::from_value(options.clone()).map_err(|e| Status::bad_request(e.to_string())),
+    }
+}
+
+/// Pods that do not run, or are going anyway.
+fn ignores_budgets(pod: &Value) -> bool {
+    let phase = tree::text(&pod["status"], "phase");
+    matches!(phase, "Succeeded" | "Failed" | "Pending") || !pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+fn is_ready(pod: &Value) -> bool {
+    tree::list(&pod["status"], "conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+fn has_enough(budget: &Value) -> bool {
+    let (healthy, desired) =
+        (tree::int(&budget["status"], "currentHealthy"), tree::int(&budget["status"], "desiredHealthy"));
+    desired > 0 && healthy >= desired
+}
+
+/// The budget with one disruption less, or why there is none left.
+fn reduced(budget: &Value, pod: &str, name: &str, now: &str) -> Result<Value, Status> {
+    let status = &budget["status"];
+    if tree::int(status, "observedGeneration") < tree::int(&budget["metadata"], "generation") {
+        return Err(too_many(10, format!("The disruption budget {name} is still being processed by the server.")));
+    }
+    let allowed = tree::int(status, "disruptionsAllowed");
+    let forbidden = |why: &str| Err(Status::forbidden("policy", "poddisruptionbudget", name, why));
+    if allowed < 0 {
+        return forbidden("pdb disruptions allowed is negative");
+    }
+    if status["disruptedPods"].as_object().is_some_and(|pods| pods.len() > MAX_DISRUPTED) {
+        return forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller");
+    }
+    if allowed == 0 {
+        let (desired, healthy) = (tree::int(status, "desiredHealthy"), tree::int(status, "currentHealthy"));
+        let why = format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
+        return Err(too_many(0, why));
+    }
+    let mut new = budget.clone();
+    if let Some(status) = tree::child(&mut new, "status") {
+        tree::set(status, "disruptionsAllowed", allowed - 1);
+        if let Some(disrupted) = tree::child(status, "disruptedPods") {
+            tree::set(disrupted, pod, now);
+        }
+        if allowed == 1 {
+            no_more_allowed(status, now);
+        }
+    }
+    Ok(new)
+}
+
+fn no_more_allowed(status: &mut Value, now: &str) {
+    let allowed = |condition: &Value| condition["type"] == "DisruptionAllowed";
+    let mut conditions = tree::list(status, "conditions").to_vec();
+    let observed = tree::int(status, "observedGeneration");
+    conditions.retain(|condition| !allowed(condition));
+    conditions.push(json!({
+        "type": "DisruptionAllowed", "status": "False", "reason": "InsufficientPods", "message": "",
+        "observedGeneration": observed, "lastTransitionTime": now,
+    }));
+    tree::set(status, "conditions", conditions);
+}
+
+fn too_many(retry_after_seconds: u32, cause: String) -> Status {
+    let cause = Cause { reason: "DisruptionBudget".into(), message: cause, ..Cause::default() };
+    let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+    let details = Details { causes: vec![cause], retry_after_seconds, ..Details::default() };
+    Status::failure(429, Reason::TooManyRequests, message).with_details(details)
+}

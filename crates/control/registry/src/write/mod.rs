@@ -1,0 +1,269 @@
+//! The writing verbs, and what they share: reading what is there, admission, comparing and swapping in the store.
+//!
+//! Every write is a loop: take the object as it is, make the new one of it, and store that if nothing came between.
+
+mod binding;
+mod body;
+mod collection;
+mod create;
+mod delete;
+mod eviction;
+mod names;
+mod plan;
+mod scale;
+mod update;
+
+use crate::admission::{Attributes, Operation};
+use crate::cache::Fields;
+use crate::codec;
+use crate::read::store_status;
+use crate::registry::Registry;
+use crate::request::Request;
+use bytes::Bytes;
+use pintle_kinds::ResourceDef;
+use pintle_schema::apply::{Manager, update_managers};
+use pintle_store::{Compare, KeyRange, KeyValue, LeaseId, Op, Revision, Txn};
+use pintle_types::Status;
+use pintle_types::names::GroupKind;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// How often a write starts over because others came between.
+const ATTEMPTS: usize = 32;
+
+const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+
+/// One write: by whom, to what.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub by: &'a Request<'a>,
+    pub def: &'a ResourceDef,
+    pub ns: &'a str,
+    pub name: &'a str,
+    /// Empty for the object itself.
+    pub sub: &'a str,
+}
+
+/// An object as it is stored, its resourceVersion included.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    pub value: Arc<Value>,
+    pub revision: Revision,
+}
+
+/// What came of an attempt.
+pub(crate) enum Attempt<T> {
+    Done(T),
+    /// Another write came between; this is what is there now.
+    Stale(Option<Current>),
+}
+
+impl<'a> Target<'a> {
+    fn key(&self) -> Bytes {
+        self.def.storage.key(self.ns, self.name).into()
+    }
+
+    fn not_found(&self) -> Status {
+        Status::not_found(&self.def.group, &self.def.resource, self.name)
+    }
+
+    fn conflict(&self, why: &str) -> Status {
+        Status::conflict(&self.def.group, &self.def.resource, self.name, why)
+    }
+
+    fn group_kind(&self) -> GroupKind {
+        GroupKind { group: self.def.group.clone(), kind: self.def.kind.clone() }
+    }
+
+    fn invalid(&self, name: &str, errors: &pintle_types::field::ErrorList) -> Result<(), Status> {
+        if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&self.group_kind(), name, errors)) }
+    }
+
+    fn named(self, name: &'a str) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Defaults and canonical form, in the version of the request.
+    fn complete(&self, object: &mut Value) {
+        self.def.default_object(object);
+        if let Some(ty) = self.def.type_ref() {
+            pintle_schema::normalize::object(ty, object);
+        }
+    }
+
+    /// The stored form in the version of the request.
+    fn shown(&self, stored: &Value) -> Value {
+        let mut value = stored.clone();
+        if self.def.version != self.def.storage.version || self.def.group != self.def.storage.group {
+            self.def.from_storage(&mut value);
+        }
+        value
+    }
+}
+
+/// The metadata of an object for change; made when it is absent.
+pub(crate) fn metadata_mut(object: &mut Value) -> &mut serde_json::Map<String, Value> {
+    if !object.is_object() {
+        *object = json!({});
+    }
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
+    }
+    match &mut object["metadata"] {
+        Value::Object(metadata) => metadata,
+        _ => unreachable!("it was just made an object"),
+    }
+}
+
+/// A text of the metadata; empty when absent.
+pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+pub(crate) fn set_revision(object: &mut Value, revision: Revision) {
+    metadata_mut(object).insert("resourceVersion".into(), revision.to_string().into());
+}
+
+impl Registry {
+    /// The object as the cache has it. Call [`Registry::reach_newest`] before, to see all earlier writes.
+    pub(crate) fn current(&self, def: &ResourceDef, ns: &str, name: &str) -> Result<Option<Current>, Status> {
+        let entry = self.entry(def, ns, name)?;
+        Ok(entry.map(|entry| Current { value: Arc::new(entry.to_value()), revision: entry.revision() }))
+    }
+
+    pub(crate) fn now(&self) -> String {
+        self.clock.now_seconds().to_string()
+    }
+
+    /// Records who owns what changed between `old` and `new`, both in the version of the request.
+    fn record_manager(&self, target: &Target<'_>, old: Option<&Value>, new: &mut Value) {
+        let Some(ty) = target.def.type_ref() else { return };
+        let (api_version, time) = (target.def.api_version(), self.now());
+        update_managers(
+            ty,
+            old,
+            new,
+            manager(target, &api_version, &time),
+            target.def.strategy.reset_fields(target.sub),
+        );
+    }
+
+    /// Stores an object if the key's last change is `expected` (0: it is absent).
+    async fn swap(
+        &self,
+        def: &ResourceDef,
+        key: Bytes,
+        expected: Revision,
+        object: &Value,
+    ) -> Result<Attempt<Revision>, Status> {
+        let value = codec::to_stored(object);
+        let resource = self.resource(def)?;
+        let fields = Fields::of(object, &resource.spec.selectable);
+        let parsed = self.cache.shared.expect(&value, fields);
+        let lease = self.lease_for(def).await?;
+        let put = Op::Put { key: key.clone(), value, lease };
+        let attempt = self.compare_and(key, expected, put).await?;
+        if matches!(attempt, Attempt::Done(_)) {
+            parsed.written();
+        }
+        Ok(attempt)
+    }
+
+    /// Deletes an object if its last change is `expected`.
+    async fn remove(&self, key: Bytes, expected: Revision) -> Result<Attempt<Revision>, Status> {
+        let delete = Op::Delete(KeyRange::key(key.clone()));
+        self.compare_and(key, expected, delete).await
+    }
+
+    async fn compare_and(&self, key: Bytes, expected: Revision, then: Op) -> Result<Attempt<Revision>, Status> {
+        let compare = vec![Compare::ModRevision(key.clone(), expected)];
+        let otherwise = vec![Op::Get(KeyRange::key(key))];
+        let txn = Txn { compare, then: vec![then], otherwise };
+        let mut result = self.store.txn(txn).await.map_err(store_status)?;
+        if result.succeeded {
+            return Ok(Attempt::Done(result.revision));
+        }
+        let found = result.results.pop().and_then(|mut kvs| kvs.pop());
+        found.as_ref().map(parse_current).transpose().map(Attempt::Stale)
+    }
+
+    /// The lease of what does not live for ever: events.
+    async fn lease_for(&self, def: &ResourceDef) -> Result<LeaseId, Status> {
+        if def.storage.resource != "events" || !matches!(&*def.storage.group, "" | "events.k8s.io") {
+            return Ok(0);
+        }
+        self.event_leases.current(&*self.store).await.map_err(store_status)
+    }
+
+    /// Runs the mutating plugins over an object in the version of the request.
+    async fn admit(
+        &self,
+        target: &Target<'_>,
+        operation: Operation,
+        object: Value,
+        old: Option<&Arc<Value>>,
+    ) -> Result<Value, Status> {
+        let mut attributes = attributes(target, operation, Some(object), old);
+        target.by.admission.mutate(&mut attributes).await?;
+        attributes.warnings.drain(..).for_each(|warning| target.by.warn(warning));
+        attributes.object.ok_or_else(|| Status::internal("a mutating plugin took the object away"))
+    }
+
+    /// Runs the validating plugins; `object` is nothing for a deletion.
+    async fn judge(
+        &self,
+        target: &Target<'_>,
+        operation: Operation,
+        object: Option<Value>,
+        old: Option<&Arc<Value>>,
+    ) -> Result<Option<Value>, Status> {
+        let attributes = attributes(target, operation, object, old);
+        target.by.admission.validate(&attributes).await?;
+        attributes.warnings.iter().for_each(|warning| target.by.warn(warning.clone()));
+        Ok(attributes.object)
+    }
+}
+
+fn manager<'a>(target: &Target<'a>, api_version: &'a str, time: &'a str) -> Manager<'a> {
+    Manager { name: target.by.field_manager, api_version, time, subresource: target.sub }
+}
+
+fn attributes<'a>(
+    target: &Target<'a>,
+    operation: Operation,
+    object: Option<Value>,
+    old: Option<&Arc<Value>>,
+) -> Attributes<'a> {
+    let kind = match operation {
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete => "DeleteOptions",
+        Operation::Connect => "ConnectOptions",
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    if target.by.dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    if operation != Operation::Delete && !target.by.field_manager.is_empty() {
+        options["fieldManager"] = target.by.field_manager.into();
+    }
+    Attributes {
+        operation,
+        def: target.def,
+        subresource: target.sub,
+        namespace: target.ns,
+        name: target.name,
+        user: target.by.user,
+        dry_run: target.by.dry_run,
+        object,
+        old_object: old.cloned(),
+        options,
+        warnings: Vec::new(),
+    }
+}
+
+fn parse_current(kv: &KeyValue) -> Result<Current, Status> {
+    let mut value: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
+    set_revision(&mut value, kv.mod_revision);
+    Ok(Current { value: Arc::new(value), revision: kv.mod_revision })
+}

@@ -1,0 +1,150 @@
+//! The `scale` subresource: the number of replicas of anything that has one.
+
+use super::body::{Body, patched};
+use super::create::check_namespace;
+use super::update::check_version;
+use super::{Attempt, Current, Target, meta};
+use crate::admission::Operation;
+use crate::object::{Object, Written};
+use crate::registry::Registry;
+use pintle_kinds::{ResourceDef, ScalePaths, tree};
+use pintle_schema::Schema;
+use pintle_types::Status;
+use pintle_types::field::{FieldError, Path};
+use pintle_types::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector as TypedSelector;
+use pintle_types::names::GroupKind;
+use pintle_types::selector::LabelSelector;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+impl Registry {
+    /// `status` is the object itself, `scale` a Scale; others are not to be read.
+    pub async fn get_subresource(&self, def: &ResourceDef, ns: &str, name: &str, sub: &str) -> Result<Object, Status> {
+        if def.subresource(sub).is_none_or(|sub| !sub.verbs.contains(&"get")) {
+            return Err(Status::method_not_allowed());
+        }
+        let object = self.get(def, ns, name, &Default::default()).await?;
+        match sub {
+            "scale" => Ok(scale_of(def, &object.to_value())?.into()),
+            _ => Ok(object),
+        }
+    }
+
+    pub(super) async fn change_scale(
+        &self,
+        target: &Target<'_>,
+        body: &Body<'_>,
+        old: &Current,
+    ) -> Result<Attempt<Written>, Status> {
+        let shown = target.shown(&old.value);
+        let old_scale = Arc::new(scale_of(target.def, &shown)?);
+        let new_scale = self.new_scale(target, body, &old_scale)?;
+        let new_scale = self.admit(target, Operation::Update, new_scale, Some(&old_scale)).await?;
+        check_scale(target, &new_scale)?;
+        check_version(target, &new_scale, old)?;
+        let mut new = shown.clone();
+        let paths = paths(target.def)?;
+        set_at(&mut new, &paths.spec_replicas, new_scale["spec"]["replicas"].as_i64().unwrap_or(0).into());
+        self.record_manager(target, Some(&shown), &mut new);
+        self.judge(target, Operation::Update, Some(new_scale), Some(&old_scale)).await?;
+        target.def.to_storage(&mut new);
+        Ok(match self.store_changed(target, new, old).await? {
+            Attempt::Stale(newer) => Attempt::Stale(newer),
+            Attempt::Done(written) => {
+                let scale = scale_of(target.def, &written.object.to_value())?;
+                Attempt::Done(Written { object: scale.into(), created: false })
+            }
+        })
+    }
+
+    fn new_scale(&self, target: &Target<'_>, body: &Body<'_>, old: &Value) -> Result<Value, Status> {
+        let ty = Schema::builtin().kind("autoscaling", "v1", "Scale");
+        let mut new = match body {
+            Body::Put(scale) => (*scale).clone(),
+            Body::Patch(crate::Patch::Apply { .. }) => {
+                let why = "server-side apply is not supported for the scale subresource";
+                return Err(Status::bad_request(why));
+            }
+            Body::Patch(patch) => patched(target, ty, old, patch)?,
+        };
+        check_namespace(target, &mut new)?;
+        let uid = meta(&new, "uid");
+        if !uid.is_empty() && uid != meta(old, "uid") {
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(old, "uid"));
+            return Err(target.conflict(&why));
+        }
+        Ok(new)
+    }
+}
+
+fn check_scale(target: &Target<'_>, scale: &Value) -> Result<(), Status> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let path = Path::new("spec").child("replicas");
+    let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
+    let kind = GroupKind { group: "autoscaling".into(), kind: "Scale".into() };
+    Err(Status::invalid(&kind, target.name, &vec![error]))
+}
+
+fn paths(def: &ResourceDef) -> Result<&ScalePaths, Status> {
+    def.scale.as_ref().ok_or_else(Status::no_such_resource)
+}
+
+/// The Scale of an object, both with the object's identity and version.
+fn scale_of(def: &ResourceDef, object: &Value) -> Result<Value, Status> {
+    let paths = paths(def)?;
+    let replicas = tree::at(object, &paths.spec_replicas);
+    if replicas.is_null() && def.schema.is_some() {
+        return Err(Status::internal(format!("the spec replicas field \".{}\" does not exist", paths.spec_replicas)));
+    }
+    let mut metadata = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(field) {
+            metadata[field] = value.clone();
+        }
+    }
+    let mut status = json!({"replicas": tree::at(object, &paths.status_replicas).as_i64().unwrap_or(0)});
+    if let Some(selector) = paths.selector.as_deref().map(|path| selector_text(tree::at(object, path))) {
+        if !selector.is_empty() {
+            status["selector"] = selector.into();
+        }
+    }
+    let mut spec = json!({});
+    if let Some(replicas) = replicas.as_i64().filter(|replicas| *replicas != 0) {
+        spec["replicas"] = replicas.into();
+    }
+    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+}
+
+/// A selector as text, whatever form the kind keeps it in.
+fn selector_text(selector: &Value) -> String {
+    match selector {
+        Value::String(text) => text.clone(),
+        Value::Object(fields) if fields.contains_key("matchLabels") || fields.contains_key("matchExpressions") => {
+            let typed: Option<TypedSelector> = serde_json::from_value(selector.clone()).ok();
+            let mut selector = LabelSelector::from_typed(typed.as_ref());
+            selector.requirements.sort_by(|a, b| a.key.cmp(&b.key));
+            selector.to_string()
+        }
+        Value::Object(labels) => {
+            let labels = labels.iter().filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)));
+            labels.collect::<Vec<_>>().join(",")
+        }
+        _ => String::new(),
+    }
+}
+
+/// Sets a field at a dotted path, making the objects on the way.
+fn set_at(object: &mut Value, path: &str, to: Value) {
+    match path.split_once('.') {
+        None => tree::set(object, path, to),
+        Some((first, rest)) => {
+            if let Some(child) = tree::child(object, first) {
+                set_at(child, rest, to);
+            }
+        }
+    }
+}

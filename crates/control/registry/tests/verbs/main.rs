@@ -1,0 +1,11 @@
+//! The registry's verbs over a store in memory, as the API server calls them.
+
+mod apply;
+mod deletes;
+mod lists;
+mod pods;
+mod scale;
+mod services;
+mod watches;
+mod world;
+mod writes;

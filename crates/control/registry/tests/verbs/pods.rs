@@ -1,0 +1,86 @@
+//! Bindings and evictions.
+
+use crate::world::*;
+use serde_json::{Value, json};
+
+fn binding(node: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}})
+}
+
+#[tokio::test]
+async fn a_binding_puts_a_pod_on_a_node_once() {
+    let world = World::new().await;
+    world.create("pods", pod("p")).await.unwrap();
+    let status = world.post("pods", "p", "binding", binding("n1")).await.unwrap().to_value();
+    assert_eq!(status["status"], "Success");
+    let bound = world.get("pods", "p").await.unwrap();
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    let scheduled = bound["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "PodScheduled");
+    assert_eq!(scheduled.unwrap()["status"], "True");
+    let again = world.post("pods", "p", "binding", binding("n2")).await.unwrap_err();
+    assert_eq!(
+        (again.code, &*again.message),
+        (409, "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"")
+    );
+    let unnamed = json!({"target": {"kind": "Node", "name": "n1"}});
+    let refused = world.post("pods", "p", "binding", unnamed).await.unwrap_err();
+    assert_eq!(refused.message, "name in URL does not match name in Binding object");
+    let mut other = binding("n1");
+    other["target"]["kind"] = "Zone".into();
+    let refused = world.post("pods", "p", "binding", other).await.unwrap_err();
+    assert!(
+        refused.message.contains("target.kind: Unsupported value: \"Zone\": supported values: \"Node\", \"<empty>\"")
+    );
+}
+
+async fn running_pod(world: &World) {
+    world.create("pods", pod("p")).await.unwrap();
+    world.post("pods", "p", "binding", binding("n1")).await.unwrap();
+    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    world.merge("pods", "p", "status", ready).await.unwrap();
+}
+
+async fn budget(world: &World, allowed: i64) {
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    let created = world.create("poddisruptionbudgets.policy", budget).await.unwrap();
+    let status = json!({"status": {"disruptionsAllowed": allowed, "currentHealthy": 1, "desiredHealthy": 1,
+        "expectedPods": 1, "observedGeneration": created["metadata"]["generation"]}});
+    world.merge("poddisruptionbudgets.policy", "b", "status", status).await.unwrap();
+}
+
+fn eviction() -> Value {
+    json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}})
+}
+
+#[tokio::test]
+async fn an_eviction_deletes_when_the_budget_allows() {
+    let world = World::new().await;
+    running_pod(&world).await;
+    budget(&world, 0).await;
+    let refused = world.post("pods", "p", "eviction", eviction()).await.unwrap_err();
+    assert_eq!(
+        (refused.code, &*refused.message),
+        (429, "Cannot evict pod as it would violate the pod's disruption budget.")
+    );
+    assert_eq!(
+        refused.details.unwrap().causes[0].message,
+        "The disruption budget b needs 1 healthy pods and has 1 currently"
+    );
+    let one = json!({"status": {"disruptionsAllowed": 1}});
+    world.merge("poddisruptionbudgets.policy", "b", "status", one).await.unwrap();
+    world.post("pods", "p", "eviction", eviction()).await.unwrap();
+    assert!(world.get("pods", "p").await.unwrap()["metadata"]["deletionTimestamp"].is_string());
+    let budget = world.get("poddisruptionbudgets.policy", "b").await.unwrap();
+    assert_eq!(budget["status"]["disruptionsAllowed"], 0);
+    assert!(budget["status"]["disruptedPods"]["p"].is_string());
+}
+
+#[tokio::test]
+async fn a_pending_pod_needs_no_budget() {
+    let world = World::new().await;
+    world.create("pods", pod("p")).await.unwrap();
+    budget(&world, 0).await;
+    world.post("pods", "p", "eviction", eviction()).await.unwrap();
+    assert_eq!(world.get("pods", "p").await.unwrap_err().code, 404);
+}
