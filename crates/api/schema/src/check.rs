@@ -154,3 +154,6 @@ fn value_type(go: &str) -> Option<String> {
 fn element<'a>(go: &Option<String>, ty: TypeRef<'_>) -> Cow<'a, str> {
     Cow::Owned(go.clone().unwrap_or_else(|| ty.go_type()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,3 +152,49 @@ fn node(schema: &mut Schema, ty: &'static str, container: Container) -> u32 {
     schema.nodes.push(new);
     schema.nodes.len() as u32 - 1
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{ListType, Print, Schema, Shape};
+
+    #[test]
+    fn the_built_in_types_are_there() {
+        let schema = Schema::builtin();
+        let pod = schema.kind("", "v1", "Pod").unwrap();
+        assert_eq!(pod.name(), "io.k8s.api.core.v1.Pod");
+        let spec = pod.field("spec").unwrap().ty();
+        let containers = spec.field("containers").unwrap();
+        assert!(containers.required() && containers.patch_strategy().merge);
+        assert_eq!((containers.patch_merge_key(), containers.print()), (Some("name"), Print::Always));
+        let Shape::List { item, list_type: ListType::Map, keys } = containers.ty().shape() else { unreachable!() };
+        assert_eq!(keys, [Box::from("name")]);
+        let protocol = item.field("ports").unwrap().ty();
+        let Shape::List { item, .. } = protocol.shape() else { unreachable!() };
+        assert_eq!(item.field("protocol").unwrap().default(), Some(&"TCP".into()));
+        let selector =
+            schema.kind("apps", "v1", "Deployment").unwrap().field("spec").unwrap().ty().field("selector").unwrap();
+        assert!(matches!(selector.ty().shape(), Shape::Object { atomic: true, open: false }));
+    }
+
+    #[test]
+    fn meta_kinds_are_in_every_group() {
+        for group in ["", "apps", "example.com"] {
+            assert!(Schema::builtin().kind(group, "v1", "DeleteOptions").is_some());
+        }
+        assert!(Schema::builtin().kind("apps", "v1", "Pod").is_none());
+    }
+
+    /// Binary search over fields needs them sorted, and every field must lead to a type.
+    #[test]
+    fn every_definition_can_be_walked() {
+        let schema = Schema::builtin();
+        for name in schema.by_name.keys() {
+            let ty = schema.definition(name).unwrap();
+            for field in ty.fields() {
+                assert_eq!(ty.field(field.name()).map(|found| found.name()), Some(field.name()), "{name}");
+                let _ = field.ty().shape();
+            }
+        }
+        assert!(schema.by_name.len() > 600);
+    }
+}

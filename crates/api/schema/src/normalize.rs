@@ -133,3 +133,54 @@ fn zero_value(ty: TypeRef<'_>) -> Option<Value> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Schema;
+    use serde_json::json;
+
+    fn normal(group: &str, kind: &str, mut value: Value) -> Value {
+        let ty = Schema::builtin().kind(group, "v1", kind).unwrap();
+        object(ty, &mut value);
+        let once = value.clone();
+        object(ty, &mut value);
+        assert_eq!(once, value, "what is normal stays so");
+        value
+    }
+
+    #[test]
+    fn prints_as_upstream_does() {
+        for (group, kind, given, printed) in [
+            ("", "ConfigMap", json!({"data": {}, "metadata": {"labels": null}}), json!({"metadata": {}})),
+            ("", "Namespace", json!({}), json!({"metadata": {}, "spec": {}, "status": {}})),
+            (
+                "",
+                "Service",
+                json!({"spec": {"ports": []}}),
+                json!({"metadata": {}, "spec": {}, "status": {"loadBalancer": {}}}),
+            ),
+            ("rbac.authorization.k8s.io", "Role", json!({}), json!({"metadata": {}, "rules": null})),
+            (
+                "",
+                "ResourceQuota",
+                json!({"metadata": {"creationTimestamp": null}, "spec": {"hard": {"cpu": "1000m", "memory": 1024, "pods": "0.5"}}}),
+                json!({"metadata": {}, "spec": {"hard": {"cpu": "1", "memory": "1024", "pods": "500m"}}, "status": {}}),
+            ),
+            (
+                "coordination.k8s.io",
+                "Lease",
+                json!({"spec": {"renewTime": "2026-01-01T01:00:00.5+01:00", "leaseTransitions": 0}}),
+                json!({"metadata": {}, "spec": {"renewTime": "2026-01-01T00:00:00.500000Z", "leaseTransitions": 0}}),
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"hostNetwork": false, "securityContext": {}, "containers": [{"name": "c", "env": [], "tty": false}]}}),
+                json!({"metadata": {}, "spec": {"securityContext": {}, "containers": [{"name": "c", "resources": {}}]}, "status": {}}),
+            ),
+        ] {
+            assert_eq!(normal(group, kind, given.clone()), printed, "{given}");
+        }
+    }
+}
