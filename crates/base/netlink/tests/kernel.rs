@@ -59,6 +59,7 @@ fn a_bridge_and_a_pair_across_namespaces() {
             name: "outer",
             mtu: 1400,
             master: Some(bridge.index),
+            group: 0,
             peer: Peer { name: "eth0", hardware: Some(inner), namespace: Some(guest.file.as_fd()) },
         })
         .expect("pair");
@@ -85,6 +86,14 @@ fn a_bridge_and_a_pair_across_namespaces() {
     let error = netlink.add_bridge(&Bridge { name: "br0", mtu: 1400, hardware }).expect_err("there already");
     assert!(error.is_exists(), "{error}");
     netlink.delete_link(bridge.index).expect("deleted");
+
+    for name in ["one", "two"] {
+        let peer = Peer { name: &format!("{name}-far"), hardware: None, namespace: None };
+        netlink.add_veth(&Veth { name, mtu: 1500, master: None, group: 77, peer }).expect("pair");
+    }
+    netlink.delete_group(77).expect("deleted");
+    assert_eq!(netlink.links().expect("links").len(), 1, "only the loopback is left");
+    assert!(netlink.delete_group(77).expect_err("none is left").is_not_found());
 }
 
 #[test]

@@ -9,15 +9,17 @@ use pintle_netlink::conntrack::Conntrack;
 use pintle_netlink::nft::Nftables;
 use pintle_netlink::{Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Veth, namespace};
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 /// The interface's name inside a sandbox.
 const INTERFACE: &str = "eth0";
 /// What the names of our interfaces on the host begin with.
 const PREFIX: &str = "pin";
+/// The group of our interfaces on the host, by which a reset finds them: `pint` in ASCII.
+const GROUP: u32 = 0x7069_6e74;
 
 /// How a node's bridge is made.
 #[derive(Clone, Debug)]
@@ -47,10 +49,13 @@ pub struct Status {
     pub addresses_total: usize,
 }
 
-/// The bridge network of a node. Cheap to share behind an `Arc`; calls may come from several threads.
+/// The bridge network of a node. Cheap to share behind an `Arc`; calls may come from several threads, but those about
+/// one sandbox must come one after the other.
 #[derive(Debug)]
 pub struct BridgeNetwork {
     config: Config,
+    /// The host's network namespace.
+    host: File,
     inner: Mutex<Inner>,
 }
 
@@ -69,6 +74,7 @@ impl BridgeNetwork {
     /// Makes the bridge and its rules in the caller's network namespace, or adopts those of an earlier run, and reads
     /// the addresses in use.
     pub fn open(config: Config) -> Result<Self> {
+        let host = namespace::open(Path::new("/proc/thread-self/ns/net"))?;
         let mut netlink = Netlink::open()?;
         let mut nft = Nftables::open()?;
         let mut addresses = Addresses::new(config.pod_subnet)?;
@@ -83,19 +89,16 @@ impl BridgeNetwork {
         set_kernel_parameters(&config)?;
         rules::replace(&mut nft, &config, records.iter().map(|(_, record)| record))?;
         let inner = Inner { netlink, nft, addresses, records, gateway, link };
-        Ok(Self { config, inner: Mutex::new(inner) })
+        Ok(Self { config, host, inner: Mutex::new(inner) })
     }
 
     /// Releases everything that belongs to sandboxes other than `live`: called once at start.
     pub fn retain(&self, live: &[String]) -> Result<()> {
         let live: HashSet<&str> = live.iter().map(String::as_str).collect();
-        let mut inner = self.inner.lock();
-        let dead: Vec<String> =
-            inner.records.iter().map(|(id, _)| id.clone()).filter(|id| !live.contains(id.as_str())).collect();
-        for id in &dead {
-            inner.release(&self.config, id)?;
+        for id in self.ids().iter().filter(|id| !live.contains(id.as_str())) {
+            self.release(id)?;
         }
-        inner.delete_strangers()
+        self.inner.lock().delete_strangers()
     }
 
     /// Gives the network namespace at `namespace` an interface, or returns what it was given before.
@@ -105,26 +108,29 @@ impl BridgeNetwork {
     /// nothing is left behind.
     pub fn setup(&self, sandbox_id: &str, namespace: &Path, host_ports: &[HostPort]) -> Result<Attachment> {
         check_id(sandbox_id)?;
-        let mut inner = self.inner.lock();
-        if let Some(attachment) = inner.existing(sandbox_id)? {
+        if let Some(attachment) = self.inner.lock().existing(sandbox_id)? {
             return Ok(attachment);
         }
         // What is written down but not there is half done, from a run that was killed.
-        inner.release(&self.config, sandbox_id)?;
-        inner.check_ports(sandbox_id, host_ports)?;
-        let made = inner.attach(&self.config, sandbox_id, namespace, host_ports);
+        self.release(sandbox_id)?;
+        let made = {
+            let mut inner = self.inner.lock();
+            inner.check_ports(sandbox_id, host_ports)?;
+            inner.attach(&self.config, sandbox_id, namespace, host_ports)
+        };
         if made.is_err()
-            && let Err(error) = inner.release(&self.config, sandbox_id)
+            && let Err(error) = self.release(sandbox_id)
         {
             tracing::warn!(sandbox = sandbox_id, %error, "cannot undo a network set-up that failed");
         }
         made
     }
 
-    /// Takes everything back that `setup` gave; nothing to do is success.
+    /// Takes everything back that `setup` gave; nothing to do is success. Takes some 30 ms, in which other sandboxes
+    /// need not wait: so long does the kernel wait for the last user of an interface.
     pub fn teardown(&self, sandbox_id: &str) -> Result<()> {
         check_id(sandbox_id)?;
-        self.inner.lock().release(&self.config, sandbox_id)
+        self.release(sandbox_id)
     }
 
     /// What a sandbox has, if it has been set up.
@@ -151,15 +157,32 @@ impl BridgeNetwork {
 
     /// Removes the bridge, every interface on it, every rule and every record: for `reset`.
     pub fn remove_all(&self) -> Result<()> {
-        let mut inner = self.inner.lock();
-        let ids: Vec<String> = inner.records.iter().map(|(id, _)| id.clone()).collect();
-        for id in &ids {
-            inner.release(&self.config, id)?;
+        forgive_missing(self.inner.lock().netlink.delete_group(GROUP))?;
+        for id in self.ids() {
+            self.release(&id)?;
         }
+        let mut inner = self.inner.lock();
         inner.delete_strangers()?;
         rules::remove(&mut inner.nft)?;
         forgive_missing(inner.netlink.delete_link_named(&self.config.bridge))?;
         inner.records.remove_all()
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.inner.lock().records.iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Undoes a set-up, also one that stopped half-way. The record goes last, and the address with it: until then
+    /// nobody else can get it.
+    fn release(&self, id: &str) -> Result<()> {
+        let Some(record) = self.inner.lock().unpublish(&self.config, id)? else { return Ok(()) };
+        if record.host_ports.iter().any(|port| port.protocol == Protocol::Udp) {
+            forget_datagrams(self.host.as_fd(), record.address);
+        }
+        // On a socket of its own and without the lock, because the kernel takes its time.
+        let deleted = Netlink::in_namespace(self.host.as_fd())?.delete_link_named(&record.attachment.host_interface);
+        forgive_missing(deleted)?;
+        self.inner.lock().forget(id, &record)
     }
 }
 
@@ -204,7 +227,7 @@ impl Inner {
         }
         let name = &attachment.host_interface;
         let peer = Peer { name: INTERFACE, hardware: Some(hardware), namespace: Some(namespace.as_fd()) };
-        self.netlink.add_veth(&Veth { name, mtu: config.mtu, master: Some(self.link), peer })?;
+        self.netlink.add_veth(&Veth { name, mtu: config.mtu, master: Some(self.link), group: GROUP, peer })?;
         if let Some(outer) = self.netlink.link(name)? {
             self.netlink.set_hairpin(outer.index, true)?;
         }
@@ -218,7 +241,7 @@ impl Inner {
     }
 
     /// Address, routes and the gateway's hardware address inside the sandbox.
-    fn configure_inside(&mut self, namespace: std::os::fd::BorrowedFd<'_>, address: Ipv4Addr) -> Result<()> {
+    fn configure_inside(&mut self, namespace: BorrowedFd<'_>, address: Ipv4Addr) -> Result<()> {
         let mut inside = Netlink::in_namespace(namespace)?;
         inside.raise_loopback()?;
         let link = inside
@@ -237,20 +260,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Undoes a set-up, also one that stopped half-way; the record goes last.
-    fn release(&mut self, config: &Config, id: &str) -> Result<()> {
-        let Some(record) = self.records.get(id).cloned() else { return Ok(()) };
+    /// The first half of a release: nothing leads to the sandbox any more.
+    fn unpublish(&mut self, config: &Config, id: &str) -> Result<Option<Record>> {
+        let Some(record) = self.records.get(id).cloned() else { return Ok(None) };
         let broken = !record.host_ports.is_empty() && rules::withdraw(&mut self.nft, &record).is_err();
         if broken {
             let others = self.records.iter().filter(|(other, _)| *other != id).map(|(_, record)| record);
             rules::replace(&mut self.nft, config, others)?;
         }
-        if record.host_ports.iter().any(|port| port.protocol == Protocol::Udp) {
-            forget_datagrams(record.address);
-        }
-        forgive_missing(self.netlink.delete_link_named(&record.attachment.host_interface))?;
         let (address, hardware) = (record.address.into(), hardware_of(record.address));
         forgive_missing(self.netlink.delete_neighbor(&Neighbor { link: self.link, address, hardware }))?;
+        Ok(Some(record))
+    }
+
+    /// The second half: the address is free.
+    fn forget(&mut self, id: &str, record: &Record) -> Result<()> {
         self.records.remove(id)?;
         self.addresses.release(record.address);
         Ok(())
@@ -358,8 +382,8 @@ fn forgive_missing(result: pintle_netlink::Result<()>) -> Result<()> {
 }
 
 /// Datagrams of a client that goes on sending must not be led to an address that is about to be somebody else's.
-fn forget_datagrams(address: Ipv4Addr) {
-    let forgotten = Conntrack::open().and_then(|mut tracker| {
+fn forget_datagrams(host: BorrowedFd<'_>, address: Ipv4Addr) {
+    let forgotten = Conntrack::in_namespace(host).and_then(|mut tracker| {
         tracker.delete_where(|flow| flow.original.protocol == 17 && flow.reply.source == IpAddr::from(address))
     });
     if let Err(error) = forgotten {

@@ -104,7 +104,7 @@ impl World {
         host.inside(|| {
             let mut netlink = Netlink::open().expect("socket");
             let peer = Peer { name: "wan", hardware: None, namespace: Some(outside.file.as_fd()) };
-            netlink.add_veth(&Veth { name: "wan", mtu: 1500, master: None, peer }).expect("pair");
+            netlink.add_veth(&Veth { name: "wan", mtu: 1500, master: None, group: 0, peer }).expect("pair");
         });
         host.run("ip addr add 192.0.2.1/24 dev wan");
         outside.run("ip link set wan up && ip addr add 192.0.2.2/24 dev wan");
@@ -274,4 +274,39 @@ fn a_bridge_that_is_something_else_is_refused() {
     world.host.run("ip link add pintle0 type veth peer name other");
     let error = world.host.inside(|| BridgeNetwork::open(world.config("10.42.0.0/24"))).expect_err("not a bridge");
     assert!(error.to_string().contains("is not a bridge but \"veth\""), "{error}");
+}
+
+#[test]
+fn many_at_the_same_time_get_one_address_each() {
+    let world = World::new("parallel");
+    let network = world.open();
+    let spaces: Vec<_> = (0..24).map(|n| Space::new(&world.folder, &format!("p{n}"))).collect();
+    let mut given: Vec<IpAddr> = thread::scope(|scope| {
+        let one = |(n, space): (usize, &Space)| {
+            let (id, path, network, host) = (format!("p{n}"), space.path.clone(), &network, &world.host);
+            scope.spawn(move || {
+                host.inside(|| {
+                    let address =
+                        network.setup(&id, &path, &[port(None, 31000 + n as u16)]).expect("setup").addresses[0];
+                    // Half of them go at once.
+                    if n % 2 == 1 {
+                        network.teardown(&id).expect("teardown");
+                    }
+                    (n, address)
+                })
+            })
+        };
+        let threads: Vec<_> = spaces.iter().enumerate().map(one).collect();
+        let given = threads.into_iter().map(|thread| thread.join().expect("join"));
+        given.filter(|(n, _)| n % 2 == 0).map(|(_, address)| address).collect()
+    });
+    given.sort_unstable();
+    given.dedup();
+    assert_eq!(given.len(), 12);
+    let status = world.host.inside(|| network.status()).expect("status");
+    assert_eq!(status.addresses_used, 12);
+    let ports = world.host.run("nft list map ip pintle_pod host-ports | grep -o 'tcp \\. 31[0-9]* ' | wc -l");
+    assert_eq!(ports.trim(), "12");
+    world.host.inside(|| network.remove_all()).expect("removed");
+    assert_eq!(world.links(), "lo wan ");
 }

@@ -287,7 +287,10 @@ pub fn address(text: &str) -> IpAddr {
 fn connect(node: &Space, far: &Space, name: &str) {
     node.inside(|| {
         let peer = Peer { name: "eth0", hardware: None, namespace: Some(far.file.as_fd()) };
-        Netlink::open().expect("socket").add_veth(&Veth { name, mtu: 1500, master: None, peer }).expect("pair");
+        Netlink::open()
+            .expect("socket")
+            .add_veth(&Veth { name, mtu: 1500, master: None, group: 0, peer })
+            .expect("pair");
     });
     far.run("ip link set eth0 up");
 }
