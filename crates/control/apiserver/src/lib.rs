@@ -9,6 +9,7 @@ mod authentication;
 mod authorization;
 mod bootstrap;
 mod config;
+mod custom;
 mod decode;
 mod follow;
 mod local;

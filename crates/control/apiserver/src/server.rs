@@ -5,6 +5,7 @@ use crate::authorization::Authorizer;
 use crate::authorization::aggregate::Aggregator;
 use crate::bootstrap;
 use crate::config::Config;
+use crate::custom::Definitions;
 use crate::follow::{Change, Follower};
 use crate::local::LocalTransport;
 use crate::paths::openapi::Documents;
@@ -80,6 +81,7 @@ pub struct Server {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) authorizer: Authorizer,
     aggregator: Aggregator,
+    pub(crate) definitions: Definitions,
     pub(crate) documents: Documents,
     pub(crate) anonymous: Arc<User>,
     pub(crate) in_flight: Semaphore,
@@ -103,6 +105,7 @@ impl Server {
             clock,
             authorizer: Authorizer::default(),
             aggregator: Aggregator::default(),
+            definitions: Definitions::default(),
             documents: Documents::default(),
             anonymous: Arc::new(User::anonymous()),
             metrics: Metrics::default(),
@@ -112,7 +115,7 @@ impl Server {
         })
     }
 
-    /// Makes the objects that every cluster has, and follows roles and bindings until `stop`. To be called once,
+    /// Makes the objects that every cluster has, and follows roles, bindings and custom resource definitions until `stop`. To be called once,
     /// after [`Server::bind`] when the port was left to it, and before the first request.
     pub async fn start(self: &Arc<Self>, stop: CancellationToken) -> Result<(), Error> {
         // A second start would change nothing: the first token counts.
@@ -120,6 +123,7 @@ impl Server {
         bootstrap::run(self).await?;
         self.follow_roles(&stop).await?;
         self.aggregator.settle(self).await?;
+        Definitions::start(self, &stop).await?;
         let server = self.clone();
         self.tasks.spawn(async move { server.aggregator.run(server.clone(), stop).await });
         self.started.store(true, Ordering::Release);

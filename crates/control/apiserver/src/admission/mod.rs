@@ -8,6 +8,7 @@ mod node;
 mod pod;
 mod priority;
 mod service_account;
+mod storage;
 
 use crate::server::Server;
 use async_trait::async_trait;
@@ -42,6 +43,7 @@ impl Admission for Chain<'_> {
         node::taint(attributes);
         priority::admit(self.server, attributes).await?;
         pod::default_tolerations(attributes);
+        storage::default_class(self.server, attributes).await?;
         node::restrict(attributes)?;
         Ok(())
     }

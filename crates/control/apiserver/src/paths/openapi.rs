@@ -4,7 +4,7 @@ use crate::pipeline::Call;
 use crate::response::{Answer, JSON, accepts_gzip, gzip, with_type};
 use crate::server::Server;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use pintle_client::Body;
@@ -51,11 +51,7 @@ impl Documents {
 
 pub(crate) fn answer(call: &Call, rest: &[&str]) -> Answer {
     match rest {
-        ["v2"] => {
-            let table = call.server.registry.table();
-            let make = || openapi::v2(&resources(&call.server, &table, None));
-            document(call, &table, "v2", make)
-        }
+        ["v2"] => v2(call),
         ["v3"] => index(call),
         ["v3", "api", version] => group_version(call, "", version),
         ["v3", "apis", group, version] => group_version(call, group, version),
@@ -63,20 +59,32 @@ pub(crate) fn answer(call: &Call, rest: &[&str]) -> Answer {
     }
 }
 
+/// The old form: JSON, or protobuf for clients that list it first, which those before v1.28 insist on.
+fn v2(call: &Call) -> Answer {
+    let table = call.server.registry.table();
+    let json = || openapi::v2(&resources(&call.server, &table, None));
+    let wanted = call.header("accept").split([',', ';']).next().unwrap_or_default().trim().to_owned();
+    if wanted != openapi::V2_PROTOBUF_ASKED && wanted != openapi::V2_PROTOBUF {
+        return document(call, &table, "v2", json);
+    }
+    let mut response = document(call, &table, "v2.protobuf", || openapi::v2_protobuf(&json()))?;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(openapi::V2_PROTOBUF));
+    Ok(response)
+}
+
 fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-/// The list of documents. Their hashes need the documents, so the first call makes them all.
+/// The list of documents, none of which is made for it.
 fn index(call: &Call) -> Answer {
     let table = call.server.registry.table();
     let mut entries = Vec::new();
     for group in call.server.served_groups() {
         for version in &group.versions {
-            let path = path_of(&group.group, version);
-            let make = || v3(call, &table, &group.group, version);
-            let Some(document) = call.server.documents.get(&table, &path, make) else { continue };
-            entries.push((path, document.hash));
+            let only = Some((group.group.as_str(), version.as_str()));
+            let hash = openapi::hash_of(&resources(&call.server, &table, only));
+            entries.push((path_of(&group.group, version), hash));
         }
     }
     Ok(with_type(StatusCode::OK, JSON, openapi::v3_index(&entries)))

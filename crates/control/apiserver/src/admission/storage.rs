@@ -1,0 +1,34 @@
+//! DefaultStorageClass: claims that name no class get the one that is marked as the default.
+
+use super::creates;
+use crate::server::Server;
+use pintle_registry::{Attributes, ListOptions};
+use pintle_types::Status;
+use serde_json::Value;
+
+const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
+
+pub(super) async fn default_class(server: &Server, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+    if !creates(attributes, "persistentvolumeclaims") {
+        return Ok(());
+    }
+    let Some(claim) = &mut attributes.object else { return Ok(()) };
+    let annotated = claim["metadata"]["annotations"].get("volume.beta.kubernetes.io/storage-class").is_some();
+    if annotated || claim["spec"].get("storageClassName").is_some_and(|name| !name.is_null()) {
+        return Ok(());
+    }
+    let table = server.registry.table();
+    let def = table.get("storage.k8s.io", "v1", "storageclasses").ok_or_else(Status::no_such_resource)?;
+    let classes = server.registry.list(def, "", &ListOptions::default()).await?;
+    let classes = classes.items.iter().map(|o| o.to_value());
+    let defaults = classes.filter(|c| c["metadata"]["annotations"][DEFAULT] == "true");
+    // Of several defaults the newest counts; of those equally new, the first by name.
+    let newest = defaults.min_by_key(|c| {
+        let text = |field: &str| c["metadata"][field].as_str().unwrap_or_default().to_owned();
+        (std::cmp::Reverse(text("creationTimestamp")), text("name"))
+    });
+    if let (Some(class), Some(spec)) = (newest, claim["spec"].as_object_mut()) {
+        spec.insert("storageClassName".into(), Value::clone(&class["metadata"]["name"]));
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! Custom resources: definitions come and go, and with them what is served.
+//!
+//! A definition is accepted when its names are free, served from then on, and, when it is deleted, its objects go
+//! first. Source: apiextensions-apiserver's naming, establishing and finalizing controllers.
+
+mod columns;
+mod definition;
+mod strategy;
+mod validation;
+
+use crate::follow::{Change, Follower};
+use crate::server::Server;
+use parking_lot::Mutex;
+use pintle_kinds::ResourceDef;
+use pintle_registry::{AdmitAll, DeleteOptions, ListOptions, Patch, Request, UserInfo};
+use pintle_types::Status;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+const GROUP: &str = "apiextensions.k8s.io";
+const RESOURCE: &str = "customresourcedefinitions";
+const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+const MANAGER: &str = "kube-apiserver";
+
+/// The definitions there are, and what of them is served.
+#[derive(Default)]
+pub(crate) struct Definitions {
+    /// By name, as they are now; nothing for one that was deleted and is still served.
+    changed: Mutex<BTreeMap<String, Option<Value>>>,
+    /// By name: group, plural name and generation of what is served.
+    served: Mutex<BTreeMap<String, Served>>,
+    wake: Notify,
+}
+
+#[derive(Clone, PartialEq)]
+struct Served {
+    group: String,
+    resource: String,
+    kind: String,
+    generation: i64,
+}
+
+fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+impl Definitions {
+    fn note(&self, change: Change<'_>) {
+        let (name, state) = match change {
+            Change::Set(definition) => (name_of(definition), Some(definition.clone())),
+            Change::Gone(definition) => (name_of(definition), None),
+        };
+        self.changed.lock().insert(name.to_owned(), state);
+        self.wake.notify_one();
+    }
+
+    /// Serves what there is, and follows changes until `stop`.
+    pub async fn start(server: &Arc<Server>, stop: &CancellationToken) -> Result<(), Status> {
+        let noting = server.clone();
+        let follower = Follower::load(server, GROUP, RESOURCE, move |c| noting.definitions.note(c)).await?;
+        server.definitions.settle(server).await;
+        server.tasks.spawn(follower.run(stop.clone()));
+        let (server, stop) = (server.clone(), stop.clone());
+        let tracker = server.tasks.clone();
+        tracker.spawn(async move {
+            while stop.run_until_cancelled(server.definitions.wake.notified()).await.is_some() {
+                server.definitions.settle(&server).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes the definitions that changed, one by one. One that fails is told in the log and in its status alone:
+    /// the others must not suffer from it.
+    async fn settle(&self, server: &Server) {
+        loop {
+            let Some((name, state)) = self.changed.lock().pop_first() else { return };
+            let result = match &state {
+                None => self.withdraw(server, &name).await,
+                Some(definition) if definition["metadata"]["deletionTimestamp"].is_string() => {
+                    self.finalize(server, definition).await
+                }
+                Some(definition) => self.take(server, definition).await,
+            };
+            if let Err(error) = result {
+                tracing::warn!(definition = name, %error, "a custom resource definition could not be put into effect");
+            }
+        }
+    }
+
+    async fn take(&self, server: &Server, definition: &Value) -> Result<(), Status> {
+        let name = name_of(definition);
+        let spec = &definition["spec"];
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let wanted = Served {
+            group: text(&spec["group"]),
+            resource: text(&spec["names"]["plural"]),
+            kind: text(&spec["names"]["kind"]),
+            generation: definition["metadata"]["generation"].as_i64().unwrap_or_default(),
+        };
+        if let Some(conflict) = self.conflict(server, name, &wanted) {
+            return set_status(server, definition, &refused(&conflict)).await;
+        }
+        if self.served.lock().get(name) != Some(&wanted) {
+            let defs = definition::resources(definition).map_err(|e| Status::bad_request(e.to_string()))?;
+            serve(server, Some((&wanted.group, &wanted.resource)), defs).await?;
+            self.served.lock().insert(name.to_owned(), wanted);
+        }
+        set_status(server, definition, &accepted(definition)).await
+    }
+
+    /// Why the names can't be had, if they can't.
+    fn conflict(&self, server: &Server, name: &str, wanted: &Served) -> Option<String> {
+        let table = server.registry.table();
+        let built_in = table.iter().any(|d| d.schema.is_none() && d.group == wanted.group);
+        if built_in {
+            return Some(format!("the group {:?} is served by this server itself", wanted.group));
+        }
+        let served = self.served.lock();
+        let mut others = served.iter().filter(|(other, s)| *other != name && s.group == wanted.group);
+        others.find_map(|(_, other)| {
+            if other.resource == wanted.resource {
+                Some(format!("{:?} is already in use", wanted.resource))
+            } else if other.kind == wanted.kind {
+                Some(format!("{:?} is already in use", wanted.kind))
+            } else {
+                None
+            }
+        })
+    }
+
+    async fn withdraw(&self, server: &Server, name: &str) -> Result<(), Status> {
+        let Some(served) = self.served.lock().remove(name) else { return Ok(()) };
+        serve(server, Some((&served.group, &served.resource)), Vec::new()).await
+    }
+
+    /// Deletes the objects of a definition that is being deleted, then lets it go.
+    async fn finalize(&self, server: &Server, definition: &Value) -> Result<(), Status> {
+        let finalizers = definition["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        if !finalizers.iter().any(|f| f == FINALIZER) {
+            return Ok(());
+        }
+        let spec = &definition["spec"];
+        let (group, resource) = (&spec["group"], &spec["names"]["plural"]);
+        let table = server.registry.table();
+        let def = table.preferred(group.as_str().unwrap_or_default(), resource.as_str().unwrap_or_default());
+        if let Some(def) = def.filter(|d| d.schema.is_some()) {
+            let (user, options) = (user(), DeleteOptions::default());
+            let request = Request::new(&user, &AdmitAll, MANAGER);
+            server.registry.delete_collection(&request, def, "", &options, &ListOptions::default()).await?;
+        }
+        let left: Vec<Value> = finalizers.into_iter().filter(|f| f != FINALIZER).collect();
+        patch(server, name_of(definition), "", json!({"metadata": {"finalizers": left}})).await
+    }
+}
+
+fn user() -> UserInfo {
+    UserInfo { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..UserInfo::default() }
+}
+
+/// Puts definitions into service, in place of all versions of a resource.
+async fn serve(server: &Server, instead: Option<(&str, &str)>, defs: Vec<ResourceDef>) -> Result<(), Status> {
+    let mut table = (*server.registry.table()).clone();
+    if let Some((group, resource)) = instead {
+        table = table.without(group, resource);
+    }
+    server.registry.set_table(Arc::new(table.with(defs))).await
+}
+
+fn condition(kind: &str, status: bool, reason: &str, message: &str) -> Value {
+    let status = if status { "True" } else { "False" };
+    json!({"type": kind, "status": status, "reason": reason, "message": message})
+}
+
+/// The status of a definition that is served.
+fn accepted(definition: &Value) -> Value {
+    json!({
+        "acceptedNames": definition["spec"]["names"],
+        "conditions": [
+            condition("NamesAccepted", true, "NoConflicts", "no conflicts found"),
+            condition("Established", true, "InitialNamesAccepted", "the initial names have been accepted"),
+        ],
+    })
+}
+
+fn refused(why: &str) -> Value {
+    json!({"conditions": [
+        condition("NamesAccepted", false, "NamesConflict", why),
+        condition("Established", false, "NotAccepted", "not all names are accepted"),
+    ]})
+}
+
+/// Writes a status and the finalizer, unless they are there.
+async fn set_status(server: &Server, definition: &Value, wanted: &Value) -> Result<(), Status> {
+    let mut status = wanted.clone();
+    let now = server.clock.now_seconds().to_string();
+    let old = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        let before = old.iter().find(|o| o["type"] == condition["type"] && o["status"] == condition["status"]);
+        condition["lastTransitionTime"] = before.map_or(json!(now), |o| o["lastTransitionTime"].clone());
+    }
+    let name = name_of(definition);
+    let differs = status.as_object().into_iter().flatten().any(|(field, value)| definition["status"][field] != *value);
+    if differs {
+        patch(server, name, "status", json!({"status": status})).await?;
+    }
+    let finalizers = definition["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    if !finalizers.iter().any(|f| f == FINALIZER) {
+        let mut all = finalizers;
+        all.push(FINALIZER.into());
+        patch(server, name, "", json!({"metadata": {"finalizers": all}})).await?;
+    }
+    Ok(())
+}
+
+async fn patch(server: &Server, name: &str, sub: &str, change: Value) -> Result<(), Status> {
+    let table = server.registry.table();
+    let def = table.get(GROUP, "v1", RESOURCE).ok_or_else(Status::no_such_resource)?;
+    let user = user();
+    let request = Request::new(&user, &AdmitAll, MANAGER);
+    match server.registry.patch(&request, def, "", name, sub, &Patch::Merge(change)).await {
+        Err(status) if status.code == 404 => Ok(()),
+        other => other.map(|_| ()),
+    }
+}

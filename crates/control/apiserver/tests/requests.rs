@@ -1,0 +1,222 @@
+//! The pipeline from a request to its answer: rights, bodies, views, admission, tokens.
+
+mod support;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use pintle_apiserver::User;
+use pintle_client::Transport;
+use serde_json::{Value, json};
+use support::{Cluster, admin, request};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn accepting(path: &str, accept: &str) -> Request<Bytes> {
+    Request::builder().uri(path).header("accept", accept).body(Bytes::new()).unwrap()
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_told_apart() {
+    let cluster = Cluster::new().await;
+    let check = async |method: Method, path: &str, code: u16, words: &str| {
+        let reply = cluster.admin(method, path, Value::Null).await;
+        assert_eq!(reply.code.as_u16(), code, "{path}: {reply:?}");
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        assert!(text.contains(words), "{path}: {text}");
+    };
+    check(Method::GET, "/nope", 404, "404 page not found").await;
+    check(Method::GET, "/apis/none.io", 404, "404 page not found").await;
+    check(Method::GET, "/apis/apps/v9/deployments", 404, "the server could not find the requested resource").await;
+    check(Method::GET, "/api/v1/nopes", 404, "the server could not find the requested resource").await;
+    check(Method::GET, "/api/v1/namespaces/default/pods/x", 404, "pods \\\"x\\\" not found").await;
+    check(Method::POST, &format!("{MAPS}/a"), 405, "the server does not allow this method").await;
+    check(Method::PUT, MAPS, 405, "the server does not allow this method").await;
+    check(Method::POST, "/api/v1/pods", 405, "the server does not allow this method").await;
+    check(Method::GET, "/readyz?verbose", 200, "readyz check passed").await;
+    check(Method::GET, "/version", 200, "\"minor\":\"36\"").await;
+}
+
+#[tokio::test]
+async fn what_is_written_is_read_listed_and_shown_as_a_table() {
+    let cluster = Cluster::new().await;
+    let made = cluster.create(MAPS, json!({"metadata": {"name": "a"}, "data": {"k": "v"}})).await;
+    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "tests");
+    assert_eq!(cluster.get(&format!("{MAPS}/a")).await.json(), made);
+    let list = cluster.get(MAPS).await.json();
+    assert_eq!((&list["kind"], list["items"].as_array().unwrap().len()), (&json!("ConfigMapList"), 1));
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let shown = cluster.send(admin(), accepting(MAPS, table)).await.json();
+    assert_eq!(shown["kind"], "Table");
+    assert_eq!(shown["rows"][0]["cells"][0], "a");
+    assert_eq!(shown["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let partial = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    let shown = cluster.send(admin(), accepting(&format!("{MAPS}/a"), partial)).await.json();
+    assert!(shown["data"].is_null() && shown["metadata"]["name"] == "a");
+    let yaml = cluster.send(admin(), accepting(&format!("{MAPS}/a"), "application/yaml")).await;
+    assert!(String::from_utf8_lossy(&yaml.body).contains("name: a\n"), "{yaml:?}");
+}
+
+#[tokio::test]
+async fn odd_bodies_are_refused_or_warned_about() {
+    let cluster = Cluster::new().await;
+    let odd = json!({"metadata": {"name": "a"}, "datum": 1});
+    let strict = cluster.admin(Method::POST, &format!("{MAPS}?fieldValidation=Strict"), odd.clone()).await;
+    assert_eq!(
+        strict.message(),
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"datum\""
+    );
+    let warned = cluster.admin(Method::POST, MAPS, odd).await;
+    assert_eq!(warned.code, StatusCode::CREATED);
+    assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"datum\\\"\"");
+    let large = json!({"metadata": {"name": "b"}, "data": {"k": "x".repeat(4 << 20)}});
+    assert_eq!(cluster.admin(Method::POST, MAPS, large).await.code, StatusCode::PAYLOAD_TOO_LARGE);
+    let mut text = request(Method::POST, MAPS, json!({}));
+    text.headers_mut().insert("content-type", "text/plain".parse().unwrap());
+    assert_eq!(cluster.send(admin(), text).await.code, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn roles_decide_who_may_do_what() {
+    let cluster = Cluster::new().await;
+    let jane = || User::new("jane", &["dev"]);
+    let list = || request(Method::GET, "/api/v1/namespaces/default/pods", Value::Null);
+    let refused = cluster.send(jane(), list()).await;
+    assert_eq!(refused.code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        refused.message(),
+        "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+    );
+    let watch = cluster.server.local_transport(admin());
+    let binding = json!({
+        "metadata": {"name": "dev"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "dev"}],
+    });
+    cluster.create("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding).await;
+    // Roles are followed by a task: its turn comes while this one waits for answers.
+    let mut allowed = false;
+    for _ in 0..1000 {
+        allowed = cluster.send(jane(), list()).await.code == StatusCode::OK;
+        if allowed {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(allowed, "the binding of an aggregated role took no effect");
+    drop(watch);
+    let elsewhere = request(Method::GET, "/api/v1/namespaces/kube-system/pods", Value::Null);
+    assert_eq!(cluster.send(jane(), elsewhere).await.code, StatusCode::FORBIDDEN);
+    let review = json!({"spec": {"user": "jane", "groups": ["dev"],
+        "resourceAttributes": {"namespace": "default", "verb": "list", "resource": "pods"}}});
+    let answer = cluster.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review).await;
+    assert_eq!(answer["status"]["allowed"], true, "{answer}");
+}
+
+#[tokio::test]
+async fn pods_get_an_account_its_token_and_the_usual_tolerations() {
+    let cluster = Cluster::new().await;
+    cluster.default_account("default").await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let made = cluster.create(pods, pod.clone()).await;
+    let spec = &made["spec"];
+    assert_eq!((&spec["serviceAccountName"], &spec["priority"]), (&json!("default"), &json!(0)));
+    assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
+    let volume = spec["volumes"][0]["name"].as_str().unwrap();
+    assert!(volume.starts_with("kube-api-access-"), "{volume}");
+    assert_eq!(spec["containers"][0]["volumeMounts"][0]["name"], volume);
+    let other = json!({"metadata": {"name": "q"}, "spec": {"serviceAccountName": "none", "containers": [{"name": "c", "image": "i"}]}});
+    let refused = cluster.admin(Method::POST, pods, other).await;
+    assert_eq!(
+        refused.message(),
+        "pods \"q\" is forbidden: error looking up service account default/none: serviceaccounts \"none\" not found"
+    );
+    let missing = cluster.admin(Method::POST, "/api/v1/namespaces/missing/pods", pod).await;
+    assert_eq!(missing.message(), "namespaces \"missing\" not found");
+    let kept = cluster.admin(Method::DELETE, "/api/v1/namespaces/default", Value::Null).await;
+    assert_eq!(kept.message(), "namespaces \"default\" is forbidden: this namespace may not be deleted");
+}
+
+#[tokio::test]
+async fn tokens_last_as_long_as_their_account_and_pod() {
+    let cluster = Cluster::new().await;
+    cluster.default_account("default").await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    cluster.create("/api/v1/namespaces/default/pods", pod).await;
+    let bound = json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}});
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let token = cluster.create(path, bound).await["status"]["token"].as_str().unwrap().to_owned();
+    let review = json!({"spec": {"token": token}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let status = cluster.create(reviews, review.clone()).await["status"].clone();
+    assert_eq!(status["user"]["username"], "system:serviceaccount:default:default", "{status}");
+    let pod_name = &status["user"]["extra"]["authentication.kubernetes.io/pod-name"];
+    assert_eq!(pod_name, &json!(["p"]));
+    let now = json!({"gracePeriodSeconds": 0});
+    cluster.admin(Method::DELETE, "/api/v1/namespaces/default/pods/p", now).await;
+    let status = cluster.create(reviews, review).await["status"].clone();
+    assert!(status["authenticated"].is_null(), "{status}");
+    let short = cluster.admin(Method::POST, path, json!({"spec": {"expirationSeconds": 60}})).await;
+    assert!(short.message().ends_with("may not specify a duration less than 10 minutes"), "{short:?}");
+}
+
+#[tokio::test]
+async fn watches_tell_what_happens_one_line_each() {
+    let cluster = Cluster::new().await;
+    let path = format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Da");
+    let transport = cluster.server.local_transport(admin());
+    let response = transport.call(request(Method::GET, &path, Value::Null)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut lines = response.into_body().into_data_stream();
+    cluster.create(MAPS, json!({"metadata": {"name": "b"}})).await;
+    cluster.create(MAPS, json!({"metadata": {"name": "a"}})).await;
+    let line = lines.next().await.unwrap().unwrap();
+    let event: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("a")));
+    cluster.stop.cancel();
+    assert!(lines.next().await.is_none(), "a stopping server ends its watches");
+}
+
+#[tokio::test]
+async fn impersonation_needs_the_right_to_it() {
+    let cluster = Cluster::new().await;
+    let mut as_jane = request(Method::GET, "/api/v1/namespaces/default/pods", Value::Null);
+    as_jane.headers_mut().insert("impersonate-user", "jane".parse().unwrap());
+    let refused = cluster.send(admin(), as_jane.clone()).await;
+    assert!(refused.message().contains("User \"jane\" cannot list"), "{refused:?}");
+    let refused = cluster.send(User::new("joe", &[]), as_jane).await;
+    assert_eq!(
+        refused.message(),
+        "users \"jane\" is forbidden: User \"joe\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"
+    );
+}
+
+#[tokio::test]
+async fn custom_resources_are_served_once_they_are_defined() {
+    let cluster = Cluster::new().await;
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "required": ["size"], "properties": {
+        "size": {"type": "integer"}, "color": {"type": "string", "default": "blue"}}}}});
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    cluster.create(definitions, definition).await;
+    let transport = cluster.server.local_transport(admin());
+    let watch = format!("{definitions}?watch=1&fieldSelector=metadata.name%3Dwidgets.example.com");
+    let mut lines =
+        transport.call(request(Method::GET, &watch, Value::Null)).await.unwrap().into_body().into_data_stream();
+    loop {
+        let event: Value = serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap();
+        let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
+            break;
+        }
+    }
+    let widgets = "/apis/example.com/v1/namespaces/default/widgets";
+    let made = cluster.create(widgets, json!({"metadata": {"name": "a"}, "spec": {"size": 1}})).await;
+    assert_eq!(made["spec"], json!({"size": 1, "color": "blue"}));
+    let refused = cluster.admin(Method::POST, widgets, json!({"metadata": {"name": "b"}, "spec": {}})).await;
+    assert_eq!(refused.message(), "Widget.example.com \"b\" is invalid: spec.size: Required value");
+    assert_eq!(cluster.get(widgets).await.json()["kind"], "WidgetList");
+}
