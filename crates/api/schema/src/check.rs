@@ -2,7 +2,6 @@
 
 use crate::{FieldRef, Schema, Shape, TypeRef};
 use serde_json::{Map, Value};
-use std::borrow::Cow;
 
 mod scalar;
 
@@ -22,9 +21,8 @@ pub fn unknown_fields(ty: TypeRef<'_>, value: &mut Value) -> Vec<String> {
 ///
 /// Of custom resources only the metadata is checked: their own fields are a matter of validation.
 pub fn types(ty: TypeRef<'_>, value: &Value) -> Result<(), String> {
-    let go = ty.go_type();
     let mut walk = TypeWalk { path: String::new(), owner: "" };
-    walk.value(ty, Cow::Owned(go), value)
+    walk.value(ty, GoType { field: None, depth: 0 }, value)
 }
 
 fn prune(ty: TypeRef<'_>, value: &mut Value, path: &mut String, found: &mut Vec<String>) {
@@ -83,31 +81,59 @@ struct TypeWalk<'a> {
     owner: &'a str,
 }
 
+/// Where the name of a value's Go type comes from: a field, and how many lists and maps inside it the value is.
+/// Only errors need the name.
+#[derive(Clone, Copy)]
+struct GoType<'a> {
+    field: Option<FieldRef<'a>>,
+    depth: usize,
+}
+
+impl<'a> GoType<'a> {
+    fn inner(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
+
+    fn name(self, ty: TypeRef<'_>) -> String {
+        let Some(field) = self.field else { return ty.go_type() };
+        let outer = field.go_type();
+        let strip = |name: &'_ str| -> Option<String> {
+            let item =
+                name.strip_prefix("[]").or_else(|| name.strip_prefix("map[")?.split_once(']').map(|(_, value)| value));
+            item.map(str::to_owned)
+        };
+        (0..self.depth).try_fold(outer.into_owned(), |name, _| strip(&name)).unwrap_or_else(|| ty.go_type())
+    }
+
+    /// Whether it is a schema of a custom resource, or something else that may stand in its place.
+    fn is_schema_or(self) -> bool {
+        let name = self.field.filter(|_| self.depth == 0).map(|field| field.go_type());
+        matches!(name.as_deref(), Some("v1.JSONSchemaPropsOrArray" | "v1.JSONSchemaPropsOrBool"))
+    }
+}
+
 impl<'a> TypeWalk<'a> {
-    fn value(&mut self, ty: TypeRef<'a>, go: Cow<'a, str>, value: &Value) -> Result<(), String> {
+    fn value(&mut self, ty: TypeRef<'a>, go: GoType<'a>, value: &Value) -> Result<(), String> {
         if value.is_null() {
             return Ok(());
         }
         match (ty.shape(), value) {
             (Shape::Object { .. }, Value::Object(map)) => self.object(ty, map),
-            (Shape::Any, Value::Object(map))
-                if matches!(&*go, "v1.JSONSchemaPropsOrArray" | "v1.JSONSchemaPropsOrBool") =>
-            {
-                Schema::builtin().definition(SCHEMA_PROPS).map_or(Ok(()), |ty| self.object(ty, map))
-            }
             (Shape::Map { value: inner, .. }, Value::Object(map)) => {
-                let go = value_type(&go);
-                map.values().try_for_each(|value| self.value(inner, element(&go, inner), value))
+                map.values().try_for_each(|value| self.value(inner, go.inner(), value))
             }
             (Shape::List { item, .. }, Value::Array(items)) => {
-                let go = go.strip_prefix("[]").map(str::to_owned);
-                items.iter().try_for_each(|value| self.value(item, element(&go, item), value))
+                items.iter().try_for_each(|value| self.value(item, go.inner(), value))
+            }
+            (Shape::Any, Value::Object(map)) if go.is_schema_or() => {
+                Schema::builtin().definition(SCHEMA_PROPS).map_or(Ok(()), |ty| self.object(ty, map))
             }
             (Shape::Object { .. } | Shape::Map { .. } | Shape::List { .. }, other) => {
-                Err(self.mismatch(scalar::json_kind(other), &go))
+                Err(self.mismatch(scalar::json_kind(other), &go.name(ty)))
             }
             (shape, value) => scalar::check(shape, value).map_err(|problem| match problem {
-                scalar::Problem::Mismatch(what, inner) => self.mismatch(&what, inner.unwrap_or(&go)),
+                scalar::Problem::Mismatch(what, Some(inner)) => self.mismatch(&what, inner),
+                scalar::Problem::Mismatch(what, None) => self.mismatch(&what, &go.name(ty)),
                 scalar::Problem::Message(message) => message,
             }),
         }
@@ -127,7 +153,7 @@ impl<'a> TypeWalk<'a> {
             }
             step(&mut self.path, key);
             self.owner = name.rsplit('.').next().unwrap_or(name);
-            self.value(field.ty(), field.go_type(), value)?;
+            self.value(field.ty(), GoType { field: Some(field), depth: 0 }, value)?;
             self.path.truncate(length);
         }
         self.owner = owner;
@@ -144,15 +170,6 @@ impl<'a> TypeWalk<'a> {
 
 fn is_meta(field: &FieldRef<'_>) -> bool {
     matches!(field.name(), "apiVersion" | "kind" | "metadata")
-}
-
-/// The value part of `map[key]value`.
-fn value_type(go: &str) -> Option<String> {
-    go.strip_prefix("map[")?.split_once(']').map(|(_, value)| value.to_owned())
-}
-
-fn element<'a>(go: &Option<String>, ty: TypeRef<'_>) -> Cow<'a, str> {
-    Cow::Owned(go.clone().unwrap_or_else(|| ty.go_type()))
 }
 
 #[cfg(test)]
