@@ -1,5 +1,6 @@
 //! Merges the tables into the two texts. The form of the structure is described in crates/api/schema/src/load.rs.
 
+use crate::golang::{GoField, GoFields};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,7 +10,7 @@ pub struct Tables {
     pub schemas: Map<String, Value>,
     pub extensions: Value,
     pub defaults: Value,
-    pub go_fields: Value,
+    pub go_fields: GoFields,
 }
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -47,12 +48,12 @@ impl Tables {
             if self.schemas.contains_key(&name) {
                 continue;
             }
-            let Some(fields) = self.go_fields[&name].as_object() else {
+            let Some(fields) = self.go_fields.get(&name) else {
                 println!("no source for {name}");
                 continue;
             };
             let properties: Map<String, Value> =
-                fields.iter().map(|(field, go)| (field.clone(), from_go(&self.go_fields, go))).collect();
+                fields.iter().map(|(field, go)| (field.clone(), go_schema(&go.ty))).collect();
             println!("from Go fields: {name}");
             self.schemas.insert(name, serde_json::json!({"type": "object", "properties": properties}));
         }
@@ -120,24 +121,22 @@ impl Tables {
 
     /// How the field prints, and the name of its Go type where the type alone does not say it.
     fn go_facts(&self, definition: &str, field: &str, property: &Value, line: &mut String) {
-        let Some(go) = self.go_fields[definition].get(field) else { return };
-        let flag = |key: &str| go[key] == true;
-        let print = match (flag("ptr"), flag("oe"), flag("oz")) {
-            (_, _, true) => " zero",
-            (true, true, _) => " ptr",
-            (true, false, _) => " nil",
-            (false, true, _) if go["k"] == "struct" => " always",
-            (false, true, _) => "",
-            (false, false, _) => " always",
+        let Some(go) = self.go_fields.get(definition).and_then(|fields| fields.get(field)) else { return };
+        let GoField { ty: name, is_struct, pointer, omit_empty, omit_zero, via } = go;
+        let print = match (pointer, omit_empty) {
+            _ if *omit_zero => " zero",
+            (true, true) => " ptr",
+            (true, false) => " nil",
+            (false, true) if !is_struct => "",
+            (false, _) => " always",
         };
         line.push_str(print);
-        if let Some(embedded) = go["via"].as_str().filter(|name| *name != "TypeMeta") {
-            write!(line, " via={embedded}").ok();
+        if !via.is_empty() && via != "TypeMeta" {
+            write!(line, " via={via}").ok();
         }
-        let name = go["go"].as_str().unwrap_or_default();
         // Of these, which may be a schema or something else, only the name says what they are.
         let either = name.contains("JSONSchemaPropsOr");
-        if (either || name != go_name(&type_of(property))) && !name.is_empty() {
+        if (either || *name != go_name(&type_of(property))) && !name.is_empty() {
             write!(line, " go={name}").ok();
         }
     }
@@ -226,17 +225,12 @@ fn list_schema(item: &str, kind: &str) -> Value {
 }
 
 /// A schema from a Go type, for the few structs that have no other source.
-fn from_go(all: &Value, go: &Value) -> Value {
-    let name = go["go"].as_str().unwrap_or_default();
-    go_schema(all, name)
-}
-
-fn go_schema(all: &Value, name: &str) -> Value {
+fn go_schema(name: &str) -> Value {
     if let Some(item) = name.strip_prefix("[]") {
-        return serde_json::json!({"type": "array", "items": go_schema(all, item)});
+        return serde_json::json!({"type": "array", "items": go_schema(item)});
     }
     if let Some((_, value)) = name.strip_prefix("map[").and_then(|rest| rest.split_once(']')) {
-        return serde_json::json!({"type": "object", "additionalProperties": go_schema(all, value)});
+        return serde_json::json!({"type": "object", "additionalProperties": go_schema(value)});
     }
     let scalar = |ty: &str, format: &str| serde_json::json!({"type": ty, "format": format});
     match name {

@@ -1,11 +1,12 @@
 //! Writes `crates/api/schema/data`: the structure of every definition, and apart from it the descriptions.
 //!
-//! `schema-gen EXTENSIONS DEFAULTS GO-FIELDS OUT-DIR`. The first two tables hold, per definition, what k8s-openapi's
-//! schemas lack: required fields, list and patch extensions, kinds; defaults and enums. GO-FIELDS holds how upstream's
-//! structs print: per definition and field `{"go": type name, "k": kind, "ptr", "oe": omitempty, "oz": omitzero, "via": embedded struct}`.
-//! The result is committed; building pintle does not need this tool.
+//! `schema-gen EXTENSIONS DEFAULTS GO-MODULES OUT-DIR`. The first two tables hold, per definition, what k8s-openapi's
+//! schemas lack: required fields, list and patch extensions, kinds; defaults and enums. GO-MODULES is a folder with the
+//! modules `api`, `apimachinery`, `apiextensions-apiserver` and `kube-aggregator` of the same Kubernetes version: their
+//! struct tags say how fields print. The result is committed; building pintle does not need this tool.
 
 mod emit;
+mod golang;
 mod types;
 
 use anyhow::{Context, Result};
@@ -14,8 +15,8 @@ use std::path::Path;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [extensions, defaults, go_fields, out] = args.as_slice() else {
-        anyhow::bail!("usage: schema-gen EXTENSIONS DEFAULTS GO-FIELDS OUT-DIR");
+    let [extensions, defaults, go_modules, out] = args.as_slice() else {
+        anyhow::bail!("usage: schema-gen EXTENSIONS DEFAULTS GO-MODULES OUT-DIR");
     };
     let mut generator = schemars::generate::SchemaSettings::openapi3().into_generator();
     types::collect(&mut generator);
@@ -23,7 +24,7 @@ fn main() -> Result<()> {
         schemas: generator.take_definitions(true),
         extensions: read(extensions)?,
         defaults: read(defaults)?,
-        go_fields: read(go_fields)?,
+        go_fields: golang::read(Path::new(go_modules))?,
     };
     let (structure, descriptions) = tables.emit();
     let out = Path::new(out);
