@@ -83,8 +83,7 @@ pub trait SandboxNetwork: Send + Sync + 'static {
     async fn ready(&self) -> Result<(), String>;
     /// Connects the network namespace that is bound at `netns` and returns its addresses, the primary one first.
     /// Called again for the same sandbox it answers with what it gave before.
-    async fn setup(&self, sandbox_id: &str, netns: &Path, config: &PodSandboxConfig)
-    -> Result<Vec<IpAddr>, PortError>;
+    async fn setup(&self, sandbox_id: &str, netns: &Path, config: &PodSandboxConfig) -> Result<Vec<IpAddr>, PortError>;
     /// Takes back what `setup` gave. Succeeds when nothing is there, also when `netns` is gone.
     async fn teardown(&self, sandbox_id: &str, netns: &Path) -> Result<(), PortError>;
     /// After a restart: only these sandboxes live, what others had is free again.

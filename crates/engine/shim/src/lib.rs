@@ -2,8 +2,8 @@
 //!
 //! One `pintle-shim` process serves one sandbox. It is single-threaded, so that it may fork; it lives in the
 //! sandbox's network, ipc and uts namespaces, which its children inherit; and it outlives the daemon, which finds it
-//! again by its socket. The daemon binds that socket and hands it over as descriptor 3, so there is no moment at
-//! which it is not there. `protocol` is what both sides say; everything else runs in the shim only.
+//! again by its socket. The daemon binds that socket and hands it over as stdin, so there is no moment at which it
+//! is not there. `protocol` is what both sides say; everything else runs in the shim only.
 //!
 //! How a container starts: `prepare` opens on the host what the container will see (bind sources, pipes), then the
 //! shim forks into new namespaces, and the child builds its root (`rootfs`), lets go of the host, takes its identity

@@ -8,9 +8,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The listening socket that the shim is started with.
-pub const LISTENER: i32 = 3;
-
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Call {
     pub number: u64,

@@ -24,7 +24,6 @@ pub struct Sandbox {
 }
 
 pub struct Pause {
-    pub pid: i32,
     pub handle: OwnedFd,
 }
 
@@ -99,7 +98,7 @@ impl Sandbox {
 
     fn start_pause(&self, cgroup: &str) -> Result<Pause> {
         match self.fork(namespace::PID | namespace::MOUNT, None, cgroup)? {
-            Forked::Parent { pid, pidfd } => Ok(Pause { pid, handle: pidfd }),
+            Forked::Parent { pidfd, .. } => Ok(Pause { handle: pidfd }),
             Forked::Child => {
                 let code = self.confine_pause(cgroup).map_or(71, |()| pause::run());
                 process::exit_now(code)
@@ -129,8 +128,14 @@ impl Sandbox {
         rustix::process::set_parent_process_death_signal(killed).context(|| "end with the shim")
     }
 
-    /// Takes away what a crash of the shim would leave on the host.
+    /// Ends the pause process and takes away what would stay on the host.
     pub fn close(&self) {
+        if let Some(pause) = &self.pause
+            && process::signal(pause.handle.as_fd(), libc::SIGKILL).is_ok()
+        {
+            // Until there is no child left: the containers have ended before.
+            while matches!(rustix::process::wait(rustix::process::WaitOptions::empty()), Ok(Some(_))) {}
+        }
         if let Some(SharedMemory::At(path)) = &self.shm {
             // The daemon unmounts everything below the sandbox's directory once more.
             let _ = mount::unmount(path);

@@ -7,7 +7,7 @@ use crate::join;
 use crate::launch::{self, Launch};
 use crate::prepare::nonblocking;
 use crate::protocol::{
-    Answer, Call, ContainerSpec, ExecSpec, Failure, FailureKind, FromShim, LISTENER, PidNamespace, Request, Started,
+    Answer, Call, ContainerSpec, ExecSpec, Failure, FailureKind, FromShim, PidNamespace, Request, Started,
 };
 use crate::sandbox::Sandbox;
 use crate::task::{Task, Watch};
@@ -104,12 +104,12 @@ impl Server {
         let _ = rustix::process::setsid();
         // Orphans of containers in the machine's pid namespace are ours to reap.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context(|| "become a subreaper")?;
-        // SAFETY: nothing is open in this process yet but stdio and the listener that it was started with.
+        // SAFETY: nothing is open in this process yet but stdio.
         #[allow(unsafe_code)]
-        let listener = unsafe {
-            process::close_from(LISTENER as u32 + 1)?;
-            process::inherited(LISTENER).context(|| "take the listening socket (descriptor 3)")?
-        };
+        unsafe {
+            process::close_from(3)?;
+        }
+        let listener = take_stdin()?;
         let listener = UnixListener::from(listener);
         listener.set_nonblocking(true).context(|| "make the listening socket non-blocking")?;
         let ignored = [libc::SIGCHLD, libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
@@ -455,6 +455,15 @@ fn attachment(wanted: [bool; 3], descriptors: Vec<OwnedFd>) -> Result<Attachment
     let stdin = next(wanted[0])?;
     let outputs = [next(wanted[1])?.map(Sink::new), next(wanted[2])?.map(Sink::new)];
     Ok(Attachment { stdin, outputs })
+}
+
+/// Takes the listening socket that the shim is started with, and puts /dev/null in its place.
+fn take_stdin() -> pintle_linux::Result<OwnedFd> {
+    let stdin = rustix::stdio::stdin();
+    let listener = rustix::io::fcntl_dupfd_cloexec(stdin, 3).context(|| "take the listening socket (stdin)")?;
+    let null = std::fs::File::open("/dev/null").context(|| "open /dev/null")?;
+    process::place_stdio(null.as_fd(), 0)?;
+    Ok(listener)
 }
 
 /// Reads all that is there. An error is also the end of the stream.

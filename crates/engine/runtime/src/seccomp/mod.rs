@@ -1,0 +1,74 @@
+//! Seccomp programs of containers: which profile, compiled once for each set of capabilities.
+
+mod compile;
+mod default;
+mod oci;
+mod profile;
+
+use crate::engine::Engine;
+use parking_lot::Mutex;
+use pintle_cri::{ContainerSecurityContext, CriError, CriResult, SeccompProfile};
+use pintle_linux::capability::Capabilities;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Programs of the default profile, which depends on the capabilities alone.
+#[derive(Debug, Default)]
+pub struct Cache(Mutex<HashMap<Capabilities, String>>);
+
+impl Engine {
+    /// The program of a container in the digits that the shim takes; nothing for an unconfined one.
+    ///
+    /// # Errors
+    /// A profile that is not there, empty or wrong is an error, never "unconfined" (CVE-2023-2431).
+    pub(crate) fn seccomp_program(&self, security: &ContainerSecurityContext) -> CriResult<Option<String>> {
+        if security.privileged {
+            return Ok(None);
+        }
+        let capabilities = crate::spec::capabilities(security)?;
+        match &security.seccomp {
+            SeccompProfile::Unconfined => Ok(None),
+            SeccompProfile::RuntimeDefault => {
+                let mut cache = self.seccomp.0.lock();
+                if let Some(program) = cache.get(&capabilities) {
+                    return Ok(Some(program.clone()));
+                }
+                let program = digits(&compile::program(&default::profile(capabilities)).map_err(CriError::Internal)?);
+                cache.insert(capabilities, program.clone());
+                Ok(Some(program))
+            }
+            SeccompProfile::Localhost(name) => {
+                let path = localhost(&self.config.seccomp_dir, name)?;
+                let profile = oci::read(&path, capabilities).map_err(CriError::InvalidArgument)?;
+                let program = compile::program(&profile);
+                Ok(Some(digits(&program.map_err(CriError::InvalidArgument)?)))
+            }
+        }
+    }
+}
+
+fn localhost(directory: &Path, name: &str) -> CriResult<PathBuf> {
+    let name = name.trim();
+    if name.is_empty() {
+        return Err(CriError::InvalidArgument("localhost seccomp profile has no name".to_owned()));
+    }
+    Ok(directory.join(name))
+}
+
+/// Each instruction as sixteen digits, in memory order.
+fn digits(program: &[compile::Instruction]) -> String {
+    program.iter().map(|instruction| hex::encode(instruction.bytes())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_localhost_profile_needs_a_name() {
+        for name in ["", "  "] {
+            assert!(localhost(Path::new("/profiles"), name).is_err());
+        }
+        assert_eq!(localhost(Path::new("/profiles"), "a/b.json").unwrap(), Path::new("/profiles/a/b.json"));
+    }
+}

@@ -1,0 +1,106 @@
+//! Starts a created container.
+
+use crate::engine::{Container, Engine};
+use crate::records::{ContainerPhase, ContainerRecord};
+use crate::shim_client::started;
+use crate::spec::{self, Surroundings};
+use pintle_cri::{ContainerUser, CriError, CriResult, EventKind};
+use pintle_shim::protocol::{Failure, Request, Started};
+use std::sync::Arc;
+
+/// The exit code and reason that containerd gives a container that could not be started.
+const START_FAILED: i32 = 128;
+const START_ERROR: &str = "StartError";
+
+impl Engine {
+    pub(crate) async fn start(&self, id: &str) -> CriResult<()> {
+        let container = self.container(id)?;
+        let _changing = container.changing.lock().await;
+        let record = container.record.lock().clone();
+        if record.phase != ContainerPhase::Created {
+            return Err(CriError::FailedPrecondition(format!(
+                "failed to set starting state for container {:?}: container is in {} state",
+                record.id,
+                state_name(record.phase)
+            )));
+        }
+        let outcome = self.start_process(&record).await?;
+        match outcome {
+            Ok(started) => self.note_started(&container, started),
+            Err(failure) => {
+                let message = format!("failed to create container process: {}", failure.message);
+                self.note_failed(&container, &message);
+                Err(CriError::Internal(message))
+            }
+        }
+    }
+
+    /// The outer error leaves the container as it was.
+    async fn start_process(&self, record: &ContainerRecord) -> CriResult<Result<Started, Failure>> {
+        let sandbox = self.sandbox(&record.sandbox_id)?;
+        let shim = sandbox.shim()?;
+        let filter = self.seccomp_program(&record.config.security)?;
+        let sandbox_record = sandbox.record.lock().clone();
+        let surroundings = Surroundings {
+            sandbox: &sandbox_record,
+            files: self.sandbox_folder.of(&sandbox.id),
+            exit_file: self.exit_file(&record.id),
+            seccomp: filter,
+        };
+        let request = Request::Start(Box::new(spec::container(record, surroundings)?));
+        Ok(shim.call(request, Vec::new()).await.and_then(|(answer, _)| started(answer)))
+    }
+
+    fn note_started(&self, container: &Arc<Container>, started: Started) -> CriResult<()> {
+        let record = {
+            let mut record = container.record.lock();
+            record.started_at = self.now();
+            record.user = Some(user_of(&started));
+            // It may have ended before this line: then its exit is what counts.
+            if record.phase == ContainerPhase::Created {
+                record.phase = ContainerPhase::Running;
+                record.pid = started.pid;
+            }
+            record.clone()
+        };
+        self.tell(EventKind::ContainerStarted, &record.id, &record.sandbox_id);
+        self.save_container(&record)
+    }
+
+    fn note_failed(&self, container: &Arc<Container>, message: &str) {
+        let record = {
+            let mut record = container.record.lock();
+            let now = self.now();
+            record.phase = ContainerPhase::Exited;
+            record.started_at = now;
+            record.finished_at = now;
+            record.exit_code = START_FAILED;
+            record.reason = START_ERROR.to_owned();
+            record.message = message.to_owned();
+            record.clone()
+        };
+        if let Err(error) = self.save_container(&record) {
+            tracing::warn!(container = %record.id, %error, "a failed start is not saved");
+        }
+        container.ended.send_replace(true);
+        self.tell(EventKind::ContainerStopped, &record.id, &record.sandbox_id);
+    }
+}
+
+fn user_of(started: &Started) -> ContainerUser {
+    ContainerUser {
+        uid: started.uid.into(),
+        gid: started.gid.into(),
+        supplemental_groups: started.groups.iter().map(|gid| i64::from(*gid)).collect(),
+    }
+}
+
+/// As CRI spells states.
+fn state_name(phase: ContainerPhase) -> &'static str {
+    match phase {
+        ContainerPhase::Creating => "CONTAINER_UNKNOWN",
+        ContainerPhase::Created => "CONTAINER_CREATED",
+        ContainerPhase::Running => "CONTAINER_RUNNING",
+        ContainerPhase::Exited => "CONTAINER_EXITED",
+    }
+}
