@@ -7,6 +7,7 @@ use pintle_informer::Informers;
 use serde_json::json;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 use world::{World, address, ask, ready};
 
@@ -20,9 +21,35 @@ fn cluster_addresses_lead_to_all_endpoints() {
     assert_eq!(callees.len(), 3, "{callees:?}");
 
     world.set(json!({}), ready(&[3]));
-    assert_eq!(world.pod("a").call("10.43.0.1:80"), ("b".into(), address("10.42.0.2")), "the client is seen");
-    assert_eq!(world.pod("b").call("10.43.0.1:80"), ("b".into(), address("10.42.0.1")), "itself, by a way back");
-    assert_eq!(world.outside.call("10.43.0.1:80"), ("b".into(), address("10.42.0.1")), "from outside, masqueraded");
+    for seen_by_bridge in ["1", "0"] {
+        // Where `br_netfilter` is, frames between pods pass the rules on the bridge; where it is not, pods reach each
+        // other through the host. Both must work.
+        world.node.run(&format!(
+            "f=/proc/sys/net/bridge/bridge-nf-call-iptables; if [ -e $f ]; then echo {seen_by_bridge} > $f; fi"
+        ));
+        assert_eq!(world.pod("a").call("10.43.0.1:80"), ("b".into(), address("10.42.0.2")), "the client is seen");
+        assert_eq!(world.pod("b").call("10.43.0.1:80"), ("b".into(), address("10.42.0.1")), "itself, by a way back");
+        assert_eq!(world.outside.call("10.43.0.1:80"), ("b".into(), address("10.42.0.1")), "from outside, masqueraded");
+    }
+}
+
+#[test]
+fn the_node_itself_can_be_an_endpoint() {
+    let mut world = World::new("host");
+    world.node.serve("node", 8080);
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]});
+    for endpoint in ["10.42.0.1", "192.0.2.1"] {
+        world.set(spec.clone(), json!([{"addresses": [endpoint], "nodeName": "node"}]));
+        assert_eq!(world.pod("a").call("10.43.0.1:80"), ("node".into(), address("10.42.0.2")), "{endpoint}");
+        for to in ["10.43.0.1:80", "127.0.0.1:30080", "192.0.2.1:30080"] {
+            assert_eq!(world.node.call(to).0, "node", "{endpoint} at {to}");
+        }
+        assert_eq!(world.outside.call("192.0.2.1:30080").0, "node", "{endpoint}");
+    }
+    world.set_named("dns", json!({"clusterIP": "10.43.0.10", "ports": [{"port": 53, "protocol": "UDP"}]}), ready(&[1]));
+    for client in [world.pod("a"), &world.node] {
+        assert_eq!(ask(&client.datagrams("10.43.0.10:53")).expect("an answer"), "node");
+    }
 }
 
 #[test]
@@ -105,6 +132,52 @@ fn a_departing_endpoint_keeps_its_connections_and_gets_no_new_ones() {
         assert_eq!(&byte, b"x");
     }
     assert_eq!(world.pod("c").open_in_vain("10.43.0.1:80"), ErrorKind::TimedOut);
+}
+
+/// Sets its flag in the end, also of a test that fails.
+struct Set<'a>(&'a AtomicBool);
+
+impl Drop for Set<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn no_connection_fails_while_endpoints_change() {
+    let mut world = World::new("changing");
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]});
+    world.set(spec.clone(), ready(&[2]));
+    let World { node, pods, outside, cluster, proxy } = &mut world;
+    let (done, node, pods, outside) = (AtomicBool::new(false), &*node, &*pods, &*outside);
+    let calls: usize = std::thread::scope(|scope| {
+        let client = |space: &'static str, to: &'static str| {
+            let done = &done;
+            scope.spawn(move || {
+                let space = if space == "outside" { outside } else { &pods[space] };
+                let mut calls = 0;
+                while !done.load(Ordering::Relaxed) {
+                    space.call(to);
+                    calls += 1;
+                }
+                calls
+            })
+        };
+        let clients =
+            [client("a", "10.43.0.1:80"), client("b", "192.0.2.1:30080"), client("outside", "192.0.2.1:30080")];
+        let end = Set(&done);
+        for round in 0..300 {
+            let endpoints = [&[2][..], &[2, 3], &[3], &[3, 4], &[4], &[2, 4]][round % 6];
+            let key = cluster.store("web", spec.clone(), ready(endpoints));
+            proxy.update([key], cluster).expect("update");
+            let name = node.call("10.43.0.1:80").0;
+            let last = [("a", 2), ("b", 3), ("c", 4)].iter().find(|(known, _)| *known == name).expect("a pod").1;
+            assert!(endpoints.contains(&last), "{name} is not an endpoint any more");
+        }
+        drop(end);
+        clients.into_iter().map(|client| client.join().expect("no call fails")).sum()
+    });
+    assert!(calls > 100, "{calls}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Space {
     }
 
     /// Answers TCP clients with its name and whom it sees, then repeats what they send; datagrams with its name.
-    fn serve(&self, name: &str, port: u16) {
+    pub fn serve(&self, name: &str, port: u16) {
         let (listener, socket) = self.inside(|| {
             let address = ("0.0.0.0", port);
             (TcpListener::bind(address).expect("bind"), UdpSocket::bind(address).expect("bind"))
@@ -152,6 +152,17 @@ pub struct Cluster {
     slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
 }
 
+impl Cluster {
+    /// Creates or changes service `default/<name>`.
+    pub fn store(&mut self, name: &str, spec: Value, endpoints: Value) -> ObjectKey {
+        let key = ObjectKey::new("default", name);
+        let (service, slice) = objects(name, spec, endpoints);
+        self.services.insert(key.clone(), Arc::new(service));
+        self.slices.insert(key.clone(), Arc::new(slice));
+        key
+    }
+}
+
 impl Objects for Cluster {
     fn service(&self, key: &ObjectKey) -> Option<Arc<Service>> {
         self.services.get(key).cloned()
@@ -221,11 +232,7 @@ impl World {
 
     /// Stores a service without telling the proxy.
     pub fn store(&mut self, name: &str, spec: Value, endpoints: Value) -> ObjectKey {
-        let key = ObjectKey::new("default", name);
-        let (service, slice) = objects(name, spec, endpoints);
-        self.cluster.services.insert(key.clone(), Arc::new(service));
-        self.cluster.slices.insert(key.clone(), Arc::new(slice));
-        key
+        self.cluster.store(name, spec, endpoints)
     }
 
     pub fn delete(&mut self, name: &str) {
