@@ -12,8 +12,8 @@ use pintle_types::k8s::api::core::v1::Pod;
 const MAX_SERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARACTERS: usize = 2048;
-/// A resolver configuration on the machine longer than this is cut.
-const MAX_FILE_BYTES: usize = 64 * 1024;
+/// More lines of the machine's resolver configuration are not read.
+const MAX_LINES: usize = 1000;
 
 /// The configuration of a pod. `machine` is the text of the machine's resolver configuration.
 pub fn config(pod: &Pod, settings: &Settings, machine: &str) -> DnsConfig {
@@ -74,8 +74,7 @@ fn limited(mut dns: DnsConfig) -> DnsConfig {
 /// Reads the form of resolv.conf(5); what is not understood is skipped.
 pub fn parse(text: &str) -> DnsConfig {
     let mut dns = DnsConfig::default();
-    let end = text.floor_char_boundary(MAX_FILE_BYTES.min(text.len()));
-    for line in text[..end].lines() {
+    for line in text.lines().take(MAX_LINES) {
         let mut words = line.split(['#', ';']).next().unwrap_or_default().split_whitespace();
         let Some(keyword) = words.next() else { continue };
         match keyword {

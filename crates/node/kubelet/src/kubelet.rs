@@ -56,9 +56,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         tasks.spawn(server::serve(listener, Arc::clone(&settings.tls), Arc::new(state), stop.clone()));
     }
     tasks.spawn(node::run(config.clone(), machine, version, recorder, stop.clone()));
-    services.synced().await;
-    let finished = stop.run_until_cancelled(Pods::new(host, pods).run()).await;
-    debug_assert!(finished.is_none(), "the loop has no end of its own");
+    let work = async {
+        // Containers that start learn of all services.
+        services.synced().await;
+        Pods::new(host, pods).run().await;
+    };
+    // Ends with `stop` only; the actors are dropped then and their containers run on.
+    let _ended = stop.run_until_cancelled(work).await;
     tasks.join_all().await;
     Ok(())
 }

@@ -15,8 +15,7 @@ const MAX_HOSTNAME: usize = 63;
 pub fn names(pod: &Pod, settings: &Settings) -> (String, String) {
     let spec = spec(pod);
     let own = spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or_else(|| pod.name());
-    let mut host = own.to_owned();
-    host.truncate(host.floor_char_boundary(MAX_HOSTNAME));
+    let host: String = own.chars().take(MAX_HOSTNAME).collect();
     let host = host.trim_end_matches(['-', '.']).to_owned();
     let domain = match spec.subdomain.as_deref() {
         None | Some("") => String::new(),

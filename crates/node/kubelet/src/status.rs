@@ -73,8 +73,7 @@ fn addresses(input: &Input<'_>, host_ip: &str) -> Vec<String> {
     if !ips.is_empty() {
         return ips.to_vec();
     }
-    // A pod without a sandbox keeps its address in the status only while it is ending.
-    if input.terminal { input.old.pod_ips.iter().flatten().map(|p| p.ip.clone()).collect() } else { vec![] }
+    input.old.pod_ips.iter().flatten().map(|p| p.ip.clone()).collect()
 }
 
 fn phase(input: &Input<'_>, list: &Statuses) -> &'static str {

@@ -80,7 +80,7 @@ impl<'a> Streaming<'a> {
         let left = options.limit_bytes.unwrap_or(u64::MAX);
         let mut this = Self { path, file, options, out, rest: BytesMut::new(), left, at_line_start: true };
         loop {
-            if this.to_the_end().await?.is_err() {
+            if this.read_on().await?.is_err() {
                 return Ok(());
             }
             let Some(waiting) = &mut follower else { return Ok(()) };
@@ -96,7 +96,7 @@ impl<'a> Streaming<'a> {
     }
 
     /// Reads and sends what there is.
-    async fn to_the_end(&mut self) -> std::io::Result<Result<(), Enough>> {
+    async fn read_on(&mut self) -> std::io::Result<Result<(), Enough>> {
         loop {
             self.rest.reserve(BLOCK_BYTES);
             if self.file.read_buf(&mut self.rest).await? == 0 {
@@ -122,10 +122,9 @@ impl<'a> Streaming<'a> {
         if self.options.stderr.is_some_and(|wanted| wanted != record.stderr) {
             return;
         }
-        if let Some(since) = self.options.since {
-            if record.time.parse::<Timestamp>().is_ok_and(|time| time < since) {
-                return;
-            }
+        let too_old = |since| record.time.parse::<Timestamp>().is_ok_and(|time| time < since);
+        if self.options.since.is_some_and(too_old) {
+            return;
         }
         let start = text.len();
         if self.options.timestamps && self.at_line_start {
@@ -151,7 +150,7 @@ impl<'a> Streaming<'a> {
         let open = self.file.metadata().await?;
         if (there.dev(), there.ino()) != (open.dev(), open.ino()) {
             // What was written between the last read and the rotation comes first.
-            if self.to_the_end().await?.is_ok() {
+            if self.read_on().await?.is_ok() {
                 self.file = File::open(self.path).await?;
                 self.rest.clear();
             }

@@ -1,7 +1,7 @@
 //! Who may use the kubelet's API: administrators by certificate, others as the API server decides.
 
-use super::{Body, reads, respond};
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use super::{Refusal, reads, respond};
+use http::{HeaderMap, Method, StatusCode, header};
 use pintle_client::Client;
 use pintle_pki::Peer;
 use serde_json::{Value, json};
@@ -33,12 +33,12 @@ impl Authorizer {
         headers: &HeaderMap,
         method: &Method,
         subresource: &str,
-    ) -> Result<(), Response<Body>> {
+    ) -> Result<(), Refusal> {
         let user = match peer {
             Some(peer) => Some(of_certificate(peer)),
             None => self.of_token(headers).await,
         };
-        let Some(user) = user else { return Err(respond::text(StatusCode::UNAUTHORIZED, "Unauthorized")) };
+        let Some(user) = user else { return Err(respond::refuse(StatusCode::UNAUTHORIZED, "Unauthorized")) };
         if user.groups.iter().any(|g| g == ADMINISTRATORS) {
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl Authorizer {
         }
         let message =
             format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])", user.name);
-        Err(respond::text(StatusCode::FORBIDDEN, message))
+        Err(respond::refuse(StatusCode::FORBIDDEN, message))
     }
 
     async fn of_token(&self, headers: &HeaderMap) -> Option<User> {

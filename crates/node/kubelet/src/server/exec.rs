@@ -2,7 +2,7 @@
 
 use super::paths::Place;
 use super::query::Query;
-use super::{Body, State, respond};
+use super::{Body, Refusal, State, respond};
 use crate::observed::Observed;
 use crate::streams::{RemoteStreams, StreamError, Wants};
 use http::{Request, Response, StatusCode};
@@ -38,7 +38,7 @@ pub async fn answer(state: &State, verb: Verb, place: &Place, request: Request<I
     }
     let id = match container(state, place).await {
         Ok(id) => id,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let command = query.all("command");
     if verb == Verb::Exec && (command.is_empty() || command.iter().map(String::len).sum::<usize>() > MAX_COMMAND_BYTES)
@@ -60,16 +60,16 @@ pub async fn answer(state: &State, verb: Verb, place: &Place, request: Request<I
 }
 
 /// The running container that a request means, by id.
-async fn container(state: &State, place: &Place) -> Result<String, Response<Body>> {
+async fn container(state: &State, place: &Place) -> Result<String, Refusal> {
     let pod = state.pod(&place.namespace, &place.pod, &place.uid)?;
     let uid = pintle_types::Kind::uid(pod.as_ref());
     let observed = Observed::of(state.host.runtime.as_ref(), uid).await;
-    let observed = observed.map_err(|e| respond::text(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let observed = observed.map_err(|e| respond::refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     match observed.container(&place.container) {
         Some(status) if status.state == ContainerState::Running => Ok(status.id.clone()),
         _ => {
             let message = format!("container not found ({:?})", place.container);
-            Err(respond::text(StatusCode::NOT_FOUND, message))
+            Err(respond::refuse(StatusCode::NOT_FOUND, message))
         }
     }
 }

@@ -25,7 +25,7 @@ pub async fn answer(state: &State, namespace: &str, pod: &str, container: &str, 
     };
     let pod = match state.pod(namespace, pod, "") {
         Ok(pod) => pod,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     if !has_container(&pod, container) {
         let message = format!("container {container:?} not found in pod {:?}", format!("{}_{namespace}", pod.name()));

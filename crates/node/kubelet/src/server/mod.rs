@@ -42,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+/// The answer to a request that is not served.
+pub type Refusal = Box<Response<Body>>;
 
 /// What the routes work on.
 pub struct State {
@@ -67,10 +69,10 @@ impl State {
     }
 
     /// The pod of that name, if it has this uid; an empty uid is any.
-    fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<Pod>, Response<Body>> {
+    fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<Pod>, Refusal> {
         let found = self.pods.get(&pintle_types::ObjectKey::new(namespace, name));
         found.filter(|pod| uid.is_empty() || pod.uid() == uid).ok_or_else(|| {
-            respond::text(StatusCode::NOT_FOUND, format!("pod does not exist: {name:?} in namespace {namespace:?}"))
+            respond::refuse(StatusCode::NOT_FOUND, format!("pod does not exist: {name:?} in namespace {namespace:?}"))
         })
     }
 
@@ -141,7 +143,7 @@ async fn answer(state: Arc<State>, peer: Arc<Option<pintle_pki::Peer>>, request:
     let checked =
         state.authorizer.check(peer.as_ref().as_ref(), request.headers(), request.method(), route.subresource());
     if let Err(refusal) = checked.await {
-        return refusal;
+        return *refusal;
     }
     if !route.allows(request.method()) {
         return respond::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");

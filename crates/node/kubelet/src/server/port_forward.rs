@@ -1,7 +1,7 @@
 //! Forwards connections to ports of a pod.
 
 use super::query::Query;
-use super::{Body, State, respond};
+use super::{Body, Refusal, State, respond};
 use crate::observed::Observed;
 use crate::streams::{PortStream, StreamError};
 use futures::StreamExt;
@@ -25,7 +25,7 @@ pub async fn answer(
     let Ok(ports) = parsed else { return respond::text(StatusCode::BAD_REQUEST, "a port is not a number up to 65535") };
     let sandbox = match sandbox(state, namespace, pod, uid).await {
         Ok(sandbox) => sandbox,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let (response, connections) = match state.streaming.port_forward(request, &ports) {
         Ok(upgrade) => upgrade,
@@ -44,12 +44,12 @@ pub async fn answer(
     response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
 }
 
-async fn sandbox(state: &State, namespace: &str, pod: &str, uid: &str) -> Result<String, Response<Body>> {
+async fn sandbox(state: &State, namespace: &str, pod: &str, uid: &str) -> Result<String, Refusal> {
     let pod = state.pod(namespace, pod, uid)?;
     let observed = Observed::of(state.host.runtime.as_ref(), pintle_types::Kind::uid(pod.as_ref())).await;
-    let observed = observed.map_err(|e| respond::text(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let observed = observed.map_err(|e| respond::refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     let ready = observed.ready_sandbox().map(|s| s.id.clone());
-    ready.ok_or_else(|| respond::text(StatusCode::NOT_FOUND, "the pod has no sandbox that is ready"))
+    ready.ok_or_else(|| respond::refuse(StatusCode::NOT_FOUND, "the pod has no sandbox that is ready"))
 }
 
 async fn forward(runtime: Arc<dyn Runtime>, sandbox: String, stream: PortStream) {

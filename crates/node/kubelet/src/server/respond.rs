@@ -1,6 +1,6 @@
 //! Makes answers.
 
-use super::Body;
+use super::{Body, Refusal};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -22,6 +22,10 @@ fn with_type(status: StatusCode, kind: &'static str, body: Body) -> Response<Bod
 
 pub fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     with_type(status, "text/plain; charset=utf-8", full(text.into()))
+}
+
+pub fn refuse(status: StatusCode, words: impl Into<String>) -> Refusal {
+    Box::new(text(status, words))
 }
 
 pub fn json(bytes: impl Into<Bytes>) -> Response<Body> {

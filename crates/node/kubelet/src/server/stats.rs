@@ -1,6 +1,6 @@
 //! Tells of pods and what they use. Only what the runtime knows is told; nothing is made up.
 
-use super::{Body, State, respond};
+use super::{Body, Refusal, State, respond};
 use crate::labels;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
@@ -57,16 +57,16 @@ fn time(nanos: i64) -> String {
     Timestamp::from_second(nanos / 1_000_000_000).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 
-async fn all_stats(state: &State) -> Result<Vec<ContainerStats>, Response<Body>> {
+async fn all_stats(state: &State) -> Result<Vec<ContainerStats>, Refusal> {
     let list = state.host.runtime.list_container_stats(ContainerFilter::default()).await;
-    list.map_err(|e| respond::text(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+    list.map_err(|e| respond::refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 
 /// `/stats/summary`
 pub async fn summary(state: &State) -> Response<Body> {
     let list = match all_stats(state).await {
         Ok(list) => list,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let mut pods: BTreeMap<String, Value> = BTreeMap::new();
     for stats in list {
@@ -105,7 +105,7 @@ fn container(stats: &ContainerStats) -> Value {
 pub async fn resource_metrics(state: &State) -> Response<Body> {
     let list = match all_stats(state).await {
         Ok(list) => list,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let mut text = String::new();
     let cpu = |s: &ContainerStats| format!("{}", s.cpu_usage_nanos as f64 / 1e9);

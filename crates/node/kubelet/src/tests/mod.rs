@@ -1,8 +1,10 @@
 //! Tests of plans, statuses and whole lives of pods.
 
+mod api_server;
 mod life;
 mod plans;
 mod statuses;
+mod whole;
 
 use crate::labels;
 use crate::observed::Observed;

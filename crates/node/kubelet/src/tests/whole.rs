@@ -1,0 +1,256 @@
+//! The whole kubelet on an API server in memory: registration, pods, orphans, objects that change, its HTTPS API.
+
+use super::api_server::Server;
+use crate::config::{Config, ServerConfig};
+use crate::fake::FakeRuntime;
+use crate::fake::pods::named;
+use crate::streams::{PortStream, RemoteStreams, StreamError, Streaming, Upgrade, Wants};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use pintle_informer::Informers;
+use pintle_pki::{CertificateAuthority, ClientCertificates, Identity};
+use pintle_types::Kind;
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+struct NoStreams;
+
+impl Streaming for NoStreams {
+    fn exec(&self, _: Request<Incoming>, _: Wants) -> Result<Upgrade<RemoteStreams>, StreamError> {
+        Err(StreamError("no streams".into()))
+    }
+
+    fn port_forward(
+        &self,
+        _: Request<Incoming>,
+        _: &[u16],
+    ) -> Result<Upgrade<BoxStream<'static, PortStream>>, StreamError> {
+        Err(StreamError("no streams".into()))
+    }
+}
+
+struct Kubelet {
+    server: Arc<Server>,
+    runtime: Arc<FakeRuntime>,
+    cidrs: Arc<Mutex<Vec<String>>>,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), crate::Error>>,
+    dir: tempfile::TempDir,
+}
+
+impl Kubelet {
+    fn start(api: Option<ServerConfig>) -> Self {
+        let runtime = FakeRuntime::new(pintle_clock::system());
+        Self::start_with(Server::new(), runtime, crate::fake::temporary_directory(), api)
+    }
+
+    fn start_with(
+        server: Arc<Server>,
+        runtime: Arc<FakeRuntime>,
+        dir: tempfile::TempDir,
+        api: Option<ServerConfig>,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let cidrs = Arc::new(Mutex::new(Vec::new()));
+        let mut config = config(&server, runtime.clone(), dir.path(), &stop);
+        config.server = api;
+        let told = Arc::clone(&cidrs);
+        config.on_pod_cidrs = Some(Arc::new(move |list| *told.lock().unwrap() = list.to_vec()));
+        let running = tokio::spawn(crate::run(config, stop.clone()));
+        Self { server, runtime, cidrs, stop, running, dir }
+    }
+
+    async fn stop(self) -> (Arc<Server>, Arc<FakeRuntime>, tempfile::TempDir) {
+        self.stop.cancel();
+        self.running.await.unwrap().unwrap();
+        (self.server, self.runtime, self.dir)
+    }
+}
+
+fn config(server: &Arc<Server>, runtime: Arc<FakeRuntime>, root: &Path, stop: &CancellationToken) -> Config {
+    let client = server.client();
+    Config {
+        node_name: "n1".into(),
+        node_ip: Ipv4Addr::new(192, 0, 2, 1).into(),
+        informers: Informers::new(client.clone(), stop.clone()),
+        client,
+        runtime,
+        clock: pintle_clock::system(),
+        root_dir: root.join("kubelet"),
+        log_dir: root.join("logs"),
+        cgroup_root: "/".into(),
+        manage_cgroups: false,
+        cluster_dns: vec![],
+        cluster_domain: "cluster.local".into(),
+        resolv_conf: root.join("resolv.conf"),
+        labels: [("zone".to_owned(), "z".to_owned())].into(),
+        taints: vec![],
+        max_pods: 110,
+        server: None,
+        streaming: Arc::new(NoStreams),
+        on_pod_cidrs: None,
+        kubelet_version: "v1.36.2+pintle".into(),
+    }
+}
+
+const POD: &str = "/api/v1/namespaces/default/pods/p";
+
+fn pod(spec: Value) -> Value {
+    let mut spec = spec;
+    spec["nodeName"] = "n1".into();
+    named("p", "u1", spec).to_value()
+}
+
+fn web() -> Value {
+    json!({"containers": [{"name": "web", "image": "i"}]})
+}
+
+#[tokio::test]
+async fn a_node_registers_and_keeps_its_lease() {
+    let kubelet = Kubelet::start(None);
+    let is_ready = |n: &Value| n["status"]["conditions"].to_string().contains("\"KubeletReady\"");
+    let node = kubelet.server.until("/api/v1/nodes/n1", is_ready).await;
+    assert_eq!(
+        (&node["metadata"]["labels"]["zone"], &node["status"]["capacity"]["pods"]),
+        (&json!("z"), &json!("110"))
+    );
+    assert_eq!(node["status"]["nodeInfo"]["kubeletVersion"], "v1.36.2+pintle");
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+    let lease = kubelet.server.until(path, |l| l["spec"]["holderIdentity"] == "n1").await;
+    assert_eq!(lease["metadata"]["ownerReferences"][0]["uid"], node["metadata"]["uid"]);
+    let mut node = node;
+    node["spec"]["podCIDRs"] = json!(["10.42.3.0/24"]);
+    kubelet.server.put("/api/v1/nodes/n1", node);
+    // The kubelet answers a change of its node by telling its status anew when something else differs.
+    let cidrs = Arc::clone(&kubelet.cidrs);
+    while cidrs.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*cidrs.lock().unwrap(), ["10.42.3.0/24"]);
+    kubelet.stop().await;
+}
+
+#[tokio::test]
+async fn a_bound_pod_runs_and_a_deleted_one_goes() {
+    let kubelet = Kubelet::start(None);
+    kubelet.server.put(POD, pod(web()));
+    let running = kubelet.server.until(POD, |p| p["status"]["phase"] == "Running").await;
+    let mut deleting = running;
+    deleting["metadata"]["deletionTimestamp"] = "2024-01-01T00:00:00Z".into();
+    deleting["metadata"]["deletionGracePeriodSeconds"] = 5.into();
+    kubelet.server.put(POD, deleting);
+    kubelet.server.until_gone(POD).await;
+    kubelet.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_adopts_what_is_wanted_and_removes_what_is_not() {
+    let kubelet = Kubelet::start(None);
+    let other = "/api/v1/namespaces/default/pods/q";
+    let mut orphan =
+        named("q", "u2", json!({"nodeName": "n1", "containers": [{"name": "gone", "image": "i"}]})).to_value();
+    orphan["metadata"]["labels"] = json!({});
+    kubelet.server.put(POD, pod(web()));
+    kubelet.server.put(other, orphan);
+    kubelet.server.until(POD, |p| p["status"]["phase"] == "Running").await;
+    kubelet.server.until(other, |p| p["status"]["phase"] == "Running").await;
+    let before = kubelet.runtime.running();
+    let (server, runtime, dir) = kubelet.stop().await;
+    assert_eq!(runtime.running(), before, "containers outlive the kubelet");
+    server.remove(other);
+    let mut events = pintle_cri::RuntimeService::events(runtime.as_ref()).await.unwrap();
+    let kubelet = Kubelet::start_with(server, runtime, dir, None);
+    while kubelet.runtime.running().contains_key("gone") {
+        futures::StreamExt::next(&mut events).await.expect("the runtime tells of the end");
+    }
+    assert_eq!(kubelet.runtime.running().get("web"), before.get("web"));
+    kubelet.stop().await;
+}
+
+#[tokio::test]
+async fn a_config_map_that_comes_late_wakes_its_pod() {
+    let kubelet = Kubelet::start(None);
+    let mut spec = web();
+    spec["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "m"}}]);
+    kubelet.server.put(POD, pod(spec));
+    let waits = |p: &Value| p["status"].to_string().contains("CreateContainerConfigError");
+    kubelet.server.until(POD, waits).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "default"}});
+    kubelet.server.put("/api/v1/namespaces/default/configmaps/m", map);
+    kubelet.server.until(POD, |p| p["status"]["phase"] == "Running").await;
+    kubelet.stop().await;
+}
+
+/// A server's settings, and clients: an administrator, somebody else, nobody.
+fn tls() -> (Arc<rustls::ServerConfig>, String, Identity, Identity) {
+    let now = jiff::Timestamp::now();
+    let dir = crate::fake::temporary_directory();
+    let authority = CertificateAuthority::create(dir.path(), "test", now).unwrap();
+    let server = authority.issue_server("kubelet", &["127.0.0.1".to_owned()], now).unwrap();
+    let client = |name: &str, groups: &[&str]| authority.issue_client(name, groups, now).unwrap();
+    let pem = authority.certificate_pem().to_owned();
+    let config = pintle_pki::server_config(&server, ClientCertificates::Optional(&pem)).unwrap();
+    (config, pem, client("admin", &["system:masters"]), client("somebody", &["g"]))
+}
+
+async fn get(
+    port: u16,
+    ca: &str,
+    identity: Option<&Identity>,
+    token: Option<&str>,
+    path: &str,
+) -> (StatusCode, String) {
+    let config = pintle_pki::client_config_http1(ca, identity).unwrap();
+    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = Request::get(path).header("host", "127.0.0.1");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let response = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn the_api_is_for_those_who_may_and_serves_logs() {
+    let (config, ca, admin, somebody) = tls();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind: SocketAddr = free.local_addr().unwrap();
+    drop(free);
+    let kubelet = Kubelet::start(Some(ServerConfig { bind, tls: config }));
+    kubelet.server.put(POD, pod(web()));
+    kubelet.server.until(POD, |p| p["status"]["phase"] == "Running").await;
+    let port = bind.port();
+    let code = async |identity, token, path: &str| get(port, &ca, identity, token, path).await.0.as_u16();
+    assert_eq!(code(None, None, "/healthz").await, 401);
+    assert_eq!(code(None, Some("nobody"), "/pods").await, 401);
+    assert_eq!(code(None, Some("reader"), "/pods").await, 403);
+    assert_eq!(code(Some(&somebody), None, "/pods").await, 403);
+    kubelet.server.allowed.lock().push("reader get pods".into());
+    assert_eq!(code(None, Some("reader"), "/pods").await, 200);
+    assert_eq!(code(Some(&admin), None, "/nothing").await, 404);
+    assert_eq!(code(Some(&admin), None, "/exec/default/p/web?command=x&output=1").await, 400);
+    let log = kubelet.dir.path().join("logs/default_p_u1/web/0.log");
+    std::fs::write(log, "2024-01-01T00:00:00Z stdout F hello\n").unwrap();
+    let (status, text) = get(port, &ca, Some(&admin), None, "/containerLogs/default/p/web").await;
+    assert_eq!((status, text.as_str()), (StatusCode::OK, "hello\n"));
+    let (status, text) = get(port, &ca, Some(&admin), None, "/containerLogs/default/p/web?previous=true").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(text, "previous terminated container \"web\" in pod \"p\" not found");
+    let (_, running) = get(port, &ca, Some(&admin), None, "/runningpods/").await;
+    assert!(running.contains("\"uid\":\"u1\""), "{running}");
+    kubelet.stop().await;
+}
