@@ -130,7 +130,7 @@ async fn pods_get_an_account_its_token_and_the_usual_tolerations() {
     let refused = cluster.admin(Method::POST, pods, other).await;
     assert_eq!(
         refused.message(),
-        "pods \"q\" is forbidden: error looking up service account default/none: serviceaccounts \"none\" not found"
+        "pods \"q\" is forbidden: error looking up service account default/none: serviceaccount \"none\" not found"
     );
     let missing = cluster.admin(Method::POST, "/api/v1/namespaces/missing/pods", pod).await;
     assert_eq!(missing.message(), "namespaces \"missing\" not found");

@@ -49,6 +49,11 @@ impl Admission for Chain<'_> {
     }
 
     async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        // A deletion has no object to change: the plugins that judge it do so here.
+        if attributes.operation == Operation::Delete {
+            namespace::lifecycle(self.server, attributes).await?;
+            node::restrict(attributes)?;
+        }
         service_account::validate(attributes)
     }
 }

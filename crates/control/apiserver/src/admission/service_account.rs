@@ -70,11 +70,11 @@ async fn account(server: &Server, attributes: &Attributes<'_>, name: &str) -> Re
     let table = server.registry.table();
     let def = table.get("", "v1", "serviceaccounts").ok_or_else(Status::no_such_resource)?;
     let found = server.registry.get(def, ns, name, &GetOptions::default()).await;
-    let missing = match found {
+    match found {
         Ok(account) => return Ok(account.to_value()),
-        Err(status) if status.code == 404 => status,
+        Err(status) if status.code == 404 => {}
         Err(status) => return Err(status),
-    };
+    }
     if name == DEFAULT_ACCOUNT {
         let options = WatchOptions {
             fields: FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default(),
@@ -97,7 +97,10 @@ async fn account(server: &Server, attributes: &Attributes<'_>, name: &str) -> Re
             }
         }
     }
-    Err(forbidden(attributes, &format!("error looking up service account {ns}/{name}: {}", missing.message)))
+    Err(forbidden(
+        attributes,
+        &format!("error looking up service account {ns}/{name}: serviceaccount {name:?} not found"),
+    ))
 }
 
 /// Adds the volume with the token, the authority and the namespace, and mounts it wherever nothing else is mounted.

@@ -22,8 +22,11 @@ pub(crate) async fn run(server: &Server) -> Result<(), Status> {
     all(server, roles::objects()).await?;
     all(server, priority_classes()).await?;
     all(server, vec![authentication_map(server), service_cidr(server), service(server)]).await?;
-    for object in endpoints(server) {
-        keep(server, object).await?;
+    // A server without a port, such as one that is asked in process only, is nobody's endpoint.
+    if server.port() != 0 {
+        for object in endpoints(server) {
+            keep(server, object).await?;
+        }
     }
     Ok(())
 }
@@ -161,7 +164,7 @@ fn service(server: &Server) -> Value {
     service["metadata"]["labels"] = json!({"component": "apiserver", "provider": "kubernetes"});
     service["spec"] = json!({
         "clusterIP": address, "clusterIPs": [address], "type": "ClusterIP", "sessionAffinity": "None",
-        "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": server.port()}],
+        "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": if server.port() == 0 { 443 } else { server.port() }}],
     });
     service
 }
