@@ -29,7 +29,7 @@ impl Default for Options {
             service_range: ipnet::Ipv4Net::new_assert([10, 43, 0, 0].into(), 16),
             node_ports: 30000..=32767,
             event_ttl_seconds: 3600,
-            history_bytes: 4 << 20,
+            history_bytes: 2 << 20,
             history_events: 4096,
         }
     }

@@ -1,5 +1,6 @@
 //! One stored object as the cache holds it: its bytes, and the few fields that selectors ask for.
 
+use super::pick::Wanted;
 use super::watch::FieldPlace;
 use crate::codec;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -26,8 +27,9 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    pub(super) fn parse(kv: &KeyValue, selectable: &[SelectableField]) -> Result<Self, EntryError> {
-        let object: Value = serde_json::from_slice(&kv.value).map_err(|e| EntryError {
+    /// Takes the fields out of stored bytes.
+    pub(super) fn parse(kv: &KeyValue, selectable: &[SelectableField], wanted: &Wanted) -> Result<Self, EntryError> {
+        let object = wanted.read(&kv.value).map_err(|e| EntryError {
             key: String::from_utf8_lossy(&kv.key).into_owned(),
             revision: kv.mod_revision,
             why: e.to_string(),

@@ -10,6 +10,7 @@
 mod entry;
 mod feed;
 mod hub;
+mod pick;
 mod resource;
 mod snapshot;
 mod watch;

@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, EntryError, Fields};
 use super::hub::Hub;
+use super::pick::Wanted;
 use super::snapshot::Snapshot;
 use super::{Limits, watch::Selection};
 use crate::object::{EventKind, Object, SharedFrame, WatchEvent};
@@ -88,6 +89,7 @@ struct Live {
 
 pub(crate) struct Resource {
     pub spec: ResourceSpec,
+    wanted: Wanted,
     snapshot: ArcSwap<Snapshot>,
     live: Mutex<Live>,
     limits: Limits,
@@ -97,7 +99,8 @@ impl Resource {
     pub(super) fn new(spec: ResourceSpec, limits: Limits) -> Self {
         let hub = Hub::default();
         let live = Live { recent: VecDeque::new(), complete_after: 0, weight: 0, hub, early: None };
-        Self { spec, snapshot: ArcSwap::default(), live: Mutex::new(live), limits }
+        let wanted = Wanted::of(&spec.selectable);
+        Self { spec, wanted, snapshot: ArcSwap::default(), live: Mutex::new(live), limits }
     }
 
     /// A resource whose changes are kept aside until [`Resource::reset`].
@@ -111,7 +114,7 @@ impl Resource {
     pub(super) fn entry(&self, kv: &KeyValue, fields: Option<Fields>) -> Result<Entry, EntryError> {
         let fields = match fields {
             Some(fields) => fields,
-            None => Fields::parse(kv, &self.spec.selectable)?,
+            None => Fields::parse(kv, &self.spec.selectable, &self.wanted)?,
         };
         Entry::new(kv, self.spec.prefix.len(), fields)
     }

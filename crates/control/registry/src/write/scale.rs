@@ -107,10 +107,9 @@ fn scale_of(def: &ResourceDef, object: &Value) -> Result<Value, Status> {
         }
     }
     let mut status = json!({"replicas": tree::at(object, &paths.status_replicas).as_i64().unwrap_or(0)});
-    if let Some(selector) = paths.selector.as_deref().map(|path| selector_text(tree::at(object, path))) {
-        if !selector.is_empty() {
-            status["selector"] = selector.into();
-        }
+    let selector = paths.selector.as_deref().map(|path| selector_text(tree::at(object, path))).unwrap_or_default();
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
     }
     let mut spec = json!({});
     if let Some(replicas) = replicas.as_i64().filter(|replicas| *replicas != 0) {

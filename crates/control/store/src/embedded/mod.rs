@@ -64,7 +64,7 @@ enum Engine {
     /// Nothing once the store is closed.
     Thread(Mutex<Option<mpsc::Sender<Command>>>),
     /// Without a file: in the caller's thread, so that tests with paused time are not overtaken by their timers.
-    Inline(Mutex<Writer>),
+    Inline(Box<Mutex<Writer>>),
 }
 
 struct Inner {
@@ -111,7 +111,7 @@ impl EmbeddedStore {
     pub fn in_memory() -> Result<Self, StoreError> {
         let options = Options { history_bytes: usize::MAX, ..Options::default() };
         let (writer, published, progress) = parts(State::default(), None, &options);
-        let engine = Engine::Inline(Mutex::new(writer));
+        let engine = Engine::Inline(Box::new(Mutex::new(writer)));
         let inner = Arc::new(Inner { published, progress, archive: None, deadlines: Arc::default(), engine });
         let expiry = spawn_expiry(&inner)?;
         Ok(Self { inner: Some(inner), thread: None, expiry, _lock: None })
