@@ -150,6 +150,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn bad_yaml_is_told_as_go_tells_it() {
+        for (text, message) in [
+            ("not: [valid", "yaml: line 1: did not find expected ',' or ']'"),
+            ("a: b: c", "yaml: mapping values are not allowed in this context"),
+            ("a: 1\nb: c: d\n", "yaml: line 2: mapping values are not allowed in this context"),
+            ("a:\n\t- b\n", "yaml: line 2: found character that cannot start any token"),
+        ] {
+            let error = yaml(text.as_bytes(), Limits::default()).unwrap_err();
+            assert_eq!(error.to_string(), format!("error converting YAML to JSON: {message}"), "{text:?}");
+        }
+    }
+
     /// Cut anywhere and with any byte changed, a document is decoded or refused, never more.
     #[test]
     fn never_panics() {

@@ -34,14 +34,18 @@ pub(super) fn document(bytes: &[u8], limits: Limits) -> Result<Decoded, DecodeEr
     }
 }
 
-/// The errors of libyaml's parsers are the same in all languages; only their frame differs.
+/// The problems of libyaml's ports are worded alike; the line is counted as Go's port does: from zero, that of what
+/// was being read if it is not the first, and one more when the scanner found it.
 fn go_words(error: &serde_yaml_ng::Error) -> String {
     let text = error.to_string();
-    let message = text.split(" at line ").next().unwrap_or(&text);
-    match error.location() {
-        Some(at) => format!("yaml: line {}: {message}", at.line()),
-        None => format!("yaml: {message}"),
-    }
+    let (problem, rest) = text.split_once(" at line ").unwrap_or((&text, ""));
+    let (place, context) = rest.split_once(", ").unwrap_or((rest, ""));
+    let number = |text: &str| text.split(' ').next().and_then(|digits| digits.parse::<usize>().ok()).unwrap_or(1) - 1;
+    let context_line = context.split_once(" at line ").map_or(0, |(_, place)| number(place));
+    let line = if context_line > 0 { context_line } else { number(place) };
+    let scanned = context.starts_with("while scanning") || problem.ends_with("not allowed in this context");
+    let line = if line > 0 && scanned { line + 1 } else { line };
+    if line == 0 { format!("yaml: {problem}") } else { format!("yaml: line {line}: {problem}") }
 }
 
 #[derive(Clone, Copy)]
