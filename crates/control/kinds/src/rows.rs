@@ -3,8 +3,9 @@
 use crate::{
     def::{Extract, ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource, api_version},
     kinds::{
-        claim, config, cronjob, daemonset, deployment, endpoints, event, job, lease, namespace, node, pod, rbac,
-        replicaset, service, statefulset,
+        apiservice, autoscaler, certificate, claim, class, config, cronjob, daemonset, deployment, device, disruption,
+        endpoints, event, flow, ingress, job, lease, namespace, network, node, pod, policy, quota, rbac, replicaset,
+        service, statefulset, storage, webhook,
     },
     strategy::{Plain, Strategy, StrategyRef},
 };
@@ -113,7 +114,7 @@ const ROWS: &[Row] = &[
     Row::new("", &["v1"], "ConfigMap", "configmaps", &config::ConfigMap).short(&["cm"]),
     Row::new("", &["v1"], "Endpoints", "endpoints", &endpoints::Endpoints).short(&["ep"]),
     Row::new("", &["v1"], "Event", "events", &event::Event).short(&["ev"]),
-    Row::new("", &["v1"], "LimitRange", "limitranges", &Plain).short(&["limits"]),
+    Row::new("", &["v1"], "LimitRange", "limitranges", &quota::LimitRange).short(&["limits"]),
     Row::new("", &["v1"], "Namespace", "namespaces", &namespace::Namespace).cluster().short(&["ns"]).verbs(NO_COLLECTION).subs(NAMESPACES),
     Row::new("", &["v1"], "Node", "nodes", &node::Node).cluster().short(&["no"]).subs(NODES),
     Row::new("", &["v1"], "PersistentVolumeClaim", "persistentvolumeclaims", &claim::PersistentVolumeClaim).short(&["pvc"]).subs(&[STATUS]),
@@ -121,12 +122,12 @@ const ROWS: &[Row] = &[
     Row::new("", &["v1"], "Pod", "pods", &pod::Pod).short(&["po"]).all().subs(PODS),
     Row::new("", &["v1"], "PodTemplate", "podtemplates", &pod::PodTemplate),
     Row::new("", &["v1"], "ReplicationController", "replicationcontrollers", &replicaset::ReplicationController).short(&["rc"]).all().subs(&[SCALE, STATUS]),
-    Row::new("", &["v1"], "ResourceQuota", "resourcequotas", &Plain).short(&["quota"]).subs(&[STATUS]),
+    Row::new("", &["v1"], "ResourceQuota", "resourcequotas", &quota::ResourceQuota).short(&["quota"]).subs(&[STATUS]),
     Row::new("", &["v1"], "Secret", "secrets", &config::Secret),
     Row::new("", &["v1"], "ServiceAccount", "serviceaccounts", &config::ServiceAccount).short(&["sa"]).subs(SERVICEACCOUNTS),
     Row::new("", &["v1"], "Service", "services", &service::Service).short(&["svc"]).all().subs(SERVICES),
 
-    Row::new("apiregistration.k8s.io", &["v1"], "APIService", "apiservices", &Plain).cluster().extends_api().subs(&[STATUS]),
+    Row::new("apiregistration.k8s.io", &["v1"], "APIService", "apiservices", &apiservice::APIService).cluster().extends_api().subs(&[STATUS]),
 
     Row::new("apps", &["v1"], "ControllerRevision", "controllerrevisions", &replicaset::ControllerRevision),
     Row::new("apps", &["v1"], "DaemonSet", "daemonsets", &daemonset::DaemonSet).short(&["ds"]).all().subs(&[STATUS]),
@@ -144,64 +145,64 @@ const ROWS: &[Row] = &[
     Row::new("authorization.k8s.io", &["v1"], "SelfSubjectRulesReview", "selfsubjectrulesreviews", &Plain).cluster().verbs(CREATE_ONLY),
     Row::new("authorization.k8s.io", &["v1"], "SubjectAccessReview", "subjectaccessreviews", &Plain).cluster().verbs(CREATE_ONLY),
 
-    Row::new("autoscaling", &["v2", "v1"], "HorizontalPodAutoscaler", "horizontalpodautoscalers", &Plain).short(&["hpa"]).all().subs(&[STATUS]),
+    Row::new("autoscaling", &["v2", "v1"], "HorizontalPodAutoscaler", "horizontalpodautoscalers", &autoscaler::HorizontalPodAutoscaler).short(&["hpa"]).all().subs(&[STATUS]),
 
     Row::new("batch", &["v1"], "CronJob", "cronjobs", &cronjob::CronJob).short(&["cj"]).all().subs(&[STATUS]),
     Row::new("batch", &["v1"], "Job", "jobs", &job::Job).all().subs(&[STATUS]),
 
-    Row::new("certificates.k8s.io", &["v1"], "CertificateSigningRequest", "certificatesigningrequests", &Plain).cluster().short(&["csr"]).subs(CERTIFICATESIGNINGREQUESTS),
-    Row::new("certificates.k8s.io", &["v1beta1", "v1alpha1"], "ClusterTrustBundle", "clustertrustbundles", &Plain).cluster(),
+    Row::new("certificates.k8s.io", &["v1"], "CertificateSigningRequest", "certificatesigningrequests", &certificate::CertificateSigningRequest).cluster().short(&["csr"]).subs(CERTIFICATESIGNINGREQUESTS),
+    Row::new("certificates.k8s.io", &["v1beta1", "v1alpha1"], "ClusterTrustBundle", "clustertrustbundles", &certificate::ClusterTrustBundle).cluster(),
     Row::new("certificates.k8s.io", &["v1beta1"], "PodCertificateRequest", "podcertificaterequests", &Plain).subs(&[STATUS]),
 
-    Row::new("networking.k8s.io", &["v1"], "IngressClass", "ingressclasses", &Plain).cluster(),
-    Row::new("networking.k8s.io", &["v1"], "Ingress", "ingresses", &Plain).short(&["ing"]).subs(&[STATUS]),
-    Row::new("networking.k8s.io", &["v1", "v1beta1"], "IPAddress", "ipaddresses", &Plain).cluster().short(&["ip"]),
-    Row::new("networking.k8s.io", &["v1"], "NetworkPolicy", "networkpolicies", &Plain).short(&["netpol"]),
-    Row::new("networking.k8s.io", &["v1", "v1beta1"], "ServiceCIDR", "servicecidrs", &Plain).cluster().subs(&[STATUS]),
+    Row::new("networking.k8s.io", &["v1"], "IngressClass", "ingressclasses", &ingress::IngressClass).cluster(),
+    Row::new("networking.k8s.io", &["v1"], "Ingress", "ingresses", &ingress::Ingress).short(&["ing"]).subs(&[STATUS]),
+    Row::new("networking.k8s.io", &["v1", "v1beta1"], "IPAddress", "ipaddresses", &network::IPAddress).cluster().short(&["ip"]),
+    Row::new("networking.k8s.io", &["v1"], "NetworkPolicy", "networkpolicies", &network::NetworkPolicy).short(&["netpol"]),
+    Row::new("networking.k8s.io", &["v1", "v1beta1"], "ServiceCIDR", "servicecidrs", &network::ServiceCIDR).cluster().subs(&[STATUS]),
 
-    Row::new("policy", &["v1"], "PodDisruptionBudget", "poddisruptionbudgets", &Plain).short(&["pdb"]).subs(&[STATUS]),
+    Row::new("policy", &["v1"], "PodDisruptionBudget", "poddisruptionbudgets", &disruption::PodDisruptionBudget).short(&["pdb"]).subs(&[STATUS]),
 
     Row::new("rbac.authorization.k8s.io", &["v1"], "ClusterRoleBinding", "clusterrolebindings", &rbac::Binding { cluster: true }).cluster(),
     Row::new("rbac.authorization.k8s.io", &["v1"], "ClusterRole", "clusterroles", &rbac::Role { cluster: true }).cluster(),
     Row::new("rbac.authorization.k8s.io", &["v1"], "RoleBinding", "rolebindings", &rbac::Binding { cluster: false }),
     Row::new("rbac.authorization.k8s.io", &["v1"], "Role", "roles", &rbac::Role { cluster: false }),
 
-    Row::new("storage.k8s.io", &["v1"], "CSIDriver", "csidrivers", &Plain).cluster(),
-    Row::new("storage.k8s.io", &["v1"], "CSINode", "csinodes", &Plain).cluster(),
-    Row::new("storage.k8s.io", &["v1"], "CSIStorageCapacity", "csistoragecapacities", &Plain),
-    Row::new("storage.k8s.io", &["v1"], "StorageClass", "storageclasses", &Plain).cluster().short(&["sc"]),
-    Row::new("storage.k8s.io", &["v1"], "VolumeAttachment", "volumeattachments", &Plain).cluster().subs(&[STATUS]),
-    Row::new("storage.k8s.io", &["v1", "v1beta1"], "VolumeAttributesClass", "volumeattributesclasses", &Plain).cluster().short(&["vac"]),
+    Row::new("storage.k8s.io", &["v1"], "CSIDriver", "csidrivers", &storage::CSIDriver).cluster(),
+    Row::new("storage.k8s.io", &["v1"], "CSINode", "csinodes", &storage::CSINode).cluster(),
+    Row::new("storage.k8s.io", &["v1"], "CSIStorageCapacity", "csistoragecapacities", &storage::CSIStorageCapacity),
+    Row::new("storage.k8s.io", &["v1"], "StorageClass", "storageclasses", &storage::StorageClass).cluster().short(&["sc"]),
+    Row::new("storage.k8s.io", &["v1"], "VolumeAttachment", "volumeattachments", &storage::VolumeAttachment).cluster().subs(&[STATUS]),
+    Row::new("storage.k8s.io", &["v1", "v1beta1"], "VolumeAttributesClass", "volumeattributesclasses", &storage::VolumeAttributesClass).cluster().short(&["vac"]),
 
-    Row::new("admissionregistration.k8s.io", &["v1beta1", "v1", "v1alpha1"], "MutatingAdmissionPolicy", "mutatingadmissionpolicies", &Plain).cluster().extends_api(),
-    Row::new("admissionregistration.k8s.io", &["v1beta1", "v1", "v1alpha1"], "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", &Plain).cluster().extends_api(),
-    Row::new("admissionregistration.k8s.io", &["v1"], "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", &Plain).cluster().extends_api(),
-    Row::new("admissionregistration.k8s.io", &["v1"], "ValidatingAdmissionPolicy", "validatingadmissionpolicies", &Plain).cluster().extends_api().subs(&[STATUS]),
-    Row::new("admissionregistration.k8s.io", &["v1"], "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", &Plain).cluster().extends_api(),
-    Row::new("admissionregistration.k8s.io", &["v1"], "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", &Plain).cluster().extends_api(),
+    Row::new("admissionregistration.k8s.io", &["v1beta1", "v1", "v1alpha1"], "MutatingAdmissionPolicy", "mutatingadmissionpolicies", &policy::AdmissionPolicy { mutating: true }).cluster().extends_api(),
+    Row::new("admissionregistration.k8s.io", &["v1beta1", "v1", "v1alpha1"], "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", &policy::AdmissionPolicyBinding { mutating: true }).cluster().extends_api(),
+    Row::new("admissionregistration.k8s.io", &["v1"], "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", &webhook::WebhookConfiguration { mutating: true }).cluster().extends_api(),
+    Row::new("admissionregistration.k8s.io", &["v1"], "ValidatingAdmissionPolicy", "validatingadmissionpolicies", &policy::AdmissionPolicy { mutating: false }).cluster().extends_api().subs(&[STATUS]),
+    Row::new("admissionregistration.k8s.io", &["v1"], "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", &policy::AdmissionPolicyBinding { mutating: false }).cluster().extends_api(),
+    Row::new("admissionregistration.k8s.io", &["v1"], "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", &webhook::WebhookConfiguration { mutating: false }).cluster().extends_api(),
 
     Row::new("apiextensions.k8s.io", &["v1"], "CustomResourceDefinition", "customresourcedefinitions", &Plain).cluster().short(&["crd", "crds"]).extends_api().subs(&[STATUS]),
 
     Row::new("scheduling.k8s.io", &["v1alpha2"], "PodGroup", "podgroups", &Plain).subs(&[STATUS]),
-    Row::new("scheduling.k8s.io", &["v1"], "PriorityClass", "priorityclasses", &Plain).cluster().short(&["pc"]),
+    Row::new("scheduling.k8s.io", &["v1"], "PriorityClass", "priorityclasses", &class::PriorityClass).cluster().short(&["pc"]),
     Row::new("scheduling.k8s.io", &["v1alpha2"], "Workload", "workloads", &Plain),
 
     Row::new("coordination.k8s.io", &["v1beta1", "v1alpha2"], "LeaseCandidate", "leasecandidates", &lease::LeaseCandidate),
     Row::new("coordination.k8s.io", &["v1"], "Lease", "leases", &lease::Lease),
 
-    Row::new("node.k8s.io", &["v1"], "RuntimeClass", "runtimeclasses", &Plain).cluster(),
+    Row::new("node.k8s.io", &["v1"], "RuntimeClass", "runtimeclasses", &class::RuntimeClass).cluster(),
 
     Row::new("discovery.k8s.io", &["v1"], "EndpointSlice", "endpointslices", &endpoints::EndpointSlice),
 
-    Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "DeviceClass", "deviceclasses", &Plain).cluster(),
-    Row::new("resource.k8s.io", &["v1alpha3", "v1beta2"], "DeviceTaintRule", "devicetaintrules", &Plain).cluster().subs(&[STATUS]),
-    Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "ResourceClaim", "resourceclaims", &Plain).subs(&[STATUS]),
-    Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "ResourceClaimTemplate", "resourceclaimtemplates", &Plain),
+    Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "DeviceClass", "deviceclasses", &device::DeviceClass).cluster(),
+    Row::new("resource.k8s.io", &["v1alpha3", "v1beta2"], "DeviceTaintRule", "devicetaintrules", &device::Generated).cluster().subs(&[STATUS]),
+    Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "ResourceClaim", "resourceclaims", &device::ResourceClaim { template: false }).subs(&[STATUS]),
+    Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "ResourceClaimTemplate", "resourceclaimtemplates", &device::ResourceClaim { template: true }),
     Row::new("resource.k8s.io", &["v1alpha3"], "ResourcePoolStatusRequest", "resourcepoolstatusrequests", &Plain).cluster().subs(&[STATUS]),
-    Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "ResourceSlice", "resourceslices", &Plain).cluster(),
+    Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "ResourceSlice", "resourceslices", &device::ResourceSlice).cluster(),
 
-    Row::new("flowcontrol.apiserver.k8s.io", &["v1"], "FlowSchema", "flowschemas", &Plain).cluster().subs(&[STATUS]),
-    Row::new("flowcontrol.apiserver.k8s.io", &["v1"], "PriorityLevelConfiguration", "prioritylevelconfigurations", &Plain).cluster().subs(&[STATUS]),
+    Row::new("flowcontrol.apiserver.k8s.io", &["v1"], "FlowSchema", "flowschemas", &flow::FlowSchema).cluster().subs(&[STATUS]),
+    Row::new("flowcontrol.apiserver.k8s.io", &["v1"], "PriorityLevelConfiguration", "prioritylevelconfigurations", &flow::PriorityLevelConfiguration).cluster().subs(&[STATUS]),
 
     Row::new("internal.apiserver.k8s.io", &["v1alpha1"], "StorageVersion", "storageversions", &Plain).cluster().subs(&[STATUS]),
 

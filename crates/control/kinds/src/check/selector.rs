@@ -103,17 +103,25 @@ pub(crate) fn nodes(errors: &mut Errors, path: &Path, selector: &Value) {
     }
 }
 
-/// One term of a node selector, or a preference.
-pub(crate) fn node_term(errors: &mut Errors, path: &Path, term: &Value) {
+/// A term that is only preferred; its values may be anything.
+pub(crate) fn node_preference(errors: &mut Errors, path: &Path, term: &Value) {
+    check_term(errors, path, term, false);
+}
+
+fn node_term(errors: &mut Errors, path: &Path, term: &Value) {
+    check_term(errors, path, term, true);
+}
+
+fn check_term(errors: &mut Errors, path: &Path, term: &Value, strict: bool) {
     for (i, requirement) in tree::list(term, "matchExpressions").iter().enumerate() {
-        node_requirement(errors, &path.child("matchExpressions").index(i), requirement);
+        node_requirement(errors, &path.child("matchExpressions").index(i), requirement, strict);
     }
     for (i, requirement) in tree::list(term, "matchFields").iter().enumerate() {
         field_requirement(errors, &path.child("matchFields").index(i), requirement);
     }
 }
 
-fn node_requirement(errors: &mut Errors, path: &Path, requirement: &Value) {
+fn node_requirement(errors: &mut Errors, path: &Path, requirement: &Value, strict: bool) {
     let operator = tree::text(requirement, "operator");
     let values = tree::list(requirement, "values");
     let at = path.child("values");
@@ -132,7 +140,7 @@ fn node_requirement(errors: &mut Errors, path: &Path, requirement: &Value) {
     }
     let key = tree::text(requirement, "key");
     errors.invalid_for(&path.child("key"), key, name::qualified(key));
-    for (i, value) in values.iter().enumerate() {
+    for (i, value) in values.iter().enumerate().filter(|_| strict) {
         let value = value.as_str().unwrap_or("");
         errors.invalid_for(&at.index(i), value, name::label_value(value));
     }

@@ -9,7 +9,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use pintle_types::field::{ErrorKind, ErrorList, FieldError, Path};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub struct Job;
 
@@ -393,6 +393,7 @@ fn duration(status: &Value, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn job(spec: Value) -> Value {
         let mut job = json!({"metadata": {"name": "j", "uid": "u1"}, "spec": {

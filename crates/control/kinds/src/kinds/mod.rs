@@ -1,19 +1,32 @@
 //! One file for each kind (or a tight family of kinds): its defaults, validation and columns.
 
+pub mod apiservice;
+pub mod autoscaler;
+pub mod certificate;
 pub mod claim;
+pub mod class;
 pub mod config;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod device;
+pub mod disruption;
 pub mod endpoints;
 pub mod event;
+pub mod flow;
+pub mod ingress;
 pub mod job;
 pub mod lease;
 pub mod namespace;
+pub mod network;
 pub mod node;
 pub mod pod;
+pub mod policy;
+pub mod quota;
 pub mod rbac;
 pub mod replicaset;
 pub mod service;
 pub mod statefulset;
+pub mod storage;
+pub mod webhook;
 mod workload;

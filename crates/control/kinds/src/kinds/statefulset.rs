@@ -12,7 +12,7 @@ use pintle_types::{
     field::{ErrorList, Path},
     names,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub struct StatefulSet;
 
@@ -172,6 +172,7 @@ fn unchanged(errors: &mut Errors, new: &Value, old: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn set() -> Value {
         let mut set = json!({"metadata": {"name": "s"}, "spec": {

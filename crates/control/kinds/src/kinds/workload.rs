@@ -109,7 +109,3 @@ pub(super) fn replica_cells(object: &Value, now: Timestamp, selector: String) ->
     cells
 }
 
-/// A value that is a number or a text as Go prints it in a struct.
-pub(super) fn shown_or_null(value: &Value) -> String {
-    value.to_string()
-}

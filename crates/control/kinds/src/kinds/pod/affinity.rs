@@ -1,7 +1,7 @@
 //! Validation of affinity and topology spreading.
 
 use crate::{
-    check::{Errors, Seen, name, selector},
+    check::{Errors, name, selector},
     tree,
 };
 use pintle_types::{field::Path, names};
@@ -20,7 +20,7 @@ pub(super) fn validate(errors: &mut Errors, path: &Path, affinity: &Value) {
     for (i, preference) in tree::list(nodes, PREFERRED).iter().enumerate() {
         let at = at.child(PREFERRED).index(i);
         weight(errors, &at, preference);
-        selector::node_term(errors, &at.child("preference"), &preference["preference"]);
+        selector::node_preference(errors, &at.child("preference"), &preference["preference"]);
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         pods(errors, &path.child(kind), &affinity[kind]);
@@ -60,7 +60,6 @@ fn term(errors: &mut Errors, path: &Path, term: &Value) {
 /// How pods spread.
 pub(super) fn spreading(errors: &mut Errors, path: &Path, constraints: &[Value]) {
     const ACTIONS: &[&str] = &["DoNotSchedule", "ScheduleAnyway"];
-    let mut seen = Seen::default();
     for (i, constraint) in constraints.iter().enumerate() {
         let at = path.index(i);
         let text = |key| tree::text(constraint, key);
@@ -70,9 +69,11 @@ pub(super) fn spreading(errors: &mut Errors, path: &Path, constraints: &[Value])
         }
         errors.needs(&at.child("topologyKey"), text("topologyKey"), "can not be empty");
         errors.one_of(&at.child("whenUnsatisfiable"), text("whenUnsatisfiable"), ACTIONS);
-        let pair = format!("{{{}, {}}}", text("topologyKey"), text("whenUnsatisfiable"));
-        if !seen.first(&*pair) {
-            errors.duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), pair);
+        let pair =
+            |it: &Value| format!("{{{}, {}}}", tree::text(it, "topologyKey"), tree::text(it, "whenUnsatisfiable"));
+        // Upstream names the first of two that are the same.
+        if constraints[i + 1..].iter().any(|other| pair(other) == pair(constraint)) {
+            errors.duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), pair(constraint));
         }
         min_domains(errors, &at.child("minDomains"), constraint);
         for field in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {

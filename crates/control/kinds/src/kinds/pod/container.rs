@@ -12,8 +12,7 @@ use std::collections::HashSet;
 const POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 
 /// All containers of a pod: init containers, containers, ephemeral containers.
-pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value) {
-    let volumes: HashSet<&str> = tree::list(spec, "volumes").iter().map(|volume| tree::text(volume, "name")).collect();
+pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value, volumes: &HashSet<&str>) {
     let mut names = Seen::default();
     let mut host_ports = Seen::default();
     let at = path.child("containers");
@@ -23,7 +22,7 @@ pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value) {
     }
     for (i, container) in containers.iter().enumerate() {
         let at = at.index(i);
-        common(errors, &at, container, &volumes);
+        common(errors, &at, container, volumes);
         if !names.first(tree::text(container, "name")) {
             errors.duplicate(&at.child("name"), tree::text(container, "name"));
         }
@@ -35,11 +34,11 @@ pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value) {
     }
     let at = path.child("initContainers");
     for (i, container) in tree::list(spec, "initContainers").iter().enumerate() {
-        init_container(errors, &at.index(i), container, &volumes, &mut names);
+        init_container(errors, &at.index(i), container, volumes, &mut names);
     }
     let at = path.child("ephemeralContainers");
     for (i, container) in tree::list(spec, "ephemeralContainers").iter().enumerate() {
-        ephemeral_container(errors, &at.index(i), container, &volumes, &mut names, spec);
+        ephemeral_container(errors, &at.index(i), container, volumes, &mut names, spec);
     }
 }
 

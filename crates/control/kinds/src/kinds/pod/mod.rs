@@ -20,8 +20,6 @@ use jiff::Timestamp;
 use pintle_types::field::{ErrorList, Path};
 use serde_json::{Value, json};
 
-pub(crate) use qos::class as qos_class;
-
 /// The strategy of pods.
 pub struct Pod;
 

@@ -24,9 +24,9 @@ pub(crate) fn validate_template(errors: &mut Errors, path: &Path, template: &Val
 
 /// The whole spec.
 pub(super) fn validate(errors: &mut Errors, path: &Path, spec: &Value) {
-    volume::validate_all(errors, &path.child("volumes"), tree::list(spec, "volumes"));
+    let volumes = volume::validate_all(errors, &path.child("volumes"), tree::list(spec, "volumes"));
     resource_claims(errors, &path.child("resourceClaims"), tree::list(spec, "resourceClaims"));
-    container::validate_all(errors, path, spec);
+    container::validate_all(errors, path, spec, &volumes);
     if tree::has(spec, "resources") {
         resource::requirements(errors, &path.child("resources"), &spec["resources"]);
     }

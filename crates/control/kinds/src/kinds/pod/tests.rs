@@ -69,7 +69,7 @@ fn service_classes() {
         (json!({"limits": {"example.com/gpu": "1"}}), "BestEffort"),
     ] {
         let pod = pod(one_container(json!({"resources": resources})));
-        assert_eq!(qos_class(&pod["spec"]), expected, "{resources}");
+        assert_eq!(qos::class(&pod["spec"]), expected, "{resources}");
     }
 }
 

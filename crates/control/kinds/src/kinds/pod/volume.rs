@@ -7,12 +7,15 @@ use crate::{
 };
 use pintle_types::{field::Path, names};
 use serde_json::Value;
+use std::collections::HashSet;
 
-/// All volumes of a pod.
-pub(super) fn validate_all(errors: &mut Errors, path: &Path, volumes: &[Value]) {
+/// All volumes of a pod. Answers the names of those that are right: mounts of others are reported, too.
+pub(super) fn validate_all<'a>(errors: &mut Errors, path: &Path, volumes: &'a [Value]) -> HashSet<&'a str> {
     let mut seen = Seen::default();
+    let mut right = HashSet::new();
     for (i, volume) in volumes.iter().enumerate() {
         let at = path.index(i);
+        let before = errors.0.len();
         sources(errors, &at, volume);
         let own = tree::text(volume, "name");
         if errors.needs(&at.child("name"), own, "") {
@@ -21,7 +24,11 @@ pub(super) fn validate_all(errors: &mut Errors, path: &Path, volumes: &[Value]) 
         if !seen.first(own) && !own.is_empty() {
             errors.duplicate(&at.child("name"), own);
         }
+        if errors.0.len() == before {
+            right.insert(own);
+        }
     }
+    right
 }
 
 fn sources(errors: &mut Errors, at: &Path, volume: &Value) {

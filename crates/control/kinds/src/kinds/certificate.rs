@@ -1,0 +1,319 @@
+//! Requests for certificates.
+
+use super::workload;
+use crate::{
+    check::{Errors, Seen},
+    column::{self, Column},
+    strategy::Strategy,
+    tree,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use pintle_types::{
+    field::{ErrorList, Path},
+    names,
+};
+use serde_json::{Value, json};
+
+pub struct CertificateSigningRequest;
+
+static COLUMNS: &[Column] = &[
+    column::NAME,
+    column::AGE,
+    Column::new(
+        "SignerName",
+        "string",
+        "",
+        0,
+        "Requested signer for the request. It is a qualified name in the form: `scope-hostname.io/name`. If \
+         empty, it will be defaulted:\n 1. If it's a kubelet client certificate, it is assigned\n    \
+         \"kubernetes.io/kube-apiserver-client-kubelet\".\n 2. If it's a kubelet serving certificate, it is \
+         assigned\n    \"kubernetes.io/kubelet-serving\".\n 3. Otherwise, it is assigned \
+         \"kubernetes.io/legacy-unknown\".\nDistribution of trust for signers happens out of band. You can \
+         select on this field using `spec.signerName`.",
+    ),
+    Column::new("Requestor", "string", "", 0, "Base64-encoded PKCS#10 CSR data"),
+    Column::new(
+        "RequestedDuration",
+        "string",
+        "",
+        0,
+        "expirationSeconds is the requested duration of validity of the issued certificate. The certificate \
+         signer may issue a certificate with a different validity duration so a client must check the delta \
+         between the notBefore and and notAfter fields in the issued certificate to determine the actual \
+         duration.\n\nThe v1.22+ in-tree implementations of the well-known Kubernetes signers will honor this \
+         field as long as the requested duration is not greater than the maximum duration they will honor per \
+         the --cluster-signing-duration CLI flag to the Kubernetes controller manager.\n\nCertificate signers \
+         may not honor this field for various reasons:\n\n  1. Old signer that is unaware of the field (such as \
+         the in-tree\n     implementations prior to v1.22)\n  2. Signer whose configured maximum is shorter than \
+         the requested duration\n  3. Signer whose configured minimum is longer than the requested \
+         duration\n\nThe minimum valid value for expirationSeconds is 600, i.e. 10 minutes.",
+    ),
+    Column::new("Condition", "string", "", 0, "Conditions applied to the request, such as approval or denial."),
+];
+
+const USAGES: &[&str] = &[
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+impl Strategy for CertificateSigningRequest {
+    fn prepare_create(&self, object: &mut Value) {
+        tree::set(object, "status", json!({}));
+    }
+
+    /// The request itself never changes; who asks was filled in by the server when it was made.
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        tree::copy(new, old, "spec");
+    }
+
+    fn prepare_subresource_update(&self, subresource: &str, new: &mut Value, old: &Value) {
+        tree::copy(new, old, "spec");
+        let is_decision = |it: &Value| matches!(tree::text(it, "type"), "Approved" | "Denied");
+        let (wanted, before) = (new["status"].clone(), &old["status"]);
+        match subresource {
+            "approval" => {
+                let mut status = before.clone();
+                let kept = tree::list(before, "conditions").iter().filter(|it| !is_decision(it));
+                let given = tree::list(&wanted, "conditions").iter().filter(|it| is_decision(it));
+                let conditions: Vec<Value> = given.chain(kept).cloned().collect();
+                if status.is_null() {
+                    status = json!({});
+                }
+                if !conditions.is_empty() {
+                    tree::set(&mut status, "conditions", conditions);
+                }
+                tree::set(new, "status", status);
+            }
+            "status" => {
+                let kept = tree::list(before, "conditions").iter().filter(|it| is_decision(it));
+                let given = tree::list(&wanted, "conditions").iter().filter(|it| !is_decision(it));
+                let conditions: Vec<Value> = kept.chain(given).cloned().collect();
+                if !conditions.is_empty()
+                    && let Some(status) = tree::child(new, "status")
+                {
+                    tree::set(status, "conditions", conditions);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &object["spec"]))
+    }
+
+    fn validate_update(&self, _new: &Value, _old: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| {
+            let path = Path::new("status.conditions");
+            let is =
+                |kind: &str| tree::list(&new["status"], "conditions").iter().any(|it| tree::text(it, "type") == kind);
+            for (i, condition) in tree::list(&new["status"], "conditions").iter().enumerate() {
+                let (at, kind) = (path.index(i), tree::text(condition, "type"));
+                errors.needs(&at.child("type"), kind, "");
+                match tree::text(condition, "status") {
+                    "" => errors.required(&at.child("status"), ""),
+                    "True" => {}
+                    status if matches!(kind, "Approved" | "Denied" | "Failed") => {
+                        errors.unsupported(&at.child("status"), status, &["True"]);
+                    }
+                    status => errors.one_of(&at.child("status"), status, &["False", "True", "Unknown"]),
+                }
+            }
+            if is("Approved") && is("Denied") {
+                errors.invalid(&path, "Denied", "Approved and Denied conditions are mutually exclusive");
+            }
+        })
+    }
+
+    fn columns(&self) -> &[Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (&object["spec"], &object["status"]);
+        let duration = spec.get("expirationSeconds").and_then(Value::as_i64);
+        let signer = tree::text(spec, "signerName");
+        vec![
+            workload::name(object),
+            column::age(object, now),
+            if signer.is_empty() { "<none>".into() } else { signer.into() },
+            tree::text(spec, "username").into(),
+            duration.map_or("<none>".to_owned(), column::human_duration).into(),
+            state(status).into(),
+        ]
+    }
+}
+
+fn state(status: &Value) -> String {
+    let is = |kind: &str| tree::list(status, "conditions").iter().any(|it| tree::text(it, "type") == kind);
+    let decided = match (is("Denied"), is("Approved")) {
+        (true, _) => "Denied",
+        (false, true) => "Approved",
+        (false, false) => "Pending",
+    };
+    let mut words = vec![decided];
+    if is("Failed") {
+        words.push("Failed");
+    }
+    if !tree::text(status, "certificate").is_empty() {
+        words.push("Issued");
+    }
+    words.join(",")
+}
+
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
+    if let Err(why) = check_request(spec) {
+        let shown = spec.get("request").map_or("null".to_owned(), Value::to_string);
+        errors.invalid_shown(&path.child("request"), &shown, &why);
+    }
+    let usages = tree::list(spec, "usages");
+    if usages.is_empty() {
+        errors.required(&path.child("usages"), "");
+    }
+    let mut seen = Seen::default();
+    for (i, usage) in usages.iter().enumerate() {
+        let usage = usage.as_str().unwrap_or("");
+        errors.one_of(&path.child("usages").index(i), usage, USAGES);
+        if !seen.first(usage) {
+            errors.duplicate(&path.child("usages").index(i), usage);
+        }
+    }
+    let signer = tree::text(spec, "signerName");
+    if errors.needs(&path.child("signerName"), signer, "") {
+        check_signer(errors, &path.child("signerName"), signer);
+    }
+    if let Some(seconds) = spec.get("expirationSeconds").and_then(Value::as_i64).filter(|seconds| *seconds < 600) {
+        let words = "may not specify a duration less than 600 seconds (10 minutes)";
+        errors.invalid(&path.child("expirationSeconds"), seconds, words);
+    }
+}
+
+/// A PEM block of the right type that holds a request.
+fn check_request(spec: &Value) -> Result<(), String> {
+    const TYPE: &str = "PEM block type must be CERTIFICATE REQUEST";
+    let bytes = STANDARD.decode(tree::text(spec, "request")).map_err(|_| TYPE.to_owned())?;
+    let (_, block) = x509_parser::pem::parse_x509_pem(&bytes).map_err(|_| TYPE.to_owned())?;
+    if block.label != "CERTIFICATE REQUEST" {
+        return Err(TYPE.to_owned());
+    }
+    use x509_parser::prelude::FromDer;
+    x509_parser::certification_request::X509CertificationRequest::from_der(&block.contents)
+        .map(|_| ())
+        .map_err(|why| format!("asn1: structure error: {why}"))
+}
+
+fn check_signer(errors: &mut Errors, path: &Path, signer: &str) {
+    const FORM: &str = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+    const MAX: usize = 571;
+    let Some((domain, name)) = signer.split_once('/').filter(|(_, name)| !name.contains('/')) else {
+        return errors.invalid(path, signer, FORM);
+    };
+    for why in names::dns1123_subdomain_errors(domain) {
+        errors.invalid(path, domain, &format!("validating label {domain:?}: {why}"));
+    }
+    for why in names::dns1123_subdomain_errors(name) {
+        errors.invalid(path, name, &format!("validating label {name:?}: {why}"));
+    }
+    if !domain.contains('.') {
+        errors.invalid(path, domain, "should be a domain with at least two segments separated by dots");
+    }
+    if signer.len() > MAX {
+        errors.too_long(path, MAX);
+    }
+}
+
+/// Trust anchors for the whole cluster.
+pub struct ClusterTrustBundle;
+
+impl Strategy for ClusterTrustBundle {
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| {
+            let (path, spec) = (Path::new("spec"), &object["spec"]);
+            let signer = tree::text(spec, "signerName");
+            let name = tree::text(&object["metadata"], "name");
+            let prefix = format!("{}:", signer.replace('/', ":"));
+            if signer.is_empty() && name.contains(':') {
+                let words = "ClusterTrustBundle without signer name must not have \":\" in its name";
+                errors.invalid(&Path::new("metadata.name"), name, words);
+            } else if !signer.is_empty() && !name.starts_with(&prefix) {
+                let words = format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
+                errors.invalid(&Path::new("metadata.name"), name, &words);
+            }
+            if tree::text(spec, "trustBundle").is_empty() {
+                errors.invalid(
+                    &path.child("trustBundle"),
+                    "<value omitted>",
+                    "at least one trust anchor must be provided",
+                );
+            }
+        })
+    }
+
+    fn name_rule(&self) -> crate::strategy::NameRule {
+        crate::strategy::NameRule::PathSegment
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states() {
+        let state_of = |kinds: &[&str]| {
+            let conditions: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind})).collect();
+            state(&json!({"conditions": conditions}))
+        };
+        for (kinds, expected) in [
+            (&[][..], "Pending"),
+            (&["Approved"], "Approved"),
+            (&["Denied"], "Denied"),
+            (&["Approved", "Failed"], "Approved,Failed"),
+        ] {
+            assert_eq!(state_of(kinds), expected);
+        }
+    }
+
+    #[test]
+    fn approval_changes_decisions_only() {
+        let old = json!({"spec": {"a": 1}, "status": {"conditions": [{"type": "Failed"}]}});
+        let mut new = json!({"spec": {"a": 2}, "status": {"certificate": "x", "conditions": [{"type": "Approved"}]}});
+        CertificateSigningRequest.prepare_subresource_update("approval", &mut new, &old);
+        assert_eq!(
+            new,
+            json!({"spec": {"a": 1}, "status": {"conditions": [{"type": "Approved"}, {"type": "Failed"}]}})
+        );
+    }
+
+    #[test]
+    fn requests_are_pem() {
+        assert!(check_request(&json!({"request": STANDARD.encode("nothing")})).is_err());
+        assert!(check_request(&json!({})).is_err());
+    }
+}

@@ -1,0 +1,386 @@
+//! Dynamic resources: classes of devices, claims to them, and slices that list them.
+
+use super::workload;
+use crate::{
+    check::{Errors, Seen},
+    column::{self, Column},
+    strategy::Strategy,
+    tree,
+};
+use jiff::Timestamp;
+use pintle_types::{
+    field::{ErrorKind, ErrorList, FieldError, Path},
+    names,
+};
+use serde_json::{Value, json};
+
+/// The first version, in which a request's fields aren't under `exactly` and a device's are under `basic`.
+const FLAT: &str = "resource.k8s.io/v1beta1";
+
+pub struct DeviceClass;
+
+static NAME_AND_AGE: &[Column] = &[column::NAME, column::AGE];
+
+fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
+    vec![workload::name(object), column::age(object, now)]
+}
+
+impl Strategy for DeviceClass {
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| selectors(errors, &Path::new("spec.selectors"), tree::list(&object["spec"], "selectors")))
+    }
+
+    fn generation_fields(&self) -> &'static [&'static str] {
+        &["spec"]
+    }
+
+    fn columns(&self) -> &[Column] {
+        NAME_AND_AGE
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        name_and_age(object, now)
+    }
+}
+
+fn selectors(errors: &mut Errors, path: &Path, selectors: &[Value]) {
+    for (i, _) in selectors.iter().enumerate().filter(|(_, one)| !tree::has(one, "cel")) {
+        errors.required(&path.index(i).child("cel"), "");
+    }
+}
+
+/// Claims, and templates of claims with the claim's spec one level deeper.
+pub struct ResourceClaim {
+    pub template: bool,
+}
+
+static CLAIM_COLUMNS: &[Column] = &[
+    column::NAME,
+    Column::new("State", "string", "", 0, "A summary of the current state (allocated, pending, reserved, etc.)."),
+    column::AGE,
+];
+
+impl ResourceClaim {
+    fn spec<'a>(&self, object: &'a Value) -> &'a Value {
+        if self.template { &object["spec"]["spec"] } else { &object["spec"] }
+    }
+
+    fn spec_mut<'a>(&self, object: &'a mut Value) -> Option<&'a mut Value> {
+        let spec = tree::existing(object, "spec")?;
+        if self.template { tree::existing(spec, "spec") } else { Some(spec) }
+    }
+}
+
+impl Strategy for ResourceClaim {
+    fn default(&self, api_version: &str, object: &mut Value) {
+        let Some(devices) = self.spec_mut(object).and_then(|spec| tree::existing(spec, "devices")) else { return };
+        for request in tree::items_mut(devices, "requests") {
+            if api_version == FLAT {
+                if !tree::text(request, "deviceClassName").is_empty() {
+                    default_request(request);
+                }
+            } else if let Some(exactly) = tree::existing(request, "exactly") {
+                default_request(exactly);
+            }
+            tree::items_mut(request, "firstAvailable").for_each(default_request);
+        }
+    }
+
+    fn to_storage(&self, api_version: &str, object: &mut Value) {
+        if api_version == FLAT
+            && let Some(devices) = self.spec_mut(object).and_then(|spec| tree::existing(spec, "devices"))
+        {
+            tree::items_mut(devices, "requests").for_each(nest_request);
+        }
+    }
+
+    fn from_storage(&self, api_version: &str, object: &mut Value) {
+        if api_version == FLAT
+            && let Some(devices) = self.spec_mut(object).and_then(|spec| tree::existing(spec, "devices"))
+        {
+            tree::items_mut(devices, "requests").for_each(flatten_request);
+        }
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        let path = if self.template { "spec.spec.devices" } else { "spec.devices" };
+        Errors::of(|errors| validate_devices(errors, &Path::new(path), &self.spec(object)["devices"]))
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        Errors::of(|errors| errors.immutable(&Path::new("spec"), &new["spec"], &old["spec"]))
+    }
+
+    fn columns(&self) -> &[Column] {
+        if self.template { NAME_AND_AGE } else { CLAIM_COLUMNS }
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        if self.template {
+            return name_and_age(object, now);
+        }
+        vec![workload::name(object), claim_state(object).into(), column::age(object, now)]
+    }
+}
+
+fn default_request(request: &mut Value) {
+    tree::default_empty(request, "allocationMode", "ExactCount");
+    if tree::text(request, "allocationMode") == "ExactCount" {
+        tree::default_empty(request, "count", 1);
+    }
+    tree::items_mut(request, "tolerations").for_each(|toleration| tree::default_empty(toleration, "operator", "Equal"));
+}
+
+const REQUEST_FIELDS: &[&str] =
+    &["deviceClassName", "selectors", "allocationMode", "count", "adminAccess", "tolerations", "capacity"];
+
+fn nest_request(request: &mut Value) {
+    let mut exactly = json!({});
+    for field in REQUEST_FIELDS {
+        if let Some(value) = tree::remove(request, field) {
+            tree::set(&mut exactly, field, value);
+        }
+    }
+    if !tree::is_empty(&exactly) {
+        tree::set(request, "exactly", exactly);
+    }
+}
+
+fn flatten_request(request: &mut Value) {
+    if let Some(Value::Object(fields)) = tree::remove(request, "exactly") {
+        fields.into_iter().for_each(|(field, value)| tree::set(request, &field, value));
+    }
+}
+
+fn claim_state(object: &Value) -> String {
+    let (metadata, status) = (&object["metadata"], &object["status"]);
+    let mut states = Vec::new();
+    if tree::has(metadata, "deletionTimestamp") {
+        states.push("deleted");
+    }
+    match (tree::has(status, "allocation"), tree::has(metadata, "deletionTimestamp")) {
+        (true, _) => states.push("allocated"),
+        (false, false) => states.push("pending"),
+        (false, true) => {}
+    }
+    if !tree::list(status, "reservedFor").is_empty() {
+        states.push("reserved");
+    }
+    states.join(",")
+}
+
+fn validate_devices(errors: &mut Errors, path: &Path, devices: &Value) {
+    let mut seen = Seen::default();
+    for (i, request) in tree::list(devices, "requests").iter().enumerate() {
+        let at = path.child("requests").index(i);
+        let own = tree::text(request, "name");
+        errors.invalid_for(&at.child("name"), own, names::dns1123_label_errors(own));
+        if !seen.first(own) {
+            errors.duplicate(&at, own);
+        }
+        let alternatives = tree::list(request, "firstAvailable");
+        match (tree::has(request, "exactly"), alternatives.is_empty()) {
+            (true, true) => validate_exactly(errors, &at.child("exactly"), &request["exactly"]),
+            (false, false) => {
+                for (j, one) in alternatives.iter().enumerate() {
+                    validate_exactly(errors, &at.child("firstAvailable").index(j), one);
+                }
+            }
+            (false, true) => errors.required(&at, "exactly one of `exactly` or `firstAvailable` is required"),
+            (true, false) => {
+                let words = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
+                errors.0.push(FieldError::new(ErrorKind::Invalid, &at, format!("Invalid value: null: {words}")));
+            }
+        }
+    }
+}
+
+fn validate_exactly(errors: &mut Errors, at: &Path, request: &Value) {
+    let class = tree::text(request, "deviceClassName");
+    if errors.needs(&at.child("deviceClassName"), class, "") {
+        errors.invalid_for(&at.child("deviceClassName"), class, names::dns1123_subdomain_errors(class));
+    }
+    selectors(errors, &at.child("selectors"), tree::list(request, "selectors"));
+    let (mode, count) = (tree::text(request, "allocationMode"), tree::int(request, "count"));
+    match mode {
+        "All" if count != 0 => {
+            errors.invalid(&at.child("count"), count, "must not be specified when allocationMode is 'All'");
+        }
+        "ExactCount" if count <= 0 => errors.invalid(&at.child("count"), count, "must be greater than zero"),
+        "All" | "ExactCount" => {}
+        other => errors.unsupported(&at.child("allocationMode"), other, &["All", "ExactCount"]),
+    }
+}
+
+pub struct ResourceSlice;
+
+static SLICE_COLUMNS: &[Column] = &[
+    column::NAME,
+    Column::new("Node", "string", "", 0, "NodeName identifies the node which provides the resources in this pool."),
+    Column::new("Driver", "string", "", 0, "Driver identifies the DRA driver providing the capacity information."),
+    Column::new("Pool", "string", "", 0, "Pool describes the pool that this ResourceSlice belongs to."),
+    column::AGE,
+];
+
+impl Strategy for ResourceSlice {
+    fn to_storage(&self, api_version: &str, object: &mut Value) {
+        if api_version == FLAT
+            && let Some(spec) = tree::existing(object, "spec")
+        {
+            for device in tree::items_mut(spec, "devices") {
+                if let Some(Value::Object(fields)) = tree::remove(device, "basic") {
+                    fields.into_iter().for_each(|(field, value)| tree::set(device, &field, value));
+                }
+            }
+        }
+    }
+
+    fn from_storage(&self, api_version: &str, object: &mut Value) {
+        if api_version == FLAT
+            && let Some(spec) = tree::existing(object, "spec")
+        {
+            for device in tree::items_mut(spec, "devices") {
+                let name = tree::remove(device, "name").unwrap_or(Value::Null);
+                let basic = device.take();
+                *device = json!({"name": name, "basic": basic});
+            }
+        }
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| validate_slice(errors, &Path::new("spec"), &object["spec"]))
+    }
+
+    fn generation_fields(&self) -> &'static [&'static str] {
+        &["spec"]
+    }
+
+    fn columns(&self) -> &[Column] {
+        SLICE_COLUMNS
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let node = tree::text(spec, "nodeName");
+        vec![
+            workload::name(object),
+            if node.is_empty() { "<unset>".into() } else { node.into() },
+            tree::text(spec, "driver").into(),
+            tree::text(&spec["pool"], "name").into(),
+            column::age(object, now),
+        ]
+    }
+}
+
+fn validate_slice(errors: &mut Errors, path: &Path, spec: &Value) {
+    let driver = tree::text(spec, "driver");
+    let at = path.child("driver");
+    if errors.needs(&at, driver, "") {
+        if driver.len() > 63 {
+            errors.too_long(&at, 63);
+        }
+        errors.invalid_for(&at, driver, names::dns1123_subdomain_errors(&driver.to_lowercase()));
+    }
+    validate_pool(errors, &path.child("pool"), &spec["pool"]);
+    const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
+    let set = PLACES.iter().filter(|field| tree::has(spec, field)).count();
+    match spec.get("nodeName").and_then(Value::as_str) {
+        Some("") => errors.invalid(&path.child("nodeName"), "", "must be either unset or set to a non-empty string"),
+        Some(node) => errors.invalid_for(&path.child("nodeName"), node, names::dns1123_subdomain_errors(node)),
+        None => {}
+    }
+    if set == 0 {
+        let words = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+        errors.required(path, words);
+    }
+    let mut seen = Seen::default();
+    for (i, device) in tree::list(spec, "devices").iter().enumerate() {
+        let at = path.child("devices").index(i);
+        let own = tree::text(device, "name");
+        errors.invalid_for(&at.child("name"), own, names::dns1123_label_errors(own));
+        if !seen.first(own) {
+            errors.duplicate(&at, own);
+        }
+        for (name, attribute) in tree::entries(device, "attributes") {
+            if attribute.as_object().is_none_or(|kinds| kinds.len() != 1) {
+                errors.invalid(&at.child("attributes").key(name), "", "exactly one value must be specified");
+            }
+        }
+    }
+}
+
+fn validate_pool(errors: &mut Errors, path: &Path, pool: &Value) {
+    let name = tree::text(pool, "name");
+    if errors.needs(&path.child("name"), name, "") {
+        if name.len() > 253 {
+            errors.too_long(&path.child("name"), 253);
+        }
+        for part in name.split('/') {
+            errors.invalid_for(&path.child("name"), part, names::dns1123_subdomain_errors(part));
+        }
+    }
+    let (slices, generation) = (tree::int(pool, "resourceSliceCount"), tree::int(pool, "generation"));
+    if slices <= 0 {
+        errors.invalid(&path.child("resourceSliceCount"), slices, "must be greater than zero");
+    }
+    if generation < 0 {
+        errors.invalid(&path.child("generation"), generation, "must be greater than or equal to zero");
+    }
+}
+
+/// Kinds of the group that only show name and age, and have a generation.
+pub struct Generated;
+
+impl Strategy for Generated {
+    fn generation_fields(&self) -> &'static [&'static str] {
+        &["spec"]
+    }
+
+    fn columns(&self) -> &[Column] {
+        NAME_AND_AGE
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        name_and_age(object, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flat_version_converts() {
+        let flat = json!({"spec": {"devices": {"requests": [{"name": "r", "deviceClassName": "c", "count": 2}]}}});
+        let claim = ResourceClaim { template: false };
+        let mut object = flat.clone();
+        claim.to_storage(FLAT, &mut object);
+        assert_eq!(
+            object["spec"]["devices"]["requests"][0],
+            json!({"name": "r", "exactly": {"deviceClassName": "c", "count": 2}})
+        );
+        claim.from_storage(FLAT, &mut object);
+        assert_eq!(object, flat);
+    }
+
+    #[test]
+    fn claims_default_and_validate() {
+        let claim = ResourceClaim { template: true };
+        let mut object =
+            json!({"spec": {"spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]}}}});
+        claim.default("resource.k8s.io/v1", &mut object);
+        let exactly = &object["spec"]["spec"]["devices"]["requests"][0]["exactly"];
+        assert_eq!(exactly, &json!({"deviceClassName": "c", "allocationMode": "ExactCount", "count": 1}));
+        assert!(claim.validate(&object).is_empty());
+    }
+
+    #[test]
+    fn devices_of_slices_convert() {
+        let flat = json!({"spec": {"devices": [{"name": "d", "basic": {"attributes": {"a": {"int": 1}}}}]}});
+        let mut object = flat.clone();
+        ResourceSlice.to_storage(FLAT, &mut object);
+        assert_eq!(object["spec"]["devices"][0], json!({"name": "d", "attributes": {"a": {"int": 1}}}));
+        ResourceSlice.from_storage(FLAT, &mut object);
+        assert_eq!(object, flat);
+    }
+}
