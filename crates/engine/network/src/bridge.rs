@@ -322,7 +322,8 @@ fn raise_bridge(netlink: &mut Netlink, config: &Config, gateway: Ipv4Addr) -> Re
     for found in netlink.addresses()?.into_iter().filter(|found| found.link == link) {
         if found.address == wanted {
             present = true;
-        } else if found.address.addr().is_ipv4() {
+        } else if found.address.addr().is_ipv4() && found.address.prefix_len() < 32 {
+            // The gateway of an earlier subnet. Single addresses are somebody else's affair.
             netlink.delete_address(link, found.address)?;
         }
     }

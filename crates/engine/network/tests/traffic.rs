@@ -237,11 +237,15 @@ fn a_restart_keeps_the_living_and_frees_the_dead() {
     a.serve("0.0.0.0:8080");
     drop(network);
     std::fs::write(world.folder.join("state/broken.json"), "{").expect("write");
+    world.host.run("ip addr add 10.9.9.1/24 dev pintle0; ip addr add 10.43.0.10/32 dev pintle0");
 
     let network = world.open();
     assert_eq!(network.attachment("a").as_ref(), Some(&given));
     world.host.inside(|| network.retain(&["a".into()])).expect("retain");
     assert_eq!(network.attachment("b"), None);
+    let addresses = world.host.run("ip -4 -br addr show pintle0");
+    assert!(addresses.contains("10.42.0.1/24") && addresses.contains("10.43.0.10/32"), "{addresses}");
+    assert!(!addresses.contains("10.9.9.1"), "the gateway of another subnet is gone: {addresses}");
     assert_eq!(world.host.run("ip -br link show type veth master pintle0 | wc -l").trim(), "1");
     assert!(world.outside.call("192.0.2.1:30001").is_ok(), "its port still leads there");
     let (_c, next) = world.setup(&network, "c", &[]);

@@ -9,7 +9,8 @@ use std::sync::Arc;
 /// Of an EndpointSlice: the name of its Service.
 pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const BY_ADDRESS: &str = "dns-address";
-const BY_SERVICE: &str = "dns-service";
+/// The name and the meaning are the same for all who index slices by service: the informer then keeps one index.
+const BY_SERVICE: &str = "service";
 
 /// Where objects are looked up; nothing here walks over all of them.
 pub trait Objects: Send + Sync + 'static {

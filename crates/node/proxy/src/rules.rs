@@ -128,8 +128,10 @@ fn add_service_lookups(batch: &mut Batch, ranges: &Ranges) {
 
 fn add_checks(batch: &mut Batch, ranges: &Ranges) {
     batch.add_rule("check", Rule::v4().connection_is(Connection::Translated, true).verdict(&Verdict::Return));
-    batch.add_rule("check", by_address(Rule::v4()).lookup_verdict(Map::EmptyServices.reference(), R0));
     batch.add_rule("check", by_port().lookup_verdict(Map::EmptyNodePorts.reference(), R0));
+    // The node may have an address of the services' range itself, for a DNS server on every node for example.
+    batch.add_rule("check", Rule::v4().destination_is_local().verdict(&Verdict::Return));
+    batch.add_rule("check", by_address(Rule::v4()).lookup_verdict(Map::EmptyServices.reference(), R0));
     let port_of_nobody = Rule::v4().load_destination(R0).lookup(Map::ClusterAddresses.reference(), R0, true);
     batch.add_rule("check", port_of_nobody.verdict(&Verdict::Goto(REJECT.into())));
     // A node may serve one of these addresses by itself: its DNS server's.

@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// The index of slices by the key of their service.
-const BY_SERVICE: &str = "proxy-service";
+/// The index of slices by the key of their service; the same for all who have one, as the informer then keeps one only.
+const BY_SERVICE: &str = "service";
 /// How long after a refusal the whole table is tried again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(60);

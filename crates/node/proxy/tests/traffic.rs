@@ -46,6 +46,15 @@ fn the_node_itself_can_be_an_endpoint() {
         }
         assert_eq!(world.outside.call("192.0.2.1:30080").0, "node", "{endpoint}");
     }
+    // An address of the services' range on the node itself, whether a service has it or not.
+    world.node.run("ip addr add 10.43.0.20/32 dev br0");
+    for known in [false, true] {
+        if known {
+            world.set_named("on-node", json!({"clusterIP": "10.43.0.20", "ports": [{"port": 8080}]}), json!([]));
+        }
+        assert_eq!(world.pod("a").call("10.43.0.20:8080"), ("node".into(), address("10.42.0.2")));
+        assert_eq!(world.node.call("10.43.0.20:8080").0, "node");
+    }
     world.set_named("dns", json!({"clusterIP": "10.43.0.10", "ports": [{"port": 53, "protocol": "UDP"}]}), ready(&[1]));
     for client in [world.pod("a"), &world.node] {
         assert_eq!(ask(&client.datagrams("10.43.0.10:53")).expect("an answer"), "node");
