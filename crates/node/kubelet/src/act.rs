@@ -232,7 +232,8 @@ impl Act<'_> {
         let mut seen: HashMap<&str, usize> = HashMap::new();
         for container in &self.observed.containers {
             let newer = seen.entry(&container.metadata.name).or_default();
-            if *newer >= KEPT_BEFORE_NEWEST && container.state == ContainerState::Exited {
+            let dead = matches!(container.state, ContainerState::Exited | ContainerState::Created);
+            if *newer >= KEPT_BEFORE_NEWEST && dead {
                 if let Err(error) = runtime.remove_container(&container.id).await {
                     tracing::debug!(%error, id = container.id, "a dead container can't be removed yet");
                 }

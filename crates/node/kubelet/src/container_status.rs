@@ -184,19 +184,28 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     Some(mounts.iter().map(status).collect())
 }
 
+/// A container that the runtime is still making, or that it has lost before it started, has not ended.
+fn is_in_the_making(status: &pintle_cri::ContainerStatus) -> bool {
+    match status.state {
+        RuntimeState::Created => true,
+        RuntimeState::Unknown => status.started_at == 0,
+        RuntimeState::Running | RuntimeState::Exited => false,
+    }
+}
+
 fn state_of(status: &pintle_cri::ContainerStatus) -> ContainerState {
+    if is_in_the_making(status) {
+        return waiting("ContainerCreating", "");
+    }
     match status.state {
         RuntimeState::Running => ContainerState {
             running: Some(ContainerStateRunning { started_at: time(status.started_at) }),
             ..Default::default()
         },
-        RuntimeState::Created => {
-            ContainerState { waiting: Some(ContainerStateWaiting::default()), ..Default::default() }
-        }
-        RuntimeState::Exited | RuntimeState::Unknown => ContainerState {
+        _ => ContainerState {
             terminated: Some(ContainerStateTerminated {
                 container_id: Some(container_id(&status.id)),
-                exit_code: status.exit_code,
+                exit_code: exit_code(status),
                 finished_at: time(status.finished_at),
                 message: Some(status.message.clone()).filter(|m| !m.is_empty()),
                 reason: Some(exit_reason(status)),
@@ -206,6 +215,11 @@ fn state_of(status: &pintle_cri::ContainerStatus) -> ContainerState {
             ..Default::default()
         },
     }
+}
+
+/// How a container that was lost while it ran has ended is not known, but not well.
+fn exit_code(status: &pintle_cri::ContainerStatus) -> i32 {
+    if status.state == RuntimeState::Unknown && status.exit_code == 0 { 137 } else { status.exit_code }
 }
 
 fn exit_reason(status: &pintle_cri::ContainerStatus) -> String {

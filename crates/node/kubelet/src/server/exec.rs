@@ -89,7 +89,7 @@ async fn serve(
     };
     let RemoteStreams { stdin, stdout, stderr, resize, outcome } = streams;
     let result = match session {
-        Ok(session) => join(session, stdin, stdout, stderr, resize).await,
+        Ok(session) => join(session, tty, stdin, stdout, stderr, resize).await,
         Err(error) => Err(error),
     };
     // A client that has gone does not want the outcome.
@@ -99,6 +99,7 @@ async fn serve(
 /// Copies until the process has ended and all of its output is sent.
 async fn join(
     session: ExecSession,
+    tty: bool,
     client_in: Option<pintle_cri::ByteReader>,
     client_out: Option<pintle_cri::ByteWriter>,
     client_err: Option<pintle_cri::ByteWriter>,
@@ -111,20 +112,25 @@ async fn join(
             let _copied = tokio::io::copy(&mut from, &mut to).await;
             let _closed = to.shutdown().await;
         }
-        std::future::pending::<()>().await;
+        // The end of the input is not the end of the process.
+        std::future::pending::<ExitOutcome>().await
     };
     let terminal = async {
         while let Some(size) = sizes.recv().await {
+            // A process that has ended takes no sizes; its outcome is about to come.
             if resize.send(size).await.is_err() {
-                break;
+                std::future::pending::<()>().await;
             }
         }
-        std::future::pending::<()>().await;
+        // With a terminal the sizes end when the client has gone; without one they may never have begun.
+        if !tty {
+            std::future::pending::<()>().await;
+        }
     };
     let output = async { tokio::join!(pipe(stdout, client_out), pipe(stderr, client_err), exit).2 };
     tokio::select! {
         result = output => result,
-        () = input => Ok(ExitOutcome::Detached),
+        outcome = input => Ok(outcome),
         () = terminal => Ok(ExitOutcome::Detached),
     }
 }

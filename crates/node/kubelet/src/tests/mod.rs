@@ -2,6 +2,7 @@
 
 mod api_server;
 mod life;
+mod machine;
 mod plans;
 mod statuses;
 mod whole;
@@ -13,7 +14,7 @@ use pintle_cri::{ContainerState, ContainerStatus, PodSandboxStatus, SandboxState
 use pintle_types::k8s::api::core::v1::Pod;
 
 /// What the runtime has, in short: `+` a ready sandbox, `-` one that is not, then words such as `web=run`,
-/// `web=exit3`, `web=created`, `web=unknown`; a later word for the same name is a newer container.
+/// `web=exit3`, `web=created`, `web=making`, `web=unknown`; a later word for the same name is a newer container.
 pub fn observed(pod: &Pod, text: &str) -> Observed {
     let mut observed = Observed::default();
     for (at, word) in text.split_whitespace().enumerate() {
@@ -58,6 +59,10 @@ fn container(pod: &Pod, name: &str, state: &str, attempt: u32, at: i64) -> Conta
         "run" => ContainerState::Running,
         "created" => ContainerState::Created,
         "unknown" => ContainerState::Unknown,
+        "making" => {
+            status.started_at = 0;
+            ContainerState::Unknown
+        }
         exit => {
             status.exit_code = exit.strip_prefix("exit").and_then(|c| c.parse().ok()).expect("a state that is known");
             status.finished_at = (at + 1) * 1_000_000_000;

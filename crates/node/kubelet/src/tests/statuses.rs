@@ -71,6 +71,8 @@ fn phases_follow_the_containers() {
         (one("Always"), "", "Pending"),
         (one("Always"), "+", "Pending"),
         (one("Always"), "+ a=created", "Pending"),
+        (one("Never"), "+ a=making", "Pending"),
+        (one("Never"), "+ a=unknown", "Failed"),
         (one("Always"), "+ a=run", "Running"),
         (one("Always"), "+ a=exit0", "Running"),
         (one("Never"), "+ a=exit0", "Succeeded"),
