@@ -2,6 +2,7 @@
 //!
 //! Mutating ones first, in upstream's order, then those that only judge. Each is one file and one line here.
 
+mod certificate;
 mod limits;
 mod namespace;
 mod node;
@@ -39,6 +40,7 @@ impl Admission for Chain<'_> {
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         namespace::lifecycle(self.server, attributes).await?;
         limits::tell(attributes);
+        certificate::sign_with_requester(attributes);
         service_account::admit(self.server, attributes).await?;
         node::taint(attributes);
         priority::admit(self.server, attributes).await?;

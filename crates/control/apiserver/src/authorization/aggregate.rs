@@ -110,9 +110,12 @@ async fn write(server: &Server, name: &str, rules: &[Value]) -> Result<(), Statu
     let def = table.get(group, "v1", "clusterroles").ok_or_else(Status::no_such_resource)?;
     let user = UserInfo { name: format!("system:serviceaccount:kube-system:{MANAGER}"), ..UserInfo::default() };
     let request = Request::new(&user, &AdmitAll, MANAGER);
-    let configuration = json!({
-        "apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules,
-    });
+    let mut configuration =
+        json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": name}});
+    // Nothing to join is nothing to own: rules that somebody wrote into such a role stay.
+    if !rules.is_empty() {
+        configuration["rules"] = rules.into();
+    }
     let patch = Patch::Apply { configuration, force: true };
     match server.registry.patch(&request, def, "", name, "", &patch).await {
         Err(status) if status.code == 404 => Ok(()),

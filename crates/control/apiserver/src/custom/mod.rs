@@ -12,7 +12,7 @@ use crate::follow::{Change, Follower};
 use crate::server::Server;
 use parking_lot::Mutex;
 use pintle_kinds::ResourceDef;
-use pintle_registry::{AdmitAll, DeleteOptions, ListOptions, Patch, Request, UserInfo};
+use pintle_registry::{AdmitAll, DeleteOptions, GetOptions, ListOptions, Patch, Request, UserInfo};
 use pintle_types::Status;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -134,6 +134,8 @@ impl Definitions {
 
     async fn withdraw(&self, server: &Server, name: &str) -> Result<(), Status> {
         let Some(served) = self.served.lock().remove(name) else { return Ok(()) };
+        // Usually none is left: the finalizer saw to it. A definition deleted with all others has none.
+        delete_objects(server, &served.group, &served.resource).await?;
         serve(server, Some((&served.group, &served.resource)), Vec::new()).await
     }
 
@@ -144,17 +146,19 @@ impl Definitions {
             return Ok(());
         }
         let spec = &definition["spec"];
-        let (group, resource) = (&spec["group"], &spec["names"]["plural"]);
-        let table = server.registry.table();
-        let def = table.preferred(group.as_str().unwrap_or_default(), resource.as_str().unwrap_or_default());
-        if let Some(def) = def.filter(|d| d.schema.is_some()) {
-            let (user, options) = (user(), DeleteOptions::default());
-            let request = Request::new(&user, &AdmitAll, MANAGER);
-            server.registry.delete_collection(&request, def, "", &options, &ListOptions::default()).await?;
-        }
+        let text = |v: &'static str, of: &Value| of[v].as_str().unwrap_or_default().to_owned();
+        delete_objects(server, &text("group", spec), &text("plural", &spec["names"])).await?;
         let left: Vec<Value> = finalizers.into_iter().filter(|f| f != FINALIZER).collect();
         patch(server, name_of(definition), "", json!({"metadata": {"finalizers": left}})).await
     }
+}
+
+async fn delete_objects(server: &Server, group: &str, resource: &str) -> Result<(), Status> {
+    let table = server.registry.table();
+    let Some(def) = table.preferred(group, resource).filter(|d| d.schema.is_some()) else { return Ok(()) };
+    let (user, options) = (user(), DeleteOptions::default());
+    let request = Request::new(&user, &AdmitAll, MANAGER);
+    server.registry.delete_collection(&request, def, "", &options, &ListOptions::default()).await.map(|_| ())
 }
 
 fn user() -> UserInfo {
@@ -193,7 +197,7 @@ fn refused(why: &str) -> Value {
     ]})
 }
 
-/// Writes a status and the finalizer, unless they are there.
+/// Writes a status, unless it is there.
 async fn set_status(server: &Server, definition: &Value, wanted: &Value) -> Result<(), Status> {
     let mut status = wanted.clone();
     let now = server.clock.now_seconds().to_string();
@@ -207,13 +211,32 @@ async fn set_status(server: &Server, definition: &Value, wanted: &Value) -> Resu
     if differs {
         patch(server, name, "status", json!({"status": status})).await?;
     }
-    let finalizers = definition["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-    if !finalizers.iter().any(|f| f == FINALIZER) {
-        let mut all = finalizers;
-        all.push(FINALIZER.into());
-        patch(server, name, "", json!({"metadata": {"finalizers": all}})).await?;
-    }
     Ok(())
+}
+
+/// Before a definition is deleted: from now on its objects go first.
+pub(crate) async fn announce_deletion(server: &Server, name: &str) -> Result<(), Status> {
+    let table = server.registry.table();
+    let def = table.get(GROUP, "v1", RESOURCE).ok_or_else(Status::no_such_resource)?;
+    let definition = server.registry.get(def, "", name, &GetOptions::default()).await?.to_value();
+    let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
+    let mut finalizers = list(&definition["metadata"]["finalizers"]);
+    if definition["metadata"]["deletionTimestamp"].is_string() || finalizers.iter().any(|f| f == FINALIZER) {
+        return Ok(());
+    }
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    let mut terminating = condition("Terminating", true, "InstanceDeletionPending", message);
+    terminating["lastTransitionTime"] = server.clock.now_seconds().to_string().into();
+    let mut conditions = list(&definition["status"]["conditions"]);
+    conditions.push(terminating);
+    finalizers.push(FINALIZER.into());
+    patch(server, name, "status", json!({"status": {"conditions": conditions}})).await?;
+    patch(server, name, "", json!({"metadata": {"finalizers": finalizers}})).await
+}
+
+/// Whether this is the resource of definitions itself.
+pub(crate) fn defines(def: &ResourceDef) -> bool {
+    def.group == GROUP && def.resource == RESOURCE
 }
 
 async fn patch(server: &Server, name: &str, sub: &str, change: Value) -> Result<(), Status> {

@@ -33,12 +33,16 @@ impl Strategy for CustomStrategy {
         validation::check(&self.schema, new)
     }
 
-    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-        Vec::new()
-    }
-
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "status" => &["spec"],
+            "" if self.has_status => &["status"],
+            _ => &[],
+        }
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {

@@ -3,6 +3,7 @@
 use super::read::namespace;
 use super::{Target, view};
 use crate::admission::Chain;
+use crate::custom;
 use crate::decode::{self, Expected, media_type};
 use crate::media::{Format, Shape, negotiate};
 use crate::options::{self, WriteOptions};
@@ -116,7 +117,11 @@ pub(crate) async fn post_subresource(
     let registry = &target.call.server.registry;
     let done = registry.create_subresource(&request, &target.def, namespace(target), name, sub, body).await;
     target.call.warn(request.take_warnings());
-    view::object(target, format, StatusCode::CREATED, &done?)
+    let mut done = done?.to_value();
+    if done["kind"] == "Status" {
+        done["code"] = StatusCode::CREATED.as_u16().into();
+    }
+    view::object(target, format, StatusCode::CREATED, &done.into())
 }
 
 pub(crate) async fn update(target: &Target<'_>, sub: &str) -> Answer {
@@ -222,6 +227,9 @@ fn read_patch(kind: &str, bytes: &[u8], force: bool) -> Result<Patch, Box<Status
 pub(crate) async fn delete(target: &Target<'_>) -> Answer {
     let format = negotiate(&target.call.headers, Shape::Object)?;
     let (delete, options) = delete_options(target).await?;
+    if custom::defines(&target.def) && !options.dry_run && delete.preconditions.is_none() {
+        custom::announce_deletion(&target.call.server, &target.path.name).await?;
+    }
     let writer = Writer::new(target, options);
     let request = writer.request();
     let (registry, name) = (&target.call.server.registry, &target.path.name);

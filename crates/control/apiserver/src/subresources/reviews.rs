@@ -20,7 +20,10 @@ pub(crate) async fn create(target: &Target<'_>) -> Answer {
     remember_manager(target, &options, &mut review);
     let status = match &*target.def.resource {
         "tokenreviews" => token_review(target, &review).await,
-        "selfsubjectreviews" => json!({"userInfo": user_value(&target.call.user)}),
+        "selfsubjectreviews" => {
+            review["metadata"]["creationTimestamp"] = target.call.server.clock.now_seconds().to_string().into();
+            json!({"userInfo": user_value(&target.call.user)})
+        }
         "selfsubjectaccessreviews" => decision_value(&own_access(target, &review)?),
         "subjectaccessreviews" => decision_value(&access(target, &review)?),
         "localsubjectaccessreviews" => decision_value(&local_access(target, &review)?),
@@ -168,7 +171,7 @@ async fn token_review(target: &Target<'_>, review: &Value) -> Value {
     let wanted: Vec<String> = wanted.map(str::to_owned).collect();
     let server = &target.call.server;
     match server.user_of_token(token, &wanted).await {
-        None => json!({"user": {}, "error": "[invalid bearer token, token lookup failed]"}),
+        None => json!({"user": {}, "error": "invalid bearer token"}),
         Some(user) => {
             let audiences = if wanted.is_empty() { vec![server.config.issuer.clone()] } else { wanted };
             json!({"authenticated": true, "user": user_value(&user), "audiences": audiences})
