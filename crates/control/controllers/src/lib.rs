@@ -6,13 +6,18 @@
 //! nothing of how the API server stores or checks what they write.
 
 mod batches;
+mod claim;
 mod clusterrole;
 mod context;
+mod cronjob;
+mod daemonset;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod expectations;
 mod garbage;
+mod hash;
 mod job;
 mod metadata;
 mod namespace;
@@ -21,8 +26,10 @@ mod ownership;
 mod podgc;
 mod pods;
 mod replicaset;
+mod revisions;
 mod run;
 mod serviceaccount;
+mod statefulset;
 #[cfg(test)]
 mod testing;
 mod ttl;

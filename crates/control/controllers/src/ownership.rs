@@ -79,12 +79,8 @@ pub fn claim<K: Kind>(selector: &LabelSelector, deleting: bool, owned: Vec<Arc<K
 }
 
 /// The strategic merge patch that makes `owner` the controller of the object with that uid.
-pub fn adoption(owner: &OwnerReference, uid: &str, finalizers: &[&str]) -> Value {
-    let mut metadata = json!({ "ownerReferences": [owner], "uid": uid });
-    if !finalizers.is_empty() {
-        metadata["finalizers"] = json!(finalizers);
-    }
-    json!({ "metadata": metadata })
+pub fn adoption(owner: &OwnerReference, uid: &str) -> Value {
+    json!({ "metadata": { "ownerReferences": [owner], "uid": uid } })
 }
 
 /// The strategic merge patch that takes an owner off the object with that uid.

@@ -2,7 +2,8 @@
 
 use crate::context::Context;
 use crate::{
-    clusterrole, deployment, endpoints, garbage, job, namespace, node, podgc, replicaset, serviceaccount, ttl,
+    clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node, podgc,
+    replicaset, serviceaccount, statefulset, ttl,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -35,6 +36,10 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpoint-controller", |context| endpoints::run_legacy(context).boxed()),
     ("namespace-controller", |context| namespace::run(context).boxed()),
     ("generic-garbage-collector", |context| garbage::run(context).boxed()),
+    ("statefulset-controller", |context| statefulset::run(context).boxed()),
+    ("daemon-set-controller", |context| daemonset::run(context).boxed()),
+    ("cronjob-controller", |context| cronjob::run(context).boxed()),
+    ("disruption-controller", |context| disruption::run(context).boxed()),
     ("job-controller", |context| job::run(context).boxed()),
     ("ttl-after-finished-controller", |context| ttl::run(context).boxed()),
     ("node-controller", |context| node::run(context).boxed()),

@@ -8,4 +8,5 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use plan::resolve;
 pub use reconcile::run;

@@ -112,7 +112,7 @@ impl Controller {
         }
         let owner = controller_ref(deployment);
         for set in adopt {
-            if let Some(set) = self.patch_set(&set, adoption(&owner, set.uid(), &[])).await? {
+            if let Some(set) = self.patch_set(&set, adoption(&owner, set.uid())).await? {
                 owned.push(Arc::new(set));
             }
         }

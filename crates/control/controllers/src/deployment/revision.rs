@@ -1,5 +1,6 @@
 //! Revisions: which ReplicaSet is of which template, what its annotations say, what a new one looks like.
 
+use crate::hash::safe_hash;
 use crate::ownership::controller_ref;
 use pintle_types::k8s::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use pintle_types::k8s::api::core::v1::PodTemplateSpec;
@@ -54,15 +55,9 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
     template
 }
 
-/// A hash of the template in letters that make no words, such as `7d4b9c8f5d`.
+/// The hash that tells the template from others.
 pub fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let fnv = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    let encoded = serde_json::to_vec(template).unwrap_or_default();
-    let salt = collisions.map(|count| count.to_le_bytes());
-    let hash = encoded.iter().chain(salt.iter().flatten()).fold(0x811c_9dc5_u32, fnv);
-    let letter = |digit: u8| char::from(LETTERS[usize::from(digit) % LETTERS.len()]);
-    hash.to_string().bytes().map(letter).collect()
+    safe_hash(&serde_json::to_vec(template).unwrap_or_default(), collisions)
 }
 
 /// The annotations that the ReplicaSet of a revision should have, over those that it has.

@@ -3,14 +3,14 @@
 use super::plan::{Observed, Scaling, scale, status};
 use super::set::{Sets, Status};
 use crate::batches;
+use crate::claim::claim_pods;
 use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::ownership::{
-    BY_CONTROLLER, Claim, ORPHANS, adoption, claim, controller_of, controller_ref, index_by_owner, labels_of,
-    owner_key, pod_of, release,
+    BY_CONTROLLER, ORPHANS, controller_of, controller_ref, index_by_owner, labels_of, owner_key, pod_of,
 };
 use crate::pods::{is_active, is_ready, is_terminating};
-use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions};
+use pintle_client::{ClientError, DeleteOptions};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::Pod;
 use pintle_types::k8s::{Metadata, Resource};
@@ -133,35 +133,7 @@ impl<S: Sets> Controller<S> {
     async fn claim_pods(&self, set: &Arc<S::Object>) -> Result<Vec<Arc<Pod>>, ClientError> {
         let owned = self.pods.by_index(BY_CONTROLLER, set.uid());
         let orphans = self.pods.by_index(ORPHANS, set.namespace()).into_iter().filter(|pod| is_active(pod)).collect();
-        let Claim { mut owned, adopt, release: go } = claim(&S::selector(set), set.is_deleting(), owned, orphans);
-        if !adopt.is_empty() {
-            // The cache may not know yet that the set is being deleted, or is another one of the same name.
-            let fresh: S::Object = self.context.client.get(set.namespace(), set.name()).await?;
-            if fresh.uid() != set.uid() || fresh.is_deleting() {
-                return Ok(owned);
-            }
-        }
-        let owner = controller_ref(&**set);
-        for pod in adopt {
-            if self.patch_pod(&pod, adoption(&owner, pod.uid(), &[])).await? {
-                owned.push(pod);
-            }
-        }
-        for pod in go {
-            self.patch_pod(&pod, release(set.uid(), pod.uid())).await?;
-        }
-        Ok(owned)
-    }
-
-    /// False when the pod is gone, or another one of the same name by now.
-    async fn patch_pod(&self, pod: &Pod, patch: serde_json::Value) -> Result<bool, ClientError> {
-        let options = PatchOptions::default();
-        let client = &self.context.client;
-        match client.patch::<Pod>(pod.namespace(), pod.name(), Patch::Strategic(patch), &options).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() || error.is_invalid() => Ok(false),
-            Err(error) => Err(error),
-        }
+        claim_pods(&self.context, &**set, &S::selector(set), owned, orphans).await
     }
 
     async fn scale(

@@ -1,0 +1,215 @@
+//! Schedules in the form of cron: five fields, or one of the words that begin with `@`. All times are UTC.
+//!
+//! Source: the `cron` library that upstream uses (standard parser: no seconds, day of month or of week suffices).
+
+use pintle_clock::Timestamp;
+
+const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+const MINUTE: i64 = 60;
+/// A schedule that names no time within these years never will.
+const HORIZON_YEARS: i64 = 5;
+
+/// When to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// `@every`: seconds between runs.
+    Every(i64),
+    Fields {
+        minutes: u64,
+        hours: u64,
+        days: u64,
+        months: u64,
+        weekdays: u64,
+        /// Both the day of the month and that of the week are restricted: either suffices.
+        either_day: bool,
+    },
+}
+
+/// A text that is no schedule.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseError(String);
+
+impl Schedule {
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let text = text.trim();
+        let text = match text {
+            "@yearly" | "@annually" => "0 0 1 1 *",
+            "@monthly" => "0 0 1 * *",
+            "@weekly" => "0 0 * * 0",
+            "@daily" | "@midnight" => "0 0 * * *",
+            "@hourly" => "0 * * * *",
+            other => match other.strip_prefix("@every ") {
+                Some(duration) => return parse_every(duration),
+                None => other,
+            },
+        };
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        let [minutes, hours, days, months, weekdays] = fields.as_slice() else {
+            return Err(ParseError(format!("expected exactly 5 fields, found {}: {fields:?}", fields.len())));
+        };
+        let is_any = |field: &str| field.starts_with('*') || field.starts_with('?');
+        Ok(Self::Fields {
+            minutes: parse_field(minutes, 0, 59, &[])?,
+            hours: parse_field(hours, 0, 23, &[])?,
+            days: parse_field(days, 1, 31, &[])?,
+            months: parse_field(months, 1, 12, &MONTHS)?,
+            weekdays: {
+                let bits = parse_field(weekdays, 0, 7, &DAYS)?;
+                // Sunday is both 0 and 7.
+                (bits | (bits >> 7)) & 0x7f
+            },
+            either_day: !is_any(days) && !is_any(weekdays),
+        })
+    }
+
+    /// The first time after another; nothing when there is none for years.
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let second = after.as_second();
+        match self {
+            Self::Every(seconds) => Timestamp::from_second(second + seconds).ok(),
+            Self::Fields { .. } => {
+                let mut at = (second.div_euclid(MINUTE) + 1) * MINUTE;
+                let horizon = at + HORIZON_YEARS * 366 * 86_400;
+                while at < horizon {
+                    match self.skip(at) {
+                        0 => return Timestamp::from_second(at).ok(),
+                        seconds => at += seconds,
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    /// Zero when the minute at `at` is one of the schedule's; else the seconds to the next that may be.
+    fn skip(&self, at: i64) -> i64 {
+        let Self::Fields { minutes, hours, days, months, weekdays, either_day } = self else { return 0 };
+        let has = |bits: &u64, value: i64| bits >> value & 1 == 1;
+        let day_number = at.div_euclid(86_400);
+        let (month, day) = month_and_day(day_number);
+        let to_midnight = 86_400 - at.rem_euclid(86_400);
+        let (by_month, by_week) = (has(days, day), has(weekdays, (day_number + 4).rem_euclid(7)));
+        let day_fits = if *either_day { by_month || by_week } else { by_month && by_week };
+        if !has(months, month) || !day_fits {
+            return to_midnight;
+        }
+        if !has(hours, at.rem_euclid(86_400) / 3600) {
+            return 3600 - at.rem_euclid(3600);
+        }
+        if has(minutes, at.rem_euclid(3600) / 60) { 0 } else { MINUTE }
+    }
+}
+
+/// The month and the day of it, of a day counted from 1970. Source: Hinnant, "chrono-compatible date algorithms".
+fn month_and_day(day_number: i64) -> (i64, i64) {
+    let z = day_number + 719_468;
+    let of_era = z.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    (if shifted < 10 { shifted + 3 } else { shifted - 9 }, day)
+}
+
+fn parse_every(text: &str) -> Result<Schedule, ParseError> {
+    let bad = || ParseError(format!("failed to parse duration @every {text}"));
+    let (mut seconds, mut digits) = (0_i64, String::new());
+    for character in text.trim().chars() {
+        let unit = match character {
+            '0'..='9' => {
+                digits.push(character);
+                continue;
+            }
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return Err(bad()),
+        };
+        let count: i64 = digits.parse().map_err(|_| bad())?;
+        seconds = count.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(bad)?;
+        digits.clear();
+    }
+    if digits.is_empty() && seconds > 0 { Ok(Schedule::Every(seconds)) } else { Err(bad()) }
+}
+
+/// A field as a set of bits.
+fn parse_field(field: &str, low: u32, high: u32, names: &[&str]) -> Result<u64, ParseError> {
+    let mut bits = 0;
+    for part in field.split(',') {
+        bits |= parse_range(part, low, high, names)?;
+    }
+    Ok(bits)
+}
+
+fn parse_range(part: &str, low: u32, high: u32, names: &[&str]) -> Result<u64, ParseError> {
+    let bad = |why: &str| ParseError(format!("{why}: {part}"));
+    let value = |text: &str| -> Result<u32, ParseError> {
+        let name = names.iter().position(|name| text.eq_ignore_ascii_case(name));
+        match name {
+            Some(at) => Ok(low + u32::try_from(at).unwrap_or_default()),
+            None => text.parse().map_err(|_| bad("failed to parse int from")),
+        }
+    };
+    let (range, step) = match part.split_once('/') {
+        Some((range, step)) => (range, Some(step.parse::<u32>().map_err(|_| bad("failed to parse int from"))?)),
+        None => (part, None),
+    };
+    let (first, last) = match range.split_once('-') {
+        _ if range == "*" || range == "?" => (low, high),
+        Some((first, last)) => (value(first)?, value(last)?),
+        None if step.is_some() => (value(range)?, high),
+        None => (value(range)?, value(range)?),
+    };
+    let step = step.unwrap_or(1);
+    if first < low {
+        return Err(bad(&format!("beginning of range ({first}) below minimum ({low})")));
+    }
+    if last > high {
+        return Err(bad(&format!("end of range ({last}) above maximum ({high})")));
+    }
+    if first > last {
+        return Err(bad(&format!("beginning of range ({first}) beyond end of range ({last})")));
+    }
+    let step = usize::try_from(step)
+        .ok()
+        .filter(|step| *step > 0)
+        .ok_or_else(|| bad("step of range should be a positive number"))?;
+    Ok((first..=last).step_by(step).fold(0, |bits, value| bits | 1 << value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(schedule: &str, after: &str) -> String {
+        let next = Schedule::parse(schedule).unwrap().next(after.parse().unwrap());
+        next.map(|next| next.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_next_time_is_found() {
+        for (schedule, after, expected) in [
+            ("* * * * *", "2024-01-01T00:00:30Z", "2024-01-01T00:01:00Z"),
+            ("*/15 * * * *", "2024-01-01T00:15:00Z", "2024-01-01T00:30:00Z"),
+            ("0 3 * * *", "2024-01-01T03:00:00Z", "2024-01-02T03:00:00Z"),
+            ("30 4 29 feb *", "2024-03-01T00:00:00Z", "2028-02-29T04:30:00Z"),
+            ("0 0 * * mon-fri", "2024-01-05T00:00:00Z", "2024-01-08T00:00:00Z"),
+            ("0 0 13 * 5", "2024-01-01T00:00:00Z", "2024-01-05T00:00:00Z"),
+            ("0 0 * * 7", "2024-01-01T00:00:00Z", "2024-01-07T00:00:00Z"),
+            ("@monthly", "2024-01-31T12:00:00Z", "2024-02-01T00:00:00Z"),
+            ("@every 1h30m", "2024-01-01T00:00:10Z", "2024-01-01T01:30:10Z"),
+            ("0 0 31 2 *", "2024-01-01T00:00:00Z", ""),
+        ] {
+            assert_eq!(next(schedule, after), expected, "{schedule}");
+        }
+    }
+
+    #[test]
+    fn bad_schedules_are_refused() {
+        for text in ["", "* * * *", "60 * * * *", "* 24 * * *", "5-1 * * * *", "*/0 * * * *", "x * * * *", "@every 1"] {
+            assert!(Schedule::parse(text).is_err(), "{text}");
+        }
+    }
+}

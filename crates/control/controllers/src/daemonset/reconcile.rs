@@ -1,0 +1,217 @@
+//! Watches DaemonSets, nodes and pods, and does what the plan says.
+
+use super::plan::{self, ByNode};
+use crate::batches;
+use crate::claim::claim_pods;
+use crate::context::Context;
+use crate::expectations::Expectations;
+use crate::ownership::{BY_CONTROLLER, ORPHANS, controller_of, index_by_owner, labels_of, owner_key};
+use crate::revisions::{self, REVISION};
+use pintle_client::{ClientError, DeleteOptions};
+use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
+use pintle_types::k8s::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
+use pintle_types::k8s::api::core::v1::{Node, Pod};
+use pintle_types::selector::LabelSelector;
+use pintle_types::{Kind, ObjectKey};
+use std::sync::Arc;
+use std::time::Duration;
+
+const WORKERS: usize = 2;
+
+struct Controller {
+    context: Context,
+    sets: Informer<DaemonSet>,
+    pods: Informer<Pod>,
+    nodes: Informer<Node>,
+    revisions: Informer<ControllerRevision>,
+    queue: Queue<ObjectKey>,
+    expectations: Expectations,
+}
+
+/// Runs the controller until the context's stop.
+pub async fn run(context: Context) {
+    let controller = Arc::new(Controller {
+        sets: context.informers.of(),
+        pods: context.informers.of(),
+        nodes: context.informers.of(),
+        revisions: context.informers.of(),
+        queue: Queue::new(),
+        expectations: Expectations::default(),
+        context: context.clone(),
+    });
+    index_by_owner(&controller.pods);
+    index_by_owner(&controller.revisions);
+    let queue = controller.queue.clone();
+    controller.sets.on_change(move |change| queue.add(change.object().key()));
+    let hearing = Arc::downgrade(&controller);
+    controller.pods.on_change(move |change| {
+        if let Some(controller) = hearing.upgrade() {
+            controller.pod_changed(change);
+        }
+    });
+    let (sets, queue) = (controller.sets.clone(), controller.queue.clone());
+    controller.nodes.on_change(move |change| node_changed(change, &sets, &queue));
+    controller.sets.synced().await;
+    controller.pods.synced().await;
+    controller.nodes.synced().await;
+    controller.revisions.synced().await;
+    let reconcile = |key| controller.reconcile(key);
+    run_reconciler("daemonset-controller", controller.queue.clone(), WORKERS, reconcile, context.stop).await;
+}
+
+fn selector_of(set: &DaemonSet) -> LabelSelector {
+    LabelSelector::from_typed(set.spec.as_ref().map(|spec| &spec.selector))
+}
+
+/// A node's heartbeats change nothing; its labels and taints may.
+fn node_changed(change: &Change<Node>, sets: &Informer<DaemonSet>, queue: &Queue<ObjectKey>) {
+    for set in sets.list() {
+        let fits = |node: Option<&Arc<Node>>| node.map(|node| plan::fits(&set, node));
+        if fits(change.old()) != fits(change.new()) {
+            queue.add(set.key());
+        }
+    }
+}
+
+impl Controller {
+    fn pod_changed(&self, change: &Change<Pod>) {
+        let pod = change.object();
+        if let Some(key) = owner_key::<DaemonSet>(&pod.metadata) {
+            match change {
+                Change::Added(_) if !pod.is_deleting() => self.expectations.created(&key),
+                Change::Modified(..) if !pod.is_deleting() => (),
+                _ => self.expectations.deleted(&key, pod.uid()),
+            }
+            self.queue.add(key);
+        } else if controller_of(&pod.metadata).is_none() && change.new().is_some() {
+            for set in self.sets.in_namespace(pod.namespace()) {
+                if selector_of(&set).matches(labels_of(&pod.metadata)) {
+                    self.queue.add(set.key());
+                }
+            }
+        }
+        let before = change.old().and_then(|old| owner_key::<DaemonSet>(&old.metadata));
+        before.into_iter().for_each(|key| self.queue.add(key));
+    }
+
+    async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
+        let Some(set) = self.sets.get(&key) else {
+            self.expectations.forget(&key);
+            return Ok(Outcome::Done);
+        };
+        let selector = selector_of(&set);
+        if selector.is_everything() {
+            let message = "This daemon set is selecting all pods. A non-empty selector is required.";
+            self.context.recorder.event(&*set, EventType::Warning, "SelectingAll", message);
+            return Ok(Outcome::Done);
+        }
+        let (owned, orphans) =
+            (self.pods.by_index(BY_CONTROLLER, set.uid()), self.pods.by_index(ORPHANS, set.namespace()));
+        let owned = claim_pods(&self.context, &*set, &selector, owned, orphans).await?;
+        let mut pods = ByNode::new();
+        for pod in owned {
+            if let Some(node) = plan::node_of(&pod).map(str::to_owned) {
+                pods.entry(node).or_default().push(pod);
+            }
+        }
+        let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+        let known = self.revisions.by_index(BY_CONTROLLER, set.uid());
+        let newest = revisions::newest(&self.context, &*set, &template, &known).await?;
+        let revision = newest.label(REVISION).unwrap_or_default();
+        let (nodes, now) = (self.nodes.list(), self.context.now());
+        let mut result = Ok(());
+        if !set.is_deleting() && self.expectations.satisfied(&key) {
+            let mut step = plan::place(&set, &nodes, &pods);
+            if step == plan::Step::default() {
+                step.delete = plan::replace(&set, &nodes, &pods, revision, now);
+            }
+            result = self.take(&key, &set, step, revision).await;
+        }
+        let new = plan::status(&set, &nodes, &pods, revision, now);
+        let waiting = new.number_available.unwrap_or_default() != new.number_ready;
+        self.write_status(&set, new).await?;
+        let in_use = |known: &ControllerRevision| {
+            let hash = known.label(REVISION);
+            hash == Some(revision) || pods.values().flatten().any(|pod| pod.label(REVISION) == hash)
+        };
+        let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
+        revisions::truncate(&self.context, known, limit, in_use).await?;
+        result?;
+        let seconds = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or_default();
+        match u64::try_from(seconds) {
+            Ok(seconds @ 1..) if waiting => Ok(Outcome::After(Duration::from_secs(seconds))),
+            _ => Ok(Outcome::Done),
+        }
+    }
+
+    async fn take(
+        &self,
+        key: &ObjectKey,
+        set: &Arc<DaemonSet>,
+        step: plan::Step,
+        revision: &str,
+    ) -> Result<(), ClientError> {
+        let recorder = &self.context.recorder;
+        for pod in &step.failed {
+            let message = format!(
+                "Found failed daemon pod {} on node {}, will try to kill it",
+                pod.key(),
+                plan::node_of(pod).unwrap_or_default()
+            );
+            recorder.event(&**set, EventType::Warning, "FailedDaemonPod", message);
+        }
+        let gone = step.delete.iter().map(|pod| pod.uid().to_owned());
+        self.expectations.expect(key, step.create.len(), gone);
+        let create = |i: usize| self.create(set, plan::pod(set, &step.create[i], revision));
+        let (created, error) = batches::slow_start(step.create.len(), create).await;
+        self.expectations.created_many(key, step.create.len() - created);
+        batches::all(step.delete, |pod| self.delete(key, set, pod)).await?;
+        match error {
+            Some(error) if !error.is_namespace_terminating() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn create(&self, set: &Arc<DaemonSet>, pod: Pod) -> Result<(), ClientError> {
+        let recorder = &self.context.recorder;
+        match self.context.client.create(&pod).await {
+            Ok(pod) => {
+                recorder.event(&**set, EventType::Normal, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+                Ok(())
+            }
+            Err(error) => {
+                if !error.is_namespace_terminating() {
+                    recorder.event(&**set, EventType::Warning, "FailedCreate", format!("Error creating: {error}"));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn delete(&self, key: &ObjectKey, set: &Arc<DaemonSet>, pod: Arc<Pod>) -> Result<(), ClientError> {
+        let recorder = &self.context.recorder;
+        let options = DeleteOptions::of_uid(pod.uid());
+        let Err(error) = self.context.client.delete::<Pod>(pod.namespace(), pod.name(), &options).await else {
+            recorder.event(&**set, EventType::Normal, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
+            return Ok(());
+        };
+        self.expectations.deleted(key, pod.uid());
+        if error.is_not_found() || error.is_conflict() {
+            return Ok(());
+        }
+        recorder.event(&**set, EventType::Warning, "FailedDelete", format!("Error deleting: {error}"));
+        Err(error)
+    }
+
+    async fn write_status(&self, set: &DaemonSet, new: DaemonSetStatus) -> Result<(), ClientError> {
+        if set.status.as_ref() == Some(&new) {
+            return Ok(());
+        }
+        let mut changed = set.clone();
+        changed.status = Some(new);
+        match self.context.client.update_status(&changed).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Watches StatefulSets, their pods and revisions, and takes one step after the other.
+
+use super::plan::{self, View, ordinal_of};
+use crate::claim::claim_pods;
+use crate::context::Context;
+use crate::ownership::{BY_CONTROLLER, ORPHANS, controller_of, index_by_owner, labels_of, owner_key};
+use crate::pods;
+use crate::revisions::{self, REVISION};
+use pintle_client::{ClientError, DeleteOptions};
+use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
+use pintle_types::k8s::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
+use pintle_types::k8s::api::core::v1::Pod;
+use pintle_types::selector::LabelSelector;
+use pintle_types::{Kind, ObjectKey};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const WORKERS: usize = 5;
+
+struct Controller {
+    context: Context,
+    sets: Informer<StatefulSet>,
+    pods: Informer<Pod>,
+    revisions: Informer<ControllerRevision>,
+}
+
+/// Runs the controller until the context's stop.
+pub async fn run(context: Context) {
+    let controller = Controller {
+        sets: context.informers.of(),
+        pods: context.informers.of(),
+        revisions: context.informers.of(),
+        context: context.clone(),
+    };
+    index_by_owner(&controller.pods);
+    index_by_owner(&controller.revisions);
+    let queue: Queue<ObjectKey> = Queue::new();
+    let from_sets = queue.clone();
+    controller.sets.on_change(move |change| from_sets.add(change.object().key()));
+    let (sets, from_pods) = (controller.sets.clone(), queue.clone());
+    controller.pods.on_change(move |change| pod_changed(change, &sets, &from_pods));
+    controller.sets.synced().await;
+    controller.pods.synced().await;
+    controller.revisions.synced().await;
+    let reconcile = |key| controller.reconcile(key);
+    run_reconciler("statefulset-controller", queue, WORKERS, reconcile, context.stop.clone()).await;
+}
+
+fn selector_of(set: &StatefulSet) -> LabelSelector {
+    LabelSelector::from_typed(set.spec.as_ref().map(|spec| &spec.selector))
+}
+
+fn pod_changed(change: &Change<Pod>, sets: &Informer<StatefulSet>, queue: &Queue<ObjectKey>) {
+    for pod in change.old().into_iter().chain(change.new()) {
+        owner_key::<StatefulSet>(&pod.metadata).into_iter().for_each(|key| queue.add(key));
+    }
+    let Some(pod) = change.new().filter(|pod| controller_of(&pod.metadata).is_none()) else { return };
+    for set in sets.in_namespace(pod.namespace()) {
+        if selector_of(&set).matches(labels_of(&pod.metadata)) {
+            queue.add(set.key());
+        }
+    }
+}
+
+impl Controller {
+    async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
+        let Some(set) = self.sets.get(&key) else { return Ok(Outcome::Done) };
+        let owned = self.pods.by_index(BY_CONTROLLER, set.uid());
+        let mut orphans = self.pods.by_index(ORPHANS, set.namespace());
+        orphans.retain(|pod| ordinal_of(set.name(), pod.name()).is_some() && pods::is_active(pod));
+        let owned = claim_pods(&self.context, &*set, &selector_of(&set), owned, orphans).await?;
+        let pods: BTreeMap<i32, Arc<Pod>> =
+            owned.into_iter().filter_map(|pod| Some((ordinal_of(set.name(), pod.name())?, pod))).collect();
+        let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+        let known = self.revisions.by_index(BY_CONTROLLER, set.uid());
+        let update = revisions::newest(&self.context, &*set, &template, &known).await?;
+        let (view, now) = (View::of(&set), self.context.now());
+        let new = plan::status(&set, &view, &pods, update.name(), now);
+        let mut result = Ok(());
+        if !set.is_deleting() {
+            result = self.take(&set, plan::step(&view, &pods, &new, update.name(), now), &update, &known, &new).await;
+        }
+        self.write_status(&set, &new).await?;
+        self.truncate(&set, &pods, known, &new).await?;
+        result?;
+        let waiting = view.min_ready_seconds > 0
+            && new.ready_replicas.unwrap_or_default() != new.available_replicas.unwrap_or_default();
+        let seconds = u64::try_from(view.min_ready_seconds).unwrap_or_default();
+        Ok(if waiting { Outcome::After(Duration::from_secs(seconds)) } else { Outcome::Done })
+    }
+
+    async fn take(
+        &self,
+        set: &Arc<StatefulSet>,
+        step: plan::Step,
+        update: &ControllerRevision,
+        known: &[Arc<ControllerRevision>],
+        status: &StatefulSetStatus,
+    ) -> Result<(), ClientError> {
+        for pod in step.delete {
+            self.delete(set, &pod).await?;
+        }
+        for (ordinal, is_new) in step.create {
+            let current = known.iter().find(|revision| Some(revision.name()) == status.current_revision.as_deref());
+            let revision = current.filter(|_| !is_new).map_or(update, |current| &**current);
+            let template = revisions::template_in(revision);
+            let template = template.or_else(|| set.spec.as_ref().map(|spec| spec.template.clone())).unwrap_or_default();
+            self.create(set, plan::pod(set, &template, ordinal, revision.name()), ordinal).await?;
+        }
+        Ok(())
+    }
+
+    async fn create(&self, set: &Arc<StatefulSet>, pod: Pod, ordinal: i32) -> Result<(), ClientError> {
+        let (client, recorder) = (&self.context.client, &self.context.recorder);
+        for claim in plan::claims(set, ordinal) {
+            let told = format!("Claim {} Pod {} in StatefulSet {}", claim.name(), pod.name(), set.name());
+            match client.create(&claim).await {
+                Ok(_) => {
+                    let message = format!("create {told} success");
+                    recorder.event(&**set, EventType::Normal, "SuccessfulCreate", message);
+                }
+                Err(error) if error.is_already_exists() => (),
+                Err(error) => {
+                    let message = format!("create {told} failed error: {error}");
+                    recorder.event(&**set, EventType::Warning, "FailedCreate", message);
+                    return Err(error);
+                }
+            }
+        }
+        let told = format!("create Pod {} in StatefulSet {}", pod.name(), set.name());
+        match client.create(&pod).await {
+            Ok(_) => {
+                recorder.event(&**set, EventType::Normal, "SuccessfulCreate", format!("{told} successful"));
+                Ok(())
+            }
+            // The cache will show it; if it is somebody else's, that will be told by the next look.
+            Err(error) if error.is_already_exists() || error.is_namespace_terminating() => Ok(()),
+            Err(error) => {
+                let message = format!("{told} failed error: {error}");
+                recorder.event(&**set, EventType::Warning, "FailedCreate", message);
+                Err(error)
+            }
+        }
+    }
+
+    async fn delete(&self, set: &Arc<StatefulSet>, pod: &Pod) -> Result<(), ClientError> {
+        let recorder = &self.context.recorder;
+        let told = format!("delete Pod {} in StatefulSet {}", pod.name(), set.name());
+        match self.context.client.delete::<Pod>(pod.namespace(), pod.name(), &DeleteOptions::of_uid(pod.uid())).await {
+            Ok(()) => {
+                recorder.event(&**set, EventType::Normal, "SuccessfulDelete", format!("{told} successful"));
+                Ok(())
+            }
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => {
+                let message = format!("{told} failed error: {error}");
+                recorder.event(&**set, EventType::Warning, "FailedDelete", message);
+                Err(error)
+            }
+        }
+    }
+
+    async fn write_status(&self, set: &StatefulSet, new: &StatefulSetStatus) -> Result<(), ClientError> {
+        if set.status.as_ref() == Some(new) {
+            return Ok(());
+        }
+        let mut changed = set.clone();
+        changed.status = Some(new.clone());
+        match self.context.client.update_status(&changed).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn truncate(
+        &self,
+        set: &StatefulSet,
+        pods: &BTreeMap<i32, Arc<Pod>>,
+        known: Vec<Arc<ControllerRevision>>,
+        status: &StatefulSetStatus,
+    ) -> Result<(), ClientError> {
+        let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
+        let named = [status.current_revision.as_deref(), status.update_revision.as_deref()];
+        let in_use = |revision: &ControllerRevision| {
+            let name = Some(revision.name());
+            named.contains(&name) || pods.values().any(|pod| pod.label(REVISION) == name)
+        };
+        revisions::truncate(&self.context, known, limit, in_use).await
+    }
+}
