@@ -5,7 +5,7 @@
 //! reporting, and a wish to stop the pod ends the step.
 
 use crate::act::{Act, Outcome};
-use crate::api::ApiError;
+use crate::api::{ApiError, version};
 use crate::backoff::elapsed;
 use crate::container_status::Input;
 use crate::host::Host;
@@ -67,8 +67,10 @@ pub struct Actor {
     pod: Arc<Pod>,
     gone: bool,
     stage: Stage,
-    /// As it was pushed last.
+    /// As the API server has it: pushed last, or read since.
     status: PodStatus,
+    /// The version that the last push made.
+    pushed: u64,
     ended: Option<Ended>,
     /// Seconds; only ever shortened.
     grace: Option<i64>,
@@ -91,6 +93,7 @@ impl Actor {
             gone: false,
             stage,
             status,
+            pushed: 0,
             ended: None,
             grace: None,
             workers: Workers::default(),
@@ -137,7 +140,7 @@ impl Actor {
         let wanted = self.inbox.borrow_and_update().clone();
         match wanted {
             Wanted::Present(pod) => {
-                self.adopt_foreign_conditions(&pod);
+                self.adopt_status(&pod);
                 self.pod = pod;
             }
             Wanted::Gone => self.gone = true,
@@ -159,7 +162,17 @@ impl Actor {
         deletion.or(spec(&self.pod).termination_grace_period_seconds).unwrap_or(30).max(1)
     }
 
-    /// Conditions of others, such as readiness gates, come with the pod.
+    /// What others did to the status is known from here on: the kubelet's own part is told again if it was changed,
+    /// such as the readiness of pods on a node that was silent for a while; the rest is left as it is.
+    fn adopt_status(&mut self, pod: &Pod) {
+        if version(pod) > 0 && version(pod) >= self.pushed {
+            self.status = pod.status.clone().unwrap_or_default();
+        } else {
+            self.adopt_foreign_conditions(pod);
+        }
+    }
+
+    /// A pod older than the last push still tells of readiness gates.
     fn adopt_foreign_conditions(&mut self, pod: &Pod) {
         let theirs = |c: &pintle_types::k8s::api::core::v1::PodCondition| !OWN_CONDITIONS.contains(&c.type_.as_str());
         let all = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
@@ -205,8 +218,9 @@ impl Actor {
             return true;
         }
         match push(self.memory.host.api.as_ref(), &self.pod, &self.status, &new).await {
-            Ok(_) => {
+            Ok(version) => {
                 self.status = new;
+                self.pushed = version.unwrap_or(self.pushed);
                 true
             }
             // Another pod of that name, or none: this one is gone, and the watch will say so.
@@ -218,7 +232,7 @@ impl Actor {
         }
     }
 
-    // flow: pod: the actor syncs
+    // flow: pod
     async fn sync(&mut self) -> Next {
         let observed = match self.look().await {
             Ok(observed) => observed,
@@ -402,7 +416,7 @@ fn remember_verdicts(memory: &Memory, status: &PodStatus) {
 async fn do_work(memory: Arc<Memory>, pod: Arc<Pod>, observed: Observed, halt: CancellationToken) -> Outcome {
     let failed = Outcome { failed: true, ..Default::default() };
     let host = &memory.host;
-    let cgroup_parent = match host.cgroups.ensure(&pod) {
+    let cgroup_parent = match memory.cgroup_parent(&pod) {
         Ok(parent) => parent,
         Err(error) => {
             let message = format!("unable to ensure pod container exists: {error}");
@@ -410,7 +424,8 @@ async fn do_work(memory: Arc<Memory>, pod: Arc<Pod>, observed: Observed, halt: C
             return failed;
         }
     };
-    let volumes = memory.volumes.lock().await.set_up(host, &pod, observed.ips()).await;
+    let volumes = async { memory.volumes.lock().await.set_up(host, &pod, observed.ips()).await };
+    let Some(volumes) = halt.run_until_cancelled(volumes).await else { return failed };
     let volumes: volumes::Paths = match volumes {
         Ok(paths) => paths,
         Err(error) => {

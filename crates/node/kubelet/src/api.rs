@@ -64,8 +64,9 @@ pub struct TokenWish {
 /// The API server, as pods need it.
 #[async_trait]
 pub trait Api: Send + Sync + 'static {
-    /// Patches the status (strategically). Fails with `Conflict` when the pod has another uid.
-    async fn patch_status(&self, namespace: &str, name: &str, patch: Value) -> Result<(), ApiError>;
+    /// Patches the status (strategically), and returns the version that the pod has now; 0 when it is not known.
+    /// Fails with `Conflict` when the pod has another uid.
+    async fn patch_status(&self, namespace: &str, name: &str, patch: Value) -> Result<u64, ApiError>;
     /// Deletes the pod at once, if it still has this uid.
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError>;
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ApiError>;
@@ -75,6 +76,11 @@ pub trait Api: Send + Sync + 'static {
     async fn token(&self, wish: &TokenWish) -> Result<Token, ApiError>;
     /// The services of a namespace.
     fn services(&self, namespace: &str) -> Vec<Arc<Service>>;
+}
+
+/// The version of a pod; 0 when it has none. Versions of one kind are comparable numbers.
+pub fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default()
 }
 
 /// The API server through a client.
@@ -92,10 +98,10 @@ impl ClientApi {
 
 #[async_trait]
 impl Api for ClientApi {
-    async fn patch_status(&self, namespace: &str, name: &str, patch: Value) -> Result<(), ApiError> {
+    async fn patch_status(&self, namespace: &str, name: &str, patch: Value) -> Result<u64, ApiError> {
         let options = PatchOptions::status();
-        self.client.patch::<Pod>(namespace, name, Patch::Strategic(patch), &options).await?;
-        Ok(())
+        let pod = self.client.patch::<Pod>(namespace, name, Patch::Strategic(patch), &options).await?;
+        Ok(version(&pod))
     }
 
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {

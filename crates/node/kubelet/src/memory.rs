@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::probe::Verdicts;
 use crate::volumes::Volumes;
 use parking_lot::Mutex;
+use pintle_types::k8s::api::core::v1::Pod;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -24,6 +25,8 @@ pub struct Memory {
     pub failures: Mutex<StartFailures>,
     pub verdicts: Mutex<Verdicts>,
     pub volumes: tokio::sync::Mutex<Volumes>,
+    /// The pod's cgroup, and the generation of the pod whose limits it has.
+    cgroup: Mutex<Option<(Option<i64>, String)>>,
 }
 
 impl Memory {
@@ -37,7 +40,21 @@ impl Memory {
             failures: Mutex::default(),
             verdicts: Mutex::default(),
             volumes: tokio::sync::Mutex::default(),
+            cgroup: Mutex::default(),
         }
+    }
+
+    /// The cgroup for the pod's containers, made or changed only when the pod is new to it.
+    pub fn cgroup_parent(&self, pod: &Pod) -> Result<String, String> {
+        let mut cgroup = self.cgroup.lock();
+        if let Some((generation, path)) = cgroup.as_ref()
+            && *generation == pod.metadata.generation
+        {
+            return Ok(path.clone());
+        }
+        let path = self.host.cgroups.ensure(pod)?;
+        *cgroup = Some((pod.metadata.generation, path.clone()));
+        Ok(path)
     }
 
     pub fn fail(&self, container: &str, failure: StartFailure) {

@@ -11,13 +11,12 @@ pub const OWN_CONDITIONS: [&str; 5] =
 /// Fields that are never taken back once they were told.
 const KEPT: [&str; 5] = ["startTime", "qosClass", "nominatedNodeName", "resize", "resourceClaimStatuses"];
 
-/// Sends what differs. Returns whether something was sent.
-// flow: pod: the status is patched
-pub async fn push(api: &dyn Api, pod: &Pod, old: &PodStatus, new: &PodStatus) -> Result<bool, ApiError> {
-    let Some(status) = difference(&tree(old), &tree(new)) else { return Ok(false) };
+/// Sends what differs. Returns the version that the pod has after that; nothing when there was nothing to send.
+// flow: pod
+pub async fn push(api: &dyn Api, pod: &Pod, old: &PodStatus, new: &PodStatus) -> Result<Option<u64>, ApiError> {
+    let Some(status) = difference(&tree(old), &tree(new)) else { return Ok(None) };
     let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
-    api.patch_status(pod.namespace(), pod.name(), patch).await?;
-    Ok(true)
+    api.patch_status(pod.namespace(), pod.name(), patch).await.map(Some)
 }
 
 fn tree(status: &PodStatus) -> Value {

@@ -75,7 +75,7 @@ impl Starting<'_> {
     }
 
     /// Starts it. A failure has been told in an event by then.
-    // flow: pod: a container starts
+    // flow: pod
     pub async fn run(&self) -> Result<(), StartFailure> {
         let runtime = &self.memory.host.runtime;
         let pulled = tokio::select! {
@@ -93,8 +93,10 @@ impl Starting<'_> {
             volumes: self.volumes,
             target: self.target.clone(),
         };
-        let config =
-            making.config().await.inspect_err(|f| self.event(true, "Failed", format!("Error: {}", f.message)))?;
+        let Some(config) = self.halt.run_until_cancelled(making.config()).await else {
+            return Err(failure("ContainerCreating", ""));
+        };
+        let config = config.inspect_err(|f| self.event(true, "Failed", format!("Error: {}", f.message)))?;
         self.make_log_directory().map_err(|e| failure("CreateContainerError", e))?;
         let id = runtime.create_container(&self.sandbox.id, config, &self.sandbox.config).await;
         let id = id.map_err(|e| self.refused("CreateContainerError", &e))?;

@@ -66,9 +66,9 @@ fn merge(into: &mut Value, patch: Value) {
 
 #[async_trait]
 impl Api for FakeApi {
-    async fn patch_status(&self, _: &str, name: &str, patch: Value) -> Result<(), ApiError> {
+    async fn patch_status(&self, _: &str, name: &str, patch: Value) -> Result<u64, ApiError> {
         self.statuses.send_modify(|all| merge(all.entry(name.to_owned()).or_default(), patch["status"].clone()));
-        Ok(())
+        Ok(0)
     }
 
     async fn delete_pod(&self, _: &str, name: &str, _: &str) -> Result<(), ApiError> {

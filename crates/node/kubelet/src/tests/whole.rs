@@ -152,6 +152,24 @@ async fn a_bound_pod_runs_and_a_deleted_one_goes() {
 }
 
 #[tokio::test]
+async fn readiness_that_somebody_took_away_is_told_again() {
+    let kubelet = Kubelet::start(None);
+    kubelet.server.put(POD, pod(web()));
+    let ready = |p: &Value| {
+        let list = p["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        list.iter().find(|c| c["type"] == "Ready").is_some_and(|c| c["status"] == "True")
+    };
+    let mut pod = kubelet.server.until(POD, ready).await;
+    for condition in pod["status"]["conditions"].as_array_mut().unwrap() {
+        condition["status"] = "False".into();
+    }
+    let taken = kubelet.server.put(POD, pod);
+    let again = kubelet.server.until(POD, ready).await;
+    assert_ne!(taken["metadata"]["resourceVersion"], again["metadata"]["resourceVersion"]);
+    kubelet.stop().await;
+}
+
+#[tokio::test]
 async fn a_restart_adopts_what_is_wanted_and_removes_what_is_not() {
     let kubelet = Kubelet::start(None);
     let other = "/api/v1/namespaces/default/pods/q";
