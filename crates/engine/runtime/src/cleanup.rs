@@ -32,15 +32,12 @@ impl Engine {
         let run = self.run_path("sandboxes", &sandbox.id);
         let cgroups = self.cgroups.clone();
         let parent = self.cgroup_parent(&sandbox.id, &config);
-        let mut leftovers = vec![format!("{parent}/{}", pause_cgroup(&sandbox.id))];
-        if config.cgroup_parent.is_empty() && self.containers_of(&sandbox.id).is_empty() {
-            leftovers.push(parent);
-        }
+        let pause = format!("{parent}/{}", pause_cgroup(&sandbox.id));
         blocking(move || {
             mount::unmount(&run.join("shm"))?;
-            for cgroup in leftovers.iter().filter(|cgroup| cgroups.exists(cgroup)) {
-                cgroups.kill_all(cgroup, KILL_TIMEOUT)?;
-                cgroups.remove(cgroup)?;
+            if cgroups.exists(&pause) {
+                cgroups.kill_all(&pause, KILL_TIMEOUT)?;
+                cgroups.remove(&pause)?;
             }
             remove_tree(&run).map_err(|e| pintle_linux::Error::new(format!("remove {}", run.display()), e))
         })
@@ -118,7 +115,7 @@ impl Engine {
     }
 
     /// A container that no shim holds: its exit file says how it ended, else it is killed now.
-    async fn end_without_shim(&self, container: &Arc<Container>) {
+    pub(crate) async fn end_without_shim(&self, container: &Arc<Container>) {
         let (cgroup, id) = {
             let record = container.record.lock();
             (record.cgroup.clone(), record.id.clone())

@@ -113,6 +113,11 @@ impl Engine {
         if container.phase() != ContainerPhase::Running {
             return Ok(());
         }
+        let sandbox_id = container.record.lock().sandbox_id.clone();
+        if self.sandbox(&sandbox_id).and_then(|sandbox| sandbox.shim()).is_err() {
+            self.end_without_shim(container).await;
+            return Ok(());
+        }
         if timeout_seconds > 0 {
             let stop = spec::stop_signal(&container.record.lock());
             self.signal(container, stop, false).await?;

@@ -53,7 +53,12 @@ impl Engine {
                 self.adopt(sandbox).await;
                 Ok(())
             }
-            SandboxPhase::Creating => self.remove_sandbox(&sandbox.id).await,
+            SandboxPhase::Creating => {
+                if let Err(error) = self.connect_shim(sandbox) {
+                    tracing::debug!(sandbox = %sandbox.id, %error, "a half-made sandbox has no shim");
+                }
+                self.remove_sandbox(&sandbox.id).await
+            }
             // Its containers ended before it was stopped.
             SandboxPhase::NotReady => {
                 self.abandon(sandbox).await;

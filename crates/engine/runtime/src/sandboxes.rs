@@ -41,7 +41,7 @@ impl Engine {
                 if let Err(e) = self.dismantle(&sandbox).await {
                     tracing::warn!(sandbox = %sandbox.id, error = %e, "a half-made sandbox is left");
                 } else {
-                    self.forget_sandbox(&sandbox.id)?;
+                    self.forget_sandbox(&sandbox).await?;
                 }
                 self.sandboxes.write().remove(&sandbox.id);
                 Err(error)
@@ -208,10 +208,16 @@ impl Engine {
         }
         self.tell(EventKind::SandboxDeleted, "", &sandbox.id);
         self.sandboxes.write().remove(&sandbox.id);
-        self.forget_sandbox(&sandbox.id)
+        self.forget_sandbox(&sandbox).await
     }
 
-    fn forget_sandbox(&self, id: &str) -> CriResult<()> {
+    /// The last steps, when its containers are gone.
+    async fn forget_sandbox(&self, sandbox: &Sandbox) -> CriResult<()> {
+        let id = &sandbox.id;
+        let config = sandbox.record.lock().config.clone();
+        if config.cgroup_parent.is_empty() {
+            self.clear_cgroup(&self.cgroup_parent(id, &config)).await?;
+        }
         self.sandbox_folder.remove(id).map_err(|e| internal(format_args!("remove the record of sandbox {id}"), e))
     }
 

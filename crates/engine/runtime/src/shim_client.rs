@@ -68,17 +68,36 @@ fn listen(path: &Path) -> Result<OwnedFd> {
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).context(what)?;
     // The file gets the mode of the socket, so at no moment is it open to others.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).context(what)?;
-    let address = SocketAddrUnix::new(path).context(what)?;
+    let (_directory, address) = short_address(path).context(what)?;
     rustix::net::bind(&socket, &address).context(what)?;
     rustix::net::listen(&socket, 8).context(what)?;
     Ok(socket)
 }
 
+/// An address of a socket holds 107 bytes of path, and ids are long: the directory is named by a descriptor, which must
+/// stay open while the address is used.
+fn short_address(path: &Path) -> std::io::Result<(OwnedFd, SocketAddrUnix)> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let directory = rustix::fs::open(parent, flags, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    Ok((directory, SocketAddrUnix::new(&short)?))
+}
+
+/// Connects to a socket, however long its path.
+fn connect(path: &Path) -> std::io::Result<std::os::unix::net::UnixStream> {
+    let (_directory, address) = short_address(path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket.into())
+}
+
 impl ShimClient {
     /// Connects to a shim. What it tells goes to `told`, which is called by one task, in order.
     pub fn connect(socket: &Path, exits: Arc<Exits>, told: impl FnMut(Told) + Send + 'static) -> Result<Self> {
-        let stream =
-            std::os::unix::net::UnixStream::connect(socket).context(|| format!("connect to {}", socket.display()))?;
+        let stream = connect(socket).context(|| format!("connect to {}", socket.display()))?;
         stream.set_nonblocking(true).context(|| "make a socket non-blocking")?;
         let stream = UnixStream::from_std(stream).context(|| "watch a socket")?;
         let (calls, queue) = mpsc::unbounded_channel();

@@ -38,7 +38,7 @@ pub enum Request {
     State,
     /// Drops what is kept of a container that has ended.
     Forget { container: String },
-    /// Ends the shim. Refused while a container runs.
+    /// Ends the shim, and with it whatever still runs.
     Shutdown,
 }
 

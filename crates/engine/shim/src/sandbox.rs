@@ -133,8 +133,9 @@ impl Sandbox {
         if let Some(pause) = &self.pause
             && process::signal(pause.handle.as_fd(), libc::SIGKILL).is_ok()
         {
-            // Until there is no child left: the containers have ended before.
-            while matches!(rustix::process::wait(rustix::process::WaitOptions::empty()), Ok(Some(_))) {}
+            // It ends without fail, and all others of its namespace with it.
+            let id = rustix::process::WaitId::PidFd(pause.handle.as_fd());
+            let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
         }
         if let Some(SharedMemory::At(path)) = &self.shm {
             // The daemon unmounts everything below the sandbox's directory once more.

@@ -282,9 +282,7 @@ impl Server {
             }
             Request::Forget { container } => self.tasks.retain(|t| t.id != container || t.exit.is_none()),
             Request::Shutdown => {
-                if !self.starting.is_empty() || self.tasks.iter().any(|t| t.exit.is_none()) {
-                    return Err(Failure::other("a container is running"));
-                }
+                self.kill_everything();
                 self.ending = true;
             }
             Request::Start(_) | Request::Exec(_) | Request::State => {
@@ -292,6 +290,19 @@ impl Server {
             }
         }
         Ok(Answer::Done)
+    }
+
+    /// The daemon ends its containers before; what runs now is something that it does not know.
+    fn kill_everything(&self) {
+        for starting in &self.starting {
+            // It has ended meanwhile, here and below.
+            let _ = process::signal(starting.launch.handle.as_fd(), libc::SIGKILL);
+        }
+        for task in self.tasks.iter().filter(|t| t.exit.is_none()) {
+            if let Some(sandbox) = &self.sandbox {
+                let _ = task.signal(libc::SIGKILL, true, &sandbox.cgroups);
+            }
+        }
     }
 
     fn sandbox(&self) -> Result<&Sandbox, Failure> {

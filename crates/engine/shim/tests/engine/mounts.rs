@@ -23,7 +23,7 @@ async fn binds_are_there_read_only_when_asked() {
         mount(&machine.root.path().join("made"), "/made"),
         mount(&volume.join("file"), "/dev/termination-log"),
     ];
-    let script = "cat /data/file /etc/deep/name; echo x > /data/new; echo x > /ro/new; echo bye > /dev/termination-log; \
+    let script = "exec 2>&1; cat /data/file /etc/deep/name; echo x > /data/new; echo x > /ro/new; echo bye > /dev/termination-log; \
                   ls -d /made";
     let (_, text) = machine.run_with(&sandbox, script, |c| c.mounts = mounts).await;
     assert!(text.starts_with("hello\nhello\n") && text.ends_with("/made\n"), "{text}");
@@ -39,7 +39,7 @@ async fn a_read_only_root_keeps_its_volumes_writable() {
     let sandbox = machine.sandbox().await;
     let volume = machine.root.path().join("volume");
     std::fs::create_dir_all(&volume).unwrap();
-    let script = "echo x > /x; echo x > /data/x && echo x > /dev/shm/x && echo ok";
+    let script = "exec 2>&1; echo x > /x; echo x > /data/x && echo x > /dev/shm/x && echo ok";
     let (_, text) = machine
         .run_with(&sandbox, script, |c| {
             c.security.readonly_rootfs = true;

@@ -185,9 +185,10 @@ async fn a_slow_client_gets_everything() {
 async fn ports_inside_the_sandbox_are_reached() {
     let machine = Machine::new().await;
     let sandbox = machine.sandbox().await;
-    let id = machine.shell(&sandbox, "echo hello | nc -l -p 8080 -s 127.0.0.1").await;
-    let listening = "until grep -q ':1F90 .* 0A ' /proc/net/tcp; do :; done";
-    machine.engine().exec_sync(&id, &strings(&["sh", "-c", listening]), 20).await.unwrap();
+    let id = machine.shell(&sandbox, "echo hello | nc -l -p 8080").await;
+    let listening = "until grep -q ':1F90 .* 0A ' /proc/net/tcp /proc/net/tcp6; do :; done";
+    let waited = machine.engine().exec_sync(&id, &strings(&["sh", "-c", listening]), 20).await.unwrap();
+    assert_eq!(waited.exit_code, 0);
     let mut stream = machine.engine().port_forward(&sandbox, 8080).await.unwrap();
     let mut text = [0; 6];
     stream.read_exact(&mut text).await.unwrap();
