@@ -18,7 +18,7 @@ pub(crate) fn validate_new(rule: NameRule, namespaced: bool, object: &Value) -> 
         let metadata = &object["metadata"];
         check_names(errors, &path, metadata, rule);
         check_namespace(errors, &path.child("namespace"), tree::text(metadata, "namespace"), namespaced);
-        check_common(errors, &path, metadata);
+        check_common(errors, &path, object);
     })
 }
 
@@ -48,12 +48,14 @@ fn check_namespace(errors: &mut Errors, path: &Path, namespace: &str, namespaced
     }
 }
 
-fn check_common(errors: &mut Errors, path: &Path, metadata: &Value) {
+fn check_common(errors: &mut Errors, path: &Path, object: &Value) {
+    let metadata = &object["metadata"];
     crate::check::number::fields_not_negative(errors, path, metadata, &["generation"]);
     name::labels(errors, &path.child("labels"), metadata, "labels");
     name::annotations(errors, &path.child("annotations"), metadata);
     check_owners(errors, &path.child("ownerReferences"), tree::list(metadata, "ownerReferences"));
-    check_finalizers(errors, &path.child("finalizers"), tree::list(metadata, "finalizers"));
+    let known_only = is_of_kubernetes(tree::text(object, "apiVersion"));
+    check_finalizers(errors, &path.child("finalizers"), tree::list(metadata, "finalizers"), known_only);
 }
 
 fn check_owners(errors: &mut Errors, path: &Path, owners: &[Value]) {
@@ -93,14 +95,23 @@ fn check_owner(errors: &mut Errors, path: &Path, owner: &Value) {
     }
 }
 
-fn check_finalizers(errors: &mut Errors, path: &Path, finalizers: &[Value]) {
+/// Whether the objects of this version are validated with Kubernetes' own rules, which are narrower than those of the
+/// libraries that extension servers, custom resources and their definitions are built on.
+fn is_of_kubernetes(api_version: &str) -> bool {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let built_in = !group.contains('.') || group.ends_with(".k8s.io");
+    built_in && !matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
+}
+
+/// `known_only`: names without a slash must be those that Kubernetes itself uses.
+fn check_finalizers(errors: &mut Errors, path: &Path, finalizers: &[Value], known_only: bool) {
     const STANDARD: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
     const NEITHER: &str = "name is neither a standard finalizer name nor is it fully qualified";
     let is = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
     for (i, finalizer) in finalizers.iter().enumerate() {
         let finalizer = finalizer.as_str().unwrap_or("");
         errors.invalid_for(&path.index(i), finalizer, name::qualified(finalizer));
-        if !finalizer.contains('/') && !STANDARD.contains(&finalizer) {
+        if known_only && !finalizer.contains('/') && !STANDARD.contains(&finalizer) {
             errors.invalid(&path.index(i), finalizer, NEITHER);
         }
     }
@@ -113,6 +124,7 @@ fn check_finalizers(errors: &mut Errors, path: &Path, finalizers: &[Value]) {
 /// What is wrong with an update of an object's metadata.
 pub fn validate_metadata_update(new: &Value, old: &Value) -> ErrorList {
     let path = Path::new("metadata");
+    let object = new;
     let (new, old) = (&new["metadata"], &old["metadata"]);
     Errors::of(|errors| {
         if tree::has(old, "deletionTimestamp") {
@@ -132,7 +144,7 @@ pub fn validate_metadata_update(new: &Value, old: &Value) -> ErrorList {
         if tree::int(new, "generation") < tree::int(old, "generation") {
             errors.invalid(&path.child("generation"), tree::int(new, "generation"), "must not be decremented");
         }
-        check_common(errors, &path, new);
+        check_common(errors, &path, object);
     })
 }
 

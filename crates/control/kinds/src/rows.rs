@@ -3,9 +3,9 @@
 use crate::{
     def::{Extract, ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource, api_version},
     kinds::{
-        apiservice, autoscaler, certificate, claim, class, config, cronjob, daemonset, deployment, device, disruption,
-        endpoints, event, flow, ingress, job, lease, namespace, network, node, pod, policy, quota, rbac, replicaset,
-        service, statefulset, storage, webhook,
+        apiservice, autoscaler, certificate, claim, class, config, crd, cronjob, daemonset, deployment, device,
+        disruption, endpoints, event, flow, ingress, job, lease, namespace, network, node, pod, policy, quota, rbac,
+        replicaset, service, statefulset, storage, webhook,
     },
     strategy::{Plain, Strategy, StrategyRef},
 };
@@ -181,7 +181,7 @@ const ROWS: &[Row] = &[
     Row::new("admissionregistration.k8s.io", &["v1"], "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", &policy::AdmissionPolicyBinding { mutating: false }).cluster().extends_api(),
     Row::new("admissionregistration.k8s.io", &["v1"], "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", &webhook::WebhookConfiguration { mutating: false }).cluster().extends_api(),
 
-    Row::new("apiextensions.k8s.io", &["v1"], "CustomResourceDefinition", "customresourcedefinitions", &Plain).cluster().short(&["crd", "crds"]).extends_api().subs(&[STATUS]),
+    Row::new("apiextensions.k8s.io", &["v1"], "CustomResourceDefinition", "customresourcedefinitions", &crd::CustomResourceDefinition).cluster().short(&["crd", "crds"]).extends_api().subs(&[STATUS]),
 
     Row::new("scheduling.k8s.io", &["v1alpha2"], "PodGroup", "podgroups", &Plain).subs(&[STATUS]),
     Row::new("scheduling.k8s.io", &["v1"], "PriorityClass", "priorityclasses", &class::PriorityClass).cluster().short(&["pc"]),

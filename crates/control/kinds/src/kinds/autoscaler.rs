@@ -286,6 +286,8 @@ fn validate_metric(errors: &mut Errors, at: &Path, metric: &Value) {
     errors.needs(&at.child("type"), kind, "must specify a metric source type");
     let Some((_, field)) = SOURCES.iter().find(|(known, _)| *known == kind) else {
         let known: Vec<&str> = SOURCES.iter().map(|(known, _)| *known).collect();
+        // Upstream says so twice: of the type, and of the source that it would name.
+        errors.unsupported(&at.child("type"), kind, &known);
         return errors.unsupported(&at.child("type"), kind, &known);
     };
     for (_, other) in SOURCES.iter().filter(|(_, other)| other != field && tree::has(metric, other)) {

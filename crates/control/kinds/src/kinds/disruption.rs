@@ -4,7 +4,7 @@ use super::workload;
 use crate::{
     check::{Errors, number, selector},
     column::{self, Column},
-    strategy::Strategy,
+    strategy::{NameRule, Strategy},
     tree,
 };
 use jiff::Timestamp;
@@ -28,6 +28,10 @@ static COLUMNS: &[Column] = &[
 ];
 
 impl Strategy for PodDisruptionBudget {
+    fn name_rule(&self) -> NameRule {
+        NameRule::PathSegment
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             let (path, spec) = (Path::new("spec"), &object["spec"]);

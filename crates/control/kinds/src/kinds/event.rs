@@ -3,7 +3,7 @@
 use crate::{
     check::{Errors, name},
     column::{self, Column},
-    strategy::Strategy,
+    strategy::{NameRule, Strategy},
     tree,
 };
 use jiff::Timestamp;
@@ -89,6 +89,10 @@ const RENAMED: &[(&str, &str)] = &[
 const NEW_GROUP: &str = "events.k8s.io/v1";
 
 impl Strategy for Event {
+    fn name_rule(&self) -> NameRule {
+        NameRule::PathSegment
+    }
+
     fn to_storage(&self, api_version: &str, object: &mut Value) {
         if api_version == NEW_GROUP {
             RENAMED.iter().for_each(|(new, core)| rename(object, new, core));

@@ -134,7 +134,7 @@ fn validate_path(errors: &mut Errors, at: &Path, path: &Value) {
     const INSIDE: &[&str] = &["//", "/./", "/../", "%2f", "%2F"];
     let (text, field) = (tree::text(path, "path"), at.child("path"));
     match path.get("pathType").and_then(Value::as_str) {
-        None => errors.required(&at.child("pathType"), "pathType must be specified"),
+        None => return errors.required(&at.child("pathType"), "pathType must be specified"),
         Some("Exact" | "Prefix") => {
             if !text.starts_with('/') {
                 errors.invalid(&field, text, "must be an absolute path");

@@ -70,6 +70,7 @@ impl Strategy for Job {
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             validate_spec(errors, &Path::new("spec"), &object["spec"], true);
+            host_names_fit(errors, object);
         })
     }
 
@@ -102,6 +103,20 @@ impl Strategy for Job {
         ];
         cells.extend(workload::wide_cells(&spec["template"], Some(workload::selector_text(&spec["selector"]))));
         cells
+    }
+}
+
+/// The pods of an indexed job are named after it and their index, and so are their hosts.
+fn host_names_fit(errors: &mut Errors, object: &Value) {
+    let (spec, name) = (&object["spec"], tree::text(&object["metadata"], "name"));
+    let completions = tree::int(spec, "completions");
+    if tree::text(spec, "completionMode") != "Indexed" || completions <= 0 {
+        return;
+    }
+    let host = format!("{name}-{}", completions - 1);
+    if pintle_types::names::check_dns1123_label(&host).is_err() {
+        let words = format!("will not able to create pod with invalid DNS label: {host}");
+        errors.invalid(&Path::new("metadata.name"), name, &words);
     }
 }
 

@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod claim;
 pub mod class;
 pub mod config;
+pub mod crd;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;

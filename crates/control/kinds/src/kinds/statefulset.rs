@@ -2,7 +2,7 @@
 
 use super::{claim, pod, workload};
 use crate::{
-    check::{Errors, number},
+    check::{Errors, name, number},
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -120,12 +120,31 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     let selector = &spec["selector"];
     if workload::selector(errors, &path.child("selector"), selector, "empty selector is invalid for statefulset", "") {
         workload::labels_match(errors, &at, &spec["template"], selector);
-        pod::validate_template(errors, &at, &spec["template"]);
+        // Upstream checks the labels here and once more with the whole template.
+        name::labels(errors, &at.child("labels"), &spec["template"]["metadata"], "labels");
+        pod::validate_template(errors, &at, &with_claims(spec));
     }
     workload::runs_for_ever(errors, &at, &spec["template"], "StatefulSet");
     for (i, template) in tree::list(spec, "volumeClaimTemplates").iter().enumerate() {
         claim::validate_spec(errors, &path.child("volumeClaimTemplates").index(i).child("spec"), &template["spec"]);
     }
+}
+
+/// The template with a volume for each claim, as its pods will have them.
+fn with_claims(spec: &Value) -> Value {
+    let mut template = spec["template"].clone();
+    let claims = tree::list(spec, "volumeClaimTemplates");
+    let claimed: Vec<&str> = claims.iter().map(|claim| tree::text(&claim["metadata"], "name")).collect();
+    let mut volumes: Vec<Value> = claimed
+        .iter()
+        .map(|name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
+        .collect();
+    let own = tree::list(&template["spec"], "volumes").iter();
+    volumes.extend(own.filter(|volume| !claimed.contains(&tree::text(volume, "name"))).cloned());
+    if let Some(spec) = tree::existing(&mut template, "spec") {
+        tree::set(spec, "volumes", volumes);
+    }
+    template
 }
 
 fn update_strategy(errors: &mut Errors, path: &Path, strategy: &Value) {

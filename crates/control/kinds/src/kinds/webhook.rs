@@ -136,7 +136,15 @@ pub(super) fn selectors(errors: &mut Errors, at: &Path, object: &Value) {
 fn client_config(errors: &mut Errors, at: &Path, config: &Value) {
     match (config.get("url").and_then(Value::as_str), tree::has(config, "service")) {
         (Some(url), false) => net::webhook_url(errors, &at.child("url"), url),
-        (None, true) => service(errors, &at.child("service"), &config["service"]),
+        (None, true) => {
+            let own = &config["service"];
+            // Upstream names the wrong field here, and clients see it.
+            if tree::text(own, "name").is_empty() {
+                let at = at.child("service").child("namespace");
+                return errors.required(&at, "");
+            }
+            service(errors, &at.child("service"), own);
+        }
         _ => errors.required(at, "exactly one of url or service is required"),
     }
 }
@@ -150,7 +158,7 @@ pub(super) fn service(errors: &mut Errors, at: &Path, service: &Value) {
     {
         errors.invalid(&at.child("port"), port, "port is not valid: must be between 1 and 65535, inclusive");
     }
-    let Some(path) = service.get("path").and_then(Value::as_str) else { return };
+    let Some(path) = service.get("path").and_then(Value::as_str).filter(|path| !path.is_empty()) else { return };
     let at = at.child("path");
     if !path.starts_with('/') {
         errors.invalid(&at, path, "must start with a '/'");
@@ -248,28 +256,21 @@ fn resources(errors: &mut Errors, at: &Path, items: &[Value]) {
     let texts: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
     let (mut of_all, mut whole) = (Vec::new(), Vec::new());
     for (i, text) in texts.iter().enumerate() {
-        match *text {
-            "" => errors.required(&at.index(i), ""),
-            "*/*" => {}
-            text => match text.split_once('/') {
-                Some(("*", sub)) => of_all.push(sub),
-                Some((resource, "*")) => whole.push(resource),
-                _ => {}
-            },
+        if text.is_empty() {
+            errors.required(&at.index(i), "");
         }
-        if *text == "*/*" && texts[..i].contains(&"*/*") {
-            errors.invalid(&at.index(i), *text, "if '*/*' is present, must not specify */*");
+        let Some((resource, sub)) = text.split_once('/') else { continue };
+        if whole.contains(&resource) {
+            errors.invalid(&at.index(i), *text, &format!("if '{resource}/*' is present, must not specify {text}"));
         }
-        if let Some((resource, sub)) = text.split_once('/')
-            && resource != "*"
-            && sub != "*"
-        {
-            if of_all.contains(&sub) {
-                errors.invalid(&at.index(i), *text, &format!("if '*/{sub}' is present, must not specify {text}"));
-            }
-            if whole.contains(&resource) {
-                errors.invalid(&at.index(i), *text, &format!("if '{resource}/*' is present, must not specify {text}"));
-            }
+        if of_all.contains(&sub) {
+            errors.invalid(&at.index(i), *text, &format!("if '*/{sub}' is present, must not specify {text}"));
+        }
+        if sub == "*" {
+            whole.push(resource);
+        }
+        if resource == "*" {
+            of_all.push(sub);
         }
     }
     if texts.len() > 1 && texts.contains(&"*/*") {

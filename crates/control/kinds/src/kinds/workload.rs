@@ -13,8 +13,9 @@ use serde_json::Value;
 /// A selector of labels that the kind needs. Answers whether pods can be matched with it.
 pub(super) fn selector(errors: &mut Errors, path: &Path, value: &Value, empty: &str, unusable: &str) -> bool {
     if value.is_null() {
+        // An absent selector matches nothing; the template is checked all the same.
         errors.required(path, "");
-        return false;
+        return true;
     }
     selector::labels(errors, path, value);
     if selector::is_empty(value) {
@@ -30,7 +31,7 @@ pub(super) fn selector(errors: &mut Errors, path: &Path, value: &Value, empty: &
 /// The labels of the template have to fulfil the selector, if it has any requirement.
 pub(super) fn labels_match(errors: &mut Errors, path: &Path, template: &Value, selector: &Value) {
     let labels = &template["metadata"]["labels"];
-    if !selector::is_empty(selector) && !selector::matches(selector, labels) {
+    if selector.is_null() || (!selector::is_empty(selector) && !selector::matches(selector, labels)) {
         let words = "`selector` does not match template `labels`";
         errors.invalid(&path.child("metadata").child("labels"), labels.clone(), words);
     }
@@ -108,4 +109,3 @@ pub(super) fn replica_cells(object: &Value, now: Timestamp, selector: String) ->
     cells.extend(wide_cells(&spec["template"], Some(selector)));
     cells
 }
-

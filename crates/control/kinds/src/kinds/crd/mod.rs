@@ -1,0 +1,245 @@
+//! Definitions of custom resources.
+
+mod schema;
+mod version;
+
+use super::{policy, webhook};
+use crate::{
+    check::{Errors, Seen},
+    strategy::Strategy,
+    tree,
+};
+use pintle_types::{
+    field::{ErrorList, Path},
+    names,
+};
+use serde_json::{Value, json};
+
+pub struct CustomResourceDefinition;
+
+impl Strategy for CustomResourceDefinition {
+    fn default(&self, _api_version: &str, object: &mut Value) {
+        let Some(spec) = tree::child(object, "spec") else { return };
+        if let Some(names) = tree::child(spec, "names") {
+            let kind = tree::text(names, "kind").to_owned();
+            if !kind.is_empty() {
+                tree::default_empty(names, "singular", kind.to_lowercase());
+                tree::default_empty(names, "listKind", format!("{kind}List"));
+            }
+        }
+        let Some(conversion) = tree::child(spec, "conversion") else { return };
+        tree::default_empty(conversion, "strategy", "None");
+        if let Some(hook) = tree::existing(conversion, "webhook")
+            && let Some(config) = tree::existing(hook, "clientConfig")
+            && let Some(service) = tree::existing(config, "service")
+        {
+            tree::default_to(service, "port", 443);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        let stored: Vec<Value> = storage_versions(&object["spec"]).map(Value::from).collect();
+        let mut status = json!({"conditions": [], "acceptedNames": {"kind": "", "plural": ""}});
+        if let Some(first) = stored.into_iter().next() {
+            tree::set(&mut status, "storedVersions", json!([first]));
+        }
+        tree::set(object, "status", status);
+    }
+
+    /// A version that becomes the stored one is remembered: objects may be kept in its form.
+    fn prepare_update(&self, new: &mut Value, _old: &Value) {
+        let stored: Vec<String> = storage_versions(&new["spec"]).map(str::to_owned).collect();
+        let Some(status) = tree::child(new, "status") else { return };
+        let mut known = tree::list(status, "storedVersions").to_vec();
+        for version in stored {
+            if !known.iter().any(|one| *one == version) {
+                known.push(version.into());
+            }
+        }
+        tree::set(status, "storedVersions", known);
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| {
+            let spec = &object["spec"];
+            let name = tree::text(&object["metadata"], "name");
+            let required = format!("{}.{}", tree::text(&spec["names"], "plural"), tree::text(spec, "group"));
+            if !name.is_empty() && name != required {
+                errors.invalid(&Path::new("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
+            }
+            validate_spec(errors, &Path::new("spec"), spec);
+            stored_versions(errors, object);
+        })
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        found.extend(Errors::of(|errors| {
+            let (path, new, old) = (Path::new("spec"), &new["spec"], &old["spec"]);
+            for field in ["group", "scope"] {
+                errors.immutable(&path.child(field), &new[field], &old[field]);
+            }
+            let plural = |spec: &Value| spec["names"]["plural"].clone();
+            errors.immutable(&path.child("names").child("plural"), &plural(new), &plural(old));
+        }));
+        found
+    }
+
+    fn generation_fields(&self) -> &'static [&'static str] {
+        &["spec"]
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+}
+
+fn storage_versions(spec: &Value) -> impl Iterator<Item = &str> {
+    tree::list(spec, "versions")
+        .iter()
+        .filter(|version| tree::flag(version, "storage"))
+        .map(|it| tree::text(it, "name"))
+}
+
+fn stored_versions(errors: &mut Errors, object: &Value) {
+    let path = Path::new("status.storedVersions");
+    let stored = tree::list(&object["status"], "storedVersions");
+    if stored.is_empty() {
+        errors.invalid(&path, Value::Null, "must have at least one stored version");
+    }
+    let known: Vec<&str> =
+        tree::list(&object["spec"], "versions").iter().map(|version| tree::text(version, "name")).collect();
+    for (i, version) in stored.iter().enumerate() {
+        let version = version.as_str().unwrap_or("");
+        if !known.contains(&version) {
+            errors.invalid(&path.index(i), version, "must appear in spec.versions");
+        }
+    }
+}
+
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
+    let group = tree::text(spec, "group");
+    let at = path.child("group");
+    if errors.needs(&at, group, "") {
+        errors.invalid_for(&at, group, names::dns1123_subdomain_errors(group));
+        if names::check_dns1123_subdomain(group).is_ok() && !group.contains('.') {
+            errors.invalid(&at, group, "should be a domain with at least one dot");
+        }
+    }
+    errors.needs_one_of(&path.child("scope"), tree::text(spec, "scope"), &["Cluster", "Namespaced"]);
+    version::validate_all(errors, path, spec);
+    validate_names(errors, &path.child("names"), &spec["names"]);
+    conversion(errors, &path.child("conversion"), &spec["conversion"]);
+}
+
+fn validate_names(errors: &mut Errors, path: &Path, own: &Value) {
+    for field in ["plural", "singular"] {
+        let text = tree::text(own, field);
+        if errors.needs(&path.child(field), text, "") {
+            errors.invalid_for(&path.child(field), text, names::dns1035_label_errors(text));
+        }
+    }
+    for field in ["kind", "listKind"] {
+        let text = tree::text(own, field);
+        if errors.needs(&path.child(field), text, "") {
+            policy::mixed_case(errors, &path.child(field), text);
+        }
+    }
+    for field in ["shortNames", "categories"] {
+        for (i, text) in tree::list(own, field).iter().enumerate() {
+            let text = text.as_str().unwrap_or("");
+            errors.invalid_for(&path.child(field).index(i), text, names::dns1035_label_errors(text));
+        }
+    }
+    let kind = tree::text(own, "kind");
+    if !kind.is_empty() && kind == tree::text(own, "listKind") {
+        errors.invalid(&path.child("listKind"), kind, "kind and listKind may not be the same");
+    }
+    let mut seen = Seen::default();
+    for (i, name) in tree::list(own, "shortNames").iter().enumerate().filter(|(_, name)| !seen.first(name.to_string()))
+    {
+        errors.duplicate(&path.child("shortNames").index(i), name.clone());
+    }
+}
+
+fn conversion(errors: &mut Errors, path: &Path, conversion: &Value) {
+    let kind = tree::text(conversion, "strategy");
+    errors.needs_one_of(&path.child("strategy"), kind, &["None", "Webhook"]);
+    let config = &conversion["webhook"]["clientConfig"];
+    let at = path.child("webhookClientConfig");
+    match (kind, config.is_null()) {
+        ("None", false) => {
+            errors.forbidden(&at, "should not be set when strategy is not set to Webhook");
+        }
+        ("Webhook", true) => errors.required(&at, "required when strategy is set to Webhook"),
+        ("Webhook", false) => match (config.get("url").and_then(Value::as_str), tree::has(config, "service")) {
+            (Some(url), false) => crate::check::net::webhook_url(errors, &at.child("url"), url),
+            (None, true) => webhook::service(errors, &at.child("service"), &config["service"]),
+            _ => errors.required(&at, "exactly one of url or service is required"),
+        },
+        _ => {}
+    }
+    if kind == "Webhook" && tree::list(&conversion["webhook"], "conversionReviewVersions").is_empty() {
+        errors.required(&path.child("conversionReviewVersions"), "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(schema: Value) -> Value {
+        let mut object = json!({"metadata": {"name": "widgets.a.example.com"}, "spec": {
+            "group": "a.example.com", "scope": "Namespaced", "names": {"kind": "Widget", "plural": "widgets"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+        }});
+        CustomResourceDefinition.default("apiextensions.k8s.io/v1", &mut object);
+        CustomResourceDefinition.prepare_create(&mut object);
+        object
+    }
+
+    #[test]
+    fn defaults() {
+        let object = definition(json!({"type": "object"}));
+        assert_eq!(object["spec"]["names"]["singular"], "widget");
+        assert_eq!(object["spec"]["names"]["listKind"], "WidgetList");
+        assert_eq!(object["spec"]["conversion"], json!({"strategy": "None"}));
+        assert_eq!(object["status"]["storedVersions"], json!(["v1"]));
+        assert!(CustomResourceDefinition.validate(&object).is_empty());
+    }
+
+    #[test]
+    fn schemas_are_structural() {
+        let cases = [
+            (json!({}), "spec.validation.openAPIV3Schema.type: Required value: must not be empty at the root"),
+            (
+                json!({"type": "object", "properties": {"a": {}}}),
+                "spec.validation.openAPIV3Schema.properties[a].type: Required value: must not be empty for specified object \
+                 fields",
+            ),
+            (
+                json!({"type": "object", "properties": {"a": {"type": "array"}}}),
+                "spec.validation.openAPIV3Schema.properties[a].items: Required value: must be specified",
+            ),
+            (
+                json!({"type": "object", "properties": {"a": {"type": "string", "default": 5}}}),
+                "spec.validation.openAPIV3Schema.properties[a].default: Invalid value: \"integer\":  in body must be of type \
+                 string: \"integer\"",
+            ),
+        ];
+        for (schema, expected) in cases {
+            let found: Vec<_> =
+                CustomResourceDefinition.validate(&definition(schema)).iter().map(ToString::to_string).collect();
+            assert_eq!(found, [expected]);
+        }
+    }
+
+    #[test]
+    fn one_version_is_stored() {
+        let mut object = definition(json!({"type": "object"}));
+        object["spec"]["versions"][0]["storage"] = json!(false);
+        let found = CustomResourceDefinition.validate(&object);
+        assert_eq!(found[0].field, "spec.versions");
+        assert!(found[0].body.ends_with("must have exactly one version marked as storage version"));
+    }
+}
