@@ -32,7 +32,8 @@ impl Cluster {
     /// When a setting makes no sense; the message names the flag.
     pub(crate) fn new(settings: Settings) -> Result<Self> {
         let cidr = |flag: &str, text: &str| -> Result<Ipv4Net> {
-            let net: Ipv4Net = text.parse().with_context(|| format!("--{flag} {text:?} is no IPv4 range like 10.42.0.0/16"))?;
+            let net: Ipv4Net =
+                text.parse().with_context(|| format!("--{flag} {text:?} is no IPv4 range like 10.42.0.0/16"))?;
             ensure!(net.prefix_len() <= NODE_PREFIX, "--{flag} {text} is too small: use /{NODE_PREFIX} or larger");
             Ok(net.trunc())
         };
@@ -83,9 +84,11 @@ fn labels(text: &str) -> Result<BTreeMap<String, String>> {
     let pairs = text.split(',').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
-            let (key, value) = pair.split_once('=').with_context(|| format!("--node-labels: {pair:?} is not key=value"))?;
+            let (key, value) =
+                pair.split_once('=').with_context(|| format!("--node-labels: {pair:?} is not key=value"))?;
             pintle_types::names::check_label_key(key).map_err(|why| anyhow::anyhow!("--node-labels {key:?}: {why}"))?;
-            pintle_types::names::check_label_value(value).map_err(|why| anyhow::anyhow!("--node-labels {value:?}: {why}"))?;
+            pintle_types::names::check_label_value(value)
+                .map_err(|why| anyhow::anyhow!("--node-labels {value:?}: {why}"))?;
             Ok((key.to_owned(), value.to_owned()))
         })
         .collect()
@@ -112,7 +115,7 @@ fn own_address() -> Result<IpAddr> {
     let mut netlink = pintle_netlink::Netlink::open().context("find this machine's address; name it with --node-ip")?;
     let found = netlink.addresses().context("find this machine's address; name it with --node-ip")?;
     let usable = |ip: &IpAddr| ip.is_ipv4() && !ip.is_loopback();
-    Ok(found.into_iter().map(|a| a.address).find(usable).unwrap_or(IpAddr::from([127, 0, 0, 1])))
+    Ok(found.into_iter().map(|a| a.address.addr()).find(usable).unwrap_or(IpAddr::from([127, 0, 0, 1])))
 }
 
 /// Makes a directory that only root may look into.

@@ -38,10 +38,9 @@ impl ControlPlane {
         let path = directory.join("state.db");
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(path, embedded::Options::default()));
         let store = opened.await?.context("open the state store")?;
-        let table = Table::builtin();
         let options = pintle_registry::Options { service_range: cluster.service_cidr, ..Default::default() };
-        let registry = Registry::open(Arc::new(store), Arc::clone(&table), Arc::clone(&clock), options).await?;
-        let server = Server::new(config(cluster, credentials)?, registry, table, Arc::clone(&clock));
+        let registry = Registry::open(Arc::new(store), Table::builtin(), Arc::clone(&clock), options).await?;
+        let server = Server::new(config(cluster, credentials)?, registry, Arc::clone(&clock));
         server.start(stop.clone()).await?;
         let listener = server.bind().await?;
         tasks.spawn(serve(listener, stop.clone()));
@@ -72,9 +71,7 @@ impl ControlPlane {
         });
         let server = Arc::clone(&self.server);
         let controllers = pintle_controllers::Config {
-            clients: Arc::new(move |name: &str| {
-                client_of(&server, User::service_account("kube-system", name), name)
-            }),
+            clients: Arc::new(move |name: &str| client_of(&server, User::service_account("kube-system", name), name)),
             informers: self.informers.clone(),
             clock: Arc::clone(&self.clock),
             root_ca: self.root_ca.clone(),

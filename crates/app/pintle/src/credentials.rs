@@ -31,7 +31,13 @@ impl Credentials {
         let masters = ["system:masters"];
         Ok(Self {
             api_server: authority.server_in(&directory, "apiserver", &server_names(cluster), now)?,
-            kubelet_client: authority.client_in(&directory, "apiserver-kubelet-client", "kube-apiserver-kubelet-client", &masters, now)?,
+            kubelet_client: authority.client_in(
+                &directory,
+                "apiserver-kubelet-client",
+                "kube-apiserver-kubelet-client",
+                &masters,
+                now,
+            )?,
             kubelet_server: authority.server_in(&directory, "kubelet", &node_names(cluster), now)?,
             administrator: authority.client_in(&directory, "admin", "kubernetes-admin", &masters, now)?,
             token_key: Arc::new(SigningKey::load_or_create(&directory, "service-account")?),

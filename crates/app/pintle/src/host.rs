@@ -31,6 +31,8 @@ pub(crate) fn prepare() -> Result<()> {
 pub(crate) fn add_address(link: &str, address: IpAddr) -> Result<()> {
     let mut netlink = Netlink::open()?;
     let found = netlink.link(link)?.with_context(|| format!("the link {link} is gone"))?;
-    let prefix = if address.is_ipv4() { 32 } else { 128 };
-    netlink.add_address(found.index, address, prefix).with_context(|| format!("add {address} to {link}"))
+    if netlink.addresses()?.iter().any(|a| a.link == found.index && a.address.addr() == address) {
+        return Ok(());
+    }
+    netlink.add_address(found.index, address.into()).with_context(|| format!("add {address} to {link}"))
 }

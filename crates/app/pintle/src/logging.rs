@@ -11,9 +11,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Logs what `levels` lets through: to `file` when given, else to standard error.
 pub(crate) fn start(levels: &str, file: Option<&Path>) -> Result<()> {
-    let targets: Targets = levels
-        .parse()
-        .with_context(|| format!("--log-level {levels:?} is not understood; write `info`, or `info,pintle_kubelet=debug`"))?;
+    let targets: Targets = levels.parse().with_context(|| {
+        format!("--log-level {levels:?} is not understood; write `info`, or `info,pintle_kubelet=debug`")
+    })?;
     let (writer, colours) = match file {
         None => (BoxMakeWriter::new(std::io::stderr), rustix::termios::isatty(std::io::stderr())),
         Some(path) => {

@@ -8,11 +8,13 @@ use crate::{builtin, host};
 use anyhow::{Context, Result};
 use pintle_apiserver::User;
 use pintle_clock::Clock;
+use pintle_dns::Upstreams;
 use pintle_image::ImageStore;
 use pintle_informer::Informers;
 use pintle_network::BridgeNetwork;
 use pintle_runtime::Engine;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +23,10 @@ use tokio_util::task::TaskTracker;
 const VERSION: &str = concat!("v1.36.2+pintle.", env!("CARGO_PKG_VERSION"));
 /// Room that a packet between nodes may need for its envelope is kept free from the start.
 const MTU: u32 = 1450;
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const DNS_PORT: u16 = 53;
+/// How long clients keep an answer about the cluster, as with kubeadm's CoreDNS.
+const DNS_TTL_SECONDS: u32 = 30;
 
 /// This machine as a node: what runs containers here.
 pub(crate) struct Node {
@@ -34,19 +40,7 @@ impl Node {
         host::prepare()?;
         let images = open_images(cluster).await?;
         let network = open_network(cluster).await?;
-        let shim = write_program(cluster, "pintle-shim", pintle_embedded::SHIM)?;
-        let pause = write_program(cluster, "pintle-pause", pintle_embedded::PAUSE)?;
-        let config = pintle_runtime::Config {
-            state_dir: cluster.data("engine"),
-            run_dir: cluster.run("engine"),
-            shim_binary: shim,
-            pause_binary: pause,
-            images: Arc::new(StoredImages(Arc::clone(&images))),
-            network: Arc::new(BridgedSandboxes(network)),
-            cgroup_root: cluster.settings.cgroup_root(),
-            clock,
-        };
-        let engine = Engine::open(config).await.context("open the container engine")?;
+        let engine = open_engine(cluster, &images, network, clock).await?;
         Ok(Self { images, engine })
     }
 
@@ -60,12 +54,17 @@ impl Node {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<()> {
-        let proxy_client = plane.client(User::new("system:kube-proxy", &[]), "kube-proxy");
         // The proxy and DNS read the same services and endpoints.
-        let informers = Informers::new(proxy_client.clone(), stop.clone());
-        start_dns(cluster, &informers, tasks, stop).await?;
-        let proxy = pintle_proxy::Config::new(informers, cluster.node_name.clone(), cluster.node_ip, cluster.pod_cidr.into());
-        let proxying = pintle_proxy::run(proxy, stop.clone());
+        let client = plane.client(User::new("system:kube-proxy", &[]), "kube-proxy");
+        let informers = Informers::new(client, stop.clone());
+        start_dns(cluster, &informers, &*clock, tasks, stop).await?;
+        let proxy = pintle_proxy::Config {
+            node_name: cluster.node_name.clone(),
+            zone: None,
+            pod_subnets: vec![cluster.pod_cidr.into()],
+            service_subnets: vec![cluster.service_cidr.into()],
+        };
+        let proxying = pintle_proxy::run(proxy, informers, stop.clone());
         tasks.spawn(async move {
             if let Err(error) = proxying.await {
                 tracing::error!(%error, "the service proxy ended");
@@ -106,7 +105,7 @@ impl Node {
             manage_cgroups: true,
             cluster_dns: vec![cluster.dns_ip],
             cluster_domain: cluster.settings.cluster_domain(),
-            resolv_conf: "/etc/resolv.conf".into(),
+            resolv_conf: RESOLV_CONF.into(),
             labels: cluster.node_labels.clone(),
             taints: Vec::new(),
             max_pods: cluster.settings.max_pods(),
@@ -119,6 +118,25 @@ impl Node {
             kubelet_version: VERSION.into(),
         })
     }
+}
+
+/// Takes over the containers of an earlier run.
+pub(crate) async fn open_engine(
+    cluster: &Cluster,
+    images: &Arc<ImageStore>,
+    network: Arc<BridgeNetwork>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Engine>> {
+    let config = pintle_runtime::Config {
+        state_dir: cluster.data("engine"),
+        run_dir: cluster.run("engine"),
+        shim_binary: write_shim(cluster)?,
+        cgroup_root: cluster.settings.cgroup_root(),
+        seccomp_dir: cluster.data("kubelet/seccomp"),
+    };
+    let (images, network) = (StoredImages(Arc::clone(images)), BridgedSandboxes(network));
+    let opened = Engine::open(config, Arc::new(images), Arc::new(network), clock).await;
+    opened.context("open the container engine")
 }
 
 async fn open_images(cluster: &Cluster) -> Result<Arc<ImageStore>> {
@@ -159,40 +177,41 @@ pub(crate) fn network_config(cluster: &Cluster) -> pintle_network::Config {
 async fn start_dns(
     cluster: &Cluster,
     informers: &Informers,
+    clock: &dyn Clock,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<()> {
+    let upstreams = match &cluster.dns_upstreams {
+        Some(list) => Upstreams::Fixed(list.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect()),
+        None => Upstreams::File(RESOLV_CONF.into()),
+    };
     let config = pintle_dns::Config {
-        addresses: vec![SocketAddr::new(cluster.dns_ip, 53)],
+        addresses: vec![SocketAddr::new(cluster.dns_ip, DNS_PORT)],
         domain: cluster.settings.cluster_domain(),
-        upstreams: cluster.dns_upstreams.clone().map(|list| list.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect()),
-        resolv_conf: "/etc/resolv.conf".into(),
-        informers: informers.clone(),
+        upstreams,
+        ttl: DNS_TTL_SECONDS,
+        serial: u32::try_from(clock.now().as_second()).unwrap_or(1),
     };
     let dns = pintle_dns::Dns::bind(config).await?;
-    let serving = dns.serve(stop.clone());
-    tasks.spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the DNS server ended");
-        }
-    });
+    let (informers, stop) = (informers.clone(), stop.clone());
+    tasks.spawn(async move { dns.serve(&informers, stop).await });
     Ok(())
 }
 
-/// Writes one of the programs that pintle brings with it into the run directory, under a name of its content: a
-/// running one is never overwritten.
-fn write_program(cluster: &Cluster, name: &str, content: &[u8]) -> Result<std::path::PathBuf> {
+/// Writes the shim, which pintle brings with it, into the run directory under a name of its content: one that may be
+/// in use is never overwritten.
+fn write_shim(cluster: &Cluster) -> Result<PathBuf> {
     use std::hash::{Hash, Hasher};
     use std::os::unix::fs::PermissionsExt;
     let directory = cluster.run("bin");
     private_directory(&directory)?;
     let mut hasher = std::collections::hash_map::DefaultHasher::new();
-    content.hash(&mut hasher);
-    let path = directory.join(format!("{name}-{:016x}", hasher.finish()));
+    pintle_embedded::SHIM.hash(&mut hasher);
+    let path = directory.join(format!("pintle-shim-{:016x}", hasher.finish()));
     if !path.exists() {
         let temporary = path.with_extension("new");
         let write = || {
-            std::fs::write(&temporary, content)?;
+            std::fs::write(&temporary, pintle_embedded::SHIM)?;
             std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o700))?;
             std::fs::rename(&temporary, &path)
         };

@@ -1,21 +1,22 @@
 //! `pintle reset`: removes everything that a server left on this machine.
 
-use crate::adapters::{BridgedSandboxes, StoredImages};
 use crate::cluster::Cluster;
-use crate::node::network_config;
+use crate::node::{network_config, open_engine};
 use crate::say;
 use anyhow::{Context, Result, ensure};
 use pintle_cri::{PodSandboxFilter, RuntimeService};
 use pintle_image::ImageStore;
 use pintle_network::BridgeNetwork;
-use pintle_runtime::Engine;
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) async fn run(arguments: pintle_cli::Reset) -> Result<()> {
     let cluster = Cluster::new(arguments.settings.with_file(arguments.config.as_deref())?)?;
-    ensure!(rustix::process::geteuid().is_root(), "pintle reset removes containers and networks: run it as root (sudo)");
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "pintle reset removes containers and networks: run it as root (sudo)"
+    );
     let socket = cluster.settings.docker_socket();
     let live = std::os::unix::net::UnixStream::connect(&socket).is_ok();
     ensure!(!live, "a server is running on {}: stop it first", socket.display());
@@ -50,17 +51,9 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
     if !images.exists() || !network.exists() {
         return Ok(());
     }
-    let config = pintle_runtime::Config {
-        state_dir: cluster.data("engine"),
-        run_dir: cluster.run("engine"),
-        shim_binary: PathBuf::new(),
-        pause_binary: PathBuf::new(),
-        images: Arc::new(StoredImages(Arc::new(ImageStore::open(images)?))),
-        network: Arc::new(BridgedSandboxes(Arc::new(BridgeNetwork::open(network_config(cluster))?))),
-        cgroup_root: cluster.settings.cgroup_root(),
-        clock: pintle_clock::system(),
-    };
-    let engine = Engine::open(config).await.context("open the container engine")?;
+    let images = Arc::new(ImageStore::open(images)?);
+    let network = Arc::new(BridgeNetwork::open(network_config(cluster))?);
+    let engine = open_engine(cluster, &images, network, pintle_clock::system()).await?;
     for sandbox in engine.list_pod_sandbox(PodSandboxFilter::default()).await? {
         engine.stop_pod_sandbox(&sandbox.id).await?;
         engine.remove_pod_sandbox(&sandbox.id).await?;
@@ -74,7 +67,7 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
 
 fn remove_network(cluster: &Cluster) -> Result<()> {
     BridgeNetwork::open(network_config(cluster))?.remove_all()?;
-    pintle_proxy::remove_all().context("remove the rules of services")?;
+    pintle_proxy::Kernel::open()?.remove_all().context("remove the rules of services")?;
     Ok(())
 }
 
@@ -84,21 +77,26 @@ fn unmount_below(path: &Path) -> Result<()> {
     let mut points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
     points.retain(|point| Path::new(point).starts_with(path));
     for point in points.iter().rev() {
-        rustix::mount::unmount(*point, rustix::mount::UnmountFlags::DETACH).with_context(|| format!("unmount {point}"))?;
+        rustix::mount::unmount(*point, rustix::mount::UnmountFlags::DETACH)
+            .with_context(|| format!("unmount {point}"))?;
     }
     Ok(())
 }
 
 fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", path.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }
 
 fn remove_file(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", path.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

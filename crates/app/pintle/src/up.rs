@@ -4,7 +4,8 @@ use crate::cluster::{Cluster, private_directory};
 use crate::server::{Running, until_told_to_stop};
 use crate::{logging, say};
 use anyhow::{Context, Result, bail};
-use pintle_client::{Client, ListOptions, Patch, PatchOptions, WatchOptions};
+use futures::StreamExt;
+use pintle_client::{Client, ListOptions, Patch, PatchOptions, WatchEvent, WatchOptions};
 use pintle_types::Kind;
 use pintle_types::k8s::api::apps::v1::Deployment;
 use pintle_types::k8s::api::core::v1::{Node, Service};
@@ -62,7 +63,8 @@ async fn show(manifests: &[PathBuf], cluster: &Cluster, client: &Client, progres
         applied.extend(apply(client, path).await?);
     }
     for object in &applied {
-        let (kind, name) = (object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default());
+        let (kind, name) =
+            (object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default());
         if kind == "Deployment" {
             let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
             let rolled_out = deployment_available(client, namespace, name);
@@ -103,7 +105,9 @@ async fn until<K: Kind>(client: &Client, namespace: &str, name: &str, good: fn(&
         };
         let mut watch = client.watch::<K>(namespace, &options).await?;
         while let Some(event) = watch.next().await {
-            if event?.object().is_some_and(good) {
+            if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event?
+                && good(&object)
+            {
                 return Ok(());
             }
         }
@@ -151,8 +155,10 @@ async fn apply(client: &Client, path: &Path) -> Result<Vec<Value>> {
 /// The path of an object; discovery tells the plural of its kind.
 async fn object_path(client: &Client, object: &Value) -> Result<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (api_version, kind, name) = (text(&object["apiVersion"]), text(&object["kind"]), text(&object["metadata"]["name"]));
-    let version = pintle_types::GroupVersion::parse(&api_version).with_context(|| format!("apiVersion {api_version:?}"))?;
+    let (api_version, kind, name) =
+        (text(&object["apiVersion"]), text(&object["kind"]), text(&object["metadata"]["name"]));
+    let version =
+        pintle_types::GroupVersion::parse(&api_version).with_context(|| format!("apiVersion {api_version:?}"))?;
     let root = if version.group.is_empty() { format!("/api/{api_version}") } else { format!("/apis/{api_version}") };
     let resources = client.json(http::Method::GET, &root, None).await?;
     let of_kind = |r: &&Value| r["kind"] == kind.as_str() && !text(&r["name"]).contains('/');

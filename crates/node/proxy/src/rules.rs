@@ -193,6 +193,11 @@ fn fill_balance(batch: &mut Batch, name: &str, endpoints: &[Socket]) {
     );
     let rule = Rule::v4().load_random(R0, endpoints.len() as u32).lookup_into(map, R0, R1);
     batch.add_rule(name, rule.translate_destination(R1, Some(R2)));
+    // A packet that runs through these rules in the instant in which they are replaced finds the map's elements gone
+    // (the kernel looks at rules as of the packet's start, and at elements as of now). It must go somewhere.
+    if let Some(first) = endpoints.first() {
+        batch.add_rule(name, translate(Rule::v4(), *first));
+    }
 }
 
 fn fill_affine(batch: &mut Batch, name: &str, endpoints: &[(Arc<str>, Arc<str>)]) {
@@ -204,6 +209,10 @@ fn fill_affine(batch: &mut Batch, name: &str, endpoints: &[(Arc<str>, Arc<str>)]
     let verdicts: Vec<Verdict> = endpoints.iter().map(|(chain, _)| Verdict::Goto(chain.to_string())).collect();
     batch.add_verdicts(map, (0..).zip(&verdicts).map(|(n, verdict)| (Key::new().number(n), verdict)));
     batch.add_rule(name, Rule::v4().load_random(R0, endpoints.len() as u32).lookup_verdict(map, R0));
+    // As in `fill_balance`.
+    if let Some(first) = verdicts.first() {
+        batch.add_rule(name, Rule::v4().verdict(first));
+    }
 }
 
 fn fill_outside(batch: &mut Batch, name: &str, all: Option<&Arc<str>>, local: Option<&Local>, ranges: &Ranges) {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use pintle_cri::{AuthConfig, FilesystemUsage, Image};
 use pintle_image::{ImageError, ImageRecord, ImageStore};
-use pintle_runtime::ports::{ImageInfo, Images, PortError, SnapshotMounts, SnapshotUsage};
+use pintle_runtime::{ImageInfo, Images, PortError, SnapshotMounts, SnapshotUsage};
 use std::sync::Arc;
 
 /// The store does its work on the disk, so every call that touches it runs on a blocking thread.
@@ -64,7 +64,11 @@ impl Images for StoredImages {
         Ok(self.0.resolve(reference).map(cri_image))
     }
 
+    /// An image that was built in, loaded or built here is the newest of its name: there is nowhere to pull it from.
     async fn pull(&self, reference: &str, _: Option<AuthConfig>) -> Result<String, PortError> {
+        if let Some(present) = self.0.resolve(reference) {
+            return Ok(present.id);
+        }
         Err(PortError::Unsupported(format!(
             "pulling {reference:?} from a registry (bring it with `pintle image load ARCHIVE`)"
         )))

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use pintle_cri::{PodSandboxConfig, Protocol};
 use pintle_network::{BridgeNetwork, HostPort};
-use pintle_runtime::ports::{PortError, SandboxNetwork};
+use pintle_runtime::{PortError, SandboxNetwork};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
