@@ -34,6 +34,7 @@ impl<K> Change<K> {
     }
 
     /// The state after the change.
+    #[expect(clippy::new_ret_no_self, reason = "the new state, beside the old")]
     pub fn new(&self) -> Option<&Arc<K>> {
         match self {
             Self::Added(new) | Self::Modified(_, new) => Some(new),

@@ -85,8 +85,8 @@ impl Recorder {
     pub fn event_on(&self, object: ObjectReference, event_type: EventType, reason: &str, message: impl Into<String>) {
         let mut message = message.into();
         if message.len() > MAX_MESSAGE_BYTES {
-            let end = message.floor_char_boundary(MAX_MESSAGE_BYTES);
-            message.truncate(end);
+            let whole = (0..=MAX_MESSAGE_BYTES).rev().find(|at| message.is_char_boundary(*at));
+            message.truncate(whole.unwrap_or_default());
         }
         let record = Record { object, event_type, reason: reason.to_owned(), message, at: self.clock.now() };
         if self.queue.try_send(record).is_err() {

@@ -178,7 +178,7 @@ async fn failures_back_off_and_panics_stay_inside() {
         }
     };
     run_reconciler("test", queue.clone(), 2, reconcile, stop).await;
-    let times = times.lock();
+    let times = times.lock().clone();
     let gaps: Vec<u128> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
     assert!(gaps[0] >= 5 && gaps[1] >= 10 && gaps[2] >= 7000, "{gaps:?}");
     let stats = queue.stats();

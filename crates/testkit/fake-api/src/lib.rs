@@ -4,6 +4,8 @@
 //! keeps status and spec apart, honours finalizers and preconditions, and serves lists and watches. It knows no
 //! kinds, validates nothing and defaults nothing; list and watch selectors are honoured for labels only.
 
+#![allow(clippy::result_large_err, reason = "tests ask seldom, and read more easily without boxes")]
+
 mod store;
 mod watch;
 
