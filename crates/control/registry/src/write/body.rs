@@ -33,6 +33,8 @@ impl Body<'_> {
             Self::Put(object) => (*object).clone(),
             Self::Patch(Patch::Apply { configuration, force }) => {
                 let mut new = applied(registry, target, old, configuration, *force)?;
+                metadata_mut(&mut new).entry("name").or_insert_with(|| target.name.into());
+                super::create::check_namespace(target, &mut new)?;
                 target.complete(&mut new);
                 return Ok(new);
             }
@@ -70,22 +72,18 @@ fn applied(
     force: bool,
 ) -> Result<Value, Status> {
     let ty = target.def.type_ref().ok_or_else(|| Status::internal("the kind has no schema to apply with"))?;
-    let mut configuration = configuration.clone();
-    check_configuration(target, &mut configuration)?;
+    check_configuration(target, configuration)?;
     let (api_version, time) = (target.def.api_version(), registry.now());
     let by = manager(target, &api_version, &time);
-    apply(ty, old, configuration, by, force, target.def.strategy.reset_fields(target.sub)).map_err(apply_status)
+    apply(ty, old, configuration.clone(), by, force, target.def.strategy.reset_fields(target.sub)).map_err(apply_status)
 }
 
-/// The name and namespace of a configuration: those of the path when they are left out.
-fn check_configuration(target: &Target<'_>, configuration: &mut Value) -> Result<(), Status> {
-    let own = meta(configuration, "name");
-    if own.is_empty() {
-        metadata_mut(configuration).insert("name".into(), target.name.into());
-    } else {
+/// A configuration may leave out the name and the namespace of the path, but not contradict them.
+fn check_configuration(target: &Target<'_>, configuration: &Value) -> Result<(), Status> {
+    if !meta(configuration, "name").is_empty() {
         check_name(target, configuration)?;
     }
-    super::create::check_namespace(target, configuration)
+    super::create::contradicts_namespace(target, configuration)
 }
 
 fn apply_status(error: ApplyError) -> Status {

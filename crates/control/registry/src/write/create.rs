@@ -22,6 +22,7 @@ impl Registry {
         let mut object = object;
         check_namespace(&target, &mut object)?;
         target.complete(&mut object);
+        wipe(&mut object);
         self.record_manager(&target, None, &mut object);
         let object = self.admit(&target, Operation::Create, object, None).await?;
         let generated = meta(&object, "name").is_empty() && !meta(&object, "generateName").is_empty();
@@ -50,6 +51,7 @@ impl Registry {
         let name = meta(&object, "name").to_owned();
         let target = target.named(&name);
         let addresses = self.services.allocate(&target, &mut object, None)?;
+        self.settle(&target, &mut object);
         target.invalid(&name, &target.def.validate_create(&object))?;
         target.def.strategy.warnings(&object, None).into_iter().for_each(|warning| target.by.warn(warning));
         self.judge(&target, Operation::Create, Some(target.shown(&object)), None).await?;
@@ -74,16 +76,9 @@ impl Registry {
     }
 }
 
-/// The namespace of an object is that of the request.
+/// Gives an object the namespace of the request; it may have none, but no other.
 pub(super) fn check_namespace(target: &Target<'_>, object: &mut Value) -> Result<(), Status> {
-    let own = meta(object, "namespace");
-    if own == target.ns {
-        return Ok(());
-    }
-    if !own.is_empty() && !target.ns.is_empty() {
-        let why = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Status::bad_request(why));
-    }
+    contradicts_namespace(target, object)?;
     if target.ns.is_empty() {
         metadata_mut(object).remove("namespace");
     } else {
@@ -92,12 +87,30 @@ pub(super) fn check_namespace(target: &Target<'_>, object: &mut Value) -> Result
     Ok(())
 }
 
-/// What the server alone decides about a new object.
-fn fill_new(object: &mut Value, now: &str) {
+/// Refuses an object that names another namespace than the request.
+pub(super) fn contradicts_namespace(target: &Target<'_>, object: &Value) -> Result<(), Status> {
+    let own = meta(object, "namespace");
+    if own.is_empty() || target.ns.is_empty() || own == target.ns {
+        return Ok(());
+    }
+    let why = "the namespace of the provided object does not match the namespace sent on the request";
+    Err(Status::bad_request(why))
+}
+
+/// Takes away what a client cannot say about a new object, so that it owns none of it.
+fn wipe(object: &mut Value) {
     let metadata = metadata_mut(object);
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "creationTimestamp", "uid"] {
         metadata.remove(field);
     }
+}
+
+/// What the server alone decides about a new object.
+fn fill_new(object: &mut Value, now: &str) {
+    wipe(object);
+    let metadata = metadata_mut(object);
+    metadata.remove("resourceVersion");
+    metadata.remove("generation");
     metadata.insert("creationTimestamp".into(), now.into());
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();

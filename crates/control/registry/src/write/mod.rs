@@ -131,6 +131,15 @@ impl Registry {
         Ok(entry.map(|entry| Current { value: Arc::new(entry.to_value()), revision: entry.revision() }))
     }
 
+    /// Canonical form of an object in the stored version's form, after the server filled in what it owns.
+    fn settle(&self, target: &Target<'_>, stored: &mut Value) {
+        let table = self.table();
+        let def = table.storage_def(target.def).map_or(target.def, |def| def);
+        if let Some(ty) = def.type_ref() {
+            pintle_schema::normalize::object(ty, stored);
+        }
+    }
+
     pub(crate) fn now(&self) -> String {
         self.clock.now_seconds().to_string()
     }

@@ -107,11 +107,14 @@ impl Registry {
         }
         let addresses =
             if itself { self.services.allocate(target, &mut new, Some(&old.value))? } else { Default::default() };
-        let errors = if itself {
+        self.settle(target, &mut new);
+        // Upstream looks at metadata twice, and tells the causes twice.
+        let mut errors = pintle_kinds::validate_metadata_update(&new, &old.value);
+        errors.extend(if itself {
             target.def.validate_update(&new, &old.value)
         } else {
             target.def.validate_subresource_update(target.sub, &new, &old.value)
-        };
+        });
         target.invalid(target.name, &errors)?;
         let warnings = target.def.strategy.warnings(&new, Some(&old.value));
         warnings.into_iter().for_each(|warning| target.by.warn(warning));
