@@ -257,11 +257,6 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
 
 fn reference(errors: &mut Errors, path: &Path, reference: &Value, grouped: bool) {
     let text = |key| tree::text(reference, key);
-    let known =
-        text("apiVersion").split_once('/').is_some_and(|(group, version)| !group.is_empty() && !version.is_empty());
-    if grouped && !known {
-        errors.invalid(&path.child("apiVersion"), text("apiVersion"), "apiVersion must specify API group");
-    }
     for field in ["kind", "name"] {
         if errors.needs(&path.child(field), text(field), "") {
             errors.invalid_for(
@@ -270,6 +265,11 @@ fn reference(errors: &mut Errors, path: &Path, reference: &Value, grouped: bool)
                 pintle_types::names::path_segment_errors(text(field), false),
             );
         }
+    }
+    let known =
+        text("apiVersion").split_once('/').is_some_and(|(group, version)| !group.is_empty() && !version.is_empty());
+    if grouped && !known {
+        errors.invalid(&path.child("apiVersion"), text("apiVersion"), "apiVersion must specify API group");
     }
 }
 

@@ -283,7 +283,7 @@ fn validate_slice(errors: &mut Errors, path: &Path, spec: &Value) {
     }
     validate_pool(errors, &path.child("pool"), &spec["pool"]);
     const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
-    let set = PLACES.iter().filter(|field| tree::has(spec, field)).count();
+    let set = PLACES.iter().filter(|field| !tree::is_empty(tree::at(spec, field))).count();
     match spec.get("nodeName").and_then(Value::as_str) {
         Some("") => errors.invalid(&path.child("nodeName"), "", "must be either unset or set to a non-empty string"),
         Some(node) => errors.invalid_for(&path.child("nodeName"), node, names::dns1123_subdomain_errors(node)),

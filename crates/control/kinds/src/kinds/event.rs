@@ -120,6 +120,15 @@ impl Strategy for Event {
                     errors.invalid(&Path::new("type"), "", &format!("has invalid value: {kind}"));
                 }
             }
+            if api_version == NEW_GROUP {
+                // The core group takes any name.
+                let name = tree::text(&object["metadata"], "name");
+                errors.invalid_for(
+                    &Path::new("metadata.name"),
+                    name,
+                    pintle_types::names::dns1123_subdomain_errors(name),
+                );
+            }
             reporter(errors, object);
         })
     }

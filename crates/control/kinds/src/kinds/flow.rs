@@ -2,7 +2,7 @@
 
 use super::workload;
 use crate::{
-    check::{Errors, Seen},
+    check::Errors,
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -206,10 +206,6 @@ fn resource_rule(errors: &mut Errors, at: &Path, rule: &Value) {
             let words = format!("each member of this list must be '*' or a DNS-1123 label; {why}");
             errors.invalid(&path.index(i), namespace, &words);
         }
-    }
-    let mut seen = Seen::default();
-    for (i, namespace) in namespaces.iter().enumerate().filter(|(_, it)| !seen.first(it.to_string())) {
-        errors.duplicate(&path.index(i), namespace.clone());
     }
 }
 

@@ -288,7 +288,7 @@ fn param_ref(errors: &mut Errors, at: &Path, reference: &Value) {
     match (name.is_empty(), tree::has(reference, "selector")) {
         (true, false) => errors.required(at, "one of name or selector must be specified"),
         (false, true) => errors.forbidden(&at.child("name"), "name and selector are mutually exclusive"),
-        (false, false) => errors.invalid_for(&at.child("name"), name, names::dns1123_subdomain_errors(name)),
+        (false, false) => errors.invalid_for(&at.child("name"), name, names::path_segment_errors(name, false)),
         (true, true) => crate::check::selector::labels(errors, &at.child("selector"), &reference["selector"]),
     }
     let path = at.child("parameterNotFoundAction");

@@ -4,7 +4,7 @@ use super::{pod, workload};
 use crate::{
     check::{Errors, number},
     column::{self, Column},
-    strategy::Strategy,
+    strategy::{NameRule, Strategy},
     tree,
 };
 use jiff::Timestamp;
@@ -154,7 +154,17 @@ static CONTROLLER_COLUMNS: &[Column] = &[
     ),
 ];
 
+/// The rule of subdomains in the words of upstream's newer checks, which count bytes.
+fn controller_name(name: &str) -> Vec<String> {
+    let words = |why: String| why.replace("253 characters", "253 bytes");
+    pintle_types::names::dns1123_subdomain_errors(name).into_iter().map(words).collect()
+}
+
 impl Strategy for ReplicationController {
+    fn name_rule(&self) -> NameRule {
+        NameRule::Custom(controller_name)
+    }
+
     fn default(&self, _api_version: &str, object: &mut Value) {
         let labels = object["spec"]["template"]["metadata"]["labels"].clone();
         let Some(spec) = tree::child(object, "spec") else { return };

@@ -4,7 +4,7 @@ use super::{claim, pod, workload};
 use crate::{
     check::{Errors, name, number},
     column::{self, Column},
-    strategy::Strategy,
+    strategy::{NameRule, Strategy},
     tree,
 };
 use jiff::Timestamp;
@@ -25,15 +25,23 @@ static COLUMNS: &[Column] = &[
 ];
 
 impl Strategy for StatefulSet {
+    /// The name is a label of the host names of its pods.
+    fn name_rule(&self) -> NameRule {
+        NameRule::Label
+    }
+
     fn default(&self, _api_version: &str, object: &mut Value) {
         let Some(spec) = tree::child(object, "spec") else { return };
         tree::default_empty(spec, "podManagementPolicy", "OrderedReady");
         tree::default_to(spec, "replicas", 1);
         tree::default_to(spec, "revisionHistoryLimit", 10);
         if let Some(strategy) = tree::child(spec, "updateStrategy") {
-            tree::default_empty(strategy, "type", "RollingUpdate");
+            if tree::text(strategy, "type").is_empty() {
+                tree::set(strategy, "type", "RollingUpdate");
+                tree::child(strategy, "rollingUpdate");
+            }
             if strategy["type"] == "RollingUpdate"
-                && let Some(rolling) = tree::child(strategy, "rollingUpdate")
+                && let Some(rolling) = tree::existing(strategy, "rollingUpdate")
             {
                 tree::default_to(rolling, "partition", 0);
             }
@@ -116,6 +124,9 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     number::fields_not_negative(errors, path, spec, &["replicas", "minReadySeconds"]);
     number::fields_not_negative(errors, &path.child("ordinals"), &spec["ordinals"], &["start"]);
     number::fields_not_negative(errors, path, spec, &["revisionHistoryLimit"]);
+    for (i, template) in tree::list(spec, "volumeClaimTemplates").iter().enumerate() {
+        claim::validate_spec(errors, &path.child("volumeClaimTemplates").index(i).child("spec"), &template["spec"]);
+    }
     let at = path.child("template");
     let selector = &spec["selector"];
     if workload::selector(errors, &path.child("selector"), selector, "empty selector is invalid for statefulset", "") {
@@ -125,16 +136,15 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
         pod::validate_template(errors, &at, &with_claims(spec));
     }
     workload::runs_for_ever(errors, &at, &spec["template"], "StatefulSet");
-    for (i, template) in tree::list(spec, "volumeClaimTemplates").iter().enumerate() {
-        claim::validate_spec(errors, &path.child("volumeClaimTemplates").index(i).child("spec"), &template["spec"]);
-    }
 }
 
 /// The template with a volume for each claim, as its pods will have them.
 fn with_claims(spec: &Value) -> Value {
     let mut template = spec["template"].clone();
     let claims = tree::list(spec, "volumeClaimTemplates");
-    let claimed: Vec<&str> = claims.iter().map(|claim| tree::text(&claim["metadata"], "name")).collect();
+    let mut claimed: Vec<&str> = claims.iter().map(|claim| tree::text(&claim["metadata"], "name")).collect();
+    claimed.sort_unstable();
+    claimed.dedup();
     let mut volumes: Vec<Value> = claimed
         .iter()
         .map(|name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))

@@ -127,10 +127,10 @@ fn topologies(errors: &mut Errors, terms: &[Value]) {
         for (j, expression) in expressions.iter().enumerate() {
             let at = at.index(j);
             let (key, values) = (tree::text(expression, "key"), tree::list(expression, "values"));
-            errors.invalid_for(&at.child("key"), key, name::qualified(key));
             if values.is_empty() {
                 errors.required(&at.child("values"), "");
             }
+            errors.invalid_for(&at.child("key"), key, name::qualified(key));
             let mut own = Seen::default();
             for (k, value) in values.iter().enumerate().filter(|(_, value)| !own.first(value.to_string())) {
                 errors.duplicate(&at.child("values").index(k), value.clone());

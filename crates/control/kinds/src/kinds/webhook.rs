@@ -86,17 +86,11 @@ pub(super) fn default_match(object: &mut Value, rules: &str) {
 fn validate_webhook(errors: &mut Errors, at: &Path, webhook: &Value, mutating: bool) {
     let own = tree::text(webhook, "name");
     if errors.needs(&at.child("name"), own, "") {
-        let wrong = name::fully_qualified_domain(own);
-        match own.split('.').count() {
-            1 | 2 if wrong.is_empty() || own.split('.').count() < 2 => {
-                errors.invalid(
-                    &at.child("name"),
-                    own,
-                    "should be a domain with at least three segments separated by dots",
-                );
-            }
-            _ => errors.invalid_for(&at.child("name"), own, wrong),
+        let wrong = names::dns1123_subdomain_errors(own);
+        if wrong.is_empty() && own.split('.').count() < 3 {
+            errors.invalid(&at.child("name"), own, "should be a domain with at least three segments separated by dots");
         }
+        errors.invalid_for(&at.child("name"), own, wrong);
     }
     for (i, rule) in tree::list(webhook, "rules").iter().enumerate() {
         validate_rule(errors, &at.child("rules").index(i), rule);

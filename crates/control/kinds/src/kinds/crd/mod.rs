@@ -39,7 +39,7 @@ impl Strategy for CustomResourceDefinition {
 
     fn prepare_create(&self, object: &mut Value) {
         let stored: Vec<Value> = storage_versions(&object["spec"]).map(Value::from).collect();
-        let mut status = json!({"conditions": [], "acceptedNames": {"kind": "", "plural": ""}});
+        let mut status = json!({"conditions": null, "acceptedNames": {"kind": "", "plural": ""}});
         if let Some(first) = stored.into_iter().next() {
             tree::set(&mut status, "storedVersions", json!([first]));
         }

@@ -1,7 +1,7 @@
 //! Rules for the schemas of custom resources: structural, with usable lists and defaults that fit.
 
 use crate::{check::Errors, tree};
-use pintle_types::field::Path;
+use pintle_types::field::{FieldError, Path};
 use serde_json::Value;
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
@@ -26,9 +26,8 @@ fn node(errors: &mut Errors, path: &Path, schema: &Value, place: Place, depth: u
     if depth > MAX_DEPTH {
         return errors.forbidden(path, "schema is nested too deeply");
     }
-    check_type(errors, &path.child("type"), schema, place);
-    check_list(errors, path, schema);
     check_default(errors, &path.child("default"), schema);
+    check_type(errors, &path.child("type"), schema, place);
     check_rules(errors, &path.child("x-kubernetes-validations"), schema);
     let properties = path.child("properties");
     for (name, property) in tree::entries(schema, "properties") {
@@ -50,6 +49,7 @@ fn node(errors: &mut Errors, path: &Path, schema: &Value, place: Place, depth: u
     if schema["items"].is_object() {
         node(errors, &path.child("items"), &schema["items"], Place::Item, depth + 1);
     }
+    check_list(errors, path, schema);
 }
 
 fn check_type(errors: &mut Errors, at: &Path, schema: &Value, place: Place) {
@@ -130,7 +130,7 @@ fn check_default(errors: &mut Errors, at: &Path, schema: &Value) {
     let own = type_of(default);
     let fits = kind == own || (kind == "number" && own == "integer") || kind.is_empty();
     if !fits {
-        errors.invalid(at, own, &format!(" in body must be of type {kind}: {own:?}"));
+        errors.0.push(FieldError::type_invalid(at, own, &format!(" in body must be of type {kind}: {own:?}")));
     }
     let allowed = tree::list(schema, "enum");
     if !allowed.is_empty() && !allowed.contains(default) {

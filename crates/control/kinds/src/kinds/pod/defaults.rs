@@ -124,16 +124,19 @@ fn default_container(container: &mut Value) {
     }
 }
 
-/// An image of the tag `latest`, said or not, is always pulled.
+/// An image of the tag `latest`, said or not, is always pulled; so is nothing that isn't the name of an image.
 fn pull_policy(image: &str) -> &'static str {
-    let name = image.split('@').next().unwrap_or("");
-    let last = name.rsplit('/').next().unwrap_or("");
-    let tag = last.split_once(':').map(|(_, tag)| tag);
-    let parses =
-        !image.is_empty() && !image.contains(' ') && !name.chars().any(|c| c.is_ascii_uppercase() && tag.is_none());
-    match tag {
-        Some("latest") if parses => "Always",
-        None if parses && !image.contains('@') => "Always",
+    const LONGEST: usize = 255;
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let start = name.rfind('/').map_or(0, |slash| slash + 1);
+    let (repository, tag) = match name[start..].find(':') {
+        Some(colon) => (&name[..start + colon], Some(&name[start + colon + 1..])),
+        None => (name, None),
+    };
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/:".contains(c);
+    let named = !repository.is_empty() && repository.len() <= LONGEST && repository.chars().all(plain);
+    match (named, tag, digest) {
+        (true, Some("latest"), _) | (true, None, None) => "Always",
         _ => "IfNotPresent",
     }
 }
