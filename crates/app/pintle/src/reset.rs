@@ -60,8 +60,9 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
     }
     let cgroups = pintle_linux::cgroup::Cgroups::detect()?;
     let root = cluster.settings.cgroup_root();
-    let pods = format!("{}/kubepods", root.trim_end_matches('/'));
-    cgroups.remove(&pods).with_context(|| format!("remove the cgroup {pods}"))?;
+    // A root of our own goes as a whole; in the machine's there are others.
+    let ours = if root.trim_matches('/').is_empty() { "/kubepods" } else { &root };
+    cgroups.remove(ours).with_context(|| format!("remove the cgroup {ours}"))?;
     Ok(())
 }
 

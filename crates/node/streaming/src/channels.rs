@@ -7,8 +7,9 @@ use futures::{SinkExt, StreamExt};
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// v5: a message on this channel names a channel that ends.
@@ -61,6 +62,11 @@ async fn read_messages(
     }
 }
 
+/// Clients take an end without this code for a failure.
+pub(crate) fn normal_end() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
+}
+
 async fn write_messages(
     mut sink: futures::stream::SplitSink<WebSocketStream<Connection>, Message>,
     mut outgoing: mpsc::Receiver<Outgoing>,
@@ -77,6 +83,7 @@ async fn write_messages(
         }
     }
     // The client may be gone already.
+    let _ = sink.send(normal_end()).await;
     let _ = sink.close().await;
     ended.cancel();
 }

@@ -1,5 +1,6 @@
 //! A WebSocket as a plain stream of bytes: what carries SPDY inside WebSocket (KEP-4006).
 
+use crate::channels;
 use crate::pipe::{self, Joined};
 use crate::upgrade::Connection;
 use bytes::Bytes;
@@ -34,6 +35,7 @@ pub(crate) fn bytes_over(socket: WebSocketStream<Connection>) -> Joined {
             }
         }
         // The client may be gone already.
+        let _ = sink.send(channels::normal_end()).await;
         let _ = sink.close().await;
         reading.abort();
     });

@@ -94,7 +94,7 @@ fn note(outcomes: &mut Outcomes, name: &str, start: Instant, result: Result<()>)
         }
         Err(error) => {
             tell(&format!("test {name} ... FAILED ({seconds:.1}s)"));
-            outcomes.failures.push(format!("{name}\n{error:?}"));
+            outcomes.failures.push(format!("{name}\n{error:#}"));
         }
     }
     // Whoever reads along sees each result at once.
