@@ -57,7 +57,7 @@ impl Receiver {
     ///
     /// # Errors
     /// The other side does not keep to the protocol; the connection is of no use any more.
-    pub fn next(&mut self) -> io::Result<Option<Frame>> {
+    pub fn pop(&mut self) -> io::Result<Option<Frame>> {
         let Some(header) = self.buffer.first_chunk::<HEADER>() else { return Ok(None) };
         let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let count = header[4] as usize;
@@ -163,7 +163,7 @@ mod tests {
         while got.len() < 2 {
             sender.flush(left.as_fd()).unwrap();
             assert!(receiver.receive(right.as_fd()).unwrap());
-            got.extend(receiver.next().unwrap());
+            got.extend(receiver.pop().unwrap());
         }
         assert_eq!((got[0].bytes.as_slice(), got[1].bytes.len()), (&b"first"[..], 300_000));
         let mut writer = std::fs::File::from(got.remove(0).descriptors.remove(0));
@@ -180,6 +180,6 @@ mod tests {
         left.write_all(&[0xff; 5]).unwrap();
         let mut receiver = Receiver::default();
         receiver.receive(right.as_fd()).unwrap();
-        assert!(receiver.next().is_err());
+        assert!(receiver.pop().is_err());
     }
 }

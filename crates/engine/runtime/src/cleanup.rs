@@ -66,7 +66,7 @@ impl Engine {
 
     /// Writes down how a container ended; the first to know wins.
     pub(crate) fn record_exit(&self, container: &Arc<Container>, exit: &Exit, message: &str) {
-        let record = {
+        let (sandbox_id, saved) = {
             let mut record = container.record.lock();
             if record.phase == ContainerPhase::Exited {
                 return;
@@ -77,14 +77,14 @@ impl Engine {
             record.finished_at = exit.finished_at;
             record.reason = exit_reason(exit).to_owned();
             record.message = message.to_owned();
-            record.clone()
+            (record.sandbox_id.clone(), self.save_container(&record))
         };
-        if let Err(error) = self.save_container(&record) {
+        if let Err(error) = saved {
             // At the next start the exit file says the same.
             tracing::warn!(container = %container.id, %error, "the exit of a container is not saved");
         }
         container.ended.send_replace(true);
-        self.tell(EventKind::ContainerStopped, &container.id, &record.sandbox_id);
+        self.tell(EventKind::ContainerStopped, &container.id, &sandbox_id);
     }
 
     /// The connection to a shim ended. Unless we ended it, the shim was killed: nobody holds its containers any more,

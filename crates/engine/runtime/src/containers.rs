@@ -90,13 +90,10 @@ impl Engine {
             tracing::debug!(container = %record.id, "{warning}");
         }
         let snapshot = port_result(snapshot)?;
-        let record = {
-            let mut record = container.record.lock();
+        self.change_container(container, |record| {
             record.snapshot = snapshot;
             record.phase = ContainerPhase::Created;
-            record.clone()
-        };
-        self.save_container(&record)
+        })
     }
 
     pub(crate) async fn stop_by_id(&self, id: &str, timeout_seconds: u64) -> CriResult<()> {
@@ -224,12 +221,7 @@ impl Engine {
         let limits = spec::resource_limits(&resources)?;
         let (cgroups, cgroup) = (self.cgroups.clone(), record.cgroup.clone());
         blocking(move || cgroups.update(&cgroup, &limits)).await?;
-        let record = {
-            let mut record = container.record.lock();
-            merge(&mut record.config.resources, resources);
-            record.clone()
-        };
-        self.save_container(&record)
+        self.change_container(&container, |record| merge(&mut record.config.resources, resources))
     }
 
     pub(crate) async fn reopen_log(&self, id: &str) -> CriResult<()> {

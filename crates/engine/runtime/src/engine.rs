@@ -169,6 +169,24 @@ impl Engine {
         containers.values().filter(|c| c.record.lock().sandbox_id == sandbox_id).cloned().collect()
     }
 
+    /// Changes a sandbox's record and saves it. Both under its lock, so that no older state is written over a newer.
+    pub(crate) fn change_sandbox(&self, sandbox: &Sandbox, change: impl FnOnce(&mut SandboxRecord)) -> CriResult<()> {
+        let mut record = sandbox.record.lock();
+        change(&mut record);
+        self.save_sandbox(&record)
+    }
+
+    /// The same of a container.
+    pub(crate) fn change_container(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut ContainerRecord),
+    ) -> CriResult<()> {
+        let mut record = container.record.lock();
+        change(&mut record);
+        self.save_container(&record)
+    }
+
     pub(crate) fn save_sandbox(&self, record: &SandboxRecord) -> CriResult<()> {
         let saved = self.sandbox_folder.save(&record.id, record);
         saved.map_err(|e| internal(format_args!("save the record of sandbox {}", record.id), e))

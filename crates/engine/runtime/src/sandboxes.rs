@@ -26,13 +26,10 @@ impl Engine {
         let _changing = sandbox.changing.lock().await;
         match self.make_sandbox(&sandbox).await {
             Ok(ips) => {
-                let record = {
-                    let mut record = sandbox.record.lock();
+                self.change_sandbox(&sandbox, |record| {
                     record.phase = SandboxPhase::Ready;
                     record.ips = ips;
-                    record.clone()
-                };
-                self.save_sandbox(&record)?;
+                })?;
                 self.tell(EventKind::SandboxStarted, "", &sandbox.id);
                 Ok(sandbox.id.clone())
             }
@@ -188,12 +185,7 @@ impl Engine {
     }
 
     pub(crate) fn mark_not_ready(&self, sandbox: &Sandbox) -> CriResult<()> {
-        let record = {
-            let mut record = sandbox.record.lock();
-            record.phase = SandboxPhase::NotReady;
-            record.clone()
-        };
-        self.save_sandbox(&record)
+        self.change_sandbox(sandbox, |record| record.phase = SandboxPhase::NotReady)
     }
 
     pub(crate) async fn remove_sandbox(&self, id: &str) -> CriResult<()> {

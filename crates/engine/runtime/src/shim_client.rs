@@ -199,7 +199,7 @@ impl<F: FnMut(Told)> Connection<F> {
 
     fn hear(&mut self) -> bool {
         loop {
-            let frame = match self.receiver.next() {
+            let frame = match self.receiver.pop() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return true,
                 Err(_) => return false,

@@ -52,24 +52,24 @@ impl Engine {
     }
 
     fn note_started(&self, container: &Arc<Container>, started: Started) -> CriResult<()> {
-        let record = {
-            let mut record = container.record.lock();
+        let saved = self.change_container(container, |record| {
             record.started_at = self.now();
             record.user = Some(user_of(&started));
             // It may have ended before this line: then its exit is what counts.
             if record.phase == ContainerPhase::Created {
                 record.phase = ContainerPhase::Running;
                 record.pid = started.pid;
+            } else {
+                record.started_at = record.started_at.min(record.finished_at);
             }
-            record.clone()
-        };
-        self.tell(EventKind::ContainerStarted, &record.id, &record.sandbox_id);
-        self.save_container(&record)
+        });
+        let sandbox_id = container.record.lock().sandbox_id.clone();
+        self.tell(EventKind::ContainerStarted, &container.id, &sandbox_id);
+        saved
     }
 
     fn note_failed(&self, container: &Arc<Container>, message: &str) {
-        let record = {
-            let mut record = container.record.lock();
+        let saved = self.change_container(container, |record| {
             let now = self.now();
             record.phase = ContainerPhase::Exited;
             record.started_at = now;
@@ -77,13 +77,13 @@ impl Engine {
             record.exit_code = START_FAILED;
             record.reason = START_ERROR.to_owned();
             record.message = message.to_owned();
-            record.clone()
-        };
-        if let Err(error) = self.save_container(&record) {
-            tracing::warn!(container = %record.id, %error, "a failed start is not saved");
+        });
+        if let Err(error) = saved {
+            tracing::warn!(container = %container.id, %error, "a failed start is not saved");
         }
         container.ended.send_replace(true);
-        self.tell(EventKind::ContainerStopped, &record.id, &record.sandbox_id);
+        let sandbox_id = container.record.lock().sandbox_id.clone();
+        self.tell(EventKind::ContainerStopped, &container.id, &sandbox_id);
     }
 }
 

@@ -482,7 +482,7 @@ fn read_frames(stream: &UnixStream, receiver: &mut Receiver, frames: &mut Vec<Fr
     loop {
         match receiver.receive(stream.as_fd()) {
             Ok(true) => {
-                while let Some(frame) = receiver.next()? {
+                while let Some(frame) = receiver.pop()? {
                     frames.push(frame);
                 }
             }

@@ -154,13 +154,13 @@ async fn seccomp_profiles_hold_and_a_missing_one_is_an_error() {
     std::fs::create_dir(&machine.config.seccomp_dir).unwrap();
     std::fs::write(machine.config.seccomp_dir.join("nodirs.json"), profile).unwrap();
     let (_, text) = machine
-        .run_with(&sandbox, "mkdir /tmp/x; echo on", |c| {
+        .run_with(&sandbox, "exec 2>&1; mkdir /tmp/x; echo on", |c| {
             c.security.seccomp = SeccompProfile::Localhost("nodirs.json".into());
         })
         .await;
     assert!(text.contains("Operation not permitted") && text.ends_with("on\n"), "{text}");
     let (_, text) = machine
-        .run_with(&sandbox, "busybox unshare -m true; echo on", |c| {
+        .run_with(&sandbox, "exec 2>&1; busybox unshare -m true; echo on", |c| {
             c.security.seccomp = SeccompProfile::RuntimeDefault;
             c.security.add_capabilities = strings(&["SYS_PTRACE"]);
         })
