@@ -47,7 +47,7 @@ impl Making<'_> {
         let mounts = self.mounts(&envs)?;
         Ok(ContainerConfig {
             metadata: ContainerMetadata { name: container.name.clone(), attempt: self.attempt },
-            image: self.image.id.clone(),
+            image: named(self.image, container.image.as_deref().unwrap_or_default()),
             command,
             args,
             working_dir: container.working_dir.clone().unwrap_or_default(),
@@ -180,6 +180,14 @@ fn expanded_sub_path(expression: &str, envs: &[(String, String)]) -> Result<Stri
     Ok(path)
 }
 
+/// The image's full name, which the status shows: that tag of it which the spec means, else what the spec says.
+fn named(image: &Image, wanted: &str) -> String {
+    let short = wanted.rsplit('/').next().unwrap_or_default();
+    let tagged = if short.contains([':', '@']) { wanted.to_owned() } else { format!("{wanted}:latest") };
+    let means = |tag: &&String| tag.strip_suffix(&tagged).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
+    image.repo_tags.iter().find(means).cloned().unwrap_or_else(|| wanted.to_owned())
+}
+
 fn stop_signal(container: &Container) -> String {
     container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).unwrap_or_default()
 }
@@ -194,4 +202,24 @@ pub fn read_bounded(path: &Path, limit: u64) -> std::io::Result<String> {
         Err(error) => return Err(error),
     };
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_shown_by_its_full_name() {
+        let tags = ["docker.io/library/web:1", "docker.io/library/web:latest", "r.io/web:1"];
+        let image = Image { repo_tags: tags.iter().map(|t| (*t).to_owned()).collect(), ..Default::default() };
+        for (wanted, shown) in [
+            ("web:1", "docker.io/library/web:1"),
+            ("web", "docker.io/library/web:latest"),
+            ("r.io/web:1", "r.io/web:1"),
+            ("eb:1", "eb:1"),
+            ("web@sha256:00", "web@sha256:00"),
+        ] {
+            assert_eq!(named(&image, wanted), shown, "{wanted}");
+        }
+    }
 }

@@ -68,13 +68,27 @@ fn conditions(old: Option<&Value>, new: &Value, patch: &mut Map<String, Value>) 
     let old = list(old);
     let all = list(Some(new));
     let own = |c: &&Value| OWN_CONDITIONS.iter().any(|name| c["type"] == *name);
-    let changed: Vec<Value> = all.iter().filter(own).filter(|c| !old.contains(c)).cloned().collect();
+    let changed = all.iter().filter(own).filter(|c| !old.contains(c));
+    let changed: Vec<Value> = changed.map(|c| with_removals(&old, c.clone())).collect();
     if changed.is_empty() {
         return;
     }
     let order: Vec<Value> = all.iter().map(|c| json!({"type": c["type"]})).collect();
     patch.insert("$setElementOrder/conditions".into(), Value::Array(order));
     patch.insert("conditions".into(), Value::Array(changed));
+}
+
+/// A reason or message that a condition had and has no more is taken back: elements of the list are merged.
+fn with_removals(old: &[Value], mut condition: Value) -> Value {
+    let before = old.iter().find(|c| c["type"] == condition["type"]);
+    let gone: Vec<String> = before
+        .and_then(Value::as_object)
+        .map(|fields| fields.keys().filter(|key| condition.get(key.as_str()).is_none()).cloned().collect())
+        .unwrap_or_default();
+    for key in gone {
+        condition[key] = Value::Null;
+    }
+    condition
 }
 
 #[cfg(test)]
@@ -84,7 +98,7 @@ mod tests {
     #[test]
     fn only_differences_are_sent() {
         let old = json!({"phase": "Pending", "podIP": "1", "podIPs": [{"ip": "1"}], "startTime": "t",
-            "conditions": [{"type": "Ready", "status": "False"}, {"type": "mine", "status": "True"}]});
+            "conditions": [{"type": "Ready", "status": "False", "reason": "r"}, {"type": "mine", "status": "True"}]});
         assert_eq!(difference(&old, &old), None);
         let new = json!({"phase": "Running", "podIP": "2", "podIPs": [{"ip": "2"}],
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "mine", "status": "False"}]});
@@ -93,7 +107,7 @@ mod tests {
             "podIP": "2",
             "podIPs": [{"ip": "2"}, {"ip": "1", "$patch": "delete"}],
             "$setElementOrder/conditions": [{"type": "Ready"}, {"type": "mine"}],
-            "conditions": [{"type": "Ready", "status": "True"}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": null}],
         });
         assert_eq!(difference(&old, &new), Some(expected));
         assert_eq!(difference(&json!({"reason": "x"}), &json!({})), Some(json!({"reason": null})));
