@@ -151,7 +151,8 @@ fn split_outside_parentheses(text: &str) -> Result<Vec<&str>, ParseSelectorError
         }
     }
     if depth != 0 {
-        return Err(unparsable(text, "found '', expected: ',' or ')'"));
+        let more = if text.trim_end().ends_with(['(', ',']) { "',', ')' or identifier" } else { "',' or ')'" };
+        return Err(ParseSelectorError(format!("unable to parse requirement: found '', expected: {more}")));
     }
     if !text[start..].trim().is_empty() || !parts.is_empty() {
         parts.push(&text[start..]);

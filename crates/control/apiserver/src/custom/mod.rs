@@ -1,12 +1,13 @@
 //! Custom resources: definitions come and go, and with them what is served.
 //!
+//! Rules in CEL (`x-kubernetes-validations`) are stored and shown, but not evaluated.
 //! A definition is accepted when its names are free, served from then on, and, when it is deleted, its objects go
 //! first. Source: apiextensions-apiserver's naming, establishing and finalizing controllers.
 
 mod columns;
 mod definition;
+mod patterns;
 mod strategy;
-mod validation;
 
 use crate::follow::{Change, Follower};
 use crate::server::Server;
