@@ -119,7 +119,7 @@ impl Follower {
             }
             EventKind::Bookmark => {}
             EventKind::Error => {
-                return Err(serde_json::from_value(object).unwrap_or_else(|e| Status::internal(e)));
+                return Err(serde_json::from_value(object).unwrap_or_else(Status::internal));
             }
         }
         Ok(())

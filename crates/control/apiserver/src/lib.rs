@@ -4,6 +4,8 @@
 //! through [`Server::local_transport`], goes through the same steps in the same order (`pipeline.rs`). Verbs, storage
 //! and caching are the registry's business; what is particular to a kind, the kinds table's.
 
+#![allow(clippy::result_large_err, reason = "the registry and admission answer with a Status as it is")]
+
 mod admission;
 mod authentication;
 mod authorization;

@@ -130,7 +130,7 @@ fn service_port(service: &Value, wanted: &str) -> Option<String> {
     if wanted.is_empty() {
         return ports.iter().find(|p| p["name"].is_null() || ports.len() == 1).map(name);
     }
-    ports.iter().find(|p| p["name"] == wanted || p["port"].to_string() == wanted).map(name)
+    ports.iter().find(|p| p["name"] == wanted || p["port"].as_u64() == wanted.parse().ok()).map(name)
 }
 
 /// Any ready address, so that requests spread over the pods.
