@@ -4,7 +4,12 @@ use super::{OpenCacheError, PATIENCE, ROOT, Shared};
 use futures::StreamExt;
 use pintle_store::{Event, KeyRange, Revision, StoreError, WatchBatch, WatchStream};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// The time between attempts to watch a store that keeps breaking watches.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The task that feeds the cache; it ends with this handle.
 pub(super) struct Feed(JoinHandle<()>);
@@ -23,16 +28,25 @@ impl Feed {
 }
 
 async fn run(shared: Weak<Shared>, mut watch: WatchStream) {
-    while let Some(batch) = watch.next().await {
+    let mut resumed: Option<Instant> = None;
+    loop {
+        let batch = watch.next().await;
         let Some(shared) = shared.upgrade() else { return };
         match batch {
-            Ok(batch) => shared.take(batch),
-            Err(StoreError::Closed) => return,
-            Err(error) => {
-                tracing::warn!(%error, "the cache lost its watch; it reads everything again");
-                watch = resume(&shared).await;
+            Some(Ok(batch)) => {
+                shared.take(batch);
+                continue;
             }
+            Some(Err(StoreError::Closed)) => return,
+            Some(Err(error)) => tracing::warn!(%error, "the cache lost its watch; it reads everything again"),
+            None => tracing::warn!("the store ended the cache's watch; it reads everything again"),
         }
+        // A store whose watches break at once must not keep the processor busy.
+        if resumed.is_some_and(|at| at.elapsed() < PATIENCE) {
+            tokio::time::sleep(PAUSE).await;
+        }
+        resumed = Some(Instant::now());
+        watch = resume(&shared).await;
     }
 }
 

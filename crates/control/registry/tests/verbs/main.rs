@@ -1,6 +1,7 @@
 //! The registry's verbs over a store in memory, as the API server calls them.
 
 mod apply;
+mod consistency;
 mod deletes;
 mod lists;
 mod pods;
