@@ -80,6 +80,9 @@ impl Engine {
         let hostname = hostname(&config);
         let folder = self.sandbox_folder.of(&sandbox.id);
         sandbox_files::write(&folder, &hostname, &config.dns).map_err(|e| internal("write the sandbox's files", e))?;
+        let cgroups = self.cgroups.clone();
+        // Nobody waits for it, and without it the first container only starts later.
+        drop(tokio::task::spawn_blocking(move || cgroups.expect_moves()));
         let make_netns = async {
             match netns.clone() {
                 Some(path) => blocking(move || netns::create(&path, || Ok(()))).await,
