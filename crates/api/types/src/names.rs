@@ -111,9 +111,10 @@ pub fn check_label_key(key: &str) -> Result<(), String> {
     let parts: Vec<&str> = key.split('/').collect();
     let name = match parts.as_slice() {
         [name] => name,
-        [prefix, _] if prefix.is_empty() => return Err("prefix part must be non-empty".into()),
+        ["", _] => return Err("prefix part must be non-empty".into()),
         [prefix, name] => {
-            check_dns1123_subdomain(prefix).map_err(|why| format!("prefix part {}", why.replace("253 characters", "253 bytes")))?;
+            check_dns1123_subdomain(prefix)
+                .map_err(|why| format!("prefix part {}", why.replace("253 characters", "253 bytes")))?;
             name
         }
         _ => {
@@ -145,11 +146,10 @@ pub fn check_label_value(value: &str) -> Result<(), String> {
         return Err("must be no more than 63 bytes".into());
     }
     if !value.is_empty() && !is_label_text(value) {
-        return Err(format!(
-            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start \
+        return Err("a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start \
              and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
              validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-        ));
+            .into());
     }
     Ok(())
 }

@@ -60,6 +60,8 @@ pub trait Strategy: Send + Sync {
     fn to_storage(&self, _api_version: &str, _object: &mut Value) {}
 
     /// Turns a stored object into the form of `api_version`.
+    // It is the other half of `to_storage` and reads so.
+    #[allow(clippy::wrong_self_convention)]
     fn from_storage(&self, _api_version: &str, _object: &mut Value) {}
 
     /// Clears and sets what clients don't decide, before a new object is validated.

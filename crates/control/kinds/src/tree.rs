@@ -85,9 +85,15 @@ pub fn existing<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value> {
     value.get_mut(key).filter(|child| child.is_object())
 }
 
-/// The items of a list field for change; none when absent.
+/// The objects of a list field for change; none when absent. A null among them becomes an empty object, as it is one
+/// to upstream.
 pub fn items_mut<'a>(value: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> + use<'a> {
-    value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
+    value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().map(|item| {
+        if item.is_null() {
+            *item = Value::Object(Map::new());
+        }
+        item
+    })
 }
 
 /// Takes a field away.

@@ -51,6 +51,10 @@ impl Strategy for Endpoints {
         true
     }
 
+    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    }
+
     fn columns(&self) -> &[Column] {
         COLUMNS
     }

@@ -7,7 +7,10 @@ use crate::{
     tree,
 };
 use jiff::Timestamp;
-use pintle_types::field::{ErrorList, Path};
+use pintle_types::{
+    field::{ErrorList, Path},
+    names::dns1123_subdomain_errors,
+};
 use serde_json::Value;
 
 pub struct Event;
@@ -107,7 +110,9 @@ impl Strategy for Event {
 
     fn validate_request(&self, api_version: &str, object: &Value) -> ErrorList {
         Errors::of(|errors| {
-            namespace_matches(errors, object);
+            if api_version != NEW_GROUP {
+                namespace_matches(errors, object);
+            }
             let timed = tree::has(object, "eventTime");
             match (api_version == NEW_GROUP, timed) {
                 (true, false) => errors.required(&Path::new("eventTime"), ""),
@@ -123,11 +128,8 @@ impl Strategy for Event {
             if api_version == NEW_GROUP {
                 // The core group takes any name.
                 let name = tree::text(&object["metadata"], "name");
-                errors.invalid_for(
-                    &Path::new("metadata.name"),
-                    name,
-                    pintle_types::names::dns1123_subdomain_errors(name),
-                );
+                let wrong = if name.is_empty() { Vec::new() } else { dns1123_subdomain_errors(name) };
+                errors.invalid_for(&Path::new("metadata.name"), name, wrong);
             }
             reporter(errors, object);
         })
@@ -234,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_new_group_asks_for_more() {
-        let object = json!({"metadata": {"namespace": "default"}, "type": "Normal"});
+        let object = json!({"metadata": {"name": "e", "namespace": "default"}, "type": "Normal"});
         assert!(Event.validate_request("v1", &object).is_empty());
         let fields: Vec<_> = Event.validate_request(NEW_GROUP, &object).into_iter().map(|error| error.field).collect();
         assert_eq!(

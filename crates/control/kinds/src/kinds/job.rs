@@ -257,7 +257,7 @@ fn exit_codes(errors: &mut Errors, at: &Path, codes: &Value, names: &[&str]) {
     }
     let values = tree::list(codes, "values");
     if values.is_empty() {
-        let shown = if codes.get("values").is_some() { "[]" } else { "null" };
+        let shown = if codes["values"].is_array() { "[]" } else { "null" };
         errors.invalid_shown(&at.child("values"), shown, "at least one value is required");
     }
     let mut seen = Seen::default();

@@ -94,7 +94,6 @@ fn validate_port(errors: &mut Errors, at: &Path, port: &Value) {
             if let Some(end) = end {
                 errors.invalid(&at_end, end, "may not be specified when `port` is not specified");
             }
-            return;
         }
         value @ Value::String(_) => {
             if let Some(end) = end {

@@ -109,19 +109,10 @@ impl Strategy for Service {
         }
     }
 
-    fn prepare_create(&self, object: &mut Value) {
-        if let Some(spec) = tree::child(object, "spec") {
-            sync_cluster_ips(spec);
-            default_families(spec);
-        }
-    }
-
+    /// Addresses and ports are given out, and kept, where services are stored; here only what the type decides.
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         if let Some(spec) = tree::child(new, "spec") {
             drop_what_the_type_lacks(spec, &old["spec"]);
-            keep_allocated(spec, &old["spec"]);
-            sync_cluster_ips(spec);
-            default_families(spec);
         }
     }
 
@@ -182,40 +173,6 @@ fn needs_address(spec: &Value) -> bool {
     matches!(tree::text(spec, "type"), "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
-fn needs_node_ports(spec: &Value) -> bool {
-    match tree::text(spec, "type") {
-        "NodePort" => true,
-        "LoadBalancer" => spec["allocateLoadBalancerNodePorts"] != false,
-        _ => false,
-    }
-}
-
-fn sync_cluster_ips(spec: &mut Value) {
-    let ip = tree::text(spec, "clusterIP").to_owned();
-    if !ip.is_empty() && tree::list(spec, "clusterIPs").is_empty() {
-        tree::set(spec, "clusterIPs", json!([ip]));
-    }
-}
-
-/// The families of a cluster that has IPv4 only; services without selector and address are of both.
-fn default_families(spec: &mut Value) {
-    if !needs_address(spec) {
-        return;
-    }
-    let open = tree::text(spec, "clusterIP") == "None" && tree::is_empty(&spec["selector"]);
-    let policy = if open { "RequireDualStack" } else { "SingleStack" };
-    tree::default_to(spec, "ipFamilyPolicy", policy);
-    if tree::list(spec, "ipFamilies").is_empty() {
-        let six = tree::text(spec, "clusterIP").contains(':');
-        let families = match (open && spec["ipFamilyPolicy"] != "SingleStack", six) {
-            (true, _) => json!(["IPv4", "IPv6"]),
-            (false, true) => json!(["IPv6"]),
-            (false, false) => json!(["IPv4"]),
-        };
-        tree::set(spec, "ipFamilies", families);
-    }
-}
-
 /// A change of the type takes away what only the old type had, unless the client set it anew.
 fn drop_what_the_type_lacks(spec: &mut Value, old: &Value) {
     let drop_same = |spec: &mut Value, fields: &[&str]| {
@@ -226,15 +183,7 @@ fn drop_what_the_type_lacks(spec: &mut Value, old: &Value) {
         }
     };
     if needs_address(old) && !needs_address(spec) {
-        drop_same(spec, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
-    }
-    if needs_node_ports(old) && !needs_node_ports(spec) {
-        let before: Vec<i64> = tree::list(old, "ports").iter().map(|port| tree::int(port, "nodePort")).collect();
-        for port in tree::items_mut(spec, "ports") {
-            if before.contains(&tree::int(port, "nodePort")) {
-                tree::remove(port, "nodePort");
-            }
-        }
+        drop_same(spec, &["internalTrafficPolicy"]);
     }
     if is_external(old) && !is_external(spec) {
         drop_same(spec, &["externalTrafficPolicy", "healthCheckNodePort"]);
@@ -244,32 +193,6 @@ fn drop_what_the_type_lacks(spec: &mut Value, old: &Value) {
     }
     if tree::text(old, "type") == "ExternalName" && tree::text(spec, "type") != "ExternalName" {
         drop_same(spec, &["externalName"]);
-    }
-}
-
-/// Addresses and node ports that the client left out stay as they were.
-fn keep_allocated(spec: &mut Value, old: &Value) {
-    if needs_address(spec) && needs_address(old) {
-        if tree::text(spec, "clusterIP").is_empty() {
-            tree::copy(spec, old, "clusterIP");
-        }
-        if tree::list(spec, "clusterIPs").is_empty() && spec["clusterIP"] == old["clusterIP"] {
-            tree::copy(spec, old, "clusterIPs");
-        }
-    }
-    if !(needs_node_ports(spec) && needs_node_ports(old)) {
-        return;
-    }
-    let taken: Vec<i64> = tree::list(spec, "ports").iter().map(|port| tree::int(port, "nodePort")).collect();
-    for port in tree::items_mut(spec, "ports") {
-        let same = |other: &&Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
-        let before = tree::list(old, "ports").iter().find(same).map_or(0, |other| tree::int(other, "nodePort"));
-        if tree::int(port, "nodePort") == 0 && before != 0 && !taken.contains(&before) {
-            tree::set(port, "nodePort", before);
-        }
-    }
-    if tree::int(spec, "healthCheckNodePort") == 0 && tree::int(old, "healthCheckNodePort") != 0 {
-        tree::copy(spec, old, "healthCheckNodePort");
     }
 }
 
@@ -522,7 +445,6 @@ mod tests {
     fn service(spec: Value) -> Value {
         let mut service = json!({"metadata": {"name": "s"}, "spec": spec});
         Service.default("v1", &mut service);
-        Service.prepare_create(&mut service);
         service
     }
 
@@ -533,8 +455,7 @@ mod tests {
             plain["spec"],
             json!({
                 "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}], "selector": {"a": "b"}, "type": "ClusterIP",
-                "sessionAffinity": "None", "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"],
-                "ipFamilyPolicy": "SingleStack",
+                "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
             })
         );
         let balanced = service(json!({"type": "LoadBalancer", "ports": [{"port": 80}]}));
@@ -575,18 +496,24 @@ mod tests {
     }
 
     #[test]
-    fn updates_keep_what_was_allocated() {
-        let old = service(json!({
-            "type": "NodePort", "clusterIP": "10.43.0.7", "ports": [{"port": 80, "nodePort": 30080}],
-        }));
-        let mut new = service(json!({"type": "NodePort", "ports": [{"port": 80}]}));
+    fn a_new_type_drops_what_only_the_old_one_had() {
+        let old = service(json!({"type": "LoadBalancer", "ports": [{"port": 80}]}));
+        let mut new = old.clone();
+        new["spec"]["type"] = json!("ClusterIP");
         Service.prepare_update(&mut new, &old);
-        assert_eq!(new["spec"]["clusterIP"], "10.43.0.7");
-        assert_eq!(new["spec"]["ports"][0]["nodePort"], 30080);
-        let mut inner = old.clone();
-        inner["spec"]["type"] = json!("ClusterIP");
-        Service.prepare_update(&mut inner, &old);
-        assert!(inner["spec"]["ports"][0].get("nodePort").is_none());
-        assert!(inner["spec"].get("externalTrafficPolicy").is_none());
+        for field in ["externalTrafficPolicy", "allocateLoadBalancerNodePorts"] {
+            assert!(new["spec"].get(field).is_none(), "{field}");
+        }
+        assert_eq!(new["spec"]["internalTrafficPolicy"], "Cluster");
+    }
+
+    #[test]
+    fn the_address_stays() {
+        let old = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.43.0.7"}});
+        let new = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.43.0.8", "ports": [{"port": 80}]}});
+        assert_eq!(
+            Service.validate_update(&new, &old)[0].to_string(),
+            "spec.clusterIPs[0]: Invalid value: [\"10.43.0.8\"]: may not change once set"
+        );
     }
 }
