@@ -6,11 +6,15 @@ use crate::error::OpenError;
 use crate::ids::is_id;
 use crate::records::{ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord};
 use crate::sandboxes::has_network;
-use pintle_cri::CriResult;
+use pintle_cri::{CriError, CriResult};
 use pintle_linux::netns;
 use pintle_shim::protocol::{Answer, ContainerState, Request};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A shim answers at once; one that does not must not keep the others from coming back.
+const STATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// # Errors
@@ -89,10 +93,12 @@ impl Engine {
 
     async fn ask_state(&self, sandbox: &Arc<Sandbox>) -> CriResult<Vec<ContainerState>> {
         let shim = self.connect_shim(sandbox)?;
-        let (answer, _) = shim.call(Request::State, Vec::new()).await.map_err(crate::error::from_failure)?;
+        let asked = tokio::time::timeout(STATE_TIMEOUT, shim.call(Request::State, Vec::new())).await;
+        let asked = asked.map_err(|_| CriError::DeadlineExceeded("asking the sandbox's shim".to_owned()))?;
+        let (answer, _) = asked.map_err(crate::error::from_failure)?;
         match answer {
             Answer::State(states) => Ok(states),
-            other => Err(pintle_cri::CriError::Internal(format!("the shim answered {other:?}"))),
+            other => Err(CriError::Internal(format!("the shim answered {other:?}"))),
         }
     }
 

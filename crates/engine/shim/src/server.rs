@@ -16,7 +16,7 @@ use pintle_linux::{Context, process};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitOptions;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 /// Daemons that are connected at the same time: one, and for a moment its successor.
@@ -100,6 +100,8 @@ impl Server {
         // Nothing in a container may look into the shim or into its children before they execute.
         let hidden = rustix::process::DumpableBehavior::NotDumpable;
         rustix::process::set_dumpable_behavior(hidden).context(|| "become undumpable")?;
+        // Who lacks the right to lower it is as likely to be killed as before; containers have scores of their own.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
         // A process group leader cannot, and need not.
         let _ = rustix::process::setsid();
         // Orphans of containers in the machine's pid namespace are ours to reap.
@@ -147,25 +149,25 @@ impl Server {
 
     /// Polls, and returns what is ready.
     fn wait(&self) -> Vec<Token> {
-        let mut tokens = vec![Token::Listener, Token::Signals];
-        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
-        let mut add = |token: Token, fd: BorrowedFd<'_>, flags: PollFlags| {
-            tokens.push(token);
-            // SAFETY: every descriptor belongs to `self`, which is borrowed until the poll is over.
-            #[allow(unsafe_code)]
-            let fd: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(&fd)) };
-            fds.push(PollFd::from_borrowed_fd(fd, flags));
-        };
+        let mut watched = vec![
+            (Token::Listener, PollFd::new(&self.listener, PollFlags::IN)),
+            (Token::Signals, PollFd::new(&self.signals, PollFlags::IN)),
+        ];
         for connection in &self.connections {
             let writable = if connection.sender.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-            add(Token::Connection(connection.number), connection.stream.as_fd(), PollFlags::IN | writable);
+            let fd = PollFd::new(&connection.stream, PollFlags::IN | writable);
+            watched.push((Token::Connection(connection.number), fd));
         }
         for starting in &self.starting {
-            add(Token::Starting(starting.launch.pid), starting.launch.socket.as_fd(), PollFlags::IN);
+            let fd = PollFd::new(&starting.launch.socket, PollFlags::IN);
+            watched.push((Token::Starting(starting.launch.pid), fd));
         }
         for (index, task) in self.tasks.iter().enumerate() {
-            task.watches(|watch, fd, flags| add(Token::Task(index, watch), fd, flags));
+            task.watches(|watch, fd, flags| {
+                watched.push((Token::Task(index, watch), PollFd::from_borrowed_fd(fd, flags)));
+            });
         }
+        let (tokens, mut fds): (Vec<Token>, Vec<PollFd<'_>>) = watched.into_iter().unzip();
         if rustix::event::poll(&mut fds, None).is_err() {
             return Vec::new();
         }
