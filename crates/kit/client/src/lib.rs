@@ -21,3 +21,6 @@ pub use options::{DeleteOptions, ListOptions, Patch, PatchOptions, Preconditions
 pub use path::resource_path;
 pub use transport::{Body, BoxError, Transport, TransportError, body_from, collect, empty_body};
 pub use watch::{EventType, RawEvent, RawWatch, Watch, WatchEvent};
+
+#[cfg(test)]
+mod tests;

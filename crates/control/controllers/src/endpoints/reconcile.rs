@@ -109,7 +109,10 @@ impl Controller {
         let existing = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
         let changes = slices::plan(&service, &pods, existing, zone);
         let result = self.apply(&key, changes).await;
-        if let Err(error) = &result {
+        // A conflict only says that the cache is behind, which the next event mends.
+        if let Err(error) = result.as_ref()
+            && !error.is_conflict()
+        {
             let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
             let recorder = &self.context.recorder;
             recorder.event(&*service, EventType::Warning, "FailedToUpdateEndpointSlices", message);

@@ -6,14 +6,14 @@ use crate::discovery::{Resource, discover};
 use crate::metadata::Metadata;
 use pintle_client::{ClientError, DeleteOptions, Propagation};
 use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
-use pintle_types::k8s::api::core::v1::Namespace;
+use pintle_types::k8s::api::core::v1::{Namespace, Pod};
 use pintle_types::{Kind, ObjectKey};
 use std::time::Duration;
 
 const WORKERS: usize = 4;
 const FINALIZER: &str = "kubernetes";
-/// How long to wait before looking again at contents that did not go at once.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long to wait before looking again at contents that did not go at once. The end of pods is seen at once.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs the controller until the context's stop.
 pub async fn run(context: Context) {
@@ -23,6 +23,13 @@ pub async fn run(context: Context) {
     namespaces.on_change(move |change| {
         if change.new().is_some_and(|namespace| namespace.is_deleting()) {
             from_namespaces.add(change.object().key());
+        }
+    });
+    let (ending, from_pods) = (namespaces.clone(), queue.clone());
+    context.informers.of::<Pod>().on_change(move |change| {
+        let key = ObjectKey::new("", change.object().namespace());
+        if change.new().is_none() && ending.get(&key).is_some_and(|namespace| namespace.is_deleting()) {
+            from_pods.add(key);
         }
     });
     namespaces.synced().await;
