@@ -30,6 +30,7 @@ use parking_lot::{Mutex, RwLock};
 use state::State;
 use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
@@ -90,6 +91,8 @@ impl EmbeddedStore {
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let lock = lock(path)?;
+        // SQLite would make it readable by all; its log gets the same mode.
+        private_file(path).map_err(|e| StoreError::Unwritable(format!("{}: {e}", path.display())))?;
         let disk = Disk::open(path, options.max_bytes)?;
         let Loaded { state, garbage } = disk.load()?;
         let leases: Vec<_> = state.leases.iter().map(|(id, lease)| (*id, lease.ttl_seconds)).collect();
@@ -135,11 +138,16 @@ fn parts(
     (writer, published, progress)
 }
 
+/// Opens a file, or makes it so that only its owner can read it: what is stored is secret.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
 fn lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let cannot = |why: &dyn std::fmt::Display| StoreError::Unwritable(format!("{}: {why}", name.display()));
-    let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(|e| cannot(&e))?;
+    let file = private_file(Path::new(&name)).map_err(|e| cannot(&e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(cannot(&"another process has the store open; stop it first")),

@@ -185,3 +185,18 @@ fn strangers_files_are_refused() {
     let opened = block_on(async { EmbeddedStore::open(&path, Options::default()) });
     assert!(matches!(opened, Err(StoreError::Corrupt(_))));
 }
+
+#[test]
+fn nobody_else_can_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("directory");
+    block_on(async {
+        let store = EmbeddedStore::open(dir.path().join("db"), Options::default()).expect("open");
+        put(&store, "/secret".into(), b"1".to_vec()).await.expect("put");
+        for file in dir.path().read_dir().expect("directory") {
+            let file = file.expect("file");
+            let mode = file.metadata().expect("metadata").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{:?} has mode {mode:o}", file.file_name());
+        }
+    });
+}
