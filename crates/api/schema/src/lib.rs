@@ -14,6 +14,7 @@ mod model;
 pub mod normalize;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 mod time;
 
 pub use model::{FieldRef, ListType, PatchStrategy, Print, Schema, SchemaError, Shape, TypeHandle, TypeRef};

@@ -99,7 +99,7 @@ fn structure(ty: TypeRef<'_>, map: &mut Map<String, Value>) {
 }
 
 /// Structs of Go that have an own text form are never empty to its encoder.
-fn is_kept(ty: TypeRef<'_>, value: &Value) -> bool {
+pub(crate) fn is_kept(ty: TypeRef<'_>, value: &Value) -> bool {
     match ty.shape() {
         Shape::Object { .. } | Shape::Quantity | Shape::IntOrString => true,
         Shape::Any => !value.is_null(),
@@ -107,7 +107,7 @@ fn is_kept(ty: TypeRef<'_>, value: &Value) -> bool {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+pub(crate) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(set) => !set,

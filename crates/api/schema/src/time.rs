@@ -20,11 +20,22 @@ pub(crate) fn canonical(text: &str, micro: bool) -> Option<String> {
         return None;
     }
     let parsed = parse(text, "2006-01-02T15:04:05Z07:00").ok()?;
-    let (year, month, day) = civil(parsed.seconds.div_euclid(86_400));
-    let of_day = parsed.seconds.rem_euclid(86_400);
+    Some(print(parsed.seconds, parsed.nanoseconds, micro))
+}
+
+/// A time of the Unix epoch as upstream prints it.
+pub(crate) fn print(seconds: i64, nanoseconds: u32, micro: bool) -> String {
+    let (year, month, day) = civil(seconds.div_euclid(86_400));
+    let of_day = seconds.rem_euclid(86_400);
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let fraction = if micro { format!(".{:06}", parsed.nanoseconds / 1000) } else { String::new() };
-    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
+    let fraction = if micro { format!(".{:06}", nanoseconds / 1000) } else { String::new() };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
+/// Seconds of the Unix epoch and nanoseconds; none for what is no time.
+pub(crate) fn unix(text: &str) -> Option<(i64, u32)> {
+    let parsed = parse(text, "2006-01-02T15:04:05Z07:00").ok()?;
+    Some((parsed.seconds, parsed.nanoseconds))
 }
 
 /// A time in seconds of the Unix epoch, for sorting; 0 for what is none.

@@ -1,0 +1,165 @@
+//! Protobuf, the wire form that typed Go clients prefer, to and from the trees that JSON gives.
+//!
+//! Upstream's messages are made from the same Go structs as its JSON: [`Schema`] tells the types, `data/protobuf.txt`
+//! the numbers of the fields. The numbers are loaded when the first client speaks protobuf, not before.
+//!
+//! An object travels in an envelope: the bytes `k8s\0`, then the message `runtime.Unknown` of apimachinery with
+//! `apiVersion`, `kind`, and the object's own message in `raw`.
+
+mod decode;
+mod encode;
+mod table;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use crate::decode::Limits;
+use crate::{Schema, TypeRef};
+use serde_json::{Map, Value};
+use wire::{Payload, Reader};
+
+/// What every object in this form starts with.
+pub const MAGIC: [u8; 4] = *b"k8s\0";
+
+/// Bytes that are no object, mostly in the words of Go's decoder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProtobufError {
+    #[error("provided data does not appear to be a protobuf message, expected prefix {MAGIC:?}", MAGIC = GoBytes(&MAGIC))]
+    Prefix,
+    #[error("empty data")]
+    Empty,
+    #[error("empty body")]
+    EmptyBody,
+    #[error("unexpected EOF")]
+    Truncated,
+    #[error("proto: integer overflow")]
+    Overflow,
+    #[error("proto: illegal tag {0}")]
+    Tag(u64),
+    #[error("proto: illegal wireType {0}")]
+    WireType(u8),
+    #[error("proto: wrong wireType = {wire} for field {field}")]
+    FieldType { wire: u8, field: String },
+    #[error("exceeded max depth")]
+    Depth,
+    #[error("the message has {bytes} bytes, {limit} are allowed")]
+    Size { bytes: usize, limit: usize },
+    #[error("the message has too many values, send fewer")]
+    Values,
+    #[error("a time is out of range: {0} seconds since 1970")]
+    Time(i64),
+    #[error("embedded JSON: {0}")]
+    Json(String),
+}
+
+/// Prints bytes as Go does.
+struct GoBytes<'a>(&'a [u8]);
+
+impl std::fmt::Debug for GoBytes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(u8::to_string).collect();
+        write!(f, "[{}]", texts.join(" "))
+    }
+}
+
+/// An object before its own message is decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// Such as `apps/v1`; empty when the client left it out.
+    pub api_version: String,
+    pub kind: String,
+    /// The object's message.
+    pub raw: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// Takes the envelope apart.
+    pub fn open(bytes: &'a [u8]) -> Result<Self, ProtobufError> {
+        if bytes.is_empty() {
+            return Err(ProtobufError::Empty);
+        }
+        let body = bytes.strip_prefix(&MAGIC).ok_or(ProtobufError::Prefix)?;
+        if body.is_empty() {
+            return Err(ProtobufError::EmptyBody);
+        }
+        let mut envelope = Self { api_version: String::new(), kind: String::new(), raw: &[] };
+        let mut reader = Reader::new(body);
+        while let Some((number, payload)) = reader.next()? {
+            match (number, payload) {
+                (1, Payload::Bytes(bytes)) => envelope.read_type(bytes)?,
+                (2, Payload::Bytes(bytes)) => envelope.raw = bytes,
+                _ => {}
+            }
+        }
+        Ok(envelope)
+    }
+
+    fn read_type(&mut self, bytes: &[u8]) -> Result<(), ProtobufError> {
+        let mut reader = Reader::new(bytes);
+        while let Some((number, payload)) = reader.next()? {
+            match (number, payload) {
+                (1, Payload::Bytes(text)) => self.api_version = wire::text(text),
+                (2, Payload::Bytes(text)) => self.kind = wire::text(text),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The object as the tree that its JSON gives. Where the envelope names no kind, the object is taken for
+    /// `(apiVersion, kind)` of `default`. Of kinds that have no message only `apiVersion` and `kind` are there.
+    pub fn object(&self, default: (&str, &str), limits: Limits) -> Result<Value, ProtobufError> {
+        let size = self.raw.len();
+        if size > limits.max_bytes {
+            return Err(ProtobufError::Size { bytes: size, limit: limits.max_bytes });
+        }
+        let named = |own: &'_ str, default: &str| if own.is_empty() { default.to_owned() } else { own.to_owned() };
+        let (api_version, kind) = (named(&self.api_version, default.0), named(&self.kind, default.1));
+        let mut map = Map::new();
+        if let Some(ty) = message_of(&api_version, &kind) {
+            decode::Decoder::new(limits).object(ty, self.raw, &mut map)?;
+        }
+        map.insert("apiVersion".into(), api_version.into());
+        map.insert("kind".into(), kind.into());
+        Ok(Value::Object(map))
+    }
+}
+
+/// Encodes an object or a list, which must have `apiVersion` and `kind`, with its envelope. None for kinds that have no
+/// message, such as custom resources and tables.
+pub fn encode(object: &Value) -> Option<Vec<u8>> {
+    let map = object.as_object()?;
+    let text = |field: &str| map.get(field).and_then(Value::as_str);
+    let (api_version, kind) = (text("apiVersion")?, text("kind")?);
+    let raw = encode::object(message_of(api_version, kind)?, map)?;
+    let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 4);
+    wire::put_bytes(&mut type_meta, 1, api_version.as_bytes());
+    wire::put_bytes(&mut type_meta, 2, kind.as_bytes());
+    let mut out = Vec::with_capacity(raw.len() + type_meta.len() + 20);
+    out.extend(MAGIC);
+    wire::put_bytes(&mut out, 1, &type_meta);
+    wire::put_bytes(&mut out, 2, &raw);
+    // Upstream always writes the encoding and the content type, empty.
+    wire::put_bytes(&mut out, 3, b"");
+    wire::put_bytes(&mut out, 4, b"");
+    Some(out)
+}
+
+/// Encodes an event of a watch as it is framed on the wire: a length of four bytes, big-endian, and a `WatchEvent`.
+pub fn encode_watch_event(event: &str, object: &Value) -> Option<Vec<u8>> {
+    let raw = encode(object)?;
+    let mut extension = Vec::with_capacity(raw.len() + 8);
+    wire::put_bytes(&mut extension, 1, &raw);
+    let mut out = vec![0; 4];
+    wire::put_bytes(&mut out, 1, event.as_bytes());
+    wire::put_bytes(&mut out, 2, &extension);
+    let length = u32::try_from(out.len() - 4).ok()?;
+    out[..4].copy_from_slice(&length.to_be_bytes());
+    Some(out)
+}
+
+fn message_of(api_version: &str, kind: &str) -> Option<TypeRef<'static>> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let ty = Schema::builtin().kind(group, version, kind)?;
+    table::layout(ty).is_some().then_some(ty)
+}
