@@ -136,8 +136,13 @@ impl Starting<'_> {
             ran = lifecycle::run(host, self.pod, self.container, id, &self.sandbox.ips, hook) => ran,
             () = self.halt.cancelled() => return Ok(()),
         };
-        let Err(error) = ran else { return Ok(()) };
-        tracing::debug!(pod = pod_text(self.pod), container = self.container.name, error, "a postStart hook failed");
+        let Err(hook_error) = ran else { return Ok(()) };
+        tracing::debug!(
+            pod = pod_text(self.pod),
+            container = self.container.name,
+            error = hook_error,
+            "a postStart hook failed"
+        );
         self.event(true, "FailedPostStartHook", "PostStartHook failed");
         let killing = Killing {
             memory: self.memory,
@@ -153,6 +158,6 @@ impl Starting<'_> {
         if let Err(error) = kill_container(&killing).await {
             tracing::warn!(%error, pod = pod_text(self.pod), "a container whose postStart hook failed can't be stopped");
         }
-        Err(failure("PostStartHookError", "PostStartHook failed"))
+        Err(failure("PostStartHookError", hook_error))
     }
 }
