@@ -166,15 +166,6 @@ impl ResourceDef {
         }
     }
 
-    /// The type of what is stored.
-    fn stored_type(&self) -> Option<pintle_schema::TypeRef<'_>> {
-        let storage = &self.storage;
-        match &self.schema {
-            Some(handle) => Some(handle.get()),
-            None => pintle_schema::Schema::builtin().kind(&storage.group, &storage.version, &storage.kind),
-        }
-    }
-
     /// Fills in what the client left out, in this version's form.
     pub fn default_object(&self, object: &mut Value) {
         self.strategy.default(&self.api_version(), object);
@@ -207,10 +198,6 @@ impl ResourceDef {
             tree::set(metadata, "generation", 1);
         }
         self.strategy.prepare_create(object);
-        // Parts that were cleared print as what they are when nothing is set, such as `status: {}`.
-        if let Some(ty) = self.stored_type() {
-            pintle_schema::normalize::object(ty, object);
-        }
     }
 
     /// The same in an update of the main resource.
@@ -258,23 +245,17 @@ impl ResourceDef {
 
     /// What is wrong with an update of the main resource.
     pub fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = metadata_twice(new, old);
+        let mut errors = metadata::validate_metadata_update(new, old);
         errors.extend(self.strategy.validate_update(new, old));
         errors
     }
 
     /// What is wrong with an update through a subresource.
     pub fn validate_subresource_update(&self, subresource: &str, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = metadata_twice(new, old);
+        let mut errors = metadata::validate_metadata_update(new, old);
         errors.extend(self.strategy.validate_subresource_update(subresource, new, old));
         errors
     }
-}
-
-/// Upstream checks the metadata of updates in its generic path and again in each kind's: every error has two causes.
-fn metadata_twice(new: &Value, old: &Value) -> ErrorList {
-    let errors = metadata::validate_metadata_update(new, old);
-    [errors.clone(), errors].concat()
 }
 
 /// What a status update may change: the status, and metadata other than labels and owners.
