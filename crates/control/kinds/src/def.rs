@@ -232,6 +232,10 @@ impl ResourceDef {
             tree::copy(metadata, &old["metadata"], "generation");
         }
         self.strategy.prepare_subresource_update(subresource, new, old);
+        // Parts of the spec that have a path of their own count as the spec does.
+        if subresource != "status" {
+            self.count_generation(new, old);
+        }
     }
 
     /// What is wrong with a new object (of the storage version's form), in upstream's order: metadata first, then the
