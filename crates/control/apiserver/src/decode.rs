@@ -1,11 +1,13 @@
 //! Bodies into objects: the content type, the kind, unknown fields, types; told in upstream's words.
 
+use crate::media::PROTOBUF;
 use crate::response::{JSON, YAML};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use pintle_kinds::Table;
 use pintle_registry::FieldValidation;
 use pintle_schema::decode::{Decoded, Limits};
+use pintle_schema::protobuf::Envelope;
 use pintle_schema::{TypeRef, check};
 use pintle_types::names::{GroupVersion, GroupVersionKind};
 use pintle_types::{Reason, Status};
@@ -25,6 +27,7 @@ const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kube
 pub(crate) enum Encoding {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// The encoding that the content type names; none is JSON.
@@ -32,6 +35,7 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Box<Status>> {
     match media_type(headers) {
         "" | JSON => Ok(Encoding::Json),
         YAML => Ok(Encoding::Yaml),
+        PROTOBUF => Ok(Encoding::Protobuf),
         _ => Err(unknown_format(ACCEPTED)),
     }
 }
@@ -57,7 +61,7 @@ pub(crate) fn object(
     table: &Table,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Box<Status>> {
-    let decoded = tree(bytes, encoding, &expected.gvk.kind)?;
+    let decoded = tree(bytes, encoding, &expected.gvk)?;
     let duplicates = decoded.duplicate_messages();
     let mut value = decoded.value;
     set_kind(&mut value, &expected.gvk, table)?;
@@ -80,15 +84,26 @@ pub(crate) fn object(
     }
 }
 
-fn tree(bytes: &[u8], encoding: Encoding, kind: &str) -> Result<Decoded, Box<Status>> {
+/// The tree of an object in protobuf, which is of kind `default` where it does not say.
+pub(crate) fn protobuf(bytes: &[u8], default: (&str, &str)) -> Result<Value, Box<Status>> {
+    let object = Envelope::open(bytes).and_then(|envelope| envelope.object(default, Limits::default()));
+    object.map_err(|e| Box::new(Status::bad_request(e.to_string())))
+}
+
+fn tree(bytes: &[u8], encoding: Encoding, expected: &GroupVersionKind) -> Result<Decoded, Box<Status>> {
+    let kind = &expected.kind;
+    if encoding == Encoding::Protobuf {
+        let value = protobuf(bytes, (&expected.api_version(), kind))?;
+        return Ok(Decoded { value, duplicates: Vec::new() });
+    }
     let unrecognized = |why: &dyn std::fmt::Display| {
         let shown = summary(bytes);
         let head = format!("the object provided is unrecognized (must be of type {kind}): couldn't get version/kind");
         Box::new(Status::bad_request(format!("{head}; json parse error: {why} ({shown})")))
     };
     let decoded = match encoding {
-        Encoding::Json => pintle_schema::decode::json(bytes, Limits::default()),
         Encoding::Yaml => pintle_schema::decode::yaml(bytes, Limits::default()),
+        _ => pintle_schema::decode::json(bytes, Limits::default()),
     };
     let decoded = decoded.map_err(|e| unrecognized(&e))?;
     let found = match &decoded.value {

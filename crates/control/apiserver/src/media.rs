@@ -1,5 +1,6 @@
 //! In which form the client wants the answer: the `Accept` header against what can be served.
 
+use crate::response::{JSON, YAML};
 use http::HeaderMap;
 use http::header::ACCEPT;
 use pintle_types::status::Details;
@@ -16,15 +17,33 @@ pub(crate) enum View {
     Metadata(&'static str),
 }
 
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl Written {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => JSON,
+            Self::Yaml => YAML,
+            Self::Protobuf => PROTOBUF,
+        }
+    }
+}
+
 /// The negotiated form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Format {
-    pub yaml: bool,
+    pub written: Written,
     pub view: View,
 }
 
 impl Format {
-    pub const JSON: Self = Self { yaml: false, view: View::Whole };
+    pub const JSON: Self = Self { written: Written::Json, view: View::Whole };
 }
 
 /// The kinds of answer, which differ in what they can be shown as.
@@ -52,7 +71,7 @@ struct Clause<'a> {
     quality: u16,
 }
 
-/// Chooses the form. Clients that also take protobuf are served JSON, which they must list too.
+/// Chooses the form. Clients that take both protobuf and JSON are served JSON: objects are kept in it.
 pub(crate) fn negotiate(headers: &HeaderMap, shape: Shape) -> Result<Format, Box<Status>> {
     let text = accept(headers);
     if text.is_empty() {
@@ -60,17 +79,20 @@ pub(crate) fn negotiate(headers: &HeaderMap, shape: Shape) -> Result<Format, Box
     }
     let mut clauses: Vec<Clause<'_>> = text.split(',').take(MAX_CLAUSES).map(clause).collect();
     clauses.sort_by_key(|c| std::cmp::Reverse(c.quality));
-    let known = |c: &Clause<'_>| matches!(c.media, "application/json" | "application/yaml" | "*/*" | PROTOBUF);
+    let known = |c: &Clause<'_>| matches!(c.media, JSON | YAML | "*/*" | PROTOBUF);
     if !clauses.iter().any(known) && !clauses.iter().any(|c| c.media == "application/*") {
         return Err(not_acceptable_by_route(shape));
     }
-    clauses.iter().find_map(|c| format(c, shape)).ok_or_else(|| {
+    let protobuf = || clauses.iter().any(|c| c.media == PROTOBUF && c.kind.is_empty());
+    let binary = || protobuf().then_some(Format { written: Written::Protobuf, view: View::Whole });
+    clauses.iter().find_map(|c| format(c, shape)).or_else(binary).ok_or_else(|| {
         let message = format!("only the following media types are accepted: {TYPES}");
         Box::new(Status::failure(406, Reason::NotAcceptable, message))
     })
 }
 
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// What typed Go clients speak.
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Whether the client asks for aggregated discovery, before any other form.
 pub(crate) fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
@@ -109,9 +131,9 @@ fn clause(text: &str) -> Clause<'_> {
 }
 
 fn format(clause: &Clause<'_>, shape: Shape) -> Option<Format> {
-    let yaml = match clause.media {
-        "application/json" | "*/*" | "application/*" => false,
-        "application/yaml" => true,
+    let written = match clause.media {
+        JSON | "*/*" | "application/*" => Written::Json,
+        YAML => Written::Yaml,
         _ => return None,
     };
     let version = match clause.version {
@@ -127,7 +149,7 @@ fn format(clause: &Clause<'_>, shape: Shape) -> Option<Format> {
         ("PartialObjectMetadataList", "meta.k8s.io", Shape::List) => View::Metadata(version?),
         _ => return None,
     };
-    Some(Format { yaml, view })
+    Some(Format { written, view })
 }
 
 /// The watch of a list: its objects come one by one, so both metadata forms mean the same.
@@ -157,14 +179,15 @@ mod tests {
 
     #[test]
     fn the_first_form_that_can_be_served_is_chosen() {
-        let table = Format { yaml: false, view: View::Table("v1") };
+        let table = Format { written: Written::Json, view: View::Table("v1") };
+        let whole = |written| Format { written, view: View::Whole };
         check("", Shape::Object, Ok(Format::JSON));
         check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Shape::List, Ok(table));
         check("application/vnd.kubernetes.protobuf, application/json", Shape::List, Ok(Format::JSON));
-        check("application/yaml", Shape::List, Ok(Format { yaml: true, view: View::Whole }));
+        check("application/yaml", Shape::List, Ok(whole(Written::Yaml)));
         check("application/yaml;q=0.1, application/json;q=0.8", Shape::List, Ok(Format::JSON));
         check("application/json;as=Table;v=v9;g=meta.k8s.io", Shape::List, Err("only the following"));
-        check("application/vnd.kubernetes.protobuf", Shape::List, Err("only the following"));
+        check("application/vnd.kubernetes.protobuf", Shape::List, Ok(whole(Written::Protobuf)));
         check("text/html", Shape::List, Err("406: Not Acceptable\n\nAvailable"));
     }
 }

@@ -59,6 +59,24 @@ async fn what_is_written_is_read_listed_and_shown_as_a_table() {
 }
 
 #[tokio::test]
+async fn protobuf_is_read_and_written_where_it_is_all_that_a_client_takes() {
+    let cluster = Cluster::new().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let mut post = request(Method::POST, MAPS, Value::Null);
+    post.headers_mut().insert("content-type", protobuf.parse().unwrap());
+    *post.body_mut() = pintle_schema::protobuf::encode(&map).unwrap().into();
+    assert_eq!(cluster.send(admin(), post).await.json()["data"], json!({"k": "v"}));
+    let reply = cluster.send(admin(), accepting(&format!("{MAPS}/a"), protobuf)).await;
+    assert_eq!(reply.headers["content-type"], protobuf);
+    let envelope = pintle_schema::protobuf::Envelope::open(&reply.body).unwrap();
+    let read = envelope.object(("", ""), Default::default()).unwrap();
+    assert_eq!(read, cluster.get(&format!("{MAPS}/a")).await.json());
+    let both = cluster.send(admin(), accepting(MAPS, "application/vnd.kubernetes.protobuf,application/json")).await;
+    assert_eq!(both.headers["content-type"], "application/json");
+}
+
+#[tokio::test]
 async fn odd_bodies_are_refused_or_warned_about() {
     let cluster = Cluster::new().await;
     let odd = json!({"metadata": {"name": "a"}, "datum": 1});

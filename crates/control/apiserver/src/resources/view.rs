@@ -1,15 +1,16 @@
 //! Objects and lists in the form that was negotiated: whole, as a table, or metadata alone.
 
 use super::Target;
-use crate::media::{Format, View};
+use crate::media::{Format, View, Written};
 use crate::query::Query;
-use crate::response::{self, Answer, JSON, YAML};
+use crate::response::{self, Answer};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use jiff::Timestamp;
 use pintle_kinds::ResourceDef;
 use pintle_registry::{EventKind, List, Object, WatchEvent};
-use pintle_types::Status;
+use pintle_schema::protobuf;
+use pintle_types::{Reason, Status};
 use serde_json::{Value, json};
 
 /// How much of each object a table's rows carry.
@@ -33,9 +34,9 @@ impl Include {
 /// Answers with one object.
 pub(crate) fn object(target: &Target<'_>, format: Format, code: StatusCode, object: &Object) -> Answer {
     match format.view {
-        View::Whole if !format.yaml => Ok(send(target, format, code, object.to_json())),
-        View::Whole => Ok(send_value(target, format, code, &object.to_value())),
-        View::Metadata(version) => Ok(send_value(target, format, code, &partial(&object.to_value(), version))),
+        View::Whole if format.written == Written::Json => Ok(send(target, format, code, object.to_json())),
+        View::Whole => send_value(target, format, code, &object.to_value()),
+        View::Metadata(version) => send_value(target, format, code, &partial(&object.to_value(), version)),
         View::Table(version) => {
             let value = object.to_value();
             let now = target.call.server.clock.now();
@@ -43,7 +44,7 @@ pub(crate) fn object(target: &Target<'_>, format: Format, code: StatusCode, obje
             let mut table = head(&target.def, version, true);
             table["metadata"] = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
             table["rows"] = json!([row(&target.def, version, include, value, now)]);
-            Ok(send_value(target, format, code, &table))
+            send_value(target, format, code, &table)
         }
     }
 }
@@ -56,9 +57,9 @@ pub(crate) fn list(target: &Target<'_>, format: Format, list: &List) -> Answer {
             let mut out = BytesMut::with_capacity(256 + list.items.len() * 1024);
             list.write_json(&mut out);
             let bytes = out.freeze();
-            if format.yaml {
+            if format.written != Written::Json {
                 let value = serde_json::from_slice(&bytes).map_err(|e| Box::new(Status::internal(e)))?;
-                return Ok(send_value(target, format, code, &value));
+                return send_value(target, format, code, &value);
             }
             Ok(send(target, format, code, bytes))
         }
@@ -68,7 +69,7 @@ pub(crate) fn list(target: &Target<'_>, format: Format, list: &List) -> Answer {
                 "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": list_metadata(list), "items": items,
             });
-            Ok(send_value(target, format, code, &body))
+            send_value(target, format, code, &body)
         }
         View::Table(version) => {
             let now = target.call.server.clock.now();
@@ -77,7 +78,7 @@ pub(crate) fn list(target: &Target<'_>, format: Format, list: &List) -> Answer {
             let mut table = head(&target.def, version, true);
             table["rows"] = rows.collect();
             table["metadata"] = list_metadata(list);
-            Ok(send_value(target, format, code, &table))
+            send_value(target, format, code, &table)
         }
     }
 }
@@ -153,23 +154,25 @@ pub(crate) fn event_table(
 }
 
 fn send(target: &Target<'_>, format: Format, code: StatusCode, body: Bytes) -> http::Response<pintle_client::Body> {
-    let content_type = if format.yaml { YAML } else { JSON };
-    response::compressed(code, content_type, body, &target.call.headers)
+    response::compressed(code, format.written.content_type(), body, &target.call.headers)
 }
 
-fn send_value(
-    target: &Target<'_>,
-    format: Format,
-    code: StatusCode,
-    value: &Value,
-) -> http::Response<pintle_client::Body> {
-    send(target, format, code, encode_value(value, format.yaml))
+fn send_value(target: &Target<'_>, format: Format, code: StatusCode, value: &Value) -> Answer {
+    Ok(send(target, format, code, encode_value(value, format.written)?))
 }
 
-/// A tree as JSON or YAML.
-pub(crate) fn encode_value(value: &Value, yaml: bool) -> Bytes {
-    if yaml && let Ok(text) = serde_yaml_ng::to_string(value) {
-        return text.into();
+/// A tree as it is to be written; not every kind has a form in protobuf.
+pub(crate) fn encode_value(value: &Value, written: Written) -> Result<Bytes, Box<Status>> {
+    match written {
+        Written::Json => Ok(value.to_string().into()),
+        Written::Yaml => match serde_yaml_ng::to_string(value) {
+            Ok(text) => Ok(text.into()),
+            Err(e) => Err(Box::new(Status::internal(e))),
+        },
+        Written::Protobuf => protobuf::encode(value).map(Bytes::from).ok_or_else(|| {
+            let kind = value["kind"].as_str().unwrap_or_default();
+            let message = format!("objects of kind {kind:?} have no protobuf form: accept application/json");
+            Box::new(Status::failure(406, Reason::NotAcceptable, message))
+        }),
     }
-    value.to_string().into()
 }

@@ -2,7 +2,7 @@
 
 use super::read::namespace;
 use super::{Target, view};
-use crate::media::{Format, View, negotiate_watch};
+use crate::media::{Format, View, Written, negotiate_watch};
 use crate::options;
 use crate::response::{Answer, with_type};
 use bytes::Bytes;
@@ -12,13 +12,16 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use pintle_client::{Body, BoxError};
 use pintle_registry::{EventKind, Watch, WatchEvent};
-use pintle_types::Status;
 use pintle_types::selector::{FieldSelector, ParseSelectorError};
+use pintle_types::{Reason, Status};
 use serde_json::json;
 use std::sync::Arc;
 
 pub(crate) async fn watch(target: &Target<'_>) -> Answer {
     let format = negotiate_watch(&target.call.headers)?;
+    if format.written == Written::Protobuf && target.def.schema.is_some() {
+        return Err(Box::new(Status::failure(406, Reason::NotAcceptable, "custom resources have no protobuf form")));
+    }
     let mut options = options::watch_options(&target.call.query)?;
     if !target.path.name.is_empty() {
         options.fields = one_name(&target.path.name).map_err(|e| Box::new(Status::bad_request(e.to_string())))?;
@@ -26,7 +29,11 @@ pub(crate) async fn watch(target: &Target<'_>) -> Answer {
     let server = &target.call.server;
     let events = server.registry.watch(&target.def, namespace(target), &options).await?;
     let body = body(target, format, events);
-    let mut response = with_type(StatusCode::OK, "application/json", Bytes::new());
+    let content_type = match format.written {
+        Written::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    let mut response = with_type(StatusCode::OK, content_type, Bytes::new());
     *response.body_mut() = body;
     Ok(response)
 }
@@ -43,6 +50,7 @@ fn body(target: &Target<'_>, format: Format, events: Watch) -> Body {
     let mut first = true;
     let lines = events.map(move |event| {
         let line = match format.view {
+            View::Whole if format.written == Written::Protobuf => binary(&event),
             View::Whole => event.frame(),
             _ if event.kind == EventKind::Error => event.frame(),
             View::Table(version) => {
@@ -61,6 +69,12 @@ fn body(target: &Target<'_>, format: Format, events: Watch) -> Body {
         let _ = Arc::strong_count(&watchers);
     });
     Body::new(StreamBody::new(stream))
+}
+
+/// An event as clients of protobuf read it. Whoever asks for it knows that the kind has such a form.
+fn binary(event: &WatchEvent) -> Bytes {
+    let object = event.object.to_value();
+    pintle_schema::protobuf::encode_watch_event(event.kind.as_str(), &object).unwrap_or_default().into()
 }
 
 fn line(event: &WatchEvent, object: &serde_json::Value) -> Bytes {

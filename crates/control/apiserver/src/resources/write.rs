@@ -287,6 +287,7 @@ async fn delete_options(target: &Target<'_>) -> Result<(DeleteOptions, WriteOpti
 
 fn delete_body(bytes: &[u8], encoding: decode::Encoding) -> Result<Value, Box<Status>> {
     let decoded = match encoding {
+        decode::Encoding::Protobuf => return decode::protobuf(bytes, ("v1", "DeleteOptions")),
         decode::Encoding::Json => pintle_schema::decode::json(bytes, Limits::default()),
         decode::Encoding::Yaml => pintle_schema::decode::yaml(bytes, Limits::default()),
     };

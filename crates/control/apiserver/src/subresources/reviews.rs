@@ -4,7 +4,7 @@ use crate::authorization::{Attributes, Decision};
 use crate::media::{Shape, negotiate};
 use crate::options::WriteOptions;
 use crate::resources::{Target, body_of, encode_value};
-use crate::response::{Answer, JSON, YAML, with_type};
+use crate::response::{Answer, with_type};
 use crate::user::{MASTERS, User};
 use http::StatusCode;
 use pintle_schema::apply::{Manager, update_managers};
@@ -31,8 +31,8 @@ pub(crate) async fn create(target: &Target<'_>) -> Answer {
         _ => return Err(Box::new(Status::method_not_allowed())),
     };
     review["status"] = status;
-    let content_type = if format.yaml { YAML } else { JSON };
-    Ok(with_type(StatusCode::CREATED, content_type, encode_value(&review, format.yaml)))
+    let body = encode_value(&review, format.written)?;
+    Ok(with_type(StatusCode::CREATED, format.written.content_type(), body))
 }
 
 /// Upstream's generic path records the manager of these objects too, though nobody will ever read it.
