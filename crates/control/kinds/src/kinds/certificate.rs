@@ -4,7 +4,7 @@ use super::workload;
 use crate::{
     check::{Errors, Seen},
     column::{self, Column},
-    strategy::Strategy,
+    strategy::{NameRule, Strategy},
     tree,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -79,6 +79,10 @@ const USAGES: &[&str] = &[
 ];
 
 impl Strategy for CertificateSigningRequest {
+    fn name_rule(&self) -> NameRule {
+        NameRule::PathSegment
+    }
+
     fn prepare_create(&self, object: &mut Value) {
         tree::set(object, "status", json!({}));
     }
@@ -275,8 +279,8 @@ impl Strategy for ClusterTrustBundle {
         })
     }
 
-    fn name_rule(&self) -> crate::strategy::NameRule {
-        crate::strategy::NameRule::PathSegment
+    fn name_rule(&self) -> NameRule {
+        NameRule::PathSegment
     }
 }
 

@@ -76,6 +76,7 @@ const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Strategy for DaemonSet {
     fn default(&self, _api_version: &str, object: &mut Value) {
+        default_template_generation(object);
         let Some(spec) = tree::child(object, "spec") else { return };
         tree::default_to(spec, "revisionHistoryLimit", 10);
         if let Some(strategy) = tree::child(spec, "updateStrategy") {
@@ -135,6 +136,15 @@ impl Strategy for DaemonSet {
         cells.push(column::age(object, now));
         cells.extend(workload::wide_cells(&spec["template"], Some(workload::selector_text(&spec["selector"]))));
         cells
+    }
+}
+
+/// The annotation is there before the count is known, so that its writer is its manager.
+fn default_template_generation(object: &mut Value) {
+    if let Some(metadata) = tree::child(object, "metadata")
+        && let Some(annotations) = tree::child(metadata, "annotations")
+    {
+        tree::default_empty(annotations, TEMPLATE_GENERATION, "0");
     }
 }
 

@@ -40,6 +40,7 @@ static COLUMNS: &[Column] = &[
 
 impl Strategy for Job {
     fn default(&self, _api_version: &str, object: &mut Value) {
+        default_labels(object);
         let Some(spec) = tree::child(object, "spec") else { return };
         if !tree::has(spec, "completions") && !tree::has(spec, "parallelism") {
             tree::set(spec, "completions", 1);
@@ -59,12 +60,7 @@ impl Strategy for Job {
         if object["spec"]["manualSelector"] != true {
             generate_selector(object);
         }
-        let labels = object["spec"]["template"]["metadata"]["labels"].clone();
-        if !tree::is_empty(&labels)
-            && let Some(metadata) = tree::child(object, "metadata")
-        {
-            tree::default_empty(metadata, "labels", labels);
-        }
+        default_labels(object);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
@@ -117,6 +113,16 @@ fn host_names_fit(errors: &mut Errors, object: &Value) {
     if pintle_types::names::check_dns1123_label(&host).is_err() {
         let words = format!("will not able to create pod with invalid DNS label: {host}");
         errors.invalid(&Path::new("metadata.name"), name, &words);
+    }
+}
+
+/// A job without labels has those of its template.
+fn default_labels(object: &mut Value) {
+    let labels = object["spec"]["template"]["metadata"]["labels"].clone();
+    if !tree::is_empty(&labels)
+        && let Some(metadata) = tree::child(object, "metadata")
+    {
+        tree::default_empty(metadata, "labels", labels);
     }
 }
 
