@@ -120,10 +120,7 @@ impl Stream for RawWatch {
         if self.ended {
             return Poll::Ready(None);
         }
-        let result = match ready!(self.poll_line(cx)) {
-            Some(line) => Some(line.and_then(|line| parse_line(&line))),
-            None => None,
-        };
+        let result = ready!(self.poll_line(cx)).map(|line| line.and_then(|line| parse_line(&line)));
         self.ended = !matches!(result, Some(Ok(_)));
         Poll::Ready(result)
     }
