@@ -27,10 +27,10 @@ pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value) {
     for (i, version) in versions.iter().enumerate() {
         let name = tree::text(version, "name");
         unique &= seen.first(name);
-        errors.invalid_for(&at.index(i).child("name"), name, names::dns1035_label_errors(name));
         if version["schema"]["openAPIV3Schema"].is_null() {
             errors.required(&at.index(i).child("schema").child("openAPIV3Schema"), "");
         }
+        errors.invalid_for(&at.index(i).child("name"), name, names::dns1035_label_errors(name));
         if let Some(warning) = version.get("deprecationWarning").and_then(Value::as_str)
             && !tree::flag(version, "deprecated")
         {
