@@ -1,4 +1,4 @@
-//! Cron jobs.
+//! Cron jobs: schedules, and the jobs that they make.
 
 use super::{job, workload};
 use crate::{

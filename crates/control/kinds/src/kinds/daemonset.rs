@@ -1,4 +1,4 @@
-//! Daemon sets.
+//! Daemon sets: a pod on every node, and the count of their template's changes.
 
 use super::{deployment::shown_count, pod, workload};
 use crate::{

@@ -1,4 +1,4 @@
-//! Deployments.
+//! Deployments: their roll-out strategy and the template of their pods.
 
 use super::{pod, workload};
 use crate::{

@@ -1,4 +1,4 @@
-//! Jobs.
+//! Jobs: pods that run to an end, and the policies of success and failure.
 
 use super::{pod, workload};
 use crate::{

@@ -1,4 +1,4 @@
-//! Namespaces.
+//! Namespaces: born active, labelled with their name, and guarded by a finalizer.
 
 use super::workload;
 use crate::{

@@ -1,4 +1,4 @@
-//! Nodes.
+//! Nodes: their taints and networks, and how tables show their state.
 
 use super::workload;
 use crate::{

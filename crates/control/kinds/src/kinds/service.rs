@@ -1,4 +1,4 @@
-//! Services.
+//! Services: ports, types and traffic policies; addresses are given out by the registry.
 
 use super::{pod, workload};
 use crate::{

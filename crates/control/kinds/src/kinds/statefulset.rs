@@ -1,4 +1,4 @@
-//! Stateful sets.
+//! Stateful sets: named pods, each with claims of its own.
 
 use super::{claim, pod, workload};
 use crate::{
