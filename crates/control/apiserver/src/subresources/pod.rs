@@ -2,6 +2,7 @@
 
 use super::upgrade::{failure_of, is_upgrade, pass};
 use super::{kubelet, renamed};
+use crate::authorization::Attributes;
 use crate::resources::Target;
 use crate::response::{Answer, text};
 use http::header::CONTENT_TYPE;
@@ -154,7 +155,15 @@ pub(super) async fn port_forward(target: &Target<'_>) -> Answer {
     connect(target, &pod, &kubelet_path(target, "portForward", None), &query).await
 }
 
+/// WebSockets begin with a GET, but what they do is more than reading: the right to create is needed for them too, as
+/// upstream has it since v1.35.
+fn check_right(target: &Target<'_>) -> Result<(), Box<Status>> {
+    let call = target.call;
+    call.server.authorizer.check(&call.user, &Attributes { verb: "create", ..Attributes::of(&call.info) })
+}
+
 async fn connect(target: &Target<'_>, pod: &Value, path: &str, query: &[(String, String)]) -> Answer {
+    check_right(target)?;
     let Some(node) = node_of(pod) else {
         let message = format!("pod {} does not have a host assigned", target.path.name);
         return Err(Box::new(Status::bad_request(message)));
