@@ -237,4 +237,21 @@ async fn custom_resources_are_served_once_they_are_defined() {
     let refused = cluster.admin(Method::POST, widgets, json!({"metadata": {"name": "b"}, "spec": {}})).await;
     assert_eq!(refused.message(), "Widget.example.com \"b\" is invalid: spec.size: Required value");
     assert_eq!(cluster.get(widgets).await.json()["kind"], "WidgetList");
+
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}, "spec": {"size": 1}});
+    cluster.create(widgets, held).await;
+    let deleted = cluster.admin(Method::DELETE, &format!("{definitions}/widgets.example.com"), Value::Null).await;
+    assert_eq!(deleted.json()["kind"], "CustomResourceDefinition");
+    let held = format!("{widgets}/held");
+    while cluster.get(&held).await.json()["metadata"]["deletionTimestamp"].is_null() {
+        tokio::task::yield_now().await;
+    }
+    let released = cluster.admin(Method::PATCH, &held, json!({"metadata": {"finalizers": null}})).await;
+    assert_eq!(released.code, StatusCode::OK, "the definition waits for its objects");
+    loop {
+        let event: Value = serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap();
+        if event["type"] == "DELETED" {
+            break;
+        }
+    }
 }

@@ -11,9 +11,12 @@ mod strategy;
 
 use crate::follow::{Change, Follower};
 use crate::server::Server;
+use futures::StreamExt;
 use parking_lot::Mutex;
 use pintle_kinds::ResourceDef;
-use pintle_registry::{AdmitAll, DeleteOptions, GetOptions, ListOptions, Patch, Request, UserInfo};
+use pintle_registry::{
+    AdmitAll, DeleteOptions, EventKind, GetOptions, ListOptions, Patch, Request, UserInfo, WatchOptions,
+};
 use pintle_types::Status;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -76,7 +79,7 @@ impl Definitions {
 
     /// Takes the definitions that changed, one by one. One that fails is told in the log and in its status alone:
     /// the others must not suffer from it.
-    async fn settle(&self, server: &Server) {
+    async fn settle(&self, server: &Arc<Server>) {
         loop {
             let Some((name, state)) = self.changed.lock().pop_first() else { return };
             let result = match &state {
@@ -141,14 +144,19 @@ impl Definitions {
     }
 
     /// Deletes the objects of a definition that is being deleted, then lets it go.
-    async fn finalize(&self, server: &Server, definition: &Value) -> Result<(), Status> {
+    async fn finalize(&self, server: &Arc<Server>, definition: &Value) -> Result<(), Status> {
         let finalizers = definition["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
         if !finalizers.iter().any(|f| f == FINALIZER) {
             return Ok(());
         }
         let spec = &definition["spec"];
         let text = |v: &'static str, of: &Value| of[v].as_str().unwrap_or_default().to_owned();
-        delete_objects(server, &text("group", spec), &text("plural", &spec["names"])).await?;
+        let (group, resource) = (text("group", spec), text("plural", &spec["names"]));
+        delete_objects(server, &group, &resource).await?;
+        if let Some(def) = still_has_objects(server, &group, &resource).await? {
+            server.tasks.spawn(finalize_later(server.clone(), def, definition.clone()));
+            return Ok(());
+        }
         let left: Vec<Value> = finalizers.into_iter().filter(|f| f != FINALIZER).collect();
         patch(server, name_of(definition), "", json!({"metadata": {"finalizers": left}})).await
     }
@@ -160,6 +168,33 @@ async fn delete_objects(server: &Server, group: &str, resource: &str) -> Result<
     let (user, options) = (user(), DeleteOptions::default());
     let request = Request::new(&user, &AdmitAll, MANAGER);
     server.registry.delete_collection(&request, def, "", &options, &ListOptions::default()).await.map(|_| ())
+}
+
+/// The definition of a resource of which objects are left: their finalizers hold them.
+async fn still_has_objects(server: &Server, group: &str, resource: &str) -> Result<Option<Arc<ResourceDef>>, Status> {
+    let table = server.registry.table();
+    let Some(def) = table.preferred(group, resource).filter(|d| d.schema.is_some()) else { return Ok(None) };
+    let left = server.registry.list(def, "", &ListOptions { limit: 1, ..ListOptions::default() }).await?;
+    Ok((!left.items.is_empty()).then(|| def.clone()))
+}
+
+/// Takes a definition up again when one of the objects that held it is gone.
+async fn finalize_later(server: Arc<Server>, def: Arc<ResourceDef>, definition: Value) {
+    let gone = async {
+        let Ok(mut events) = server.registry.watch(&def, "", &WatchOptions::default()).await else { return };
+        // The last one may have gone before the watch began.
+        if let Ok(None) = still_has_objects(&server, &def.group, &def.resource).await {
+            return;
+        }
+        while let Some(event) = events.next().await {
+            if event.kind == EventKind::Deleted {
+                return;
+            }
+        }
+    };
+    if server.stopping().run_until_cancelled(gone).await.is_some() {
+        server.definitions.note(Change::Set(&definition));
+    }
 }
 
 fn user() -> UserInfo {
