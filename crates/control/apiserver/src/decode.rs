@@ -86,8 +86,16 @@ pub(crate) fn object(
 
 /// The tree of an object in protobuf, which is of kind `default` where it does not say.
 pub(crate) fn protobuf(bytes: &[u8], default: (&str, &str)) -> Result<Value, Box<Status>> {
-    let object = Envelope::open(bytes).and_then(|envelope| envelope.object(default, Limits::default()));
-    object.map_err(|e| Box::new(Status::bad_request(e.to_string())))
+    let kind = default.1;
+    let bad = |message: String| Box::new(Status::bad_request(message));
+    let envelope = Envelope::open(bytes).map_err(|e| {
+        let shown = summary(bytes);
+        bad(format!("the object provided is unrecognized (must be of type {kind}): {e} ({shown})"))
+    })?;
+    envelope.object(default, Limits::default()).map_err(|e| {
+        let found = envelope.api_version.rsplit('/').next().unwrap_or_default();
+        bad(format!("{} in version {found:?} cannot be handled as a {kind}: {e}", envelope.kind))
+    })
 }
 
 fn tree(bytes: &[u8], encoding: Encoding, expected: &GroupVersionKind) -> Result<Decoded, Box<Status>> {
@@ -199,5 +207,17 @@ mod tests {
         check("[]", "cannot unmarshal array into Go value of type struct { APIVersion string");
         check("[]", "(5b5d)");
         check("", "(<empty>)");
+    }
+
+    #[test]
+    fn bad_protobuf_is_told_by_how_far_it_was_understood() {
+        let message = |bytes: &[u8]| protobuf(bytes, ("v1", "ConfigMap")).map_or_else(|s| s.message, |v| v.to_string());
+        assert_eq!(
+            message(b"{}"),
+            "the object provided is unrecognized (must be of type ConfigMap): provided data does not appear to be a \
+             protobuf message, expected prefix [107 56 115 0] ({})"
+        );
+        let cut = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x01\x0a";
+        assert_eq!(message(cut), "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: unexpected EOF");
     }
 }

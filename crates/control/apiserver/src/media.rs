@@ -94,6 +94,23 @@ pub(crate) fn negotiate(headers: &HeaderMap, shape: Shape) -> Result<Format, Box
 /// What typed Go clients speak.
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
+/// Whether answers can be in no other form than protobuf.
+pub(crate) fn takes_only_protobuf(headers: &HeaderMap) -> bool {
+    negotiate(headers, Shape::Other).is_ok_and(|format| format.written == Written::Protobuf)
+}
+
+/// What is served in JSON and YAML alone: custom resources.
+pub(crate) const TEXT_TYPES: &str = "application/json, application/yaml";
+
+/// Refuses a client that takes only protobuf, before anything is done for it.
+pub(crate) fn refuse_only_protobuf(headers: &HeaderMap) -> Result<(), Box<Status>> {
+    if !takes_only_protobuf(headers) {
+        return Ok(());
+    }
+    let message = format!("only the following media types are accepted: {TEXT_TYPES}");
+    Err(Box::new(Status::failure(406, Reason::NotAcceptable, message)))
+}
+
 /// Whether the client asks for aggregated discovery, before any other form.
 pub(crate) fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
     let text = accept(headers);

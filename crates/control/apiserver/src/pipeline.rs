@@ -140,7 +140,7 @@ impl Server {
                 }
             }
         };
-        let mut response = answer.unwrap_or_else(|status| response::failure(&status));
+        let mut response = answer.unwrap_or_else(|status| response::failure(&status, &call.headers));
         response::finish(&mut response, &call.warnings.lock());
         response
     }

@@ -1,5 +1,6 @@
 //! How answers are put on the wire: status codes, headers, compression.
 
+use crate::media::{PROTOBUF, takes_only_protobuf};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -46,15 +47,25 @@ pub(crate) fn page_not_found() -> Response<Body> {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-/// A failure as its `Status`.
-pub(crate) fn failure(status: &Status) -> Response<Body> {
+/// A failure as its `Status`, in protobuf for a client that takes nothing else.
+pub(crate) fn failure(status: &Status, request: &HeaderMap) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(code, status.to_json());
+    let mut response = self::status(code, status, request);
     let retry = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     if retry > 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
     }
     response
+}
+
+/// A `Status` in the form that the client takes: JSON, unless it takes only protobuf.
+pub(crate) fn status(code: StatusCode, status: &Status, request: &HeaderMap) -> Response<Body> {
+    let text = status.to_json();
+    let binary = || pintle_schema::protobuf::encode(&serde_json::from_slice(text.as_ref()).ok()?);
+    match takes_only_protobuf(request).then(binary).flatten() {
+        Some(bytes) => with_type(code, PROTOBUF, bytes),
+        None => json(code, text),
+    }
 }
 
 /// What an overloaded server says.

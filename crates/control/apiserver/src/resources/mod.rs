@@ -6,6 +6,7 @@ mod view;
 mod watch;
 mod write;
 
+use crate::media::refuse_only_protobuf;
 use crate::pipeline::Call;
 use crate::request::ResourceRequest;
 use crate::response::{self, Answer};
@@ -34,6 +35,9 @@ pub(crate) async fn answer(call: &Call) -> Answer {
     };
     if !scope_fits(&def, &path) {
         return Err(Box::new(Status::no_such_resource()));
+    }
+    if def.schema.is_some() {
+        refuse_only_protobuf(&call.headers)?;
     }
     let target = Target { call, def, path };
     match (target.path.name.is_empty(), target.path.subresource.is_empty()) {

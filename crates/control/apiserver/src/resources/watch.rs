@@ -12,16 +12,13 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use pintle_client::{Body, BoxError};
 use pintle_registry::{EventKind, Watch, WatchEvent};
+use pintle_types::Status;
 use pintle_types::selector::{FieldSelector, ParseSelectorError};
-use pintle_types::{Reason, Status};
 use serde_json::json;
 use std::sync::Arc;
 
 pub(crate) async fn watch(target: &Target<'_>) -> Answer {
     let format = negotiate_watch(&target.call.headers)?;
-    if format.written == Written::Protobuf && target.def.schema.is_some() {
-        return Err(Box::new(Status::failure(406, Reason::NotAcceptable, "custom resources have no protobuf form")));
-    }
     let mut options = options::watch_options(&target.call.query)?;
     if !target.path.name.is_empty() {
         options.fields = one_name(&target.path.name).map_err(|e| Box::new(Status::bad_request(e.to_string())))?;

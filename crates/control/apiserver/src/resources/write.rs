@@ -5,7 +5,7 @@ use super::{Target, view};
 use crate::admission::Chain;
 use crate::custom;
 use crate::decode::{self, Expected, media_type};
-use crate::media::{Format, Shape, negotiate};
+use crate::media::{Format, Shape, TEXT_TYPES, negotiate};
 use crate::options::{self, WriteOptions};
 use crate::response::{self, Answer};
 use http::StatusCode;
@@ -65,6 +65,9 @@ fn manager_of_agent(agent: &str) -> String {
 /// Decodes the request's body into the kind that its path takes.
 pub(crate) async fn body_of(target: &Target<'_>, options: &WriteOptions, sub: &str) -> Result<Value, Box<Status>> {
     let encoding = decode::encoding(&target.call.headers)?;
+    if encoding == decode::Encoding::Protobuf && target.def.schema.is_some() {
+        return Err(decode::unknown_format(TEXT_TYPES));
+    }
     let bytes = target.call.read_body().await?;
     let (gvk, own) = body_kind(&target.def, sub);
     let ty = if own { target.def.type_ref() } else { Schema::builtin().kind(&gvk.group, &gvk.version, &gvk.kind) };
@@ -236,7 +239,7 @@ pub(crate) async fn delete(target: &Target<'_>) -> Answer {
     let deletion = registry.delete(&request, &target.def, namespace(target), name, &delete).await;
     target.call.warn(request.take_warnings());
     match deletion? {
-        Deletion::Done(status) => Ok(response::json(StatusCode::OK, status.to_json())),
+        Deletion::Done(status) => Ok(response::status(StatusCode::OK, &status, &target.call.headers)),
         Deletion::Object(object) => view::object(target, format, StatusCode::OK, &object),
     }
 }

@@ -3,9 +3,10 @@
 //! Source: `pkg/registry/core/serviceaccount/storage/token.go` of Kubernetes.
 
 use crate::authentication::service_account::{Order, issue};
+use crate::media::{Shape, negotiate};
 use crate::options::WriteOptions;
-use crate::resources::{Target, body_of};
-use crate::response::{Answer, json};
+use crate::resources::{Target, body_of, encode_value};
+use crate::response::{Answer, with_type};
 use http::StatusCode;
 use jiff::Timestamp;
 use pintle_types::Status;
@@ -22,6 +23,7 @@ const POD_SECONDS: i64 = 3607;
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
 pub(super) async fn create(target: &Target<'_>) -> Answer {
+    let format = negotiate(&target.call.headers, Shape::Object)?;
     let options = WriteOptions::read(&target.call.query, "CreateOptions", false)?;
     let mut review = body_of(target, &options, "token").await?;
     let server = &target.call.server;
@@ -53,7 +55,8 @@ pub(super) async fn create(target: &Target<'_>) -> Answer {
         review["spec"]["boundObjectRef"] = Value::Null;
     }
     review["status"] = json!({"token": token, "expirationTimestamp": at(now + seconds)});
-    Ok(json(StatusCode::CREATED, review.to_string()))
+    let body = encode_value(&review, format.written)?;
+    Ok(with_type(StatusCode::CREATED, format.written.content_type(), body))
 }
 
 fn check_names(review: &Value, ns: &str, name: &str) -> Result<(), Box<Status>> {
