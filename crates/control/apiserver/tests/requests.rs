@@ -74,6 +74,10 @@ async fn protobuf_is_read_and_written_where_it_is_all_that_a_client_takes() {
     assert_eq!(read, cluster.get(&format!("{MAPS}/a")).await.json());
     let both = cluster.send(admin(), accepting(MAPS, "application/vnd.kubernetes.protobuf,application/json")).await;
     assert_eq!(both.headers["content-type"], "application/json");
+    let missing = cluster.send(admin(), accepting(&format!("{MAPS}/b"), protobuf)).await;
+    assert_eq!((missing.code.as_u16(), &missing.headers["content-type"]), (404, &protobuf.parse().unwrap()));
+    let status = pintle_schema::protobuf::Envelope::open(&missing.body).unwrap();
+    assert_eq!(status.object(("", ""), Default::default()).unwrap()["reason"], "NotFound");
 }
 
 #[tokio::test]
@@ -237,6 +241,14 @@ async fn custom_resources_are_served_once_they_are_defined() {
     let refused = cluster.admin(Method::POST, widgets, json!({"metadata": {"name": "b"}, "spec": {}})).await;
     assert_eq!(refused.message(), "Widget.example.com \"b\" is invalid: spec.size: Required value");
     assert_eq!(cluster.get(widgets).await.json()["kind"], "WidgetList");
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    assert_eq!(cluster.send(admin(), accepting(widgets, protobuf)).await.code, StatusCode::NOT_ACCEPTABLE);
+    let mut post = request(Method::POST, widgets, json!({}));
+    post.headers_mut().insert("content-type", protobuf.parse().unwrap());
+    assert_eq!(
+        cluster.send(admin(), post).await.message(),
+        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
+    );
 
     let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}, "spec": {"size": 1}});
     cluster.create(widgets, held).await;
