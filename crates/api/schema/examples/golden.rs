@@ -3,6 +3,8 @@
 //! For each kind the folder has `GROUP.VERSION.KIND.json` and `.pb` of the same object, with every field set. Prints
 //! what differs.
 
+#![allow(clippy::print_stdout, reason = "a command whose output is its purpose")]
+
 use pintle_schema::Schema;
 use pintle_schema::decode::Limits;
 use pintle_schema::protobuf::{Envelope, encode};
