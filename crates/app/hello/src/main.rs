@@ -3,17 +3,28 @@
 //! `PORT` changes the port. `/healthz` answers `ok`; `/env` shows the environment. One thread per connection is
 //! plenty here, and needs nothing but the standard library.
 
+use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const MAX_HEAD_BYTES: u64 = 16 << 10;
 const IDLE: Duration = Duration::from_secs(60);
+/// How long it answers after it was told to end: clients may not have heard yet that it goes.
+const DRAIN: Duration = Duration::from_secs(2);
 
-fn main() -> std::io::Result<()> {
+/// Whether it was told to end: then connections are closed after their next answer.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::var("PORT").ok().and_then(|p| p.parse().ok()).unwrap_or(8080u16);
     let name = std::fs::read_to_string("/etc/hostname").map(|n| n.trim().to_owned()).unwrap_or_else(|_| "hello".into());
     let version = std::env::var("VERSION").unwrap_or_else(|_| "v1".into());
+    // Before any thread is there: all of them must leave these signals to the one that reads them.
+    let signals = pintle_linux::process::signal_descriptor(&[Signal::TERM.as_raw(), Signal::INT.as_raw()])?;
+    std::thread::spawn(move || end_when_told(&signals));
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     say(&format!("hello {version} from {name}, listening on port {port}"));
     for connection in listener.incoming() {
@@ -23,6 +34,16 @@ fn main() -> std::io::Result<()> {
         let _ = std::thread::Builder::new().stack_size(64 << 10).spawn(move || serve(connection, &name, &version));
     }
     Ok(())
+}
+
+/// Waits for a signal, lets requests under way and those that still come be answered, and ends the process.
+fn end_when_told(signals: &OwnedFd) {
+    let mut ready = [rustix::event::PollFd::new(signals, rustix::event::PollFlags::IN)];
+    while rustix::event::poll(&mut ready, None).is_err() {}
+    ENDING.store(true, Ordering::Relaxed);
+    say("told to end");
+    std::thread::sleep(DRAIN);
+    std::process::exit(0);
 }
 
 fn say(line: &str) {
@@ -41,6 +62,7 @@ fn serve(mut connection: TcpStream, name: &str, version: &str) -> std::io::Resul
             "/" | "/hello" => ("200 OK", format!("Hello from {name} ({version})\n")),
             _ => ("404 Not Found", format!("{path} is not here; try /, /healthz or /env\n")),
         };
+        let keep_alive = keep_alive && !ENDING.load(Ordering::Relaxed);
         let connection_header = if keep_alive { "keep-alive" } else { "close" };
         let length = body.len();
         write!(

@@ -15,6 +15,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// What upstream's controllers call themselves; objects show it as the manager of their fields.
+const MANAGER: &str = "kube-controller-manager";
+
 /// A control plane that answers requests.
 pub(crate) struct ControlPlane {
     server: Arc<Server>,
@@ -41,11 +44,12 @@ impl ControlPlane {
         let options = pintle_registry::Options { service_range: cluster.service_cidr, ..Default::default() };
         let registry = Registry::open(Arc::new(store), Table::builtin(), Arc::clone(&clock), options).await?;
         let server = Server::new(config(cluster, credentials)?, registry, Arc::clone(&clock));
-        server.start(stop.clone()).await?;
+        // The listener first: what every cluster has names its port.
         let listener = server.bind().await?;
+        server.start(stop.clone()).await?;
         tasks.spawn(serve(listener, stop.clone()));
         let manager = User::new("system:kube-controller-manager", &[]);
-        let informers = Informers::new(client_of(&server, manager, "kube-controller-manager"), stop);
+        let informers = Informers::new(client_of(&server, manager, MANAGER), stop);
         let root_ca = credentials.authority.certificate_pem().to_owned();
         Ok(Self { server, informers, clock, root_ca })
     }

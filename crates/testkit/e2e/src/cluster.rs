@@ -3,7 +3,7 @@
 use crate::command::{Output, Spawned, run};
 use crate::host::Host;
 use crate::image::write_archive;
-use crate::leftovers::Leftovers;
+use crate::leftovers;
 use crate::wait::until;
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -18,7 +18,6 @@ pub struct Cluster {
     pub host: Host,
     server: Mutex<Option<Spawned>>,
     directory: TempDir,
-    before: Leftovers,
     next_space: AtomicU32,
 }
 
@@ -55,12 +54,10 @@ impl Cluster {
             rustix::process::geteuid().is_root(),
             "the tests make containers and networks: run them as root"
         );
-        let before = Leftovers::now()?;
         let cluster = Self {
             host: Host::new()?,
             server: Mutex::new(None),
             directory: tempfile::Builder::new().prefix("pintle-e2e-").tempdir()?,
-            before,
             next_space: AtomicU32::new(0),
         };
         cluster.start_server()?;
@@ -128,12 +125,9 @@ impl Cluster {
 
     /// The processes of the shims in this cluster's network.
     pub fn shims(&self) -> Result<Vec<u32>> {
-        let run = self.path("run").to_string_lossy().into_owned();
-        Ok(crate::leftovers::shims()?
-            .iter()
-            .filter(|s| s.contains(&run))
-            .filter_map(|s| s.split(' ').next()?.parse().ok())
-            .collect())
+        let pids = self.host.processes()?;
+        let shims = pids.iter().filter(|pid| leftovers::command_line(pid).contains("pintle-shim"));
+        Ok(shims.filter_map(|pid| pid.parse().ok()).collect())
     }
 
     pub fn wait_ready(&self) -> Result<()> {
@@ -190,7 +184,7 @@ impl Cluster {
         let mut arguments = vec!["reset", "--yes"];
         arguments.extend(flags.iter().map(String::as_str));
         self.pintle(&arguments)?.ok()?;
-        let left = self.before.compare(&Leftovers::now()?, &self.host)?;
+        let left = leftovers::of(&self.host, self.directory.path())?;
         anyhow::ensure!(left.is_empty(), "left behind after the reset:\n{}", left.join("\n"));
         Ok(())
     }

@@ -7,10 +7,10 @@ use std::path::Path;
 /// The image's name.
 pub const BUSYBOX: &str = "e2e/busybox:1";
 
-const APPLETS: [&str; 36] = [
+const APPLETS: [&str; 37] = [
     "sh", "ash", "ls", "cat", "echo", "sleep", "tar", "wget", "nslookup", "nc", "id", "ps", "kill", "true", "false",
     "head", "tail", "dd", "date", "env", "hostname", "grep", "mkdir", "rm", "touch", "test", "printf", "seq", "stty",
-    "tty", "wc", "httpd", "trap", "mount", "ip", "df",
+    "tty", "wc", "httpd", "trap", "mount", "ip", "df", "timeout",
 ];
 
 fn entry(builder: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, content: &[u8]) -> Result<()> {

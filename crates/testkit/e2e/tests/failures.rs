@@ -35,10 +35,7 @@ fn killed(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("killed")?;
     space.ok_with(&["apply", "-f", "-"], &pod("p", "command: [sleep, '987654']"))?;
     space.ok(&["wait", "--for=condition=Ready", "pod/p", "--timeout=60s"])?;
-    let processes = cluster.host.run(&["sh", "-c", "grep -l 987654 /proc/[0-9]*/cmdline"])?.ok()?;
-    let pids = processes.lines().filter_map(|l| l.split('/').nth(2)).filter_map(|pid| pid.parse::<i32>().ok());
-    let sleeping = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "sleep");
-    let pid = pids.filter(sleeping).last().context("the container's process")?;
+    let pid = sleeper("987654").context("the container's process")?;
     let pid = rustix::process::Pid::from_raw(pid).context("a pid")?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     let pod = space.until("the container runs again", &["pod/p"], SOON, |p| {
@@ -47,6 +44,16 @@ fn killed(cluster: &Cluster) -> Result<()> {
     let last = &status(&pod)["lastState"]["terminated"];
     ensure!(last["exitCode"] == 137 && last["reason"] == "Error", "{last}");
     Ok(())
+}
+
+/// The process of the machine that was started as `sleep SECONDS`.
+fn sleeper(seconds: &str) -> Option<i32> {
+    let entries = std::fs::read_dir("/proc").ok()?;
+    let mut pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    // A process may end while we look.
+    pids.find(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c == format!("sleep\0{seconds}\0").as_bytes())
+    })
 }
 
 fn out_of_memory(cluster: &Cluster) -> Result<()> {

@@ -42,7 +42,7 @@ fn shell(space: &Space<'_>) -> Result<()> {
 fn answers(space: &Space<'_>, url: &str, wanted: usize) -> Result<BTreeSet<String>> {
     let mut seen = BTreeSet::new();
     until(&format!("{wanted} different answers from {url}"), SOON, || {
-        let answer = space.ok(&["exec", "shell", "--", "wget", "-q", "-T", "5", "-O", "-", url])?;
+        let answer = space.ok(&["exec", "shell", "--", "timeout", "5", "wget", "-q", "-O", "-", url])?;
         seen.insert(answer.trim().to_owned());
         Ok((seen.len() >= wanted).then_some(()))
     })
@@ -92,7 +92,7 @@ fn deployment(cluster: &Cluster) -> Result<()> {
 
 /// Asks without a pause while the image changes; no request may fail, and the new version must answer at the end.
 fn roll_without_a_failed_request(space: &Space<'_>, port: u64) -> Result<()> {
-    let patch = r#"{"spec":{"template":{"spec":{"containers":[{"name":"hello","readinessProbe":{"httpGet":{"path":"/healthz","port":8080},"periodSeconds":1},"lifecycle":{"preStop":{"sleep":{"seconds":2}}}}]}}}}"#;
+    let patch = r#"{"spec":{"template":{"spec":{"containers":[{"name":"hello","readinessProbe":{"httpGet":{"path":"/healthz","port":8080},"periodSeconds":1}}]}}}}"#;
     space.ok(&["patch", "deployment/web", "-p", patch])?;
     space.ok(&["rollout", "status", "deployment/web", "--timeout=120s"])?;
     let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -271,7 +271,7 @@ fn bad_manifests(space: &Space<'_>) -> Result<()> {
         "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {containers: [{name: c, image: i, imagge: j}]}}";
     let complaint = space.refused(&apply, unknown)?;
     ensure!(complaint.contains("unknown field \"spec.containers[0].imagge\""), "{complaint}");
-    let invalid = "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {containers: [{name: C_, image: ''}]}}";
+    let invalid = "---\n{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {containers: [{name: C_, image: ''}]}}";
     let complaint = space.refused(&apply, invalid)?;
     ensure!(complaint.contains("The Pod \"x\" is invalid"), "{complaint}");
     ensure!(complaint.contains("spec.containers[0].image: Required value"), "{complaint}");
@@ -403,7 +403,7 @@ fn jobs(cluster: &Cluster) -> Result<()> {
         space.ok(&["create", "job", "good", "--image", BUSYBOX, "--", "echo", "done"])?;
         space.ok(&["wait", "--for=condition=Complete", "job/good", "--timeout=60s"])?;
         ensure!(space.ok(&["logs", "job/good"])?.trim() == "done");
-        let bad = "{apiVersion: batch/v1, kind: Job, metadata: {name: bad}, spec: {backoffLimit: 0, template: {spec: {restartPolicy: Never, containers: [{name: c, image: IMAGE, command: [sh, -c, 'exit 7']}]}}}}";
+        let bad = "---\n{apiVersion: batch/v1, kind: Job, metadata: {name: bad}, spec: {backoffLimit: 0, template: {spec: {restartPolicy: Never, containers: [{name: c, image: IMAGE, command: [sh, -c, 'exit 7']}]}}}}";
         space.ok_with(&["apply", "-f", "-"], &bad.replace("IMAGE", BUSYBOX))?;
         space.ok(&["wait", "--for=condition=Failed", "job/bad", "--timeout=60s"])?;
         let status = &space.json(&["job/bad"])?["status"];
@@ -457,7 +457,7 @@ fn names(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("names")?;
     let check = || -> Result<()> {
         shell(&space)?;
-        let headless = "
+        let headless = "---
 {apiVersion: v1, kind: Service, metadata: {name: all}, spec: {clusterIP: None, selector: {app: back}, ports: [{port: 8080, name: http}]}}
 ---
 {apiVersion: apps/v1, kind: Deployment, metadata: {name: back}, spec: {replicas: 2, selector: {matchLabels: {app: back}}, template: {metadata: {labels: {app: back}}, spec: {containers: [{name: c, image: pintle/hello}]}}}}

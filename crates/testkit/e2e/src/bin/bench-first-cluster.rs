@@ -92,7 +92,7 @@ fn pods(cluster: &Cluster) -> Result<()> {
     let mut latencies = Vec::new();
     for i in 0..PODS {
         let manifest = format!(
-            "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: d{i}}}, spec: {{selector: {{matchLabels: {{app: d{i}x}}}}, \
+            "---\n{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: d{i}}}, spec: {{selector: {{matchLabels: {{app: d{i}x}}}}, \
              template: {{metadata: {{labels: {{app: d{i}x}}}}, spec: {{containers: [{{name: c, image: pintle/hello, imagePullPolicy: IfNotPresent}}]}}}}}}}}"
         );
         let start = Instant::now();
