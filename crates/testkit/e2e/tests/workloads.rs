@@ -268,10 +268,10 @@ fn manifests(cluster: &Cluster) -> Result<()> {
 fn bad_manifests(space: &Space<'_>) -> Result<()> {
     let apply = ["apply", "-f", "-"];
     let unknown =
-        "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {containers: [{name: c, image: i, imagge: j}]}}";
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: c, image: i, imagge: j}]}\n";
     let complaint = space.refused(&apply, unknown)?;
     ensure!(complaint.contains("unknown field \"spec.containers[0].imagge\""), "{complaint}");
-    let invalid = "---\n{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {containers: [{name: C_, image: ''}]}}";
+    let invalid = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: C_, image: ''}]}\n";
     let complaint = space.refused(&apply, invalid)?;
     ensure!(complaint.contains("The Pod \"x\" is invalid"), "{complaint}");
     ensure!(complaint.contains("spec.containers[0].image: Required value"), "{complaint}");
