@@ -101,6 +101,7 @@ impl Server {
     }
 
     /// A request on a connection.
+    // flow: pod 1/16
     pub(crate) async fn handle(
         self: &Arc<Self>,
         connection: &Connection,

@@ -111,7 +111,7 @@ impl Shared {
         }
     }
 
-    // flow: pod
+    // flow: pod 7/16
     fn pod_changed(&self, change: &Change<Pod>) {
         let key = change.object().key();
         let Some(pod) = change.new().filter(|pod| !is_finished(pod)) else {

@@ -198,6 +198,7 @@ impl Engine {
     }
 
     /// Tells the listeners, if there are any.
+    // flow: pod 15/16
     pub(crate) fn tell(&self, kind: EventKind, container_id: &str, sandbox_id: &str) {
         let pod_uid = self.sandbox(sandbox_id).map(|s| s.record.lock().config.metadata.uid.clone()).unwrap_or_default();
         let event =

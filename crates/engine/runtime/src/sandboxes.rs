@@ -21,6 +21,7 @@ use std::sync::Arc;
 const SHM_BYTES: u64 = 64 << 20;
 
 impl Engine {
+    // flow: pod 12/16
     pub(crate) async fn run_sandbox(&self, config: PodSandboxConfig, handler: &str) -> CriResult<String> {
         let sandbox = self.reserve_sandbox(config, handler)?;
         let _changing = sandbox.changing.lock().await;

@@ -230,6 +230,7 @@ fn check_program(path: &Path, name: &str) -> std::result::Result<(), Failure> {
         .map_err(|_| Failure::new(FailureKind::NotExecutable, format!("exec: {name:?}: permission denied")))
 }
 
+// flow: pod 14/16
 fn execute(
     program: &CString,
     spec: &ProcessSpec,

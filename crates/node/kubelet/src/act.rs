@@ -112,7 +112,7 @@ impl Act<'_> {
         })
     }
 
-    // flow: pod
+    // flow: pod 11/16
     async fn create_sandbox(&self, attempt: u32) -> Result<Sandbox, ()> {
         let host = &self.memory.host;
         let made = async {

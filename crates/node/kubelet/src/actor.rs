@@ -232,7 +232,7 @@ impl Actor {
         }
     }
 
-    // flow: pod
+    // flow: pod 9/16
     async fn sync(&mut self) -> Next {
         let observed = match self.look().await {
             Ok(observed) => observed,

@@ -131,7 +131,7 @@ impl Pods {
         // The runtime's events are had before anything is started, so that none is missed.
         let mut events = events(&self.host).await;
         let (sender, mut changes) = mpsc::unbounded_channel();
-        // flow: pod
+        // flow: pod 8/16
         self.informer.on_change(move |change| {
             let change = match change {
                 Change::Added(pod) => (None, Some(Arc::clone(pod))),

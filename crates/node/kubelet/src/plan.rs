@@ -35,7 +35,7 @@ pub enum Action {
 }
 
 /// What to do now, in order. Nothing to do is an empty list.
-// flow: pod
+// flow: pod 10/16
 pub fn plan(pod: &Pod, observed: &Observed, verdicts: &Verdicts) -> Vec<Action> {
     let planner = Planner { pod, observed, verdicts, kills: Vec::new(), starts: Vec::new() };
     match sandbox_attempt(pod, observed) {

@@ -12,7 +12,7 @@ pub const OWN_CONDITIONS: [&str; 5] =
 const KEPT: [&str; 5] = ["startTime", "qosClass", "nominatedNodeName", "resize", "resourceClaimStatuses"];
 
 /// Sends what differs. Returns the version that the pod has after that; nothing when there was nothing to send.
-// flow: pod
+// flow: pod 16/16
 pub async fn push(api: &dyn Api, pod: &Pod, old: &PodStatus, new: &PodStatus) -> Result<Option<u64>, ApiError> {
     let Some(status) = difference(&tree(old), &tree(new)) else { return Ok(None) };
     let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});

@@ -75,7 +75,7 @@ impl Starting<'_> {
     }
 
     /// Starts it. A failure has been told in an event by then.
-    // flow: pod
+    // flow: pod 13/16
     pub async fn run(&self) -> Result<(), StartFailure> {
         let runtime = &self.memory.host.runtime;
         let pulled = tokio::select! {

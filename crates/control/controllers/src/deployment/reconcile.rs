@@ -85,6 +85,7 @@ impl Controller {
         }
     }
 
+    // flow: pod 5/16
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
         let Some(deployment) = self.deployments.get(&key) else { return Ok(Outcome::Done) };
         if selector_of(&deployment).is_everything() {

@@ -172,6 +172,7 @@ impl<S: Sets> Controller<S> {
         }
     }
 
+    // flow: pod 6/16
     async fn create_one(&self, set: &Arc<S::Object>, pod: &Pod) -> Result<(), ClientError> {
         let recorder = &self.context.recorder;
         match self.context.client.create(pod).await {

@@ -57,6 +57,7 @@ impl Hub {
     }
 
     /// Sends a change to all that it concerns. A watcher whose queue is full is let go: it comes back and replays.
+    // flow: pod 4/16
     pub(super) fn send(&mut self, change: &Change, indexed: Option<usize>) {
         if self.watchers.is_empty() {
             return;

@@ -16,6 +16,7 @@ const NAMES: usize = 8;
 
 impl Registry {
     /// Creates an object; `object` has passed the schema's checks.
+    // flow: pod 2/16
     pub async fn create(&self, by: &Request<'_>, def: &ResourceDef, ns: &str, object: Value) -> Result<Object, Status> {
         let name = meta(&object, "name").to_owned();
         let target = Target { by, def, ns, name: &name, sub: "" };

@@ -171,6 +171,7 @@ impl Disk {
     }
 
     /// Writes a group of changes: all of them durably, or none.
+    // flow: pod 3/16
     pub(super) fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
         self.try_commit(commit).map_err(store_error)
     }
