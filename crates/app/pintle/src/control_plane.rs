@@ -24,6 +24,7 @@ pub(crate) struct ControlPlane {
     /// Read-only copies of objects, shared by all controllers and the scheduler.
     informers: Informers,
     clock: Arc<dyn Clock>,
+    pod_range: ipnet::Ipv4Net,
     root_ca: String,
 }
 
@@ -51,7 +52,7 @@ impl ControlPlane {
         let manager = User::new("system:kube-controller-manager", &[]);
         let informers = Informers::new(client_of(&server, manager, MANAGER), stop);
         let root_ca = credentials.authority.certificate_pem().to_owned();
-        Ok(Self { server, informers, clock, root_ca })
+        Ok(Self { server, informers, clock, pod_range: cluster.pod_cidr, root_ca })
     }
 
     /// A client that acts as the given user, in process.
@@ -78,6 +79,7 @@ impl ControlPlane {
             clients: Arc::new(move |name: &str| client_of(&server, User::service_account("kube-system", name), name)),
             informers: self.informers.clone(),
             clock: Arc::clone(&self.clock),
+            pod_range: self.pod_range,
             root_ca: self.root_ca.clone(),
         };
         let controlling = pintle_controllers::run(controllers, stop.clone());

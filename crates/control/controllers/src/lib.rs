@@ -22,6 +22,7 @@ mod job;
 mod metadata;
 mod namespace;
 mod node;
+mod nodeipam;
 mod ownership;
 mod podgc;
 mod pods;

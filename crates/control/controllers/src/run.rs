@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::{
-    clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node, podgc,
+    clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node, nodeipam, podgc,
     replicaset, serviceaccount, statefulset, ttl,
 };
 use futures::FutureExt;
@@ -21,6 +21,8 @@ pub struct Config {
     /// The informers of all controllers; their client must be able to list and watch everything.
     pub informers: Informers,
     pub clock: Arc<dyn Clock>,
+    /// The addresses of all pods, of which every node gets a share.
+    pub pod_range: ipnet::Ipv4Net,
     /// The certificates, in PEM, that pods trust the API server by.
     pub root_ca: String,
 }
@@ -55,6 +57,7 @@ pub async fn run(config: Config, stop: CancellationToken) {
     for (name, start) in CONTROLLERS {
         running.spawn(start(context(&config, name, &stop)));
     }
+    running.spawn(nodeipam::run(context(&config, "node-controller", &stop), config.pod_range));
     running.spawn(serviceaccount::run_root_ca(context(&config, "root-ca-cert-publisher", &stop), config.root_ca));
     while let Some(ended) = running.join_next().await {
         if let Err(error) = ended

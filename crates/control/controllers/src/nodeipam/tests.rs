@@ -1,0 +1,46 @@
+//! Every node gets a share of its own, and the share of a node that is gone is given again.
+
+use super::plan::free_share;
+use super::run;
+use crate::testing::Cluster;
+use futures::FutureExt;
+use ipnet::Ipv4Net;
+use pintle_types::k8s::api::core::v1::Node;
+use serde_json::json;
+
+fn net(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+#[test]
+fn the_first_share_that_overlaps_nothing_is_free() {
+    for (range, taken, expected) in [
+        ("10.42.0.0/16", vec![], Some("10.42.0.0/24")),
+        ("10.42.0.0/16", vec!["10.42.0.0/24", "10.42.2.0/24"], Some("10.42.1.0/24")),
+        ("10.42.0.0/16", vec!["10.42.0.0/23"], Some("10.42.2.0/24")),
+        ("10.42.0.0/16", vec!["10.42.0.128/25", "192.168.0.0/16"], Some("10.42.1.0/24")),
+        ("10.42.0.0/24", vec!["10.42.0.0/24"], None),
+        ("10.42.0.0/26", vec![], Some("10.42.0.0/26")),
+    ] {
+        let taken: Vec<Ipv4Net> = taken.into_iter().map(net).collect();
+        assert_eq!(free_share(net(range), &taken), expected.map(net), "{range} {taken:?}");
+    }
+}
+
+fn share(api: &pintle_fake_api::FakeApi, name: &str) -> Option<String> {
+    api.get::<Node>("", name).and_then(|node| node.spec).and_then(|spec| spec.pod_cidr)
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_get_shares_and_give_them_back() {
+    let cluster = Cluster::new().start(|context| run(context, net("10.42.0.0/23")).boxed());
+    for name in ["a", "b"] {
+        cluster.create::<Node>(json!({ "metadata": { "name": name } })).await;
+    }
+    cluster.until("two shares", |api| share(api, "a").is_some() && share(api, "b").is_some()).await;
+    assert_ne!(share(&cluster.api, "a"), share(&cluster.api, "b"));
+    let free = share(&cluster.api, "a");
+    cluster.api.remove::<Node>("", "a");
+    cluster.create::<Node>(json!({ "metadata": { "name": "c" } })).await;
+    cluster.until("the share is given again", |api| share(api, "c") == free).await;
+}
