@@ -29,9 +29,7 @@ pub struct Quantity {
 
 /// A text that is no quantity. The message is upstream's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-)]
+#[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
 pub struct ParseQuantityError;
 
 impl Quantity {
@@ -170,7 +168,10 @@ fn scaled(whole: &str, fraction: &str, format: Format, exponent: i32) -> i128 {
     let value: i128 = kept.parse().unwrap_or(MAX);
     if tens >= 0 {
         let power = 10i128.checked_pow(tens as u32);
-        return power.and_then(|p| value.checked_mul(p)).and_then(|v| v.checked_mul(factor)).map_or(MAX, |v| v.min(MAX));
+        return power
+            .and_then(|p| value.checked_mul(p))
+            .and_then(|v| v.checked_mul(factor))
+            .map_or(MAX, |v| v.min(MAX));
     }
     let Some(value) = value.checked_mul(factor) else { return MAX };
     10i128.checked_pow(tens.unsigned_abs()).map_or(1, |p| ceil_div(value, p)).min(MAX)
@@ -201,7 +202,9 @@ impl fmt::Display for Quantity {
         match (self.format, exponent) {
             (_, 0) => write!(f, "{value}"),
             (Format::DecimalExponent, exponent) => write!(f, "{value}e{exponent}"),
-            (_, exponent) => write!(f, "{value}{}", ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][((exponent + 9) / 3) as usize]),
+            (_, exponent) => {
+                write!(f, "{value}{}", ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][((exponent + 9) / 3) as usize])
+            }
         }
     }
 }

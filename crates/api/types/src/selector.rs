@@ -30,7 +30,8 @@ impl Requirement {
     pub fn matches(&self, value: Option<&str>) -> bool {
         let listed = || value.is_some_and(|v| self.values.iter().any(|x| x == v));
         let compared = |by: fn(i64, i64) -> bool| {
-            let (Some(a), Some(b)) = (value.and_then(|v| v.parse().ok()), self.values.first().and_then(|v| v.parse().ok()))
+            let (Some(a), Some(b)) =
+                (value.and_then(|v| v.parse().ok()), self.values.first().and_then(|v| v.parse().ok()))
             else {
                 return false;
             };
@@ -167,12 +168,15 @@ fn unparsable(text: &str, why: &str) -> ParseSelectorError {
 fn parse_requirement(part: &str, whole: &str) -> Result<Requirement, ParseSelectorError> {
     let make = |key: &str, operator, values: Vec<String>| {
         let key = key.trim();
-        crate::names::check_label_key(key)
-            .map_err(|why| ParseSelectorError(format!("unable to parse requirement: <nil>: Invalid value: {key:?}: {why}")))?;
+        crate::names::check_label_key(key).map_err(|why| {
+            ParseSelectorError(format!("unable to parse requirement: <nil>: Invalid value: {key:?}: {why}"))
+        })?;
         if matches!(operator, Operator::In | Operator::NotIn) {
             for value in &values {
                 crate::names::check_label_value(value).map_err(|why| {
-                    ParseSelectorError(format!("unable to parse requirement: values[0][{key}]: Invalid value: {value:?}: {why}"))
+                    ParseSelectorError(format!(
+                        "unable to parse requirement: values[0][{key}]: Invalid value: {value:?}: {why}"
+                    ))
                 })?;
             }
         }
@@ -181,9 +185,13 @@ fn parse_requirement(part: &str, whole: &str) -> Result<Requirement, ParseSelect
     if let Some(key) = part.strip_prefix('!') {
         return make(key, Operator::DoesNotExist, vec![]);
     }
-    for (sign, operator) in
-        [("!=", Operator::NotIn), ("==", Operator::In), ("=", Operator::In), (">", Operator::GreaterThan), ("<", Operator::LessThan)]
-    {
+    for (sign, operator) in [
+        ("!=", Operator::NotIn),
+        ("==", Operator::In),
+        ("=", Operator::In),
+        (">", Operator::GreaterThan),
+        ("<", Operator::LessThan),
+    ] {
         if let Some((key, value)) = part.split_once(sign) {
             return make(key, operator, vec![value.trim().to_owned()]);
         }

@@ -135,7 +135,12 @@ impl Status {
     }
 
     fn about(self, group: &str, resource: &str, name: &str) -> Self {
-        self.with_details(Details { name: name.into(), group: group.into(), kind: resource.into(), ..Default::default() })
+        self.with_details(Details {
+            name: name.into(),
+            group: group.into(),
+            kind: resource.into(),
+            ..Default::default()
+        })
     }
 
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
