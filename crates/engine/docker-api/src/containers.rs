@@ -201,7 +201,9 @@ mod tests {
 
     #[test]
     fn times_are_told_in_words() {
-        for (seconds, text) in [(0, "Less than a second"), (5, "5 seconds"), (61, "About a minute"), (200_000, "2 days")] {
+        for (seconds, text) in
+            [(0, "Less than a second"), (5, "5 seconds"), (61, "About a minute"), (200_000, "2 days")]
+        {
             assert_eq!(human(seconds), text);
         }
     }

@@ -102,7 +102,9 @@ pub(crate) async fn remove(state: &State, name: String) -> Result<Answer, Failur
     let removed = blocking(state, move |images| images.remove(&name)).await?;
     let told: Vec<Value> = removed
         .iter()
-        .map(|what| if what.starts_with("sha256:") { json!({ "Deleted": what }) } else { json!({ "Untagged": familiar(what) }) })
+        .map(|what| {
+            if what.starts_with("sha256:") { json!({ "Deleted": what }) } else { json!({ "Untagged": familiar(what) }) }
+        })
         .collect();
     Ok(value(&json!(told)))
 }

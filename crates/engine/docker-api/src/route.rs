@@ -17,7 +17,9 @@ impl Query {
     fn parse(text: &str) -> Self {
         let decode = |part: &str| percent_decode_str(&part.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).take(256);
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+        Self(
+            pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect(),
+        )
     }
     pub(crate) fn get(&self, key: &str) -> &str {
         self.0.get(key).map(String::as_str).unwrap_or_default()
@@ -102,6 +104,9 @@ mod tests {
     #[test]
     fn queries_are_decoded() {
         let query = Query::parse("repo=a%2Fb&tag=1&all=0&force");
-        assert_eq!((query.get("repo"), query.flag("tag"), query.flag("all"), query.flag("force")), ("a/b", true, false, false));
+        assert_eq!(
+            (query.get("repo"), query.flag("tag"), query.flag("all"), query.flag("force")),
+            ("a/b", true, false, false)
+        );
     }
 }
