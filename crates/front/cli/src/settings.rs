@@ -116,8 +116,7 @@ impl Settings {
             Ok(meta) if meta.len() > MAX_FILE_BYTES => return Err(SettingsError::TooLarge { path: path.into() }),
             Ok(_) => {}
         }
-        let text =
-            std::fs::read_to_string(path).map_err(|source| SettingsError::Read { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read { path: path.into(), source })?;
         Ok(self.or(parse(&text).map_err(|why| SettingsError::Parse { path: path.into(), why })?))
     }
 
@@ -142,7 +141,10 @@ mod tests {
         let file = parse("https-port: 7000\nnode-name: from-file\non-exit: stop\n").unwrap();
         let flags = Settings { node_name: Some("from-flag".into()), ..Settings::default() };
         let all = flags.or(file);
-        assert_eq!((all.https_port(), all.node_name.as_deref(), all.on_exit()), (7000, Some("from-flag"), OnExit::Stop));
+        assert_eq!(
+            (all.https_port(), all.node_name.as_deref(), all.on_exit()),
+            (7000, Some("from-flag"), OnExit::Stop)
+        );
         assert_eq!(all.kubelet_port(), 10250);
         assert_eq!(all.docker_socket(), Path::new("/run/pintle/docker.sock"));
         assert_eq!(parse("# nothing\n\n").unwrap(), Settings::default());
