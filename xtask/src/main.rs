@@ -1,10 +1,10 @@
 //! Runs the project's own checks and benchmarks: `cargo xtask tidy`, `cargo xtask bench NAME`.
-#![allow(clippy::print_stdout)]
 
 mod bench;
 mod tidy;
 
 use anyhow::{Result, bail};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("xtask: {error:#}");
+            // Whoever does not read standard error has the exit code.
+            let _ = writeln!(std::io::stderr(), "xtask: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -5,8 +5,9 @@ mod flows;
 mod planes;
 mod sizes;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A source file of the workspace.
@@ -23,14 +24,18 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     findings.extend(headers(&sources));
     findings.extend(sizes::check(&sources));
     findings.extend(flows::check(root, &sources)?);
+    report(&findings, sources.len(), std::io::stdout().lock());
+    ensure!(findings.is_empty(), "tidy: {} findings", findings.len());
+    Ok(())
+}
+
+/// A reader that has seen enough (`| head`) closes the pipe: that is no reason to panic, as `println!` does, and
+/// whether there are findings is told by the exit code all the same.
+fn report(findings: &[String], files: usize, mut out: impl Write) {
     if findings.is_empty() {
-        println!("tidy: {} files, nothing to say", sources.len());
-        return Ok(());
+        let _ = writeln!(out, "tidy: {files} files, nothing to say");
     }
-    for finding in &findings {
-        println!("{finding}");
-    }
-    bail!("tidy: {} findings", findings.len())
+    let _ = findings.iter().try_for_each(|finding| writeln!(out, "{finding}"));
 }
 
 fn sources(root: &Path) -> Result<Vec<Source>> {
@@ -64,4 +69,24 @@ fn headers(sources: &[Source]) -> Vec<String> {
         !first.strip_prefix("//! ").is_some_and(|sentence| sentence.len() > 10)
     });
     silent.map(|s| format!("{}:1: does not begin with a `//!` sentence", s.path.display())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_leaves_early_is_no_panic() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        report(&vec!["x".repeat(100); 1000], 1, &writer);
+        report(&[], 1, writer);
+    }
+
+    #[test]
+    fn a_file_that_does_not_say_what_it_does_is_found() {
+        let source = |text: &str| Source { path: "x.rs".into(), text: text.into() };
+        let sources = [source("//! Says what it does.\n"), source("use x;\n"), source("//! No.\n"), source("")];
+        assert_eq!(headers(&sources).len(), 3);
+    }
 }
