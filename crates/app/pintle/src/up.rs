@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const MANIFEST_MAX_BYTES: u64 = 8 << 20;
+const REQUESTS: usize = 20;
 
 /// Prints what happens and how long after the start.
 struct Progress(Instant);
@@ -188,17 +189,26 @@ async fn node_port_urls(client: &Client, cluster: &Cluster, applied: &[Value]) -
     Ok(urls)
 }
 
-/// The different answers of a few requests, each on a connection of its own.
+/// The different answers of a few requests, each on a connection of its own. While some fail, as right after a start
+/// that continues a stopped cluster, they are made again.
 async fn answers_of(ip: IpAddr, port: u16) -> BTreeSet<String> {
-    let mut answers = BTreeSet::new();
-    for _ in 0..20 {
-        match tokio::time::timeout(Duration::from_secs(5), get(ip, port)).await {
-            Ok(Ok(answer)) => answers.insert(answer),
-            Ok(Err(error)) => answers.insert(format!("({error})")),
-            Err(_) => answers.insert("(no answer within 5 s)".into()),
-        };
+    let start = Instant::now();
+    loop {
+        let (mut answers, mut failed) = (BTreeSet::new(), false);
+        for _ in 0..REQUESTS {
+            let answer = match tokio::time::timeout(Duration::from_secs(2), get(ip, port)).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err(format!("({error})")),
+                Err(_) => Err("(no answer within 2 s)".into()),
+            };
+            failed |= answer.is_err();
+            answers.insert(answer.unwrap_or_else(|failure| failure));
+        }
+        if !failed || start.elapsed() > READY_TIMEOUT {
+            return answers;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    answers
 }
 
 async fn get(ip: IpAddr, port: u16) -> std::io::Result<String> {

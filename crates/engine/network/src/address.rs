@@ -48,6 +48,13 @@ impl Addresses {
         self.used.insert(number)
     }
 
+    /// Goes on behind the address that an earlier run gave last, if it is one of ours.
+    pub(crate) fn resume(&mut self, last: Option<Ipv4Addr>) {
+        if let Some(last) = last.filter(|address| self.subnet.contains(address)) {
+            self.last = last.into();
+        }
+    }
+
     /// The next free address.
     pub(crate) fn allocate(&mut self) -> Result<Ipv4Addr> {
         let (first, end) = (self.first(), u32::from(self.subnet.broadcast()));
@@ -86,6 +93,11 @@ mod tests {
         assert!(error.contains("no address is free in 10.42.0.0/29: 5 are in use"), "{error}");
         addresses.release([10, 42, 0, 5].into());
         addresses.release([10, 42, 0, 3].into());
+        addresses.resume(Some([10, 42, 0, 4].into()));
+        assert_eq!(addresses.allocate().expect("free").octets()[3], 5, "an earlier run ended at 4");
+        addresses.release([10, 42, 0, 5].into());
+        addresses.resume(Some([10, 42, 0, 6].into()));
+        addresses.resume(Some([192, 168, 0, 1].into()));
         assert_eq!(addresses.allocate().expect("free").octets()[3], 3, "the search begins anew at the start");
         addresses.release([10, 42, 0, 3].into());
         assert_eq!(addresses.allocate().expect("free").octets()[3], 5, "not the one that has just come back");

@@ -84,6 +84,7 @@ impl BridgeNetwork {
                 tracing::warn!(sandbox = id, address = %record.address, "the address is not of this node's subnet");
             }
         }
+        addresses.resume(records.last());
         let gateway = addresses.gateway();
         let link = raise_bridge(&mut netlink, &config, gateway)?;
         set_kernel_parameters(&config)?;

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// No record of ours is larger: a sandbox's ports are limited by the number of ports.
 const MAX_RECORD_BYTES: u64 = 16 << 20;
+/// The file that holds the address given last: no record's, since theirs end in `.json`.
+const LAST: &str = "last";
 
 /// The transport protocol of a host port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -95,6 +97,7 @@ pub(crate) struct Record {
 pub(crate) struct Records {
     folder: PathBuf,
     by_id: BTreeMap<String, Record>,
+    last: Option<Ipv4Addr>,
 }
 
 impl Records {
@@ -102,9 +105,13 @@ impl Records {
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         let failed = |doing| move |source| Error::File { doing, path: folder.into(), source };
         fs::create_dir_all(folder).map_err(failed("make"))?;
-        let mut by_id = BTreeMap::new();
+        let (mut by_id, mut last) = (BTreeMap::new(), None);
         for entry in fs::read_dir(folder).map_err(failed("list"))? {
             let path = entry.map_err(failed("list"))?.path();
+            if path.ends_with(LAST) {
+                last = fs::read_to_string(&path).ok().and_then(|text| text.parse().ok());
+                continue;
+            }
             match read(&path) {
                 Some((id, record)) => {
                     by_id.insert(id, record);
@@ -115,7 +122,7 @@ impl Records {
                 }
             }
         }
-        Ok(Self { folder: folder.into(), by_id })
+        Ok(Self { folder: folder.into(), by_id, last })
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<&Record> {
@@ -126,20 +133,22 @@ impl Records {
         self.by_id.iter()
     }
 
+    /// The address that was given last, in an earlier run too.
+    pub(crate) fn last(&self) -> Option<Ipv4Addr> {
+        self.last
+    }
+
     /// Writes a record; the file appears whole or not at all.
     pub(crate) fn insert(&mut self, id: &str, record: Record) -> Result<()> {
         let path = self.path(id);
         let draft = self.folder.join(format!(".{id}"));
-        let text = serde_json::to_vec(&record).map_err(|source| Error::File {
-            doing: "write",
-            path: path.clone(),
-            source: source.into(),
-        })?;
-        fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path)).map_err(|source| Error::File {
-            doing: "write",
-            path,
-            source,
-        })?;
+        let write = || {
+            fs::write(&draft, serde_json::to_vec(&record)?)?;
+            fs::rename(&draft, &path)?;
+            fs::write(self.folder.join(LAST), record.address.to_string())
+        };
+        write().map_err(|source| Error::File { doing: "write", path: path.clone(), source })?;
+        self.last = Some(record.address);
         self.by_id.insert(id.to_owned(), record);
         Ok(())
     }
