@@ -66,7 +66,7 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<Source>) -> Result<()> {
 fn headers(sources: &[Source]) -> Vec<String> {
     let silent = sources.iter().filter(|s| {
         let first = s.text.lines().next().unwrap_or_default();
-        !first.strip_prefix("//! ").is_some_and(|sentence| sentence.len() > 10)
+        first.strip_prefix("//! ").is_none_or(|sentence| sentence.len() <= 10)
     });
     silent.map(|s| format!("{}:1: does not begin with a `//!` sentence", s.path.display())).collect()
 }
