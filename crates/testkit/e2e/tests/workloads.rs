@@ -363,7 +363,6 @@ fn pod_features(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("features")?;
     let manifest = FEATURES
         .replace("IMAGE", BUSYBOX)
-        .replace("{name: shared, mountPath: /shared}", "{name: shared, mountPath: /shared}")
         .replace(
             "'echo made by init > /shared/note']}",
             "'echo made by init > /shared/note'], volumeMounts: [{name: shared, mountPath: /shared}]}",
