@@ -361,12 +361,10 @@ spec:
 
 fn pod_features(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("features")?;
-    let manifest = FEATURES
-        .replace("IMAGE", BUSYBOX)
-        .replace(
-            "'echo made by init > /shared/note']}",
-            "'echo made by init > /shared/note'], volumeMounts: [{name: shared, mountPath: /shared}]}",
-        );
+    let manifest = FEATURES.replace("IMAGE", BUSYBOX).replace(
+        "'echo made by init > /shared/note']}",
+        "'echo made by init > /shared/note'], volumeMounts: [{name: shared, mountPath: /shared}]}",
+    );
     space.ok_with(&["apply", "-f", "-"], &manifest)?;
     let check = || -> Result<()> {
         let pod = space.until("the pod ends", &["pod/rich"], SOON, |pod| {
