@@ -10,8 +10,8 @@ const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/v
 const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
+    "application/strategic-merge-patch+json",
 ];
 
 /// A query parameter: name, type, description.
@@ -60,6 +60,24 @@ struct Operation<'a> {
     group: &'a str,
     version: &'a str,
     kind: &'a str,
+    /// Whether a definition made the resource.
+    custom: bool,
+}
+
+impl Operation<'_> {
+    /// The forms of answers: custom resources have none in protobuf.
+    fn types(&self) -> &'static [&'static str] {
+        if self.custom { &TYPES[..2] } else { &TYPES }
+    }
+
+    /// The forms of patches: kubectl sends custom resources the strategic one when it finds it here.
+    fn patch_types(&self) -> &'static [&'static str] {
+        if self.custom { &PATCH_TYPES[..3] } else { &PATCH_TYPES }
+    }
+}
+
+fn is_custom(resource: &Resource) -> bool {
+    Schema::builtin().kind(&resource.group, &resource.version, &resource.kind).is_none()
 }
 
 /// `RbacAuthorization` for `rbac.authorization.k8s.io`.
@@ -101,6 +119,7 @@ pub(super) fn write_root(json: &mut Json, dialect: Dialect, group: &str, version
             group,
             version,
             kind: "",
+            custom: false,
         };
         write_operation(json, dialect, &operation);
     });
@@ -168,6 +187,7 @@ fn operation<'a>(resource: &'a Resource, method: &'static str, action: &'static 
         group: &resource.group,
         version: &resource.version,
         kind: &resource.kind,
+        custom: is_custom(resource),
     }
 }
 
@@ -276,6 +296,7 @@ fn of_subresource<'a>(resource: &'a Resource, sub: &'a Subresource, verb: &str) 
         group: &sub.group,
         version: &sub.version,
         kind: &sub.kind,
+        custom: is_custom(resource),
     })
 }
 
@@ -287,8 +308,9 @@ fn write_operation(json: &mut Json, dialect: Dialect, operation: &Operation<'_>)
         bodies_and_parameters(json, dialect, operation);
         json.key("responses").object(|json| responses(json, dialect, operation));
         if dialect == Dialect::V2 {
-            json.key("consumes").strings(if operation.method == "patch" { PATCH_TYPES.to_vec() } else { vec!["*/*"] });
-            json.key("produces").strings(TYPES);
+            json.key("consumes")
+                .strings(if operation.method == "patch" { operation.patch_types() } else { &["*/*"] }.iter().copied());
+            json.key("produces").strings(operation.types().iter().copied());
             json.key("schemes").strings(["https"]);
         }
         if !operation.action.is_empty() {
@@ -337,7 +359,7 @@ fn bodies_and_parameters(json: &mut Json, dialect: Dialect, operation: &Operatio
     if let (Dialect::V3, Some(reference)) = (dialect, &reference) {
         json.key("requestBody").object(|json| {
             json.key("content").object(|json| {
-                let types: &[&str] = if patches { &PATCH_TYPES } else { &["*/*"] };
+                let types = if patches { operation.patch_types() } else { &["*/*"] };
                 types.iter().for_each(|ty| json.key(ty).object(|json| schema_reference(json, reference)));
             });
             if operation.method != "delete" {
@@ -383,7 +405,10 @@ fn responses(json: &mut Json, dialect: Dialect, operation: &Operation<'_>) {
             json.key("description").string(description);
             match (dialect, &reference) {
                 (Dialect::V3, Some(reference)) => json.key("content").object(|json| {
-                    TYPES.iter().for_each(|ty| json.key(ty).object(|json| schema_reference(json, reference)));
+                    operation
+                        .types()
+                        .iter()
+                        .for_each(|ty| json.key(ty).object(|json| schema_reference(json, reference)));
                 }),
                 (Dialect::V2, Some(reference)) => schema_reference(json, reference),
                 (Dialect::V3, None) => json.key("content").object(|json| {

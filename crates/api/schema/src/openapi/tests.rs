@@ -90,6 +90,29 @@ fn custom_resources_are_in_it() {
 }
 
 #[test]
+fn only_built_in_kinds_offer_strategic_patches_and_protobuf() {
+    const STRATEGIC: &str = "application/strategic-merge-patch+json";
+    let types_of = |document: &Value, path: &str| -> (Vec<String>, Vec<String>) {
+        let keys = |content: &Value| content.as_object().unwrap().keys().cloned().collect();
+        let patch = &document["paths"][path]["patch"];
+        (keys(&patch["requestBody"]["content"]), keys(&patch["responses"]["200"]["content"]))
+    };
+    let document = check(&v3("apps", "v1", &[deployments()]));
+    let (patches, answers) = types_of(&document, "/apis/apps/v1/namespaces/{namespace}/deployments/{name}");
+    assert!(patches.iter().any(|ty| ty == STRATEGIC));
+    assert!(answers.iter().any(|ty| ty == "application/vnd.kubernetes.protobuf"));
+
+    let document = check(&v3("example.com", "v1", &[widgets()]));
+    let (patches, answers) = types_of(&document, "/apis/example.com/v1/namespaces/{namespace}/widgets/{name}");
+    assert_eq!(patches.len(), 3);
+    assert!(patches.iter().all(|ty| ty != STRATEGIC), "kubectl apply would send it");
+    assert_eq!(answers, ["application/json", "application/yaml"]);
+    let document = check(&v2(&[widgets()]));
+    let patch = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}"]["patch"];
+    assert!(!patch["consumes"].as_array().unwrap().contains(&json!(STRATEGIC)));
+}
+
+#[test]
 fn v2_is_one_document() {
     let document = check(&v2(&[deployments(), widgets()]));
     assert_eq!(document["swagger"], "2.0");
