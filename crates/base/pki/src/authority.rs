@@ -33,7 +33,7 @@ impl CertificateAuthority {
     /// Makes a new authority with `name` as its common name and writes its files into `dir`, over older ones.
     pub fn create(dir: &Path, name: &str, now: Timestamp) -> Result<Self, Error> {
         let what = || format!("the certificate authority {name:?}");
-        let mut params = params(name, &[], AUTHORITY_DAYS, now)?;
+        let mut params = params(name, &[], DAY * AUTHORITY_DAYS, now)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
@@ -66,6 +66,10 @@ impl CertificateAuthority {
     /// The authority's own certificate.
     pub fn certificate_pem(&self) -> &str {
         &self.identity.certificate_pem
+    }
+
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
     }
 
     /// A certificate for a server, valid for `names`: DNS names and IP addresses.
@@ -135,7 +139,7 @@ impl CertificateAuthority {
         now: Timestamp,
     ) -> Result<Identity, Error> {
         let failed = |source| Error::Issue { what: format!("a certificate for {common_name:?}"), source };
-        let mut params = params(common_name, organizations, ISSUED_DAYS, now)?;
+        let mut params = params(common_name, organizations, DAY * ISSUED_DAYS, now)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = usages.to_vec();
         params.use_authority_key_identifier_extension = true;
@@ -151,7 +155,13 @@ impl CertificateAuthority {
     }
 }
 
-fn params(common_name: &str, organizations: &[&str], days: u32, now: Timestamp) -> Result<CertificateParams, Error> {
+/// The subject, the times and the serial number of a certificate to be.
+pub(crate) fn params(
+    common_name: &str,
+    organizations: &[&str],
+    lifetime: Duration,
+    now: Timestamp,
+) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
     // rcgen keeps one value for each type of attribute. A second organization is written under the same object
@@ -168,7 +178,7 @@ fn params(common_name: &str, organizations: &[&str], days: u32, now: Timestamp) 
     let seconds = u64::try_from(now.as_second()).unwrap_or_default();
     let start = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
     params.not_before = start - BACKDATED;
-    params.not_after = start + DAY * days;
+    params.not_after = start + lifetime;
     params.serial_number = Some(SerialNumber::from(random_serial()?));
     Ok(params)
 }

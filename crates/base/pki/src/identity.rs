@@ -19,13 +19,15 @@ pub struct Peer {
 impl Peer {
     /// Reads the subject of a certificate; its signature is not looked at.
     pub fn from_der(der: &[u8]) -> Result<Self, Error> {
-        let certificate = parse(der)?;
+        Ok(Self::of(parse(der)?.subject()))
+    }
+
+    pub(crate) fn of(subject: &x509_parser::x509::X509Name<'_>) -> Self {
         let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().map(str::to_owned);
-        let subject = certificate.subject();
-        Ok(Self {
+        Self {
             common_name: subject.iter_common_name().next().and_then(|v| text(v).ok()).unwrap_or_default(),
             organizations: subject.iter_organization().filter_map(|v| text(v).ok()).collect(),
-        })
+        }
     }
 }
 

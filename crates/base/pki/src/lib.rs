@@ -1,16 +1,18 @@
 //! Makes and reads certificate authorities, certificates and keys, and the TLS settings built on them.
 //!
-//! All keys are ECDSA P-256. Knows nothing of who the names in certificates are: it hands them over as a [`Peer`].
+//! All keys that are made here are ECDSA P-256. Knows nothing of who the names in certificates are: it hands them over as a [`Peer`].
 //! The time is always an argument, so that expiry can be tested.
 
 mod authority;
 mod files;
 mod identity;
+mod request;
 mod signing;
 mod tls;
 
 pub use authority::CertificateAuthority;
 pub use identity::{Identity, Peer};
+pub use request::CertificateRequest;
 pub use signing::{SigningKey, VerifyingKey};
 pub use tls::{ClientCertificates, client_config, client_config_http1, peer, server_config};
 
