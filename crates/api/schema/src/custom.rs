@@ -117,7 +117,8 @@ fn required(schema: &Value, map: Option<&Map<String, Value>>, path: &Path, error
     }
 }
 
-fn type_name(value: &Value) -> &'static str {
+/// The type of a value in the words of JSON schema.
+pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

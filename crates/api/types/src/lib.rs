@@ -7,6 +7,7 @@ pub mod codec;
 pub mod field;
 pub mod names;
 pub mod quantity;
+pub mod query;
 pub mod selector;
 pub mod status;
 

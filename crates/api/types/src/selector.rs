@@ -2,6 +2,7 @@
 //!
 //! Source: apimachinery's `labels.Parse` and `fields.ParseSelector`.
 
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,6 +47,31 @@ impl Requirement {
             Operator::LessThan => compared(|a, b| a < b),
         }
     }
+}
+
+/// Whether a node of that name and with those labels is what a term of a node selector describes. A term without any
+/// condition describes no node; an operator that does not exist is never met.
+pub fn node_term_matches<'a>(term: &NodeSelectorTerm, name: &'a str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+    let labels = term.match_expressions.as_deref().unwrap_or_default();
+    let fields = term.match_fields.as_deref().unwrap_or_default();
+    let field = |key: &str| (key == "metadata.name").then_some(name);
+    !(labels.is_empty() && fields.is_empty())
+        && labels.iter().all(|r| node_requirement_matches(r, label(&r.key)))
+        && fields.iter().all(|r| node_requirement_matches(r, field(&r.key)))
+}
+
+fn node_requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
+    let operator = match requirement.operator.as_str() {
+        "In" => Operator::In,
+        "NotIn" => Operator::NotIn,
+        "Exists" => Operator::Exists,
+        "DoesNotExist" => Operator::DoesNotExist,
+        "Gt" => Operator::GreaterThan,
+        "Lt" => Operator::LessThan,
+        _ => return false,
+    };
+    let values = requirement.values.clone().unwrap_or_default();
+    Requirement { key: requirement.key.clone(), operator, values }.matches(value)
 }
 
 /// A label selector; all requirements must hold. An empty one matches everything.

@@ -1,6 +1,5 @@
 //! A request's query: read once, asked by name.
 
-use percent_encoding::percent_decode_str;
 use pintle_types::Status;
 
 /// More parameters than any client sends.
@@ -12,12 +11,7 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(text: &str) -> Self {
-        let decode = |part: &str| percent_decode_str(&part.replace('+', " ")).decode_utf8_lossy().into_owned();
-        let pair = |part: &str| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            (decode(name), decode(value))
-        };
-        Self(text.split('&').filter(|part| !part.is_empty()).take(MAX_PARAMETERS).map(pair).collect())
+        Self(pintle_types::query::pairs(text, MAX_PARAMETERS).collect())
     }
 
     /// The first value of a name.

@@ -3,7 +3,7 @@
 use crate::context::seconds_between;
 use pintle_clock::Timestamp;
 use pintle_types::Kind;
-use pintle_types::k8s::api::core::v1::{Pod, PodCondition};
+use pintle_types::k8s::api::core::v1::{ObjectReference, Pod, PodCondition};
 use std::cmp::Ordering;
 
 /// The pod's phase; empty before the API server gave one.
@@ -29,6 +29,17 @@ pub fn is_terminating(pod: &Pod) -> bool {
 /// The node that the pod is bound to; empty while there is none.
 pub fn node_name(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// What points to the pod, as endpoints do.
+pub fn reference(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Pod".into()),
+        namespace: Some(pod.namespace().to_owned()),
+        name: Some(pod.name().to_owned()),
+        uid: Some(pod.uid().to_owned()),
+        ..ObjectReference::default()
+    }
 }
 
 /// A condition of the pod.

@@ -3,10 +3,8 @@
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeInfo, Snapshot};
 use pintle_types::Kind;
-use pintle_types::k8s::api::core::v1::{
-    NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, WeightedPodAffinityTerm,
-};
-use pintle_types::selector::{LabelSelector, Operator, Requirement};
+use pintle_types::k8s::api::core::v1::{NodeSelectorTerm, PodAffinityTerm, WeightedPodAffinityTerm};
+use pintle_types::selector::{LabelSelector, Operator, Requirement, node_term_matches};
 use std::collections::{BTreeMap, HashMap};
 
 /// Whether the node has what the pod's node selector and required node affinity ask for.
@@ -18,28 +16,8 @@ pub(crate) fn node_matches(pod: &PodInfo, node: &NodeInfo) -> bool {
     selected && required.is_none_or(|r| r.node_selector_terms.iter().any(|term| term_matches(term, node)))
 }
 
-/// A term without any condition matches nothing.
 pub(crate) fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let (labels, fields) = (term.match_expressions.as_deref(), term.match_fields.as_deref());
-    let conditions = labels.map_or(0, <[_]>::len) + fields.map_or(0, <[_]>::len);
-    let name = |key: &str| (key == "metadata.name").then_some(node.name.as_str());
-    conditions > 0
-        && labels.unwrap_or_default().iter().all(|r| requirement_matches(r, node.label(&r.key)))
-        && fields.unwrap_or_default().iter().all(|r| requirement_matches(r, name(&r.key)))
-}
-
-fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let operator = match requirement.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::GreaterThan,
-        "Lt" => Operator::LessThan,
-        _ => return false,
-    };
-    let values = requirement.values.clone().unwrap_or_default();
-    Requirement { key: requirement.key.clone(), operator, values }.matches(value)
+    node_term_matches(term, &node.name, |key| node.label(key))
 }
 
 /// The weight of the preferred node affinity that a node meets.

@@ -11,7 +11,7 @@ use pintle_types::k8s::api::core::v1::{
     Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
 };
 use pintle_types::k8s::apimachinery::pkg::util::intstr::IntOrString;
-use pintle_types::selector::{Operator, Requirement};
+use pintle_types::selector::node_term_matches;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -103,23 +103,8 @@ pub fn fits(set: &DaemonSet, node: &Node) -> (bool, bool) {
 }
 
 fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let holds = |requirement: &NodeSelectorRequirement, value: Option<&str>| {
-        let operator = match requirement.operator.as_str() {
-            "In" => Operator::In,
-            "NotIn" => Operator::NotIn,
-            "Exists" => Operator::Exists,
-            "DoesNotExist" => Operator::DoesNotExist,
-            "Gt" => Operator::GreaterThan,
-            "Lt" => Operator::LessThan,
-            _ => return false,
-        };
-        let values = requirement.values.clone().unwrap_or_default();
-        Requirement { key: requirement.key.clone(), operator, values }.matches(value)
-    };
     let labels = labels_of(&node.metadata);
-    let name = |key: &str| (key == "metadata.name").then_some(node.name());
-    term.match_expressions.iter().flatten().all(|r| holds(r, labels.get(&r.key).map(String::as_str)))
-        && term.match_fields.iter().flatten().all(|r| holds(r, name(&r.key)))
+    node_term_matches(term, node.name(), |key| labels.get(key).map(String::as_str))
 }
 
 /// Pods by the node that they are on or meant for.

@@ -8,9 +8,7 @@ use crate::ownership::labels_of;
 use crate::pods;
 use pintle_client::{ClientError, DeleteOptions};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
-use pintle_types::k8s::api::core::v1::{
-    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
-};
+use pintle_types::k8s::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use pintle_types::{Kind, ObjectKey, ObjectMeta};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -159,12 +157,6 @@ fn address_of(service: &Service, pod: &Pod, ip: String) -> EndpointAddress {
         ip,
         hostname: plan::hostname_of(pod, service.name()),
         node_name: (!node.is_empty()).then(|| node.to_owned()),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".into()),
-            namespace: Some(pod.namespace().to_owned()),
-            name: Some(pod.name().to_owned()),
-            uid: Some(pod.uid().to_owned()),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(pods::reference(pod)),
     }
 }

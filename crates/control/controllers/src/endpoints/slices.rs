@@ -3,7 +3,7 @@
 use super::plan::{self, Port};
 use crate::ownership::controller_ref;
 use crate::pods;
-use pintle_types::k8s::api::core::v1::{ObjectReference, Pod, Service};
+use pintle_types::k8s::api::core::v1::{Pod, Service};
 use pintle_types::k8s::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use pintle_types::{Kind, ObjectMeta};
 use std::collections::BTreeMap;
@@ -85,13 +85,7 @@ fn endpoint(service: &Service, pod: &Pod, addresses: Vec<String>, zone: impl Fn(
         }),
         hostname: plan::hostname_of(pod, service.name()),
         node_name: (!node.is_empty()).then(|| node.to_owned()),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".into()),
-            namespace: Some(pod.namespace().to_owned()),
-            name: Some(pod.name().to_owned()),
-            uid: Some(pod.uid().to_owned()),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(pods::reference(pod)),
         zone: zone(node),
         ..Endpoint::default()
     }

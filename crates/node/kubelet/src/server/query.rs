@@ -1,6 +1,7 @@
 //! Reads the parameters of requests.
 
-use percent_encoding::percent_decode_str;
+/// A request has that many parameters at most: each word of a command is one.
+const MAX_PARAMETERS: usize = 10_000;
 
 /// The parameters of a query, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -8,12 +9,7 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(text: &str) -> Self {
-        let decode = |part: &str| percent_decode_str(&part.replace('+', " ")).decode_utf8_lossy().into_owned();
-        let pair = |part: &str| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            (decode(name), decode(value))
-        };
-        Self(text.split('&').filter(|p| !p.is_empty()).map(pair).collect())
+        Self(pintle_types::query::pairs(text, MAX_PARAMETERS).collect())
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {

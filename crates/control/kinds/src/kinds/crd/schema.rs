@@ -1,6 +1,7 @@
 //! Rules for the schemas of custom resources: structural, with usable lists and defaults that fit.
 
 use crate::{check::Errors, tree};
+use pintle_schema::custom::type_name;
 use pintle_types::field::{FieldError, Path};
 use serde_json::Value;
 
@@ -127,7 +128,7 @@ fn check_map_list(errors: &mut Errors, path: &Path, items: &Value, keys: &[Value
 fn check_default(errors: &mut Errors, at: &Path, schema: &Value) {
     let Some(default) = schema.get("default").filter(|default| !default.is_null()) else { return };
     let kind = tree::text(schema, "type");
-    let own = type_of(default);
+    let own = type_name(default);
     let fits = kind == own || (kind == "number" && own == "integer") || kind.is_empty();
     if !fits {
         errors.0.push(FieldError::type_invalid(at, own, &format!(" in body must be of type {kind}: {own:?}")));
@@ -143,17 +144,5 @@ fn check_rules(errors: &mut Errors, at: &Path, schema: &Value) {
     for (i, rule) in tree::list(schema, "x-kubernetes-validations").iter().enumerate() {
         let text = tree::text(rule, "rule").trim();
         errors.needs(&at.index(i).child("rule"), text, "rule is not specified");
-    }
-}
-
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
