@@ -56,7 +56,8 @@ pub fn spawn(program: &File, socket: &Path, log: &Path) -> Result<()> {
     let log = File::options().append(true).create(true).open(log).context(|| format!("open {}", log.display()))?;
     let path = format!("/proc/self/fd/{}", program.as_raw_fd());
     let mut command = tokio::process::Command::new(path);
-    command.arg0("pintle-shim").env_clear().current_dir("/").kill_on_drop(false);
+    // The argument is for who lists processes: it says whose shim this is.
+    command.arg0("pintle-shim").arg(socket.parent().unwrap_or(socket)).env_clear().current_dir("/").kill_on_drop(false);
     command.stdin(listener).stdout(Stdio::null()).stderr(log);
     // Reaped by the runtime's orphan queue while this process lives, by init afterwards.
     command.spawn().map(drop).context(|| "start a shim")

@@ -123,11 +123,9 @@ impl Cluster {
         self.lock().as_ref().map(Spawned::id).context("no server runs")
     }
 
-    /// The processes of the shims in this cluster's network.
+    /// The processes of this cluster's shims.
     pub fn shims(&self) -> Result<Vec<u32>> {
-        let pids = self.host.processes()?;
-        let shims = pids.iter().filter(|pid| leftovers::command_line(pid).contains("pintle-shim"));
-        Ok(shims.filter_map(|pid| pid.parse().ok()).collect())
+        leftovers::shims(self.directory.path())
     }
 
     pub fn wait_ready(&self) -> Result<()> {

@@ -15,9 +15,9 @@ pub(crate) fn of(host: &Host, directory: &Path) -> Result<Vec<String>> {
     let mut cgroups = Vec::new();
     collect(Path::new("/sys/fs/cgroup"), 2, &host.name, &mut cgroups)?;
     left.extend(cgroups.iter().map(|path| format!("cgroup {}", path.display())));
-    for pid in host.processes()? {
-        left.push(format!("process {pid} {}", command_line(&pid)));
-    }
+    let of_host = host.processes()?;
+    let pids = of_host.into_iter().chain(shims(directory)?.into_iter().map(|pid| pid.to_string()));
+    left.extend(pids.map(|pid| format!("process {pid} {}", command_line(&pid))));
     let links = host.run(&["ip", "-brief", "link"])?.ok()?;
     let foreign = links.lines().filter(|l| !["lo", "eth0", "outside"].iter().any(|own| l.starts_with(own)));
     left.extend(foreign.map(|l| format!("link {l}")));
@@ -43,7 +43,20 @@ fn collect(directory: &Path, depth: u8, name: &str, found: &mut Vec<PathBuf>) ->
     Ok(())
 }
 
+/// The shims whose sandboxes' directories lie below `directory`; they run in the sandboxes' networks.
+pub(crate) fn shims(directory: &Path) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let command = command_line(&pid.to_string());
+        if command.strip_prefix("pintle-shim ").is_some_and(|path| Path::new(path.trim()).starts_with(directory)) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 /// What a process was started as; empty when it has ended.
-pub(crate) fn command_line(pid: &str) -> String {
+fn command_line(pid: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")
 }

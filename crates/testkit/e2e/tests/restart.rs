@@ -44,7 +44,7 @@ fn survive(cluster: &Cluster) -> Result<()> {
     // The new server is in charge of the old containers, and of new ones.
     let name = before.first().and_then(|line| line.split('"').nth(1)).context("a pod")?.to_owned();
     ensure!(space.ok(&["exec", &name, "--", "echo", "adopted"])?.trim() == "adopted");
-    space.ok(&["delete", "pod", &name, "--timeout=60s"])?;
+    space.ok(&["delete", "pod", &name, "--grace-period=1", "--timeout=60s"])?;
     space.ok(&["rollout", "status", "deployment/steady", "--timeout=60s"])?;
     space.ok(&["run", "fresh", "--image", BUSYBOX, "--", "sleep", "3600"])?;
     space.ok(&["wait", "--for=condition=Ready", "pod/fresh", "--timeout=60s"])?;
