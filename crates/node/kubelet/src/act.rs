@@ -209,7 +209,7 @@ impl Act<'_> {
                 }
             }
             // The container exists and ends; its end wakes the actor.
-            "RunContainerError" | "PostStartHookError" => {}
+            "PostStartHookError" => {}
             _ => outcome.failed = true,
         }
     }

@@ -53,6 +53,11 @@ impl Observed {
         self.containers.iter().filter(|c| c.metadata.name == name).nth(1)
     }
 
+    /// The newest container of that name that has ended.
+    pub fn ended(&self, name: &str) -> Option<&ContainerStatus> {
+        self.containers.iter().find(|c| c.metadata.name == name && c.state == ContainerState::Exited)
+    }
+
     pub fn running(&self) -> impl Iterator<Item = &ContainerStatus> {
         self.containers.iter().filter(|c| c.state == ContainerState::Running)
     }

@@ -61,12 +61,15 @@ impl Starting<'_> {
         Some((left, failure("CrashLoopBackOff", message)))
     }
 
+    /// When the container ended last. One that was made and never ran has failed to start; one that is killed now
+    /// because of its probes waits for the one before it.
     fn ended_at(&self) -> Option<Timestamp> {
-        let status = self.observed.container(&self.container.name)?;
-        if status.state != ContainerState::Exited {
-            return None;
-        }
-        Timestamp::from_nanosecond(i128::from(status.finished_at)).ok()
+        let newest = self.observed.container(&self.container.name)?;
+        let nanoseconds = match newest.state {
+            ContainerState::Created => newest.created_at,
+            _ => self.observed.ended(&self.container.name)?.finished_at,
+        };
+        Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()
     }
 
     pub fn event(&self, warning: bool, reason: &str, message: impl Into<String>) {

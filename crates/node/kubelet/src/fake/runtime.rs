@@ -20,6 +20,8 @@ pub struct Script {
     pub ignores_stop: bool,
     /// Its creation fails with these words.
     pub refuses: Option<String>,
+    /// Its start fails with these words, and it stays as it was made.
+    pub stays: Option<String>,
     /// What commands that are run in it exit with.
     pub exec_code: i32,
 }
@@ -247,6 +249,11 @@ impl RuntimeService for FakeRuntime {
         let now = self.now();
         let (event, exits) = {
             let mut table = self.table.lock();
+            let Some(entry) = table.containers.get(id) else { return Err(not_found("container", id)) };
+            let script = table.scripts.get(&entry.status.metadata.name);
+            if let Some(words) = script.and_then(|s| s.stays.clone()) {
+                return Err(CriError::Internal(words));
+            }
             let Some(entry) = table.containers.get_mut(id) else { return Err(not_found("container", id)) };
             entry.status.state = ContainerState::Running;
             entry.status.started_at = now;

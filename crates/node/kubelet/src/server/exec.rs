@@ -93,7 +93,7 @@ async fn serve(
         Err(error) => Err(error),
     };
     // A client that has gone does not want the outcome.
-    let _ = outcome.send(in_words(result));
+    let _ = outcome.send(in_words(verb, result));
 }
 
 /// Copies until the process has ended and all of its output is sent.
@@ -143,11 +143,15 @@ async fn pipe(from: Option<pintle_cri::ByteReader>, to: Option<pintle_cri::ByteW
     }
 }
 
-/// The `metav1.Status` that clients take the exit code from.
-fn in_words(result: Result<ExitOutcome, CriError>) -> Value {
+/// The `metav1.Status` that clients take the exit code of a command from. How a container ended that a client was
+/// attached to is in the pod's status; kubectl takes a code here for a failed attachment.
+fn in_words(verb: Verb, result: Result<ExitOutcome, CriError>) -> Value {
+    let doing = match verb {
+        Verb::Exec => "executing command in container",
+        Verb::Attach => "attaching to container",
+    };
     let message = match result {
-        Ok(ExitOutcome::Code(0) | ExitOutcome::Detached) => return json!({"metadata": {}, "status": "Success"}),
-        Ok(ExitOutcome::Code(code)) => {
+        Ok(ExitOutcome::Code(code)) if code != 0 && verb == Verb::Exec => {
             return json!({
                 "metadata": {},
                 "status": "Failure",
@@ -156,14 +160,15 @@ fn in_words(result: Result<ExitOutcome, CriError>) -> Value {
                 "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
             });
         }
-        Err(error) => error.to_string(),
+        Ok(_) => return json!({"metadata": {}, "status": "Success"}),
+        Err(error) => format!("error {doing}: {error}"),
     };
     json!({
         "metadata": {},
         "status": "Failure",
-        "message": format!("Internal error occurred: error executing command in container: {message}"),
+        "message": format!("Internal error occurred: {message}"),
         "reason": "InternalError",
-        "details": {"causes": [{"message": format!("error executing command in container: {message}")}]},
+        "details": {"causes": [{"message": message}]},
         "code": 500,
     })
 }
@@ -174,10 +179,18 @@ mod tests {
 
     #[test]
     fn the_exit_code_is_a_cause() {
-        let status = in_words(Ok(ExitOutcome::Code(3)));
+        let status = in_words(Verb::Exec, Ok(ExitOutcome::Code(3)));
         assert_eq!(status["reason"], "NonZeroExitCode");
         assert_eq!(status["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
-        assert_eq!(in_words(Ok(ExitOutcome::Code(0)))["status"], "Success");
-        assert_eq!(in_words(Err(CriError::Internal("x".into())))["code"], 500);
+        assert_eq!(in_words(Verb::Exec, Ok(ExitOutcome::Code(0)))["status"], "Success");
+        assert_eq!(in_words(Verb::Exec, Err(CriError::Internal("x".into())))["code"], 500);
+    }
+
+    #[test]
+    fn an_attachment_succeeds_however_the_container_ends() {
+        assert_eq!(in_words(Verb::Attach, Ok(ExitOutcome::Code(4))), json!({"metadata": {}, "status": "Success"}));
+        let failed = in_words(Verb::Attach, Err(CriError::Internal("x".into())));
+        let message = failed["message"].as_str().unwrap();
+        assert!(message.starts_with("Internal error occurred: error attaching to container: "), "{message}");
     }
 }

@@ -152,6 +152,20 @@ async fn a_crash_loop_waits_longer_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_fails_waits_longer_each_time() {
+    let node = Node::new();
+    node.runtime.script("web", Script { stays: Some("no way".into()), ..Default::default() });
+    let begin = Instant::now();
+    let _life = node.live(pod(json!({"containers": [{"name": "web", "image": "i"}]}))).await;
+    for (delay, at_seconds) in [("10s", 0), ("20s", 10), ("40s", 30)] {
+        let message = format!("back-off {delay} restarting failed container=web pod=p_default(u1)");
+        node.api.until("p", |s| s["containerStatuses"][0]["state"]["waiting"]["message"] == *message).await;
+        assert_eq!(begin.elapsed().as_secs(), at_seconds, "{delay}");
+    }
+    assert!(node.runtime.calls().len() < 20, "{:?}", node.runtime.calls());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_ends_and_is_kept_to_be_looked_at() {
     let node = Node::new();
     let spec = json!({"restartPolicy": "Never", "containers": [{"name": "job", "image": "i"}]});
@@ -277,6 +291,21 @@ async fn a_container_whose_liveness_fails_is_restarted() {
     let before = events.iter().take_while(|e| *e != kill);
     assert_eq!(before.filter(|e| e.starts_with("Unhealthy Liveness probe failed: ")).count(), 3);
     assert!(events.iter().any(|e| e == kill));
+}
+
+#[tokio::test(start_paused = true)]
+async fn liveness_that_fails_again_and_again_is_a_crash_loop() {
+    let node = Node::new();
+    node.runtime.script("web", Script { exec_code: 1, ..Default::default() });
+    let probe = json!({"exec": {"command": ["check"]}, "periodSeconds": 1, "failureThreshold": 1});
+    let _life = node.live(pod(json!({"containers": [{"name": "web", "image": "i", "livenessProbe": probe}]}))).await;
+    let status = node.api.until("p", |s| waiting(s) == "CrashLoopBackOff").await;
+    let restarts = status["containerStatuses"][0]["restartCount"].as_i64().unwrap();
+    assert!(restarts <= 2, "{restarts} restarts without a delay");
+    let next = restarts + 1;
+    let begin = Instant::now();
+    node.api.until("p", |s| s["containerStatuses"][0]["restartCount"] == next).await;
+    assert!(begin.elapsed().as_secs() >= 9);
 }
 
 #[tokio::test(start_paused = true)]
