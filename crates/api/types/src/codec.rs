@@ -96,6 +96,7 @@ kinds! {
     cluster k8s_openapi::api::core::v1 { Namespace, Node, PersistentVolume }
     namespaced k8s_openapi::api::apps::v1 { ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet }
     namespaced k8s_openapi::api::batch::v1 { CronJob, Job }
+    cluster k8s_openapi::api::certificates::v1 { CertificateSigningRequest }
     namespaced k8s_openapi::api::coordination::v1 { Lease }
     namespaced k8s_openapi::api::discovery::v1 { EndpointSlice }
     namespaced k8s_openapi::api::policy::v1 { PodDisruptionBudget }

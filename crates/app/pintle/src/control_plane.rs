@@ -25,7 +25,7 @@ pub(crate) struct ControlPlane {
     informers: Informers,
     clock: Arc<dyn Clock>,
     pod_range: ipnet::Ipv4Net,
-    root_ca: String,
+    authority: Arc<pintle_pki::CertificateAuthority>,
 }
 
 impl ControlPlane {
@@ -51,8 +51,8 @@ impl ControlPlane {
         tasks.spawn(serve(listener, stop.clone()));
         let manager = User::new("system:kube-controller-manager", &[]);
         let informers = Informers::new(client_of(&server, manager, MANAGER), stop);
-        let root_ca = credentials.authority.certificate_pem().to_owned();
-        Ok(Self { server, informers, clock, pod_range: cluster.pod_cidr, root_ca })
+        let authority = Arc::clone(&credentials.authority);
+        Ok(Self { server, informers, clock, pod_range: cluster.pod_cidr, authority })
     }
 
     /// A client that acts as the given user, in process.
@@ -80,7 +80,7 @@ impl ControlPlane {
             informers: self.informers.clone(),
             clock: Arc::clone(&self.clock),
             pod_range: self.pod_range,
-            root_ca: self.root_ca.clone(),
+            authority: Arc::clone(&self.authority),
         };
         let controlling = pintle_controllers::run(controllers, stop.clone());
         tasks.spawn(controlling);

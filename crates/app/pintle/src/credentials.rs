@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Everything that proves who is who. Made once, kept in `pki/` of the data directory.
 pub(crate) struct Credentials {
-    pub(crate) authority: CertificateAuthority,
+    pub(crate) authority: Arc<CertificateAuthority>,
     pub(crate) api_server: Identity,
     /// What the API server shows to kubelets.
     pub(crate) kubelet_client: Identity,
@@ -41,7 +41,7 @@ impl Credentials {
             kubelet_server: authority.server_in(&directory, "kubelet", &node_names(cluster), now)?,
             administrator: authority.client_in(&directory, "admin", "kubernetes-admin", &masters, now)?,
             token_key: Arc::new(SigningKey::load_or_create(&directory, "service-account")?),
-            authority,
+            authority: Arc::new(authority),
         })
     }
 

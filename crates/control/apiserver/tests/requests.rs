@@ -161,6 +161,32 @@ async fn pods_get_an_account_its_token_and_the_usual_tolerations() {
 }
 
 #[tokio::test]
+async fn nobody_becomes_an_administrator_by_a_certificate() {
+    // Made with `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /O=system:masters/CN=a`.
+    const MASTERS: &str = "\
+        LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIaE1JR0hBZ0VBTUNVeEZ6QVZCZ05WQkFvTURuTjVjM1JsYlRw\
+        dFlYTjBaWEp6TVFvd0NBWURWUVFEREFGaApNRmt3RXdZSEtvWkl6ajBDQVFZSUtvWkl6ajBEQVFjRFFnQUVlKzdWUTBmUldqSnJq\
+        WCtYUjFJZ1o2NTY3ZlkxCjQ2OHBsZHNCc0NvcUc3aGNmMG9SQm94OWxmNWRqcWNrWWdPYXM3MjV0K3BOYUpldUV6cDJGNXBPeXFB\
+        QU1Bb0cKQ0NxR1NNNDlCQU1DQTBrQU1FWUNJUUM4S0VXL040bUUyVmthL1paRHZzbDJsQ1FYVVUxOVZWeGdHME9hbWtBZQpBUUlo\
+        QUttRGRLT29jQmN0VnB4b3BFak92aGRGaUpYb0szeUNOV2ErR1BKc1ZuVysKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0t\
+        LS0tCg==";
+    let cluster = Cluster::new().await;
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let ask = |name: &str, signer: &str| {
+        json!({"metadata": {"name": name},
+            "spec": {"request": MASTERS, "signerName": signer, "usages": ["client auth"]}})
+    };
+    let refused = cluster.admin(Method::POST, requests, ask("a", "kubernetes.io/kube-apiserver-client")).await;
+    assert_eq!(
+        refused.message(),
+        "certificatesigningrequests.certificates.k8s.io \"a\" is forbidden: use of \
+         kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+    );
+    // What others sign is not for this server to believe in.
+    cluster.create(requests, ask("b", "example.com/signer")).await;
+}
+
+#[tokio::test]
 async fn tokens_last_as_long_as_their_account_and_pod() {
     let cluster = Cluster::new().await;
     cluster.default_account("default").await;

@@ -6,6 +6,7 @@
 //! nothing of how the API server stores or checks what they write.
 
 mod batches;
+mod certificates;
 mod claim;
 mod clusterrole;
 mod context;

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::{
-    clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node, nodeipam, podgc,
+    certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node, nodeipam, podgc,
     replicaset, serviceaccount, statefulset, ttl,
 };
 use futures::FutureExt;
@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use pintle_client::Client;
 use pintle_clock::Clock;
 use pintle_informer::{Informers, Recorder};
+use pintle_pki::CertificateAuthority;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +24,8 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
     /// The addresses of all pods, of which every node gets a share.
     pub pod_range: ipnet::Ipv4Net,
-    /// The certificates, in PEM, that pods trust the API server by.
-    pub root_ca: String,
+    /// Its certificate is what pods trust the API server by; the built-in signers of certificate requests are it.
+    pub authority: Arc<CertificateAuthority>,
 }
 
 pub(crate) type Start = fn(Context) -> BoxFuture<'static, ()>;
@@ -58,7 +59,9 @@ pub async fn run(config: Config, stop: CancellationToken) {
         running.spawn(start(context(&config, name, &stop)));
     }
     running.spawn(nodeipam::run(context(&config, "node-controller", &stop), config.pod_range));
-    running.spawn(serviceaccount::run_root_ca(context(&config, "root-ca-cert-publisher", &stop), config.root_ca));
+    let root_ca = config.authority.certificate_pem().to_owned();
+    running.spawn(serviceaccount::run_root_ca(context(&config, "root-ca-cert-publisher", &stop), root_ca));
+    running.spawn(certificates::run(context(&config, "certificate-controller", &stop), config.authority));
     while let Some(ended) = running.join_next().await {
         if let Err(error) = ended
             && error.is_panic()

@@ -1,0 +1,88 @@
+//! Watches requests for certificates.
+
+use super::plan::{Signer, awaits_signature, lifetime, seconds_left};
+use crate::context::Context;
+use pintle_client::{ClientError, DeleteOptions};
+use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
+use pintle_pki::{CertificateAuthority, CertificateRequest};
+use pintle_types::k8s::ByteString;
+use pintle_types::k8s::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestStatus,
+};
+use pintle_types::{Kind, ObjectKey};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs the controller until the context's stop.
+pub async fn run(context: Context, authority: Arc<CertificateAuthority>) {
+    let requests = context.informers.of::<CertificateSigningRequest>();
+    let queue: Queue<ObjectKey> = Queue::new();
+    let changed = queue.clone();
+    requests.on_change(move |change| changed.add(change.object().key()));
+    requests.synced().await;
+    let reconcile = |key| reconcile(&context, &requests, &authority, key);
+    run_reconciler("certificate-controller", queue, 1, reconcile, context.stop.clone()).await;
+}
+
+async fn reconcile(
+    context: &Context,
+    requests: &Informer<CertificateSigningRequest>,
+    authority: &CertificateAuthority,
+    key: ObjectKey,
+) -> Result<Outcome, ClientError> {
+    let Some(request) = requests.get(&key) else { return Ok(Outcome::Done) };
+    if request.is_deleting() {
+        return Ok(Outcome::Done);
+    }
+    let left = seconds_left(&request, context.now());
+    if left <= 0 {
+        let options = DeleteOptions::of_uid(request.uid());
+        return match context.client.delete::<CertificateSigningRequest>("", &key.name, &options).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(Outcome::Done),
+        };
+    }
+    if awaits_signature(&request)
+        && let Some(signer) = Signer::named(&request.spec.signer_name)
+    {
+        context.client.update_status(&answer(context, &request, signer, authority)).await?;
+    }
+    Ok(Outcome::After(Duration::from_secs(left.unsigned_abs())))
+}
+
+/// The request with its certificate, or with the reason why it gets none.
+fn answer(
+    context: &Context,
+    request: &CertificateSigningRequest,
+    signer: Signer,
+    authority: &CertificateAuthority,
+) -> CertificateSigningRequest {
+    let mut answered = request.clone();
+    let status = answered.status.get_or_insert_with(CertificateSigningRequestStatus::default);
+    match sign(context, request, signer, authority) {
+        Ok(certificate) => status.certificate = Some(ByteString(certificate.into_bytes())),
+        Err(why) => status.conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
+            type_: "Failed".into(),
+            status: "True".into(),
+            reason: Some("SignerValidationFailure".into()),
+            message: Some(why),
+            last_update_time: Some(context.time()),
+            ..CertificateSigningRequestCondition::default()
+        }),
+    }
+    answered
+}
+
+fn sign(
+    context: &Context,
+    request: &CertificateSigningRequest,
+    signer: Signer,
+    authority: &CertificateAuthority,
+) -> Result<String, String> {
+    let pem = std::str::from_utf8(&request.spec.request.0).map_err(|error| error.to_string())?;
+    let asked = CertificateRequest::from_pem(pem).map_err(|error| error.to_string())?;
+    let usages = request.spec.usages.as_deref().unwrap_or_default();
+    signer.check(&asked, usages)?;
+    let lifetime = lifetime(request.spec.expiration_seconds);
+    authority.sign(&asked, usages, lifetime, context.now()).map_err(|error| error.to_string())
+}
