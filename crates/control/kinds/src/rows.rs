@@ -3,7 +3,7 @@
 use crate::{
     def::{Extract, ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource, api_version},
     kinds::{
-        apiservice, autoscaler, certificate, claim, class, config, crd, cronjob, daemonset, deployment, device,
+        apiservice, autoscaler, certificate, claim, class, component, config, crd, cronjob, daemonset, deployment, device,
         disruption, endpoints, event, flow, ingress, job, lease, namespace, network, node, pod, policy, quota, rbac,
         replicaset, service, statefulset, storage, webhook,
     },
@@ -110,7 +110,7 @@ const CERTIFICATESIGNINGREQUESTS: &[Sub] = &[Sub("approval", None, CHANGE), STAT
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     Row::new("", &["v1"], "Binding", "bindings", &Plain).verbs(CREATE_ONLY),
-    Row::new("", &["v1"], "ComponentStatus", "componentstatuses", &Plain).cluster().short(&["cs"]).verbs(READ_ONLY),
+    Row::new("", &["v1"], "ComponentStatus", "componentstatuses", &component::ComponentStatus).cluster().short(&["cs"]).verbs(READ_ONLY),
     Row::new("", &["v1"], "ConfigMap", "configmaps", &config::ConfigMap).short(&["cm"]),
     Row::new("", &["v1"], "Endpoints", "endpoints", &endpoints::Endpoints).short(&["ep"]),
     Row::new("", &["v1"], "Event", "events", &event::Event).short(&["ev"]),

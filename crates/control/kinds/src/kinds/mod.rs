@@ -5,6 +5,7 @@ pub mod autoscaler;
 pub mod certificate;
 pub mod claim;
 pub mod class;
+pub mod component;
 pub mod config;
 pub mod crd;
 pub mod cronjob;

@@ -44,6 +44,12 @@ impl Strategy for Pod {
             );
         }
         tree::set(pod, "status", status);
+        if tree::int(&pod["spec"], "terminationGracePeriodSeconds") < 0
+            && let Some(spec) = tree::child(pod, "spec")
+        {
+            // As if it never was possible: pods from old times may have less, new ones don't.
+            tree::set(spec, "terminationGracePeriodSeconds", 1);
+        }
     }
 
     fn prepare_subresource_update(&self, subresource: &str, new: &mut Value, old: &Value) {

@@ -38,6 +38,15 @@ fn defaults_of_a_small_pod() {
 }
 
 #[test]
+fn a_negative_grace_period_becomes_one_second() {
+    for (given, kept) in [(-5, 1), (0, 0), (7, 7)] {
+        let mut pod = pod(json!({"terminationGracePeriodSeconds": given, "containers": [{"name": "a", "image": "b"}]}));
+        Pod.prepare_create(&mut pod);
+        assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], kept);
+    }
+}
+
+#[test]
 fn pull_policies_follow_the_tag() {
     let policy = |image: &str| {
         let pod = pod(json!({"containers": [{"name": "a", "image": image}]}));
