@@ -82,4 +82,17 @@ mod tests {
             assert_eq!(Continuation::decode(&URL_SAFE_NO_PAD.encode(text)).unwrap_err().code, 400, "{text}");
         }
     }
+
+    #[test]
+    fn broken_tokens_are_bad_requests() {
+        let good = Continuation { revision: Some(7), start: "default/a\0".into() }.encode();
+        let check = |token: &str| match Continuation::decode(token) {
+            Ok(found) => assert!(!found.start.is_empty() && !found.start.split('/').any(|part| part == "..")),
+            Err(status) => assert_eq!(status.code, 400),
+        };
+        pintle_noise::feed_text(&[&good], 1000, check);
+        pintle_noise::feed(&[&URL_SAFE_NO_PAD.decode(&good).unwrap()], 1000, |form| {
+            check(&URL_SAFE_NO_PAD.encode(form))
+        });
+    }
 }

@@ -71,8 +71,9 @@ impl<'a> Target<'a> {
         Status::conflict(&self.def.group, &self.def.resource, self.name, why)
     }
 
+    /// As errors of validation name the kind: by its first group, also for events, which two groups serve.
     fn group_kind(&self) -> GroupKind {
-        GroupKind { group: self.def.group.clone(), kind: self.def.kind.clone() }
+        GroupKind { group: self.def.storage.group.clone(), kind: self.def.kind.clone() }
     }
 
     fn invalid(&self, name: &str, errors: &pintle_types::field::ErrorList) -> Result<(), Status> {

@@ -271,6 +271,10 @@ async fn versions_share_one_storage() {
     assert_eq!((&read["apiVersion"], &read["message"]), (&json!("v1"), &json!("n")));
     let back = world.registry.get(&grouped, NS, "e", &Default::default()).await.unwrap().to_value();
     assert_eq!(back["regarding"]["name"], "p");
+    // Errors name it by the first group.
+    let bad = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "f"}, "type": "Normal"});
+    let refused = world.registry.create(&by.request(), &grouped, NS, bad).await.unwrap_err();
+    assert!(refused.message.starts_with("Event \"f\" is invalid: "), "{}", refused.message);
 }
 
 #[tokio::test(start_paused = true)]
