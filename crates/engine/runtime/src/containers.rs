@@ -42,6 +42,8 @@ impl Engine {
             ..ContainerRecord::default()
         };
         spec::check(&record)?;
+        // What cannot confine the container is told before there is one, as containerd does.
+        self.seccomp_program(&record.config.security)?;
         let container = self.reserve_container(record)?;
         match self.make_container(&container).await {
             Ok(()) => {
