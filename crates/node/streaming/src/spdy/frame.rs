@@ -286,4 +286,24 @@ pub(super) mod tests {
         client.open(1, &[("a", &"0".repeat(1 << 20))], &mut wire);
         assert!(matches!(Decoder::default().decode(&mut wire), Err(FrameError::Headers("it is too large"))));
     }
+
+    /// Broken connections end with an error or wait for more; what they hold stays small.
+    #[test]
+    fn broken_connections_are_refused() {
+        let mut wire = BytesMut::new();
+        let mut client = Client::new();
+        client.open(1, &[("streamType", "stdin"), ("port", "80")], &mut wire);
+        data(1, b"hello", false, &mut wire);
+        client.open(3, &[("streamType", "error")], &mut wire);
+        ping(1, &mut wire);
+        reset(3, &mut wire);
+        pintle_noise::feed(&[&wire], 2000, |bytes| {
+            let (mut decoder, mut left) = (Decoder::default(), BytesMut::from(bytes));
+            while let Ok(Some(frame)) = decoder.decode(&mut left) {
+                if let Frame::Open { headers, .. } = frame {
+                    assert!(headers.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() <= MAX_HEADER_BYTES + 4096);
+                }
+            }
+        });
+    }
 }
