@@ -27,7 +27,8 @@ impl Reference {
 
     /// The name as people write it: without docker.io and library.
     pub fn familiar(&self) -> String {
-        let name = match (self.registry.as_str(), self.repository.strip_prefix("library/")) {
+        let short = self.repository.strip_prefix("library/").filter(|short| !short.contains('/'));
+        let name = match (self.registry.as_str(), short) {
             ("docker.io", Some(short)) => short.to_owned(),
             ("docker.io", None) => self.repository.clone(),
             _ => self.name(),
@@ -140,5 +141,20 @@ mod tests {
         for text in ["", "UPPER", "a:b:c", "a//b", "a/", ":tag", "a@sha256:12", "a:-x", "a b"] {
             assert!(text.parse::<Reference>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn broken_references_are_refused() {
+        let digest = format!("host:5000/a/b_c.d-e:tag@sha256:{}", "a".repeat(64));
+        pintle_noise::feed_text(&["redis", "docker.io/library/redis:7", &digest], 2000, |text| {
+            if let Ok(reference) = text.parse::<Reference>() {
+                assert_eq!(reference.to_string().parse(), Ok(reference.clone()), "{text:?}");
+                // As with docker, a repository of docker.io that begins like a registry has no short form that is right.
+                let first = reference.repository.split('/').next().unwrap_or_default();
+                if reference.registry != "docker.io" || !(first.contains('.') || first == "localhost") {
+                    assert_eq!(reference.familiar().parse(), Ok(reference), "{text:?}");
+                }
+            }
+        });
     }
 }

@@ -224,3 +224,21 @@ fn damaged_archives_are_refused_and_leave_nothing() {
     assert_eq!(fs::read_dir(directory.path().join("blobs/sha256")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(Path::new(directory.path()).join("ingest")).unwrap().count(), 0);
 }
+
+/// Archives whose headers, manifests and layers are broken load or are refused; nothing of them lies outside the store.
+#[test]
+fn broken_archives_are_refused() {
+    let layer = tar_of(&[Directory("etc"), File("etc/motd", "hello"), Symlink("l", "etc"), Hardlink("h", "etc/motd")]);
+    let archive = docker_archive("test:1", &[&layer]);
+    let compressed = zstd::encode_all(&archive[..], 1).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(directory.path().join("store")).unwrap();
+    pintle_noise::feed(&[&archive, &compressed], 60, |bytes| {
+        let _ = store.load(bytes).is_ok();
+    });
+    // The layer alone, in an archive that tells its right digest: it is unpacked as far as it goes.
+    pintle_noise::feed(&[&layer], 60, |bytes| {
+        let _ = store.load(&docker_archive("test:2", &[bytes])[..]).is_ok();
+    });
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
