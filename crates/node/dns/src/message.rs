@@ -144,3 +144,42 @@ pub(crate) fn encode(message: &Message, limit: u16) -> Option<Vec<u8>> {
 fn error_header(id: u16, op_code: OpCode, code: ResponseCode) -> Vec<u8> {
     encode(&Message::error_msg(id, op_code, code), PLAIN_DATAGRAM).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_proto::rr::rdata::{A, TXT};
+    use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+    /// A query with EDNS, and a response with compressed names.
+    fn samples() -> [Vec<u8>; 2] {
+        let name = Name::from_ascii("web.default.svc.cluster.local.").unwrap();
+        let mut query = Message::new();
+        query.set_id(7).set_recursion_desired(true).add_query(Query::query(name.clone(), RecordType::A));
+        let mut edns = Edns::new();
+        edns.set_max_payload(4096).set_dnssec_ok(true);
+        query.set_edns(edns);
+        let mut response = query.clone();
+        response.set_message_type(MessageType::Response);
+        response.add_answer(Record::from_rdata(name.clone(), 30, RData::A(A::new(10, 0, 0, 1))));
+        response.add_answer(Record::from_rdata(name, 30, RData::TXT(TXT::new(vec!["x".repeat(200); 8]))));
+        [encode(&query, u16::MAX).unwrap(), encode(&response, u16::MAX).unwrap()]
+    }
+
+    #[test]
+    fn broken_messages_are_answered_within_limits_or_ignored() {
+        let [query, response] = samples();
+        let Received::Request(good) = read(&query, Transport::Datagram) else { panic!("the sample is a query") };
+        pintle_noise::feed(&[&query, &response], 1500, |bytes| {
+            let answer = match read(bytes, Transport::Datagram) {
+                Received::Request(request) => request.fail(ResponseCode::NXDomain),
+                Received::Refused(answer) => answer,
+                Received::Ignored => Vec::new(),
+            };
+            assert!(answer.len() <= usize::from(SAFE_DATAGRAM));
+            if let Ok(upstream) = Message::from_vec(bytes) {
+                assert!(good.relay(&upstream).len() <= usize::from(SAFE_DATAGRAM));
+            }
+        });
+    }
+}

@@ -88,4 +88,11 @@ mod tests {
         assert_eq!(servers.now(), [other]);
         assert_eq!(Servers::new(Upstreams::File("/nowhere".into()), vec![]).now(), []);
     }
+
+    #[test]
+    fn broken_files_name_few_servers() {
+        pintle_noise::feed_text(&["search a b\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n"], 500, |text| {
+            assert!(parse(text).len() <= 3);
+        });
+    }
 }
