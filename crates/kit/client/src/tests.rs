@@ -216,3 +216,19 @@ async fn kubeconfigs_are_read_or_refused_by_name() {
     }
     assert!(matches!(Kubeconfig::load(folder.path().join("none")), Err(KubeconfigError::Read { .. })));
 }
+
+#[test]
+fn broken_kubeconfigs_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config");
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
+                contexts:\n- {name: here, context: {cluster: c, user: u}}\n\
+                clusters:\n- name: c\n  cluster: &c {server: 'https://h:1', certificate-authority-data: LS0tCg==}\n\
+                users:\n- name: u\n  user: {token: t, client-key-data: '-----BEGIN'}\n";
+    pintle_noise::feed(&[text.as_bytes()], 300, |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(config) = Kubeconfig::load(&path) {
+            let _ = config.transport().is_ok();
+        }
+    });
+}
