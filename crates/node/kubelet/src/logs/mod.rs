@@ -64,4 +64,13 @@ mod tests {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }
+
+    #[test]
+    fn broken_records_are_refused() {
+        pintle_noise::feed(&[b"2016-10-06T00:17:09.669794202Z stderr P:x a line\n"], 1000, |line| {
+            if let Ok(record) = Record::parse(line) {
+                assert!(record.time.len() + record.text.len() <= line.len());
+            }
+        });
+    }
 }
