@@ -60,4 +60,13 @@ mod tests {
         assert!(verify(key.public(), &none).is_none());
         assert!(verify(key.public(), "a.b").is_none());
     }
+
+    #[test]
+    fn broken_tokens_are_not_believed() {
+        let key = SigningKey::ephemeral().unwrap();
+        let token = sign(&key, &json!({"sub": "x"})).unwrap();
+        pintle_noise::feed_text(&[&token], 500, |text| {
+            assert!(text == token || verify(key.public(), text).is_none(), "{text:?}");
+        });
+    }
 }
