@@ -165,4 +165,11 @@ mod tests {
         }
         assert!(CertificateRequest::from_pem(&good).is_ok());
     }
+
+    #[test]
+    fn broken_requests_are_refused() {
+        pintle_noise::feed_text(&[&request("devs")], 500, |pem| {
+            let _ = CertificateRequest::from_pem(pem).is_ok();
+        });
+    }
 }
