@@ -68,7 +68,7 @@ impl Schedule {
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let second = after.as_second();
         match self {
-            Self::Every(seconds) => Timestamp::from_second(second + seconds).ok(),
+            Self::Every(seconds) => Timestamp::from_second(second.checked_add(*seconds)?).ok(),
             Self::Fields { .. } => {
                 let mut at = (second.div_euclid(MINUTE) + 1) * MINUTE;
                 let horizon = at + HORIZON_YEARS * 366 * 86_400;
@@ -211,5 +211,22 @@ mod tests {
         for text in ["", "* * * *", "60 * * * *", "* 24 * * *", "5-1 * * * *", "*/0 * * * *", "x * * * *", "@every 1"] {
             assert!(Schedule::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn broken_schedules_are_refused_or_have_an_end() {
+        let start = Timestamp::from_second(1_700_000_000).unwrap();
+        let samples = [
+            "*/5 0-23/2 1,15 jan-dec mon",
+            "@every 1h30m5s",
+            "0 0 30 2 *",
+            "@every 9223372036854775807s",
+            "59 23 31 12 7",
+        ];
+        pintle_noise::feed_text(&samples, 300, |text| {
+            if let Some(next) = Schedule::parse(text).ok().and_then(|schedule| schedule.next(start)) {
+                assert!(next > start, "{text:?}");
+            }
+        });
     }
 }
