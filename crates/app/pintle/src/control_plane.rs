@@ -76,7 +76,11 @@ impl ControlPlane {
         });
         let server = Arc::clone(&self.server);
         let controllers = pintle_controllers::Config {
-            clients: Arc::new(move |name: &str| client_of(&server, User::service_account("kube-system", name), name)),
+            clients: Arc::new(move |name: &str| {
+                // What comes before the slash is the manager of the fields that they write.
+                let agent = format!("{MANAGER}/{name}");
+                client_of(&server, User::service_account("kube-system", name), &agent)
+            }),
             informers: self.informers.clone(),
             clock: Arc::clone(&self.clock),
             pod_range: self.pod_range,

@@ -147,15 +147,13 @@ impl Registry {
 
     /// Records who owns what changed between `old` and `new`, both in the version of the request.
     fn record_manager(&self, target: &Target<'_>, old: Option<&Value>, new: &mut Value) {
+        self.record_manager_of_all_but(target, old, new, target.def.strategy.reset_fields(target.sub));
+    }
+
+    fn record_manager_of_all_but(&self, target: &Target<'_>, old: Option<&Value>, new: &mut Value, reset: &[&str]) {
         let Some(ty) = target.def.type_ref() else { return };
         let (api_version, time) = (target.def.api_version(), self.now());
-        update_managers(
-            ty,
-            old,
-            new,
-            manager(target, &api_version, &time),
-            target.def.strategy.reset_fields(target.sub),
-        );
+        update_managers(ty, old, new, manager(target, &api_version, &time), reset);
     }
 
     /// Stores an object if the key's last change is `expected` (0: it is absent).

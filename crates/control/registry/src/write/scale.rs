@@ -45,7 +45,8 @@ impl Registry {
         let mut new = shown.clone();
         let paths = paths(target.def)?;
         set_at(&mut new, &paths.spec_replicas, new_scale["spec"]["replicas"].as_i64().unwrap_or(0).into());
-        self.record_manager(target, Some(&shown), &mut new);
+        // Unlike other subresources, this one writes into the spec, and whoever scales owns the number.
+        self.record_manager_of_all_but(target, Some(&shown), &mut new, &[]);
         self.judge(target, Operation::Update, Some(new_scale), Some(&old_scale)).await?;
         target.def.to_storage(&mut new);
         Ok(match self.store_changed(target, new, old).await? {

@@ -36,3 +36,16 @@ async fn a_scale_shows_and_sets_the_replicas() {
     let def = world.def("configmaps");
     assert_eq!(world.registry.get_subresource(&def, NS, "d", "scale").await.unwrap_err().code, 405);
 }
+
+#[tokio::test]
+async fn who_scales_owns_the_replicas() {
+    let world = World::new().await;
+    world.create("deployments.apps", deployment("d")).await.unwrap();
+    world.merge("deployments.apps", "d", "scale", json!({"spec": {"replicas": 4}})).await.unwrap();
+    let object = world.get("deployments.apps", "d").await.unwrap();
+    let entries = object["metadata"]["managedFields"].as_array().unwrap();
+    let owners: Vec<&Value> = entries.iter().filter(|it| !it["fieldsV1"]["f:spec"]["f:replicas"].is_null()).collect();
+    assert_eq!(owners.len(), 1, "{entries:?}");
+    assert_eq!(owners[0]["subresource"], "scale");
+    assert_eq!(owners[0]["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+}
