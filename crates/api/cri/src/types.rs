@@ -342,6 +342,8 @@ pub struct ExecRequest {
     pub container_id: String,
     pub command: Vec<String>,
     pub tty: bool,
+    /// The terminal's size from the start, where it is known; a runtime that cannot set it then leaves it out.
+    pub size: Option<crate::TerminalSize>,
     pub stdin: bool,
     pub stdout: bool,
     pub stderr: bool,

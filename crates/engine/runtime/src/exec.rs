@@ -11,7 +11,7 @@ use pintle_cri::{
     AttachRequest, ByteReader, CriError, CriResult, ExecRequest, ExecSession, ExecSyncResponse, ExitOutcome,
     TerminalSize,
 };
-use pintle_shim::protocol::{ExecSpec, Failure, Request};
+use pintle_shim::protocol::{ExecSpec, Failure, ProcessSpec, Request};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,12 +39,13 @@ struct Wanted {
     stdout: bool,
     stderr: bool,
     tty: bool,
+    size: Option<TerminalSize>,
 }
 
 impl Engine {
     pub(crate) async fn run_sync(&self, id: &str, command: &[String], timeout: u64) -> CriResult<ExecSyncResponse> {
         let container = self.container(id)?;
-        let wanted = Wanted { stdin: false, stdout: true, stderr: true, tty: false };
+        let wanted = Wanted { stdin: false, stdout: true, stderr: true, tty: false, size: None };
         let (running, pipes) = self.run_process(&container, command, wanted).await?;
         let (shim, exec) = (Arc::clone(&running.shim), running.id.clone());
         let collected = collect(running, pipes);
@@ -68,6 +69,7 @@ impl Engine {
             stdout: request.stdout,
             stderr: request.stderr && !request.tty,
             tty: request.tty,
+            size: request.size,
         };
         let (running, pipes) = self.run_process(&container, &request.command, wanted).await?;
         let exit = exit_of(running.ended);
@@ -145,7 +147,10 @@ impl Engine {
         let spec = ExecSpec {
             id: next_exec(),
             container: record.id.clone(),
-            process: spec::exec(&record, &sandbox, command, wanted.tty, filter)?,
+            process: ProcessSpec {
+                terminal_size: wanted.size.map(|size| (size.width, size.height)),
+                ..spec::exec(&record, &sandbox, command, wanted.tty, filter)?
+            },
             stdin: wanted.stdin,
             stdout: wanted.stdout,
             stderr: wanted.stderr,

@@ -64,6 +64,9 @@ fn enter(sandbox: &Sandbox, target: &Target<'_>, spec: &ExecSpec) -> Result<(Own
     let dev = inside.open(Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY)?;
     let null = open_null(&dev, "null")?;
     let terminal = if spec.process.terminal { Some(open_terminal(&inside)?) } else { None };
+    if let (Some(terminal), Some((columns, rows))) = (&terminal, spec.process.terminal_size) {
+        pty::resize(&terminal.controller, columns, rows)?;
+    }
     Ok((null, terminal))
 }
 

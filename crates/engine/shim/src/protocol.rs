@@ -261,6 +261,9 @@ pub struct ProcessSpec {
     /// The program as hexadecimal digits, sixteen for each instruction in memory order. None is unconfined.
     pub seccomp: Option<String>,
     pub terminal: bool,
+    /// Columns and rows that the terminal has when the program starts.
+    #[serde(default)]
+    pub terminal_size: Option<(u16, u16)>,
     pub oom_score_adj: Option<i32>,
     /// RLIMIT_ number, soft, hard.
     pub limits: Vec<(u32, u64, u64)>,

@@ -130,6 +130,19 @@ async fn a_terminal_has_a_size_and_a_name_in_the_container() {
 }
 
 #[tokio::test]
+async fn a_terminal_has_its_size_when_the_program_starts() {
+    let machine = Machine::new().await;
+    let sandbox = machine.sandbox().await;
+    let id = machine.shell(&sandbox, "sleep 1000").await;
+    let size = Some(TerminalSize { width: 91, height: 17 });
+    let request = ExecRequest { tty: true, size, ..exec(&id, &["stty", "size"]) };
+    let mut session = machine.engine().exec(request).await.unwrap();
+    read_until(session.stdout.as_mut().unwrap(), "17 91\r\n").await;
+    assert_eq!(session.exit.await.unwrap(), ExitOutcome::Code(0));
+    machine.finish().await;
+}
+
+#[tokio::test]
 async fn attach_sees_output_and_feeds_stdin_once() {
     let machine = Machine::new().await;
     let sandbox = machine.sandbox().await;

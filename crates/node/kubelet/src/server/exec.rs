@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
+/// How long the start of a program on a terminal waits for the terminal's size.
+const FIRST_SIZE_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// Longer command lines are refused.
 const MAX_COMMAND_BYTES: usize = 1 << 20;
 
@@ -83,17 +86,33 @@ async fn serve(
     streams: RemoteStreams,
 ) {
     let Wants { stdin, stdout, stderr, tty } = wants;
+    let RemoteStreams { stdin: from, stdout: to, stderr: errors, mut resize, outcome } = streams;
     let session = match verb {
-        Verb::Exec => runtime.exec(ExecRequest { container_id, command, tty, stdin, stdout, stderr }).await,
+        Verb::Exec => {
+            let size = if tty { first_size(&mut resize).await } else { None };
+            let started = runtime.exec(ExecRequest { container_id, command, tty, size, stdin, stdout, stderr }).await;
+            if let (Ok(session), Some(size)) = (&started, size) {
+                // For a runtime that could not set it before. A process that has ended takes no sizes.
+                let _ = session.resize.send(size).await;
+            }
+            started
+        }
         Verb::Attach => runtime.attach(AttachRequest { container_id, stdin, tty, stdout, stderr }).await,
     };
-    let RemoteStreams { stdin, stdout, stderr, resize, outcome } = streams;
     let result = match session {
-        Ok(session) => join(session, tty, stdin, stdout, stderr, resize).await,
+        Ok(session) => join(session, tty, from, to, errors, resize).await,
         Err(error) => Err(error),
     };
     // A client that has gone does not want the outcome.
     let _ = outcome.send(in_words(verb, result));
+}
+
+/// The size that a client tells right after it opened its streams. A program that asks for its size at once, as many
+/// do, would be faster than the message otherwise.
+async fn first_size(
+    sizes: &mut tokio::sync::mpsc::Receiver<pintle_cri::TerminalSize>,
+) -> Option<pintle_cri::TerminalSize> {
+    tokio::time::timeout(FIRST_SIZE_TIMEOUT, sizes.recv()).await.ok().flatten()
 }
 
 /// Copies until the process has ended and all of its output is sent.
