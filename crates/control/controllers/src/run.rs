@@ -2,8 +2,8 @@
 
 use crate::context::Context;
 use crate::{
-    certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node, nodeipam, podgc,
-    replicaset, serviceaccount, statefulset, ttl,
+    certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node,
+    nodeipam, podgc, replicaset, serviceaccount, statefulset, ttl,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
