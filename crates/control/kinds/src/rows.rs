@@ -3,9 +3,9 @@
 use crate::{
     def::{Extract, ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource, api_version},
     kinds::{
-        apiservice, autoscaler, certificate, claim, class, component, config, crd, cronjob, daemonset, deployment, device,
-        disruption, endpoints, event, flow, ingress, job, lease, namespace, network, node, pod, policy, quota, rbac,
-        replicaset, service, statefulset, storage, webhook,
+        apiservice, autoscaler, certificate, claim, class, component, config, crd, cronjob, daemonset, deployment,
+        device, disruption, endpoints, event, flow, ingress, job, lease, namespace, network, node, pod, policy, quota,
+        rbac, replicaset, service, statefulset, storage, webhook,
     },
     strategy::{Plain, Strategy, StrategyRef},
 };
