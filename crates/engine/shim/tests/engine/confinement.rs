@@ -175,6 +175,30 @@ async fn seccomp_profiles_hold_and_a_missing_one_is_an_error() {
     machine.finish().await;
 }
 
+/// CVE-2020-15257: sockets with abstract names are open to every process in the network namespace.
+#[tokio::test]
+async fn nothing_listens_under_an_abstract_name() {
+    let machine = Machine::new().await;
+    let sandbox = machine.sandbox_with(|c| c.namespaces.network = NamespaceMode::Node).await;
+    let id = machine.shell(&sandbox, "sleep 1000").await;
+    let seen = machine.engine().exec_sync(&id, &strings(&["cat", "/proc/net/unix"]), 10).await.unwrap();
+    let seen = String::from_utf8(seen.stdout).unwrap();
+    assert!(seen.contains("shim.sock"), "the shim's own socket has a file: {seen}");
+    let shims = machine.shims();
+    assert!(!shims.is_empty());
+    // The last two words of a line: the inode and, for a socket with a name, the name.
+    let words = seen.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let inodes: Vec<&str> = words.filter(|w| w.len() == 8 && w[7].starts_with('@')).map(|w| w[6]).collect();
+    for pid in shims.into_iter().chain([std::process::id().cast_signed()]) {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+            let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+            let target = target.to_string_lossy().into_owned();
+            assert!(!inodes.iter().any(|inode| target == format!("socket:[{inode}]")), "{target} of {pid}");
+        }
+    }
+    machine.finish().await;
+}
+
 #[tokio::test]
 async fn namespaces_are_shared_as_asked() {
     let machine = Machine::new().await;
