@@ -141,11 +141,6 @@ impl ResourceDef {
         GroupVersionKind::new(&*self.group, &*self.version, &*self.kind)
     }
 
-    /// `deployments.apps`, as messages name the resource; `pods` in the core group.
-    pub fn qualified_resource(&self) -> String {
-        if self.group.is_empty() { self.resource.clone() } else { format!("{}.{}", self.resource, self.group) }
-    }
-
     pub fn has_verb(&self, verb: &str) -> bool {
         self.verbs.contains(&verb)
     }

@@ -3,7 +3,7 @@
 use crate::{
     def::{Extract, ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource, api_version},
     kinds::{
-        apiservice, autoscaler, certificate, claim, class, component, config, crd, cronjob, daemonset, deployment,
+        apiservice, autoscaler, certificate, claim, class, component, config, crd, cronjob, csi, daemonset, deployment,
         device, disruption, endpoints, event, flow, ingress, job, lease, namespace, network, node, pod, policy, quota,
         rbac, replicaset, service, statefulset, storage, webhook,
     },
@@ -167,11 +167,11 @@ const ROWS: &[Row] = &[
     Row::new("rbac.authorization.k8s.io", &["v1"], "RoleBinding", "rolebindings", &rbac::Binding { cluster: false }),
     Row::new("rbac.authorization.k8s.io", &["v1"], "Role", "roles", &rbac::Role { cluster: false }),
 
-    Row::new("storage.k8s.io", &["v1"], "CSIDriver", "csidrivers", &storage::CSIDriver).cluster(),
-    Row::new("storage.k8s.io", &["v1"], "CSINode", "csinodes", &storage::CSINode).cluster(),
-    Row::new("storage.k8s.io", &["v1"], "CSIStorageCapacity", "csistoragecapacities", &storage::CSIStorageCapacity),
+    Row::new("storage.k8s.io", &["v1"], "CSIDriver", "csidrivers", &csi::CSIDriver).cluster(),
+    Row::new("storage.k8s.io", &["v1"], "CSINode", "csinodes", &csi::CSINode).cluster(),
+    Row::new("storage.k8s.io", &["v1"], "CSIStorageCapacity", "csistoragecapacities", &csi::CSIStorageCapacity),
     Row::new("storage.k8s.io", &["v1"], "StorageClass", "storageclasses", &storage::StorageClass).cluster().short(&["sc"]),
-    Row::new("storage.k8s.io", &["v1"], "VolumeAttachment", "volumeattachments", &storage::VolumeAttachment).cluster().subs(&[STATUS]),
+    Row::new("storage.k8s.io", &["v1"], "VolumeAttachment", "volumeattachments", &csi::VolumeAttachment).cluster().subs(&[STATUS]),
     Row::new("storage.k8s.io", &["v1", "v1beta1"], "VolumeAttributesClass", "volumeattributesclasses", &storage::VolumeAttributesClass).cluster().short(&["vac"]),
 
     Row::new("admissionregistration.k8s.io", &["v1beta1", "v1", "v1alpha1"], "MutatingAdmissionPolicy", "mutatingadmissionpolicies", &policy::AdmissionPolicy { mutating: true }).cluster().extends_api(),

@@ -9,6 +9,7 @@ pub mod component;
 pub mod config;
 pub mod crd;
 pub mod cronjob;
+pub mod csi;
 pub mod daemonset;
 pub mod deployment;
 pub mod device;
