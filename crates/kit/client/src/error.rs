@@ -65,10 +65,6 @@ impl ClientError {
         self.has_reason(Reason::Gone) || self.has_reason(Reason::Expired)
     }
 
-    pub fn is_forbidden(&self) -> bool {
-        self.has_reason(Reason::Forbidden)
-    }
-
     pub fn is_invalid(&self) -> bool {
         self.has_reason(Reason::Invalid)
     }
