@@ -187,6 +187,23 @@ async fn nobody_becomes_an_administrator_by_a_certificate() {
 }
 
 #[tokio::test]
+async fn old_kinds_and_orphans_are_warned_of() {
+    let cluster = Cluster::new().await;
+    let warnings = async |method: Method, path: &str, body: Value| {
+        let answer = cluster.server.local_transport(admin()).call(request(method, path, body)).await.unwrap();
+        let values = answer.headers().get_all("warning").iter();
+        values.map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let endpoints = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    assert_eq!(warnings(Method::GET, "/api/v1/endpoints", Value::Null).await, [endpoints]);
+    assert_eq!(warnings(Method::GET, "/api/v1/componentstatuses", Value::Null).await.len(), 1);
+    let job = "/apis/batch/v1/namespaces/default/jobs/j";
+    let told = warnings(Method::DELETE, job, Value::Null).await;
+    assert!(told[0].contains("child pods are preserved by default"), "{told:?}");
+    assert!(warnings(Method::DELETE, job, json!({"propagationPolicy": "Background"})).await.is_empty());
+}
+
+#[tokio::test]
 async fn tokens_last_as_long_as_their_account_and_pod() {
     let cluster = Cluster::new().await;
     cluster.default_account("default").await;

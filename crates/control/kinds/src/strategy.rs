@@ -119,6 +119,16 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// What to tell who deletes without saying what to do with dependents.
+    fn warning_of_orphans(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What every request for the kind is told, because it is on its way out.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Fields (dotted paths) that a server-side apply through the main resource (`""`) or a subresource doesn't own.
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static str] {
         &[]

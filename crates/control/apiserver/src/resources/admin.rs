@@ -18,12 +18,7 @@ fn part(name: &str) -> Object {
     }))
 }
 
-fn warn(target: &Target<'_>) {
-    target.call.warn(["v1 ComponentStatus is deprecated in v1.19+".to_owned()]);
-}
-
 pub(crate) async fn component_statuses(target: &Target<'_>) -> Answer {
-    warn(target);
     let format = negotiate(&target.call.headers, Shape::List)?;
     let list = List {
         api_version: "v1".into(),
@@ -42,7 +37,6 @@ pub(crate) async fn component_status(target: &Target<'_>) -> Answer {
     if !PARTS.contains(&name) {
         return Err(Box::new(Status::not_found("", "componentstatuses", name)));
     }
-    warn(target);
     let format = negotiate(&target.call.headers, Shape::Object)?;
     view::object(target, format, StatusCode::OK, &part(name))
 }

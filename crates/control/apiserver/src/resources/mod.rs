@@ -39,6 +39,7 @@ pub(crate) async fn answer(call: &Call) -> Answer {
     if def.schema.is_some() {
         refuse_only_protobuf(&call.headers)?;
     }
+    call.warn(def.strategy.deprecation().map(str::to_owned));
     let target = Target { call, def, path };
     match (target.path.name.is_empty(), target.path.subresource.is_empty()) {
         (true, _) => collection(&target).await,

@@ -230,6 +230,7 @@ fn read_patch(kind: &str, bytes: &[u8], force: bool) -> Result<Patch, Box<Status
 pub(crate) async fn delete(target: &Target<'_>) -> Answer {
     let format = negotiate(&target.call.headers, Shape::Object)?;
     let (delete, options) = delete_options(target).await?;
+    warn_of_orphans(target, &delete);
     if custom::defines(&target.def) && !options.dry_run && delete.preconditions.is_none() {
         custom::announce_deletion(&target.call.server, &target.path.name).await?;
     }
@@ -248,12 +249,19 @@ pub(crate) async fn delete_collection(target: &Target<'_>) -> Answer {
     let format = negotiate(&target.call.headers, Shape::List)?;
     let which = options::list_options(&target.call.query)?;
     let (delete, options) = delete_options(target).await?;
+    warn_of_orphans(target, &delete);
     let writer = Writer::new(target, options);
     let request = writer.request();
     let registry = &target.call.server.registry;
     let list = registry.delete_collection(&request, &target.def, namespace(target), &delete, &which).await;
     target.call.warn(request.take_warnings());
     view::list(target, format, &list?)
+}
+
+fn warn_of_orphans(target: &Target<'_>, delete: &DeleteOptions) {
+    if delete.propagation_policy.is_none() && delete.orphan_dependents.is_none() {
+        target.call.warn(target.def.strategy.warning_of_orphans().map(str::to_owned));
+    }
 }
 
 /// The options of a deletion: the body's if there is one, else the query's.

@@ -19,6 +19,10 @@ static COLUMNS: &[Column] = &[
 ];
 
 impl Strategy for ComponentStatus {
+    fn deprecation(&self) -> Option<&'static str> {
+        Some("v1 ComponentStatus is deprecated in v1.19+")
+    }
+
     fn columns(&self) -> &[Column] {
         COLUMNS
     }

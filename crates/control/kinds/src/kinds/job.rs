@@ -80,6 +80,13 @@ impl Strategy for Job {
         true
     }
 
+    fn warning_of_orphans(&self) -> Option<&'static str> {
+        Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+        )
+    }
+
     fn generation_fields(&self) -> &'static [&'static str] {
         &["spec"]
     }
