@@ -237,6 +237,9 @@ pub struct ContainerConfig {
     pub annotations: Labels,
     /// Within the sandbox's log directory.
     pub log_path: String,
+    /// A log of this many bytes is set aside as `<log_path>.1` and a new one begun; a few of them are kept. 0 is never.
+    #[serde(default)]
+    pub log_max_bytes: u64,
     pub stdin: bool,
     /// Close stdin when the first client that attached goes.
     pub stdin_once: bool,

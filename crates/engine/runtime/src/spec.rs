@@ -112,6 +112,7 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         log_path: Some(PathBuf::from(&record.log_path)).filter(|p| !p.as_os_str().is_empty()),
+        log_max_bytes: config.log_max_bytes,
         exit_file: around.exit_file,
     })
 }

@@ -16,19 +16,25 @@ pub enum Stream {
     Stderr,
 }
 
+/// Files of a container's log that are kept, the one being written included: upstream's `containerLogMaxFiles`.
+const KEPT_FILES: u32 = 5;
+
 /// The log file of a container. Without one, output goes to those attached only.
 #[derive(Debug, Default)]
 pub struct Log {
     path: Option<PathBuf>,
     file: Option<File>,
+    /// Bytes in the file, and how many it may have; 0 is any number.
+    size: u64,
+    max_bytes: u64,
     /// Unfinished lines of stdout and stderr.
     rest: [Vec<u8>; 2],
 }
 
 impl Log {
-    /// Opens the file for appending, making it when needed.
-    pub fn open(path: Option<PathBuf>) -> std::io::Result<Self> {
-        let mut log = Self { path, ..Self::default() };
+    /// Opens the file for appending, making it when needed. One that reaches `max_bytes` is set aside.
+    pub fn open(path: Option<PathBuf>, max_bytes: u64) -> std::io::Result<Self> {
+        let mut log = Self { path, max_bytes, ..Self::default() };
         log.reopen()?;
         Ok(log)
     }
@@ -36,7 +42,9 @@ impl Log {
     /// Opens the file of that name again, which after a rotation is a new one.
     pub fn reopen(&mut self) -> std::io::Result<()> {
         if let Some(path) = &self.path {
-            self.file = Some(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?);
+            let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+            self.size = file.metadata()?.len();
+            self.file = Some(file);
         }
         Ok(())
     }
@@ -90,6 +98,26 @@ impl Log {
         if let Some(file) = &mut self.file {
             // Explained at `write`.
             let _ = file.write_all(record);
+            self.size += record.len() as u64;
+        }
+        if self.max_bytes > 0 && self.size >= self.max_bytes {
+            self.rotate();
+        }
+    }
+
+    /// Sets the file aside as `<path>.1`, after the older ones made room. Whoever follows the log by the file sees the
+    /// end of it and then the new one. Where that fails, the file grows on until it is tried again.
+    fn rotate(&mut self) {
+        let Some(path) = &self.path else { return };
+        let aside = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
+        for number in (1..KEPT_FILES - 1).rev() {
+            // There are fewer of them at first.
+            let _ = std::fs::rename(aside(number), aside(number + 1));
+        }
+        self.size = 0;
+        if std::fs::rename(path, aside(1)).is_ok() {
+            // Without a new file output goes on into the old one.
+            let _ = self.reopen();
         }
     }
 }
@@ -130,7 +158,7 @@ mod tests {
     fn logged(writes: &[(Stream, &[u8])]) -> String {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("0.log");
-        let mut log = Log::open(Some(path.clone())).unwrap();
+        let mut log = Log::open(Some(path.clone()), 0).unwrap();
         for (stream, output) in writes {
             log.write(*stream, output, 1_700_000_000_000_000_001);
         }
@@ -170,12 +198,31 @@ mod tests {
     fn after_a_rotation_lines_go_to_the_new_file() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("0.log");
-        let mut log = Log::open(Some(path.clone())).unwrap();
+        let mut log = Log::open(Some(path.clone()), 0).unwrap();
         log.write(Stream::Stdout, b"old\n", 0);
         std::fs::rename(&path, temp.path().join("1.log")).unwrap();
         log.reopen().unwrap();
         log.write(Stream::Stdout, b"new\n", 0);
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.ends_with("stdout F new\n") && !text.contains("old"));
+    }
+
+    #[test]
+    fn a_log_that_is_full_is_set_aside_and_the_oldest_goes() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("0.log");
+        let mut log = Log::open(Some(path.clone()), 100).unwrap();
+        for number in 0..21 {
+            // Of 50 bytes, so that two fill a file.
+            log.write(Stream::Stdout, format!("{number:09}\n").as_bytes(), 0);
+        }
+        let lines = |name: &str| -> Vec<u32> {
+            let text = std::fs::read_to_string(temp.path().join(name)).unwrap();
+            text.lines().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
+        };
+        assert_eq!(lines("0.log"), [20]);
+        assert_eq!(lines("0.log.1"), [18, 19]);
+        assert_eq!(lines("0.log.4"), [12, 13]);
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), KEPT_FILES as usize);
     }
 }

@@ -204,6 +204,9 @@ pub struct ContainerSpec {
     /// Close it when the first of them goes.
     pub stdin_once: bool,
     pub log_path: Option<PathBuf>,
+    /// After how many bytes a new log file is begun; 0 is never.
+    #[serde(default)]
+    pub log_max_bytes: u64,
     pub exit_file: PathBuf,
 }
 

@@ -334,7 +334,7 @@ impl Server {
             }
             PidNamespace::Container(id) => Some(self.task(id)?.handle.as_fd()),
         };
-        let log = Log::open(spec.log_path.clone())
+        let log = Log::open(spec.log_path.clone(), spec.log_max_bytes)
             .map_err(|e| Failure::other(format!("failed to open the log file {:?}: {e}", spec.log_path)))?;
         let launch = launch::container(sandbox, &spec, pid_of)?;
         self.add_starting(connection, call, launch, StartKind::Container(spec, log));

@@ -255,9 +255,13 @@ impl Act<'_> {
         let dir = self.memory.host.pod_dir(pintle_types::Kind::uid(self.pod));
         let own = container.mounts.iter().map(|m| std::path::PathBuf::from(&m.host_path));
         let words = own.filter(|path| path.starts_with(dir.join("containers")));
-        let log = self.memory.host.log_dir(self.pod).join(&container.metadata.name);
-        let log = log.join(format!("{}.log", container.metadata.attempt));
-        for path in words.chain([log]) {
+        let logs = self.memory.host.log_dir(self.pod).join(&container.metadata.name);
+        let log = format!("{}.log", container.metadata.attempt);
+        // With those that were set aside when they were full.
+        let is_its = |name: &str| name.strip_prefix(&log).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let logs = std::fs::read_dir(logs).into_iter().flatten().flatten();
+        let logs = logs.filter(|file| file.file_name().to_str().is_some_and(is_its)).map(|file| file.path());
+        for path in words.chain(logs) {
             // A file that is gone already is what is wanted.
             let _ = std::fs::remove_file(path);
         }

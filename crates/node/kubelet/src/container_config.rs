@@ -16,6 +16,9 @@ use std::path::Path;
 /// The machine's own hosts file is read up to this size.
 const MAX_HOSTS_BYTES: u64 = 1 << 20;
 
+/// Bytes after which a container's log begins a new file: upstream's `containerLogMaxSize`.
+const LOG_MAX_BYTES: u64 = 10 << 20;
+
 /// What a container is made from, beside its spec.
 pub struct Making<'a> {
     pub host: &'a Host,
@@ -57,6 +60,7 @@ impl Making<'_> {
             labels: labels::of_container(pod, container),
             annotations: labels::annotations_of_container(pod, container),
             log_path: format!("{}/{}.log", container.name, self.attempt),
+            log_max_bytes: LOG_MAX_BYTES,
             stdin: container.stdin == Some(true),
             stdin_once: container.stdin_once == Some(true),
             tty: container.tty == Some(true),
