@@ -7,9 +7,6 @@ use crate::{Print, Shape, TypeRef};
 use pintle_types::quantity::Quantity;
 use serde_json::{Map, Value};
 
-/// The definitions of custom resources are stored as they came.
-const STORED_AS_JSON: &str = "io.k8s.apiextensions-apiserver.";
-
 /// Drops nulls and the empty values that are never printed, adds the empty structs that always are, and writes
 /// quantities and times canonically. Call it after `check::types` has passed; before or after defaults.
 pub fn object(ty: TypeRef<'_>, value: &mut Value) {
@@ -77,7 +74,6 @@ fn null_to_zero(ty: TypeRef<'_>, value: &mut Value) {
 }
 
 fn structure(ty: TypeRef<'_>, map: &mut Map<String, Value>) {
-    let in_json = ty.name().starts_with(STORED_AS_JSON);
     map.retain(|key, value| {
         let Some(field) = ty.field(key) else { return true };
         if value.is_null() {
@@ -85,11 +81,6 @@ fn structure(ty: TypeRef<'_>, map: &mut Map<String, Value>) {
         }
         any(field.ty(), value);
         match field.print() {
-            // The stored form (protobuf) doesn't tell an empty list from none.
-            Print::Null if !in_json && is_empty(value) => {
-                *value = Value::Null;
-                true
-            }
             Print::Always | Print::Given | Print::Null => true,
             Print::NotZero => !is_empty(value),
             Print::NotEmpty => !is_empty(value) || is_kept(field.ty(), value),
@@ -170,7 +161,6 @@ mod tests {
                 json!({"metadata": {}, "spec": {}, "status": {"loadBalancer": {}}}),
             ),
             ("rbac.authorization.k8s.io", "Role", json!({}), json!({"metadata": {}, "rules": null})),
-            ("rbac.authorization.k8s.io", "Role", json!({"rules": []}), json!({"metadata": {}, "rules": null})),
             (
                 "",
                 "ResourceQuota",
