@@ -55,6 +55,9 @@ pub async fn pod(host: &Arc<Host>, uid: &str, pod: Option<&Pod>) -> Result<(), S
         gone_is_fine(runtime.remove_pod_sandbox(&sandbox.id).await)?;
     }
     volumes_and_cgroup(host, uid, true).await?;
+    if pod.is_none() {
+        names.extend(log_dirs(host).filter(|(_, of)| of == uid).map(|(name, _)| name));
+    }
     for name in names.iter().filter(|n| is_plain_name(n)) {
         let dir = host.settings.log_dir.join(name);
         remove_tree(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
@@ -62,7 +65,18 @@ pub async fn pod(host: &Arc<Host>, uid: &str, pod: Option<&Pod>) -> Result<(), S
     Ok(())
 }
 
-/// The uids of all pods that something is left of: sandboxes, containers, directories.
+/// The log directories that are there, each with the uid of its pod.
+fn log_dirs(host: &Host) -> impl Iterator<Item = (String, String)> {
+    let dirs = std::fs::read_dir(&host.settings.log_dir).into_iter().flatten().flatten();
+    let names = dirs.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| {
+        let mut parts = name.rsplit('_');
+        let uid = parts.next().filter(|uid| is_plain_name(uid))?.to_owned();
+        (parts.count() == 2).then_some((name, uid))
+    })
+}
+
+/// The uids of all pods that something is left of: sandboxes, containers, directories, logs.
 pub async fn uids_present(host: &Host) -> Result<BTreeSet<String>, CriError> {
     let of = |labels: &pintle_cri::Labels| labels.get(labels::POD_UID).cloned();
     let mut uids = BTreeSet::new();
@@ -70,5 +84,6 @@ pub async fn uids_present(host: &Host) -> Result<BTreeSet<String>, CriError> {
     uids.extend(host.runtime.list_containers(ContainerFilter::default()).await?.iter().filter_map(|c| of(&c.labels)));
     let dirs = std::fs::read_dir(host.settings.root_dir.join("pods")).into_iter().flatten().flatten();
     uids.extend(dirs.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    uids.extend(log_dirs(host).map(|(_, uid)| uid));
     Ok(uids)
 }

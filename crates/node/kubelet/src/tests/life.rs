@@ -318,3 +318,17 @@ async fn a_pod_that_vanishes_is_cleaned_away() {
     assert!(node.runtime.is_empty());
     assert!(node.api.deleted.borrow().is_empty());
 }
+
+#[tokio::test]
+async fn logs_of_a_pod_that_is_gone_are_found_and_removed() {
+    let node = Node::new();
+    let logs = &node.host.settings.log_dir;
+    for name in ["default_gone_u7/c", "default_other_u8/c", "of-somebody-else"] {
+        std::fs::create_dir_all(logs.join(name)).unwrap();
+    }
+    let left = crate::purge::uids_present(&node.host).await.unwrap();
+    assert_eq!(left.into_iter().collect::<Vec<_>>(), ["u7", "u8"]);
+    crate::purge::pod(&node.host, "u7", None).await.unwrap();
+    assert!(!logs.join("default_gone_u7").exists());
+    assert!(logs.join("default_other_u8").exists() && logs.join("of-somebody-else").exists());
+}
