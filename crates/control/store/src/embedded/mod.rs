@@ -148,12 +148,22 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     name.push(".lock");
     let cannot = |why: &dyn std::fmt::Display| StoreError::Unwritable(format!("{}: {why}", name.display()));
     let file = private_file(Path::new(&name)).map_err(|e| cannot(&e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(cannot(&"another process has the store open; stop it first")),
-        Err(TryLockError::Error(error)) => Err(cannot(&error)),
+    let start = std::time::Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(cannot(&"another process has the store open; stop it first"));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot(&error)),
+        }
     }
 }
+
+/// How long a predecessor that was killed may take to let go of its files.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Revokes leases as they end.
 fn spawn_expiry(inner: &Arc<Inner>) -> Result<tokio::task::AbortHandle, StoreError> {
