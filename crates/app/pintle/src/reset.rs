@@ -30,6 +30,10 @@ pub(crate) async fn run(arguments: pintle_cli::Reset) -> Result<()> {
         remove(&path)?;
     }
     remove_file(&cluster.settings.write_kubeconfig())?;
+    if let Some(folder) = cluster.settings.write_kubeconfig().parent() {
+        // Something of somebody else's may be in it: then it stays.
+        let _ = std::fs::remove_dir(folder);
+    }
     say("everything is removed");
     Ok(())
 }
@@ -57,6 +61,9 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
     for sandbox in engine.list_pod_sandbox(PodSandboxFilter::default()).await? {
         engine.stop_pod_sandbox(&sandbox.id).await?;
         engine.remove_pod_sandbox(&sandbox.id).await?;
+        // The folder of logs is the machine's; what the kubelet made in it goes.
+        let pod = &sandbox.metadata;
+        remove(&cluster.settings.log_dir().join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid)))?;
     }
     let cgroups = pintle_linux::cgroup::Cgroups::detect()?;
     let root = cluster.settings.cgroup_root();

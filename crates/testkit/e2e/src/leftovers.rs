@@ -18,6 +18,11 @@ pub(crate) fn of(host: &Host, directory: &Path) -> Result<Vec<String>> {
     let of_host = host.processes()?;
     let pids = of_host.into_iter().chain(shims(directory)?.into_iter().map(|pid| pid.to_string()));
     left.extend(pids.map(|pid| format!("process {pid} {}", command_line(&pid))));
+    let files = ["data", "run", "kubeconfig"].map(|name| directory.join(name));
+    left.extend(files.iter().filter(|path| path.exists()).map(|path| format!("file {}", path.display())));
+    for log in fs::read_dir(directory.join("logs")).into_iter().flatten() {
+        left.push(format!("file {}", log?.path().display()));
+    }
     let links = host.run(&["ip", "-brief", "link"])?.ok()?;
     let foreign = links.lines().filter(|l| !["lo", "eth0", "outside"].iter().any(|own| l.starts_with(own)));
     left.extend(foreign.map(|l| format!("link {l}")));
