@@ -18,6 +18,10 @@ if [ "${1:-run}" = test ]; then
   [ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || missing+=(busybox-static)
 fi
 
+if [ "${1:-run}" = test ] && ! command -v kubectl >/dev/null 2>&1; then
+  echo "kubectl is missing: install version 1.27 or later (https://kubernetes.io/docs/tasks/tools), then run this again." >&2
+  exit 1
+fi
 if ! command -v cargo >/dev/null 2>&1; then
   echo "Rust is missing: install it from https://rustup.rs, then run this again." >&2
   exit 1

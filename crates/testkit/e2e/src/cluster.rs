@@ -36,7 +36,7 @@ fn binary() -> Result<PathBuf> {
 fn kubectls() -> Result<Vec<PathBuf>> {
     let path = std::env::var_os("PATH").context("PATH")?;
     let mut found = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).filter(|file| file.exists());
-    let first = found.next().context("kubectl is missing: install it, or the package kubernetes-client")?;
+    let first = found.next().context("kubectl is missing: install version 1.27 or later")?;
     let real = first.canonicalize()?;
     let folder = real.parent().context("the folder of kubectl")?;
     let mut versions: Vec<PathBuf> = std::fs::read_dir(folder)?
