@@ -2,6 +2,7 @@
 
 mod support;
 
+use base64::Engine;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, StatusCode};
@@ -160,30 +161,122 @@ async fn pods_get_an_account_its_token_and_the_usual_tolerations() {
     assert_eq!(kept.message(), "namespaces \"default\" is forbidden: this namespace may not be deleted");
 }
 
+// Made with `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /O=system:masters/CN=a`.
+const MASTERS: &str = "\
+    LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIaE1JR0hBZ0VBTUNVeEZ6QVZCZ05WQkFvTURuTjVjM1JsYlRw\
+    dFlYTjBaWEp6TVFvd0NBWURWUVFEREFGaApNRmt3RXdZSEtvWkl6ajBDQVFZSUtvWkl6ajBEQVFjRFFnQUVlKzdWUTBmUldqSnJq\
+    WCtYUjFJZ1o2NTY3ZlkxCjQ2OHBsZHNCc0NvcUc3aGNmMG9SQm94OWxmNWRqcWNrWWdPYXM3MjV0K3BOYUpldUV6cDJGNXBPeXFB\
+    QU1Bb0cKQ0NxR1NNNDlCQU1DQTBrQU1FWUNJUUM4S0VXL040bUUyVmthL1paRHZzbDJsQ1FYVVUxOVZWeGdHME9hbWtBZQpBUUlo\
+    QUttRGRLT29jQmN0VnB4b3BFak92aGRGaUpYb0szeUNOV2ErR1BKc1ZuVysKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0t\
+    LS0tCg==";
+const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+fn ask(name: &str, signer: &str) -> Value {
+    json!({"metadata": {"name": name},
+        "spec": {"request": MASTERS, "signerName": signer, "usages": ["client auth"]}})
+}
+
 #[tokio::test]
 async fn nobody_becomes_an_administrator_by_a_certificate() {
-    // Made with `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /O=system:masters/CN=a`.
-    const MASTERS: &str = "\
-        LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIaE1JR0hBZ0VBTUNVeEZ6QVZCZ05WQkFvTURuTjVjM1JsYlRw\
-        dFlYTjBaWEp6TVFvd0NBWURWUVFEREFGaApNRmt3RXdZSEtvWkl6ajBDQVFZSUtvWkl6ajBEQVFjRFFnQUVlKzdWUTBmUldqSnJq\
-        WCtYUjFJZ1o2NTY3ZlkxCjQ2OHBsZHNCc0NvcUc3aGNmMG9SQm94OWxmNWRqcWNrWWdPYXM3MjV0K3BOYUpldUV6cDJGNXBPeXFB\
-        QU1Bb0cKQ0NxR1NNNDlCQU1DQTBrQU1FWUNJUUM4S0VXL040bUUyVmthL1paRHZzbDJsQ1FYVVUxOVZWeGdHME9hbWtBZQpBUUlo\
-        QUttRGRLT29jQmN0VnB4b3BFak92aGRGaUpYb0szeUNOV2ErR1BKc1ZuVysKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0t\
-        LS0tCg==";
     let cluster = Cluster::new().await;
-    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-    let ask = |name: &str, signer: &str| {
-        json!({"metadata": {"name": name},
-            "spec": {"request": MASTERS, "signerName": signer, "usages": ["client auth"]}})
-    };
-    let refused = cluster.admin(Method::POST, requests, ask("a", "kubernetes.io/kube-apiserver-client")).await;
+    let refused = cluster.admin(Method::POST, REQUESTS, ask("a", "kubernetes.io/kube-apiserver-client")).await;
     assert_eq!(
         refused.message(),
         "certificatesigningrequests.certificates.k8s.io \"a\" is forbidden: use of \
          kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
     );
     // What others sign is not for this server to believe in.
-    cluster.create(requests, ask("b", "example.com/signer")).await;
+    cluster.create(REQUESTS, ask("b", "example.com/signer")).await;
+}
+
+/// Binds a user to a new cluster role.
+async fn allow(cluster: &Cluster, user: &str, role: &str, rules: Value) {
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    cluster.create(&format!("{rbac}/clusterroles"), json!({"metadata": {"name": role}, "rules": rules})).await;
+    let binding = json!({
+        "metadata": {"name": role},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    });
+    cluster.create(&format!("{rbac}/clusterrolebindings"), binding).await;
+}
+
+/// Asks until the refusal goes that a role takes away: roles are followed by a task, whose turn comes meanwhile.
+async fn once_allowed(cluster: &Cluster, refusal: &str, ask: impl Fn() -> Request<Bytes>) -> support::Reply {
+    for _ in 0..1000 {
+        let reply = cluster.send(User::new("jane", &[]), ask()).await;
+        if !reply.message().contains(refusal) {
+            return reply;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the role took no effect on {refusal:?}");
+}
+
+#[tokio::test]
+async fn requests_are_answered_by_those_who_may_do_so_for_the_signer() {
+    let cluster = Cluster::new().await;
+    for (name, signer) in [("a", "example.com/one"), ("b", "kubernetes.io/kubelet-serving")] {
+        cluster.create(REQUESTS, ask(name, signer)).await;
+    }
+    let condition = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True", "reason": "R"}]}});
+    let approve = |name: &str| request(Method::PATCH, &format!("{REQUESTS}/{name}/approval"), condition("Approved"));
+    let patch = |name: &str, body: Value| request(Method::PATCH, &format!("{REQUESTS}/{name}/status"), body);
+    let certificate = base64::engine::general_purpose::STANDARD.encode(cluster.authority.certificate_pem());
+    let signed = json!({"status": {"certificate": certificate}});
+    let jane = async |request| cluster.send(User::new("jane", &[]), request).await;
+    let refusal = |name: &str, verb: &str, signer: &str| {
+        format!(
+            "certificatesigningrequests.certificates.k8s.io {name:?} is forbidden: user not permitted to {verb} \
+             requests with signerName {signer:?}"
+        )
+    };
+
+    let resources = json!(["certificatesigningrequests/approval", "certificatesigningrequests/status"]);
+    let writes = json!([{"verbs": ["patch"], "apiGroups": ["certificates.k8s.io"], "resources": resources}]);
+    allow(&cluster, "jane", "writer", writes).await;
+    let refused = once_allowed(&cluster, "cannot patch", || approve("a")).await;
+    assert_eq!((refused.code, refused.message()), (StatusCode::FORBIDDEN, refusal("a", "approve", "example.com/one")));
+    for body in [signed.clone(), condition("Failed")] {
+        assert_eq!(jane(patch("a", body)).await.message(), refusal("a", "sign", "example.com/one"));
+    }
+    let labelled = jane(patch("a", json!({"metadata": {"labels": {"k": "v"}}}))).await;
+    assert_eq!(labelled.code, StatusCode::OK, "what answers nothing needs no right to sign: {labelled:?}");
+
+    let group = "certificates.k8s.io";
+    let rule = |verb: &str, name: &str| {
+        let names = json!([name]);
+        json!({"verbs": [verb], "apiGroups": [group], "resources": ["signers"], "resourceNames": names})
+    };
+    let rules = json!([rule("approve", "example.com/*"), rule("sign", "example.com/one")]);
+    allow(&cluster, "jane", "signer", rules).await;
+    let approved = once_allowed(&cluster, "not permitted", || approve("a")).await;
+    assert_eq!(approved.code, StatusCode::OK, "{approved:?}");
+    let answered = jane(patch("a", signed.clone())).await;
+    assert_eq!(answered.json()["status"]["certificate"], signed["status"]["certificate"], "{answered:?}");
+    let other = "kubernetes.io/kubelet-serving";
+    assert_eq!(jane(approve("b")).await.message(), refusal("b", "approve", other));
+    assert_eq!(jane(patch("b", signed.clone())).await.message(), refusal("b", "sign", other));
+}
+
+#[tokio::test]
+async fn the_controller_signs_for_the_signers_of_every_cluster_only() {
+    let cluster = Cluster::new().await;
+    for (name, signer, code) in [
+        ("a", "kubernetes.io/kubelet-serving", StatusCode::OK),
+        ("b", "kubernetes.io/kube-apiserver-client-kubelet", StatusCode::OK),
+        ("c", "example.com/one", StatusCode::FORBIDDEN),
+    ] {
+        cluster.create(REQUESTS, ask(name, signer)).await;
+        let path = format!("{REQUESTS}/{name}");
+        let condition = json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "R"}]}});
+        let mut approved = cluster.admin(Method::PATCH, &format!("{path}/approval"), condition).await.json();
+        approved["status"]["certificate"] =
+            base64::engine::general_purpose::STANDARD.encode(cluster.authority.certificate_pem()).into();
+        let controller = User::service_account("kube-system", "certificate-controller");
+        let reply = cluster.send(controller, request(Method::PUT, &format!("{path}/status"), approved)).await;
+        assert_eq!(reply.code, code, "{signer}: {reply:?}");
+    }
 }
 
 #[tokio::test]

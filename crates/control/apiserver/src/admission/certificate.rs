@@ -1,18 +1,26 @@
-//! Certificate signing requests carry who asked: whoever signs them must not have to believe the request's own words.
+//! Certificate signing requests: they carry who asked, so that whoever signs need not believe the request's own words,
+//! and each signer's are approved and signed only by those who may do so for it.
+//!
+//! Source: `plugin/pkg/admission/certificates` and `pkg/certauthorization` of Kubernetes.
 
 use super::forbidden;
+use crate::authorization::{self, Authorizer};
+use crate::user::User;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use pintle_pki::CertificateRequest;
 use pintle_registry::{Attributes, Operation};
 use pintle_types::Status;
 use serde_json::{Value, json};
 
+const GROUP: &str = "certificates.k8s.io";
+
+fn is_request(attributes: &Attributes<'_>) -> bool {
+    attributes.def.group == GROUP && attributes.def.resource == "certificatesigningrequests"
+}
+
 /// Whether a write makes a request.
 fn creates(attributes: &Attributes<'_>) -> bool {
-    attributes.def.group == "certificates.k8s.io"
-        && attributes.def.resource == "certificatesigningrequests"
-        && attributes.operation == Operation::Create
-        && attributes.subresource.is_empty()
+    is_request(attributes) && attributes.operation == Operation::Create && attributes.subresource.is_empty()
 }
 
 /// Nobody becomes an administrator by a certificate: no rule could ever take that back.
@@ -32,6 +40,48 @@ pub(super) fn restrict_subject(attributes: &Attributes<'_>) -> Result<(), Status
         return Err(forbidden(attributes, &why));
     }
     Ok(())
+}
+
+/// CertificateApproval and CertificateSigning: who decides about a request needs the right to it for its signer.
+pub(super) fn protect_signer(authorizer: &Authorizer, attributes: &Attributes<'_>) -> Result<(), Status> {
+    if !is_request(attributes) || attributes.operation != Operation::Update {
+        return Ok(());
+    }
+    // The stored signer counts, in case that somebody tries to change it by the way.
+    let Some(old) = attributes.old_object.as_deref() else { return Ok(()) };
+    let verb = match attributes.subresource {
+        "approval" => "approve",
+        "status" if attributes.object.as_ref().is_some_and(|new| answers(old, new)) => "sign",
+        _ => return Ok(()),
+    };
+    let signer = old["spec"]["signerName"].as_str().unwrap_or_default();
+    if may(authorizer, attributes, verb, signer) {
+        return Ok(());
+    }
+    let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
+    Err(forbidden(attributes, &why))
+}
+
+/// Whether a status says anything else about the request than the old one.
+fn answers(old: &Value, new: &Value) -> bool {
+    let filled = |object: &Value, field: &str| {
+        let value = object["status"].get(field)?.clone();
+        let empty = value.is_null() || value == "" || value.as_array().is_some_and(Vec::is_empty);
+        (!empty).then_some(value)
+    };
+    ["certificate", "conditions"].into_iter().any(|field| filled(old, field) != filled(new, field))
+}
+
+/// Whether the user may do so for this signer, or for all signers of its domain.
+fn may(authorizer: &Authorizer, attributes: &Attributes<'_>, verb: &str, signer: &str) -> bool {
+    let from = attributes.user;
+    let user =
+        User { name: from.name.clone(), uid: from.uid.clone(), groups: from.groups.clone(), extra: from.extra.clone() };
+    let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
+    [signer, &format!("{domain}/*")].into_iter().any(|name| {
+        let what = authorization::Attributes { verb, group: GROUP, resource: "signers", name, ..Default::default() };
+        authorizer.decide(&user, &what).allowed
+    })
 }
 
 pub(super) fn sign_with_requester(attributes: &mut Attributes<'_>) {

@@ -56,6 +56,7 @@ impl Admission for Chain<'_> {
             namespace::lifecycle(self.server, attributes).await?;
             node::restrict(attributes)?;
         }
+        certificate::protect_signer(&self.server.authorizer, attributes)?;
         certificate::restrict_subject(attributes)?;
         service_account::validate(attributes)
     }
