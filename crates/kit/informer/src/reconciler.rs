@@ -2,7 +2,8 @@
 
 use crate::queue::Queue;
 use futures::FutureExt;
-use std::fmt::{Debug, Display};
+use pintle_client::ClientError;
+use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
@@ -21,7 +22,7 @@ pub enum Outcome {
 
 /// Runs `reconcile` for every key of the queue, `workers` at a time, until `stop`; then the queue is shut down. A
 /// reconcile that runs at that moment is dropped at its next await: it must be safe to run again from the start.
-pub async fn run_reconciler<T, F, Fut, E>(
+pub async fn run_reconciler<T, F, Fut>(
     name: &'static str,
     queue: Queue<T>,
     workers: usize,
@@ -30,20 +31,24 @@ pub async fn run_reconciler<T, F, Fut, E>(
 ) where
     T: Clone + Eq + Hash + Debug + Send + 'static,
     F: Fn(T) -> Fut + Sync,
-    Fut: Future<Output = Result<Outcome, E>> + Send,
-    E: Display + Send,
+    Fut: Future<Output = Result<Outcome, ClientError>> + Send,
 {
     let work = futures::future::join_all((0..workers.max(1)).map(|_| work(name, &queue, &reconcile)));
     let _finished = stop.run_until_cancelled(work).await;
     queue.shut_down();
 }
 
-async fn work<T, F, Fut, E>(name: &'static str, queue: &Queue<T>, reconcile: &F)
+/// How often in a row a key may fail before anybody has to hear of it. The first failures are nearly always stale reads
+/// that the next event mends; a conflict always is one, unless it lasts (ten in a row take five seconds).
+fn patience(error: &ClientError) -> u32 {
+    if error.is_conflict() { 10 } else { 3 }
+}
+
+async fn work<T, F, Fut>(name: &'static str, queue: &Queue<T>, reconcile: &F)
 where
     T: Clone + Eq + Hash + Debug,
     F: Fn(T) -> Fut,
-    Fut: Future<Output = Result<Outcome, E>>,
-    E: Display,
+    Fut: Future<Output = Result<Outcome, ClientError>>,
 {
     while let Some(key) = queue.next().await {
         let counters = queue.counters();
@@ -57,8 +62,7 @@ where
             }
             Ok(Err(error)) => {
                 counters.failures.fetch_add(1, Ordering::Relaxed);
-                // The first failures are nearly always stale reads that the next event mends.
-                if queue.failures(&key) < 3 {
+                if queue.failures(&key) < patience(&error) {
                     tracing::debug!(reconciler = name, ?key, %error, "will try again");
                 } else {
                     tracing::warn!(reconciler = name, ?key, %error, "will try again");
@@ -73,5 +77,21 @@ where
             }
         }
         queue.done(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pintle_types::Status;
+
+    #[test]
+    fn conflicts_are_told_of_only_when_they_last() {
+        let conflict = Status::conflict("", "pods", "a", "the object has been modified");
+        assert_eq!(patience(&conflict.into()), 10);
+        let exists = Status::already_exists("", "pods", "a");
+        for other in [exists, Status::internal("broken")] {
+            assert_eq!(patience(&other.into()), 3);
+        }
     }
 }

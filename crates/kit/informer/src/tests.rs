@@ -4,7 +4,7 @@ use crate::{Change, Informer, Informers, Outcome, Queue, Selector, run_reconcile
 use parking_lot::Mutex;
 use pintle_fake_api::FakeApi;
 use pintle_types::k8s::api::core::v1::ConfigMap;
-use pintle_types::{Kind, ObjectKey, ObjectMeta};
+use pintle_types::{Kind, ObjectKey, ObjectMeta, Status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -167,7 +167,7 @@ async fn failures_back_off_and_panics_stay_inside() {
         let end = end.clone();
         async move {
             match run {
-                0 => Err("no"),
+                0 => Err(Status::internal("no").into()),
                 1 => panic!("a bug"),
                 2 => Ok(Outcome::After(Duration::from_secs(7))),
                 _ => {
