@@ -1,6 +1,6 @@
 //! What the kernel has for every service, and what the next transaction changes about it.
 
-use crate::plan::{Chain, Element, ServiceRules, Socket, Target};
+use crate::plan::{Chain, Element, Map, ServiceRules, Socket, Target};
 use pintle_types::ObjectKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,14 @@ use std::sync::Arc;
 pub(crate) struct Ledger {
     services: HashMap<ObjectKey, ServiceRules>,
     claims: HashMap<Element, Vec<(ObjectKey, Target)>>,
+    /// Hairpin elements in the kernel that no service wants any more. A packet that was led to an endpoint just before
+    /// that one went must still find its element, or it meets itself under its own address and its connection hangs.
+    /// They say nothing that is not always right, so they stay until there are many.
+    lingering: BTreeSet<Element>,
 }
+
+/// Elements that linger, at most.
+const MAX_LINGERING: usize = 4096;
 
 /// The changes of one transaction, in the order in which they have to be made.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -66,12 +73,27 @@ impl Ledger {
                 changes.new_elements.extend(new.map(|new| (element, new)));
             }
         }
+        self.linger(&mut changes);
         changes
     }
 
+    /// Leaves hairpin elements in the kernel that would go, and takes them up again where they are wanted anew.
+    fn linger(&mut self, changes: &mut Changes) {
+        changes.new_elements.retain(|(element, _)| !self.lingering.remove(element));
+        let (lingering, gone) = changes.gone_elements.drain(..).partition(|(element, _)| element.0 == Map::Hairpin);
+        changes.gone_elements = gone;
+        let lingering: Vec<(Element, Target)> = lingering;
+        self.lingering.extend(lingering.into_iter().map(|(element, _)| element));
+        if self.lingering.len() > MAX_LINGERING {
+            let all = std::mem::take(&mut self.lingering);
+            changes.gone_elements.extend(all.into_iter().map(|element| (element, Target::Present)));
+        }
+    }
+
     /// Everything, for a table that begins empty.
-    pub(crate) fn everything(&self) -> Changes {
+    pub(crate) fn everything(&mut self) -> Changes {
         let mut changes = Changes::default();
+        self.lingering.clear();
         for rules in self.services.values() {
             changes.new_sets.extend(rules.sets.clone());
             changes.new_chains.extend(rules.chains.clone());

@@ -210,6 +210,23 @@ fn an_element_that_changes_hands_changes_once() {
 }
 
 #[test]
+fn hairpin_elements_outlive_their_endpoints() {
+    let mut ledger = Ledger::default();
+    let hairpins = |changes: &[(crate::plan::Element, Target)]| {
+        changes.iter().filter(|((map, _), _)| *map == Map::Hairpin).count()
+    };
+    let mut change = |endpoints| {
+        let changes = ledger.replace(vec![(key("one"), Some(rules(1, endpoints)))]);
+        (hairpins(&changes.new_elements), hairpins(&changes.gone_elements))
+    };
+    assert_eq!(change("1rl"), (1, 0));
+    assert_eq!(change("2rl"), (1, 0), "packets that were led to the first one may still be on their way");
+    assert_eq!(change("1rl 2rl"), (0, 0), "it is still there");
+    let whole = ledger.everything();
+    assert_eq!(hairpins(&whole.new_elements), 2, "a table that begins empty has only what is wanted");
+}
+
+#[test]
 fn affinity_gives_every_endpoint_a_set_of_clients() {
     let port = ServicePort {
         name: "ns/web/tcp/".into(),
