@@ -13,7 +13,7 @@ pub(crate) struct Ledger {
     claims: HashMap<Element, Vec<(ObjectKey, Target)>>,
     /// Hairpin elements in the kernel that no service wants any more. A packet that was led to an endpoint just before
     /// that one went must still find its element, or it meets itself under its own address and its connection hangs.
-    /// They say nothing that is not always right, so they stay until there are many.
+    /// They say nothing that is not always right, so they stay until there are many, or no service at all.
     lingering: BTreeSet<Element>,
 }
 
@@ -84,7 +84,7 @@ impl Ledger {
         changes.gone_elements = gone;
         let lingering: Vec<(Element, Target)> = lingering;
         self.lingering.extend(lingering.into_iter().map(|(element, _)| element));
-        if self.lingering.len() > MAX_LINGERING {
+        if self.lingering.len() > MAX_LINGERING || self.services.is_empty() {
             let all = std::mem::take(&mut self.lingering);
             changes.gone_elements.extend(all.into_iter().map(|element| (element, Target::Present)));
         }

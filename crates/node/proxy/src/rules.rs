@@ -134,8 +134,6 @@ fn add_checks(batch: &mut Batch, ranges: &Ranges) {
     batch.add_rule("check", by_address(Rule::v4()).lookup_verdict(Map::EmptyServices.reference(), R0));
     let port_of_nobody = Rule::v4().load_destination(R0).lookup(Map::ClusterAddresses.reference(), R0, true);
     batch.add_rule("check", port_of_nobody.verdict(&Verdict::Goto(REJECT.into())));
-    // A node may serve one of these addresses by itself: its DNS server's.
-    batch.add_rule("check", Rule::v4().destination_is_local().verdict(&Verdict::Return));
     for services in &ranges.services {
         batch.add_rule("check", Rule::v4().destination_in(*services, true).verdict(&Verdict::Drop));
     }
