@@ -208,7 +208,7 @@ pub(crate) fn sibling_labels(pod: &PodInfo) -> Option<BTreeMap<String, String>> 
     owned.then(|| labels.into_iter().filter(|(key, _)| !varying.contains(&key.as_str())).collect())
 }
 
-/// The names of the pod's namespace's pods are all that other modules need to know of keys.
+/// Whether both live in one namespace, within which topology spread counts.
 pub(crate) fn same_namespace(a: &PodInfo, b: &PodInfo) -> bool {
     a.pod.namespace() == b.pod.namespace()
 }

@@ -117,20 +117,18 @@ impl Shared {
         let Some(pod) = change.new().filter(|pod| !is_finished(pod)) else {
             self.assumed.lock().remove(&key);
             self.queue.remove(&key);
-            let freed = self.snapshot.lock().node_of(&key).is_some();
-            self.snapshot.lock().remove_pod(&key);
-            if freed {
+            if self.snapshot.lock().remove_pod(&key) {
                 self.queue.cluster_changed();
             }
             return;
         };
         if let Some(node) = node_name(pod) {
-            let news = self.snapshot.lock().node_of(&key).is_none();
-            self.snapshot.lock().set_pod(Arc::new(PodInfo::new(Arc::clone(pod))), node);
+            let info = Arc::new(PodInfo::new(Arc::clone(pod)));
+            let known = self.snapshot.lock().set_pod(info, node);
             self.assumed.lock().remove(&key);
             self.queue.remove(&key);
             // Another pod of the same kind may be what an affinity waits for.
-            if news {
+            if !known {
                 self.queue.cluster_changed();
             }
         } else if !is_ours(pod) {

@@ -102,24 +102,21 @@ impl Snapshot {
         }
     }
 
-    /// The pod counts on that node, wherever it counted before.
-    pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
-        self.remove_pod(&pod.key);
+    /// The pod counts on that node, wherever it counted before. Returns whether it counted anywhere.
+    pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) -> bool {
+        let known = self.remove_pod(&pod.key);
         let slot = self.slot(node);
         self.pods.insert(pod.key.clone(), slot);
         self.nodes[slot].add(pod);
+        known
     }
 
-    pub fn remove_pod(&mut self, key: &ObjectKey) {
-        if let Some(slot) = self.pods.remove(key) {
-            self.nodes[slot].remove(key);
-            self.drop_if_empty(slot);
-        }
-    }
-
-    /// The node that a pod counts on.
-    pub fn node_of(&self, key: &ObjectKey) -> Option<&str> {
-        self.pods.get(key).map(|slot| self.nodes[*slot].name.as_str())
+    /// Returns whether the pod counted on a node.
+    pub fn remove_pod(&mut self, key: &ObjectKey) -> bool {
+        let Some(slot) = self.pods.remove(key) else { return false };
+        self.nodes[slot].remove(key);
+        self.drop_if_empty(slot);
+        true
     }
 
     fn drop_if_empty(&mut self, slot: usize) {

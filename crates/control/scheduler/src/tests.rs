@@ -40,7 +40,9 @@ fn pod(name: &str, more: Value) -> Arc<PodInfo> {
 fn snapshot(nodes: &[Arc<Node>], pods: &[(Arc<PodInfo>, &str)]) -> Snapshot {
     let mut snapshot = Snapshot::default();
     nodes.iter().for_each(|n| snapshot.set_node(Arc::clone(n)));
-    pods.iter().for_each(|(p, n)| snapshot.set_pod(Arc::clone(p), n));
+    for (pod, node) in pods {
+        snapshot.set_pod(Arc::clone(pod), node);
+    }
     snapshot
 }
 
