@@ -1,0 +1,1 @@
+//! What is asked before a write is stored: webhooks, policies in CEL, quotas, limit ranges.

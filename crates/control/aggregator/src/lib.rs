@@ -1,0 +1,1 @@
+//! Other API servers behind this one: APIServices, whether they are available, and the way to them.
