@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy | cargo xtask bench first-cluster";
+const USAGE: &str = "usage: cargo xtask tidy | cargo xtask bench first-cluster|api [ARGUMENT…]";
 
 fn main() -> ExitCode {
     match run() {
@@ -26,7 +26,7 @@ fn run() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["tidy"] => tidy::run(&root()),
-        ["bench", name] => bench::run(&root(), name),
+        ["bench", name, arguments @ ..] => bench::run(&root(), name, arguments),
         _ => bail!(USAGE),
     }
 }
