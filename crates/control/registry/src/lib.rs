@@ -18,7 +18,7 @@ pub mod request;
 mod services;
 mod write;
 
-pub use admission::{Admission, AdmitAll, Attributes, Operation};
+pub use admission::{Admission, AdmitAll, Attributes, AuditAnnotations, Operation};
 pub use object::{Deletion, EventKind, List, Object, Watch, WatchEvent, Written};
 pub use registry::{OpenError, Options, Registry};
 pub use request::{

@@ -1,6 +1,6 @@
 //! What callers say beside the object: who asks, how, and the options of each verb.
 
-use crate::admission::Admission;
+use crate::admission::{Admission, AuditAnnotations};
 use parking_lot::Mutex;
 use pintle_types::selector::{FieldSelector, LabelSelector};
 use serde::{Deserialize, Serialize};
@@ -35,13 +35,23 @@ pub struct Request<'a> {
     pub field_validation: FieldValidation,
     /// Everything is done but the storing.
     pub dry_run: bool,
+    /// Where admission notes what the audit log is to say; nothing while requests are not audited.
+    pub audit: Option<&'a AuditAnnotations>,
     warnings: Mutex<Vec<String>>,
 }
 
 impl<'a> Request<'a> {
     pub fn new(user: &'a UserInfo, admission: &'a dyn Admission, field_manager: &'a str) -> Self {
         let field_validation = FieldValidation::default();
-        Self { user, admission, field_manager, field_validation, dry_run: false, warnings: Mutex::default() }
+        Self {
+            user,
+            admission,
+            field_manager,
+            field_validation,
+            dry_run: false,
+            audit: None,
+            warnings: Mutex::default(),
+        }
     }
 
     /// Adds a warning for the caller; equal ones are told once.

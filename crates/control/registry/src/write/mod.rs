@@ -267,6 +267,7 @@ fn attributes<'a>(
         old_object: old.cloned(),
         options,
         warnings: Vec::new(),
+        audit: target.by.audit,
     }
 }
 
