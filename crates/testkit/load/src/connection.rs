@@ -88,6 +88,14 @@ impl Connection {
         })
     }
 
+    /// The same connection, for a request beside others.
+    pub(crate) fn share(&self) -> Result<Self> {
+        match self {
+            Self::Http1(..) => bail!("a connection of HTTP/1.1 carries one request at a time"),
+            Self::Http2(sender, host) => Ok(Self::Http2(sender.clone(), host.clone())),
+        }
+    }
+
     /// Sends a request and waits for the head of the answer.
     pub(crate) async fn begin(&mut self, call: &Call) -> Result<Response<Incoming>> {
         let mut request = Request::builder().method(call.method.clone()).header(ACCEPT, call.accept);
