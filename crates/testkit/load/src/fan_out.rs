@@ -6,14 +6,13 @@ use crate::objects::{config_map, config_maps, post};
 use crate::target::Target;
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use http::Method;
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 
 /// Watchers, and updates per second that are asked for.
 const ROWS: [(usize, u64); 3] = [(200, 100), (200, 500), (5000, 20)];
@@ -57,20 +56,20 @@ async fn fan_out(target: &Target, name: &str, watchers: usize, rate: u64) -> Res
     heard.wait_for(watchers as u64).await?;
     let (cpu, began) = (target.cpu(), Instant::now());
     let mut tick = tokio::time::interval(Duration::from_nanos(1_000_000_000 / rate));
-    let mut writers = FuturesUnordered::new();
+    let mut writers = JoinSet::new();
     for number in 1..=count {
         tick.tick().await;
         // An update does not wait for the one before, unless too many do.
         while writers.len() >= WRITERS {
-            writers.next().await.transpose()?;
+            writers.join_next().await.transpose()?.transpose()?;
         }
         let value = format!("{number}@{}@", heard.began.elapsed().as_nanos());
         let path = format!("{}/{name}", config_maps());
         let put = Call::send(Method::PUT, path, JSON, config_map(name, &value).to_string());
         let mut writer = writer.share()?;
-        writers.push(async move { writer.call(&put).await.map(drop) });
+        writers.spawn(async move { writer.call(&put).await.map(drop) });
     }
-    while writers.next().await.transpose()?.is_some() {}
+    while writers.join_next().await.transpose()?.transpose()?.is_some() {}
     let mut each = Vec::with_capacity(watchers * count as usize);
     let collect = async {
         while let Some(mut some) = times.recv().await {
