@@ -1,0 +1,88 @@
+//! Names of fields in Kubernetes' schemas as identifiers, and back.
+
+use std::borrow::Cow;
+
+/// Words of the language that fields may be called; they become `__word__`.
+const RESERVED: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+/// Characters that identifiers lack, and what stands for them.
+const ESCAPES: [(&str, &str); 4] = [(".", "__dot__"), ("-", "__dash__"), ("/", "__slash__"), ("__", "__underscores__")];
+
+/// The identifier for a field called `name`; `name` itself when that already is one, or none can be made of it.
+pub fn escape(name: &str) -> Cow<'_, str> {
+    if RESERVED.contains(&name) {
+        return Cow::Owned(format!("__{name}__"));
+    }
+    if !name.contains("__") && !name.contains(['.', '-', '/']) {
+        return Cow::Borrowed(name);
+    }
+    let mut escaped = String::with_capacity(name.len() + 8);
+    let mut rest = name;
+    while let Some(c) = rest.chars().next() {
+        match ESCAPES.iter().find(|escape| rest.starts_with(escape.0)) {
+            Some((plain, escape)) => {
+                escaped.push_str(escape);
+                rest = &rest[plain.len()..];
+            }
+            None => {
+                escaped.push(c);
+                rest = &rest[c.len_utf8()..];
+            }
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Whether [`escape`] makes an identifier of `name`.
+pub fn can_escape(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/'))
+}
+
+/// The name of the field that the identifier `name` stands for.
+pub fn unescape(name: &str) -> Cow<'_, str> {
+    if !name.contains("__") {
+        return Cow::Borrowed(name);
+    }
+    let inner = name.strip_prefix("__").and_then(|name| name.strip_suffix("__"));
+    if let Some(word) = inner.filter(|inner| RESERVED.contains(inner)) {
+        return Cow::Owned(word.to_owned());
+    }
+    let mut plain = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(c) = rest.chars().next() {
+        match ESCAPES.iter().find(|escape| rest.starts_with(escape.1)) {
+            Some((text, escape)) => {
+                plain.push_str(text);
+                rest = &rest[escape.len()..];
+            }
+            None => {
+                plain.push(c);
+                rest = &rest[c.len_utf8()..];
+            }
+        }
+    }
+    Cow::Owned(plain)
+}

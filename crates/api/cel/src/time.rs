@@ -1,0 +1,86 @@
+//! Timestamps and durations as texts: RFC 3339, and Go's `1h2m3.5s`.
+
+use crate::value::Span;
+
+/// An RFC 3339 text within the years 1 … 9999.
+pub fn parse_timestamp(text: &str) -> Option<jiff::Timestamp> {
+    // Go wants all parts, with a `T` between date and time; jiff is more lenient.
+    let bytes = text.as_bytes();
+    let shaped = bytes.len() >= 20 && bytes[4] == b'-' && bytes[7] == b'-' && bytes[10] == b'T' && bytes[13] == b':';
+    let zoned = text.ends_with('Z') || matches!(bytes.get(bytes.len().wrapping_sub(6)), Some(b'+' | b'-'));
+    if !shaped || !zoned || bytes[16] != b':' {
+        return None;
+    }
+    text.parse::<jiff::Timestamp>().ok().filter(in_range)
+}
+
+/// Whether CEL knows such times: the years 1 … 9999.
+pub fn in_range(time: &jiff::Timestamp) -> bool {
+    const FIRST: i64 = -62_135_596_800;
+    const LAST: i64 = 253_402_300_799;
+    (FIRST..=LAST).contains(&time.as_second())
+}
+
+/// Go's form of durations: signed decimal numbers with units, as `-1.5h30m` or `10ms`.
+pub fn parse_duration(text: &str) -> Option<Span> {
+    let (negative, mut rest) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Some(Span(0));
+    }
+    let mut total: i128 = 0;
+    while !rest.is_empty() || total == 0 && text.len() < 2 {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(digits);
+        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let unit = unit_nanoseconds(&after[..unit_end])?;
+        total = total.checked_add(scaled(number, unit)?)?;
+        rest = &after[unit_end..];
+    }
+    let signed = if negative { -total } else { total };
+    i64::try_from(signed).ok().map(Span)
+}
+
+fn unit_nanoseconds(unit: &str) -> Option<i128> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    })
+}
+
+/// `number`, with or without a fraction, times `unit`.
+fn scaled(number: &str, unit: i128) -> Option<i128> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || whole.len() > 19 {
+        return None;
+    }
+    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let mut nanoseconds = whole.checked_mul(unit)?;
+    let mut scale = unit;
+    for digit in fraction.bytes() {
+        let digit = i128::from(char::from(digit).to_digit(10)?);
+        nanoseconds += digit * scale / 10;
+        scale /= 10;
+    }
+    Some(nanoseconds)
+}
+
+/// As `string(duration)` shows it: seconds, `-3.5s`.
+pub fn format_duration(span: Span) -> String {
+    let sign = if span.0 < 0 { "-" } else { "" };
+    let nanoseconds = span.0.unsigned_abs();
+    let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+    if fraction == 0 {
+        return format!("{sign}{seconds}s");
+    }
+    let fraction = format!("{fraction:09}");
+    format!("{sign}{seconds}.{}s", fraction.trim_end_matches('0'))
+}
