@@ -1,6 +1,6 @@
 //! What a server needs to know before it starts.
 
-use crate::user::User;
+use pintle_auth::User;
 use pintle_pki::SigningKey;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -25,10 +25,9 @@ mod resources;
 mod response;
 mod server;
 mod subresources;
-mod user;
 
 pub use config::Config;
 pub use local::LocalTransport;
 pub use paths::GIT_VERSION;
+pub use pintle_auth::User;
 pub use server::{BoundServer, Error, Server};
-pub use user::User;

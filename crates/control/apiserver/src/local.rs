@@ -1,8 +1,8 @@
 //! The way in for parts of the same process: the same steps as everybody's, the user given.
 
 use crate::server::Server;
-use crate::user::User;
 use bytes::Bytes;
+use pintle_auth::User;
 use pintle_client::{Body, Transport, TransportError};
 use std::sync::Arc;
 

@@ -1,18 +1,18 @@
 //! The steps of every request, in order: limits, authentication, impersonation, authorization, then the answer.
 
 use crate::authentication::{Connection, impersonate};
-use crate::authorization::Attributes;
+use crate::authorization::attributes_of;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
 use crate::response::{self, Answer};
 use crate::server::Server;
-use crate::user::User;
 use crate::{paths, resources};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
+use pintle_auth::User;
 use pintle_client::Body;
 use pintle_types::{Reason, Status};
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl Server {
     async fn allowed(&self, connection: &Connection, call: &Call) -> Result<Arc<User>, Box<Status>> {
         let user = self.authenticate(connection, &call.headers).await?;
         let user = impersonate(self, user, &call.headers)?;
-        self.authorizer.check(&user, &Attributes::of(&call.info))?;
+        self.authorizer.check(&user, &attributes_of(&call.info))?;
         Ok(user)
     }
 

@@ -128,6 +128,11 @@ impl Kubeconfig {
 
     /// A transport to the server; connects at the first request.
     pub fn transport(&self) -> Result<HttpTransport, KubeconfigError> {
+        Ok(HttpTransport::new(self.http_config()?)?)
+    }
+
+    /// The same as settings, for callers that speak to the server in another way.
+    pub fn http_config(&self) -> Result<HttpConfig, KubeconfigError> {
         let invalid = |why: http::uri::InvalidUri| KubeconfigError::Invalid { field: "server", why: why.to_string() };
         let server: http::Uri = self.cluster.server.parse().map_err(invalid)?;
         let tls = (server.scheme_str() == Some("https")).then(|| self.tls()).transpose()?.map(Arc::new);
@@ -136,7 +141,7 @@ impl Kubeconfig {
             (Some(token), None) => Some(Token::Fixed(token.clone())),
             (None, None) => None,
         };
-        Ok(HttpTransport::new(HttpConfig { server, tls, server_name: self.cluster.tls_server_name.clone(), token })?)
+        Ok(HttpConfig { server, tls, server_name: self.cluster.tls_server_name.clone(), token })
     }
 
     fn refuse_unsupported(&self) -> Result<(), KubeconfigError> {

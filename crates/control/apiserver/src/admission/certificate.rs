@@ -5,8 +5,8 @@
 
 use super::forbidden;
 use crate::authorization::{self, Authorizer};
-use crate::user::User;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use pintle_auth::User;
 use pintle_pki::CertificateRequest;
 use pintle_registry::{Attributes, Operation};
 use pintle_types::Status;

@@ -4,9 +4,9 @@
 
 use crate::authorization::Attributes;
 use crate::server::Server;
-use crate::user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User};
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
+use pintle_auth::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User};
 use pintle_types::{Reason, Status};
 use std::sync::Arc;
 

@@ -1,13 +1,12 @@
 //! Who asks: client certificates, bearer tokens, nobody; and on whose behalf.
 
 mod impersonation;
-pub(crate) mod jwt;
 pub(crate) mod service_account;
 
 use crate::server::Server;
-use crate::user::User;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use pintle_auth::User;
 use pintle_pki::Peer;
 use pintle_types::Status;
 use std::sync::Arc;

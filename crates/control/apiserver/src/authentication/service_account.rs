@@ -2,9 +2,9 @@
 //!
 //! Source: `pkg/serviceaccount/claims.go` of Kubernetes.
 
-use super::jwt;
 use crate::server::Server;
-use crate::user::User;
+use pintle_auth::User;
+use pintle_auth::authentication::jwt;
 use pintle_registry::GetOptions;
 use serde_json::{Value, json};
 

@@ -4,10 +4,10 @@ pub(crate) mod discovery;
 mod health;
 pub(crate) mod openapi;
 
-use crate::authentication::jwt;
 use crate::pipeline::Call;
 use crate::response::{self, Answer, JSON, with_type};
 use http::{Method, StatusCode};
+use pintle_auth::authentication::jwt;
 use pintle_types::Status;
 use serde_json::json;
 use std::sync::atomic::Ordering;

@@ -2,7 +2,7 @@
 
 use super::upgrade::{failure_of, is_upgrade, pass};
 use super::{kubelet, renamed};
-use crate::authorization::Attributes;
+use crate::authorization::{Attributes, attributes_of};
 use crate::resources::Target;
 use crate::response::{Answer, text};
 use http::header::CONTENT_TYPE;
@@ -159,7 +159,7 @@ pub(super) async fn port_forward(target: &Target<'_>) -> Answer {
 /// upstream has it since v1.35.
 fn check_right(target: &Target<'_>) -> Result<(), Box<Status>> {
     let call = target.call;
-    call.server.authorizer.check(&call.user, &Attributes { verb: "create", ..Attributes::of(&call.info) })
+    call.server.authorizer.check(&call.user, &Attributes { verb: "create", ..attributes_of(&call.info) })
 }
 
 async fn connect(target: &Target<'_>, pod: &Value, path: &str, query: &[(String, String)]) -> Answer {

@@ -5,8 +5,8 @@ use crate::media::{Shape, negotiate};
 use crate::options::WriteOptions;
 use crate::resources::{Target, body_of, encode_value};
 use crate::response::{Answer, with_type};
-use crate::user::{MASTERS, User};
 use http::StatusCode;
+use pintle_auth::{MASTERS, User};
 use pintle_schema::apply::{Manager, update_managers};
 use pintle_types::Status;
 use pintle_types::field::{ErrorList, FieldError, Path};
@@ -195,6 +195,6 @@ fn rules(target: &Target<'_>, review: &Value) -> Result<Value, Box<Status>> {
     let all = target.call.server.authorizer.rbac.rules_of(user, ns);
     let (paths, resources): (Vec<_>, Vec<_>) = all.iter().partition(|rule| !rule.paths.is_empty());
     let values =
-        |rules: Vec<&crate::authorization::rules::Rule>| rules.iter().map(|r| r.to_value()).collect::<Vec<_>>();
+        |rules: Vec<&pintle_auth::authorization::rules::Rule>| rules.iter().map(|r| r.to_value()).collect::<Vec<_>>();
     Ok(json!({"resourceRules": values(resources), "nonResourceRules": values(paths), "incomplete": false}))
 }

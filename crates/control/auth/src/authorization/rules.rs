@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// A `PolicyRule`, kept as small strings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rule {
+pub struct Rule {
     pub verbs: Vec<Box<str>>,
     pub groups: Vec<Box<str>>,
     pub resources: Vec<Box<str>>,

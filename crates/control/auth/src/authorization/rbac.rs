@@ -4,7 +4,7 @@
 
 use super::rules::Rule;
 use super::{Attributes, Decision};
-use crate::user::User;
+use crate::User;
 use parking_lot::RwLock;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ struct Tables {
 
 /// The compiled roles and bindings. Fed with the objects as they change.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+pub struct Index {
     tables: RwLock<Tables>,
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-pub(crate) const ANONYMOUS: &str = "system:anonymous";
-pub(crate) const AUTHENTICATED: &str = "system:authenticated";
-pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
+pub const ANONYMOUS: &str = "system:anonymous";
+pub const AUTHENTICATED: &str = "system:authenticated";
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// Members may do everything; no role is looked up.
-pub(crate) const MASTERS: &str = "system:masters";
+pub const MASTERS: &str = "system:masters";
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// A user as authorization and admission see it.
@@ -36,7 +36,7 @@ impl User {
         Self { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
     }
 
-    pub(crate) fn authenticated(mut self) -> Self {
+    pub fn authenticated(mut self) -> Self {
         if self.name != ANONYMOUS && !self.in_group(AUTHENTICATED) && !self.in_group(UNAUTHENTICATED) {
             self.groups.push(AUTHENTICATED.into());
         }
@@ -48,7 +48,7 @@ impl User {
     }
 
     /// Namespace and name, when this is a service account.
-    pub(crate) fn as_service_account(&self) -> Option<(&str, &str)> {
+    pub fn as_service_account(&self) -> Option<(&str, &str)> {
         self.name.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')
     }
 }

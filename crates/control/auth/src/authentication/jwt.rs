@@ -6,12 +6,12 @@ use pintle_pki::{SigningKey, VerifyingKey};
 use serde_json::{Value, json};
 
 /// The key's id as upstream derives it: the SHA-256 of its DER form.
-pub(crate) fn key_id(key: &VerifyingKey) -> String {
+pub fn key_id(key: &VerifyingKey) -> String {
     BASE64.encode(key.fingerprint())
 }
 
 /// A token with these claims.
-pub(crate) fn sign(key: &SigningKey, claims: &Value) -> Result<String, pintle_pki::Error> {
+pub fn sign(key: &SigningKey, claims: &Value) -> Result<String, pintle_pki::Error> {
     let header = json!({"alg": "ES256", "kid": key_id(key.public())});
     let mut token = BASE64.encode(header.to_string());
     token.push('.');
@@ -23,7 +23,7 @@ pub(crate) fn sign(key: &SigningKey, claims: &Value) -> Result<String, pintle_pk
 }
 
 /// The claims of a token that this key signed. Times and audiences are the caller's to check.
-pub(crate) fn verify(key: &VerifyingKey, token: &str) -> Option<Value> {
+pub fn verify(key: &VerifyingKey, token: &str) -> Option<Value> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
     let header: Value = serde_json::from_slice(&BASE64.decode(header).ok()?).ok()?;
@@ -35,7 +35,7 @@ pub(crate) fn verify(key: &VerifyingKey, token: &str) -> Option<Value> {
 }
 
 /// The public key as a JWK set (RFC 7517).
-pub(crate) fn key_set(key: &VerifyingKey) -> Value {
+pub fn key_set(key: &VerifyingKey) -> Value {
     let (x, y) = key.coordinates();
     json!({"keys": [{
         "use": "sig", "kty": "EC", "kid": key_id(key), "crv": "P-256", "alg": "ES256",

@@ -1,0 +1,3 @@
+//! Who asks: what the credentials of a request say.
+
+pub mod jwt;
