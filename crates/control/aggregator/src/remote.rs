@@ -1,0 +1,264 @@
+//! The way to one other server: TLS, one shared HTTP/2 connection, or an HTTP/1.1 connection for each request.
+
+use crate::place::Address;
+use bytes::Bytes;
+use http::{Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use pintle_client::Body;
+use pintle_pki::Identity;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// A server that is gone must not hold a request for longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle shared connections are asked for a sign of life, so that a vanished server is noticed.
+const PING: Duration = Duration::from_secs(30);
+/// What the machine itself trusts, where distributions put it.
+const MACHINE_TRUST: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// Whose certificates are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Authorities in PEM.
+    Bundle(Vec<u8>),
+    /// The authorities that the machine trusts.
+    Machine,
+    /// Any certificate will do: `insecureSkipTLSVerify`.
+    Nobody,
+}
+
+/// Why a server can't be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    #[error("{0}")]
+    Trust(String),
+    #[error("dial tcp {address}: {why}")]
+    Dial { address: String, why: String },
+    #[error("tls: {0}")]
+    Tls(String),
+    #[error("{0}")]
+    Exchange(String),
+}
+
+/// A server, and the connection to it that requests share.
+pub struct Remote {
+    host: String,
+    shared_tls: TlsConnector,
+    plain_tls: TlsConnector,
+    shared: Mutex<Option<(Address, http2::SendRequest<Body>)>>,
+}
+
+type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+
+impl Remote {
+    /// `host` is the name that the certificate must have.
+    pub fn new(host: &str, trust: &Trust, identity: Option<&Identity>) -> Result<Self, RemoteError> {
+        let config = tls(trust, identity)?;
+        let with = |protocols: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+            TlsConnector::from(Arc::new(config))
+        };
+        let (shared_tls, plain_tls) = (with(&[b"h2", b"http/1.1"]), with(&[b"http/1.1"]));
+        Ok(Self { host: host.to_owned(), shared_tls, plain_tls, shared: Mutex::new(None) })
+    }
+
+    /// The name that is asked for.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Sends a request whose URI is a path; the answer's body is a stream.
+    pub async fn send(&self, at: &Address, request: Request<Body>) -> Result<Response<Incoming>, RemoteError> {
+        let kept = self.shared.lock().clone().filter(|(address, sender)| address == at && !sender.is_closed());
+        if let Some((_, mut sender)) = kept
+            && sender.ready().await.is_ok()
+        {
+            return sender.send_request(self.addressed(request, true)).await.map_err(exchange);
+        }
+        let stream = self.connect(at, &self.shared_tls).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return self.send_plain(stream, request).await;
+        }
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).keep_alive_interval(PING).adaptive_window(true);
+        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(exchange)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a shared connection to another API server ended");
+            }
+        });
+        *self.shared.lock() = Some((at.clone(), sender.clone()));
+        sender.send_request(self.addressed(request, true)).await.map_err(exchange)
+    }
+
+    /// Sends a request that may change the protocol of its connection.
+    pub async fn send_upgrade(&self, at: &Address, request: Request<Body>) -> Result<Response<Incoming>, RemoteError> {
+        let stream = self.connect(at, &self.plain_tls).await?;
+        self.send_plain(stream, request).await
+    }
+
+    async fn send_plain(&self, stream: Stream, request: Request<Body>) -> Result<Response<Incoming>, RemoteError> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(exchange)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a connection to another API server ended");
+            }
+        });
+        sender.send_request(self.addressed(request, false)).await.map_err(exchange)
+    }
+
+    /// HTTP/2 wants the host in the URI, HTTP/1.1 in a header.
+    fn addressed(&self, mut request: Request<Body>, shared: bool) -> Request<Body> {
+        let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        request.headers_mut().remove(http::header::HOST);
+        if shared {
+            *request.version_mut() = Version::HTTP_2;
+            if let Ok(uri) = format!("https://{}{path}", self.host).parse::<Uri>() {
+                *request.uri_mut() = uri;
+            }
+        } else {
+            *request.version_mut() = Version::HTTP_11;
+            if let Ok(host) = self.host.parse() {
+                request.headers_mut().insert(http::header::HOST, host);
+            }
+        }
+        request
+    }
+
+    async fn connect(&self, at: &Address, tls: &TlsConnector) -> Result<Stream, RemoteError> {
+        let failed = |why: String| RemoteError::Dial { address: at.to_string(), why };
+        let connecting = async {
+            match at {
+                Address::Socket(address) => TcpStream::connect(address).await,
+                Address::Name(name, port) => TcpStream::connect((name.as_str(), *port)).await,
+            }
+        };
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        let stream = stream.map_err(|_| failed("i/o timeout".into()))?.map_err(|e| failed(connect_error(&e)))?;
+        // Small requests should not wait for each other; a socket without the option works all the same.
+        let _ = stream.set_nodelay(true);
+        let name = ServerName::try_from(self.host.clone()).map_err(|e| RemoteError::Tls(e.to_string()))?;
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, tls.connect(name, stream)).await;
+        stream
+            .map_err(|_| RemoteError::Tls("handshake timeout".into()))?
+            .map_err(|e| RemoteError::Tls(format!("failed to verify certificate: {e}")))
+    }
+}
+
+fn exchange(error: hyper::Error) -> RemoteError {
+    RemoteError::Exchange(error.to_string())
+}
+
+/// As Go names what the system says.
+fn connect_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
+        std::io::ErrorKind::HostUnreachable => "connect: no route to host".into(),
+        std::io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
+        std::io::ErrorKind::TimedOut => "i/o timeout".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn tls(trust: &Trust, identity: Option<&Identity>) -> Result<ClientConfig, RemoteError> {
+    let refused = |e: pintle_pki::Error| RemoteError::Trust(e.to_string());
+    let pem = match trust {
+        Trust::Bundle(pem) => String::from_utf8_lossy(pem).into_owned(),
+        Trust::Machine => machine_trust()?,
+        Trust::Nobody => return unverified(identity),
+    };
+    let config = pintle_pki::client_config_http1(&pem, identity).map_err(refused)?;
+    Ok(Arc::unwrap_or_clone(config))
+}
+
+fn machine_trust() -> Result<String, RemoteError> {
+    let found = MACHINE_TRUST.iter().find_map(|path| std::fs::read_to_string(path).ok());
+    found.ok_or_else(|| RemoteError::Trust("this machine has no file of trusted authorities; set a caBundle".into()))
+}
+
+fn unverified(identity: Option<&Identity>) -> Result<ClientConfig, RemoteError> {
+    let refused = |e: &dyn std::fmt::Display| RemoteError::Trust(e.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| refused(&e))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unverified(provider)));
+    let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
+    let chain = identity.chain().map_err(|e| refused(&e))?;
+    let key = identity.key().map_err(|e| refused(&e))?;
+    builder.with_client_auth_cert(chain, key).map_err(|e| refused(&e))
+}
+
+/// Believes every certificate; signatures are checked all the same.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl Remote {
+    /// Asks for a small document and reads it whole, within `limit` bytes and `patience`.
+    pub async fn fetch(
+        &self,
+        at: &Address,
+        request: Request<Body>,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<Response<Bytes>, RemoteError> {
+        use http_body_util::{BodyExt, Limited};
+        let whole = async {
+            let (parts, body) = self.send(at, request).await?.into_parts();
+            let read = Limited::new(body, limit).collect().await;
+            let bytes = read.map_err(|e| RemoteError::Exchange(e.to_string()))?.to_bytes();
+            Ok(Response::from_parts(parts, bytes))
+        };
+        match tokio::time::timeout(patience, whole).await {
+            Ok(answer) => answer,
+            Err(_) => Err(RemoteError::Exchange("context deadline exceeded".into())),
+        }
+    }
+}
