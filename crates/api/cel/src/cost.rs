@@ -95,6 +95,10 @@ pub struct EstimateArg<'e> {
     pub element: SizeEstimate,
     /// The text, when the argument is a literal of it.
     pub literal: Option<&'e str>,
+    /// The number, when the argument is a literal of an `int`.
+    pub literal_int: Option<i64>,
+    /// The size of each element, for lists: what the estimator knows of the argument's path and `@items`.
+    pub element_size: SizeEstimate,
 }
 
 /// What a call costs, and how large its result is when that is known.
