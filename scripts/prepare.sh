@@ -15,6 +15,7 @@ if [ "${1:-run}" = test ]; then
   need python3 python3
   need ip iproute2
   need nft nftables
+  need etcd etcd-server
   [ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || missing+=(busybox-static)
 fi
 

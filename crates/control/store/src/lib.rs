@@ -1,12 +1,14 @@
-//! Keeps revisioned keys durably: the trait and the embedded backend.
+//! Keeps revisioned keys durably: the trait, the embedded backend, and etcd.
 //!
 //! The model is etcd's: one revision counts the changes of the whole store, a key has the revision of its creation
 //! and of its last change, reads can be made at a past revision until it is compacted, and a watch replays from a
 //! revision. Knows nothing of Kubernetes: keys and values are bytes.
 
 pub mod embedded;
+pub mod etcd;
 
 pub use embedded::EmbeddedStore;
+pub use etcd::EtcdStore;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -181,4 +183,18 @@ pub trait Store: Send + Sync + 'static {
     async fn grant_lease(&self, ttl_seconds: u64) -> Result<LeaseId, StoreError>;
     async fn renew_lease(&self, lease: LeaseId) -> Result<(), StoreError>;
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError>;
+
+    /// Asks that all watches say soon how far they are, with a batch without events if there is nothing else. A store
+    /// whose watches always say it does nothing.
+    fn request_progress(&self) {}
+
+    /// Whether others may write what is stored here, too.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Whether reads and watches hand out the very bytes that were put, not copies.
+    fn keeps_values(&self) -> bool {
+        false
+    }
 }

@@ -3,6 +3,8 @@
 //! [`run_all`] gets a function that makes an empty store and runs every check on one of its own. Checks wait for
 //! events, never for time; [`PATIENCE`] only ends a test whose store never answers.
 
+pub mod etcd;
+pub mod history;
 mod leases;
 mod reads;
 mod transactions;

@@ -35,10 +35,12 @@ async fn only_the_range_is_seen(store: &dyn Store) {
     }
     assert_eq!(events(&mut prefix, 2).await, ["2 put /in/a=x", "4 put /in/b=x"]);
     assert_eq!(events(&mut key, 1).await, ["4 put /in/b=x"]);
+    store.request_progress();
     loop {
         let batch = next(&mut prefix).await.unwrap();
         assert!(batch.events.is_empty(), "{batch:?}");
-        if batch.revision == 5 {
+        // Saying how far it is may itself have been a change elsewhere.
+        if batch.revision >= 5 {
             break;
         }
     }

@@ -318,4 +318,8 @@ impl Store for EmbeddedStore {
         inner.deadlines.forget(lease);
         Ok(())
     }
+
+    fn keeps_values(&self) -> bool {
+        true
+    }
 }
