@@ -74,6 +74,14 @@ pub(crate) fn splice_offset(stored: &[u8]) -> Option<usize> {
     head.windows(METADATA.len()).position(|window| window == METADATA).map(|at| at + METADATA.len())
 }
 
+/// Whether stored bytes are of the form that this module writes, `apiVersion` and `kind` in either order.
+pub(crate) fn begins_with_identity(stored: &[u8]) -> bool {
+    let Some(offset) = splice_offset(stored) else { return false };
+    let head = &stored[..offset - METADATA.len()];
+    let quotes = head.iter().filter(|byte| **byte == b'"').count();
+    (head.starts_with(b"{\"apiVersion\":\"") || head.starts_with(b"{\"kind\":\"")) && quotes == 8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +95,11 @@ mod tests {
         let expected = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","uid":"u"},"data":{"a":"b"}}"#;
         assert_eq!(stored, expected.as_bytes());
         assert!(stored[splice_offset(&stored).unwrap()..].starts_with(br#""name":"x""#));
+        assert!(begins_with_identity(&stored));
+        for other in [r#"{"apiVersion":"v1","data":{"a":"b"},"kind":"X","metadata":{}}"#, r#"{"metadata":{}}"#, "k8s\0"]
+        {
+            assert!(!begins_with_identity(other.as_bytes()), "{other}");
+        }
         let mut whole = BytesMut::new();
         write_value(&object, &mut whole);
         assert_eq!(serde_json::from_slice::<Value>(&whole).unwrap(), object);

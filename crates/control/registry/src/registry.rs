@@ -57,8 +57,9 @@ fn specs(table: &Table) -> BTreeMap<String, ResourceSpec> {
     let mut specs: BTreeMap<String, ResourceSpec> = BTreeMap::new();
     for def in table.iter().filter(|def| def.has_verb("list") || def.has_verb("get")) {
         let prefix = &def.storage.key_prefix;
-        let new = || ResourceSpec { prefix: prefix.clone(), selectable: Vec::new(), indexed: None };
+        let new = || ResourceSpec { prefix: prefix.clone(), ..ResourceSpec::default() };
         let spec = specs.entry(prefix.clone()).or_insert_with(new);
+        spec.versions.push(def.clone());
         // Versions may name fields differently; all of them are found in the stored form.
         for field in
             def.selectable_fields.iter().filter(|f| !matches!(&*f.path, "metadata.name" | "metadata.namespace"))
@@ -99,7 +100,11 @@ impl Registry {
         let limits = Limits { history_bytes: options.history_bytes, history_events: options.history_events };
         let cache = Cache::open(store.clone(), specs(&table).into_values().collect(), limits).await?;
         let present = cache.shared.resource("/registry/services/specs").map(|services| services.snapshot());
-        let services = Services::new(options.service_range, options.node_ports, &present.unwrap_or_default());
+        let present = present.unwrap_or_default();
+        let services = Services::new(options.service_range, options.node_ports, &present);
+        if store.is_shared() {
+            services.claim_present(&*store, &present).await?;
+        }
         let event_leases = SharedLeases::new(options.event_ttl_seconds);
         let (table, changing) = (ArcSwap::new(table), tokio::sync::Mutex::default());
         Ok(Arc::new(Self { store, table, clock, cache, event_leases, services, changing }))

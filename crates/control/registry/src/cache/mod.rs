@@ -9,6 +9,7 @@
 
 mod entry;
 mod feed;
+mod foreign;
 mod hub;
 mod pick;
 mod resource;
@@ -35,6 +36,9 @@ pub(crate) const ROOT: &str = "/registry/";
 
 /// How long a reader waits for the cache to come to a revision.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a change may take to come by before the store is asked how far its watches are.
+const ASK_PROGRESS: Duration = Duration::from_millis(50);
 
 /// Keys read from the store in one step.
 const PAGE: usize = 2000;
@@ -190,8 +194,22 @@ impl Shared {
     /// Waits until the cache has come to a revision; false when it does not within [`PATIENCE`].
     pub(crate) async fn wait_for(&self, revision: Revision) -> bool {
         let mut reached = self.reached.subscribe();
-        let waiting = reached.wait_for(|reached| *reached >= revision);
-        matches!(tokio::time::timeout(PATIENCE, waiting).await, Ok(Ok(_)))
+        let waiting = async {
+            loop {
+                match tokio::time::timeout(ASK_PROGRESS, reached.wait_for(|reached| *reached >= revision)).await {
+                    Ok(outcome) => return outcome.is_ok(),
+                    // Nothing of ours may have changed since: then only the store knows that the cache is there.
+                    Err(_) => self.store.request_progress(),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or(false)
+    }
+
+    /// A stored value in the form in which the cache keeps values.
+    pub(crate) fn canonical(&self, kv: KeyValue) -> Result<KeyValue, EntryError> {
+        let Some(resource) = self.route(&kv.key) else { return Ok(kv) };
+        foreign::canonical(&kv, &resource.spec.versions).map(std::borrow::Cow::into_owned)
     }
 
     /// Remembers the fields of a value that is about to be written; forgets them when the guard goes before the value

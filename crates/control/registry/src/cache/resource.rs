@@ -1,6 +1,7 @@
 //! One resource of the cache: its snapshot, its recent changes, and those who watch it.
 
 use super::entry::{Entry, EntryError, Fields};
+use super::foreign;
 use super::hub::Hub;
 use super::pick::Wanted;
 use super::snapshot::Snapshot;
@@ -8,13 +9,13 @@ use super::{Limits, watch::Selection};
 use crate::object::{EventKind, Object, SharedFrame, WatchEvent};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use pintle_kinds::SelectableField;
+use pintle_kinds::{ResourceDef, SelectableField};
 use pintle_store::{Event, KeyValue, Revision};
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 /// What the cache must know of a resource.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct ResourceSpec {
     /// Begins the keys of its objects, without a slash at the end.
     pub prefix: String,
@@ -22,6 +23,8 @@ pub(crate) struct ResourceSpec {
     pub selectable: Vec<SelectableField>,
     /// Which of the selectable fields watchers are found by.
     pub indexed: Option<usize>,
+    /// All the versions whose objects are stored here.
+    pub versions: Vec<Arc<ResourceDef>>,
 }
 
 /// One change of one object.
@@ -112,11 +115,12 @@ impl Resource {
 
     /// Makes an entry of a stored value, parsing it unless its fields are known.
     pub(super) fn entry(&self, kv: &KeyValue, fields: Option<Fields>) -> Result<Entry, EntryError> {
-        let fields = match fields {
-            Some(fields) => fields,
-            None => Fields::parse(kv, &self.spec.selectable, &self.wanted)?,
-        };
-        Entry::new(kv, self.spec.prefix.len(), fields)
+        if let Some(fields) = fields {
+            return Entry::new(kv, self.spec.prefix.len(), fields);
+        }
+        let kv = foreign::canonical(kv, &self.spec.versions)?;
+        let fields = Fields::parse(&kv, &self.spec.selectable, &self.wanted)?;
+        Entry::new(&kv, self.spec.prefix.len(), fields)
     }
 
     /// The objects as they are now.

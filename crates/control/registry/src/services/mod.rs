@@ -1,9 +1,13 @@
 //! Addresses and node ports of Services: which are in use, and who gets which.
 //!
-//! The pools live in memory and are filled from the cache at start. One server hands out of a range at a time.
+//! The pools live in memory and are filled from the cache at start. Servers that share a store agree by claims in it;
+//! a pool that others made out of date is filled anew when it fails.
 
+mod claims;
 mod families;
 mod pool;
+
+pub(crate) use claims::Claims;
 
 use crate::cache::Snapshot;
 use crate::write::Target;
@@ -65,25 +69,28 @@ impl Drop for Allocation {
     }
 }
 
-fn is_service(def: &ResourceDef) -> bool {
+pub(crate) fn is_service(def: &ResourceDef) -> bool {
     def.storage.group.is_empty() && def.storage.resource == "services"
 }
 
 impl Services {
     pub(crate) fn new(range: ipnet::Ipv4Net, node_ports: RangeInclusive<u16>, present: &Snapshot) -> Self {
-        // Neither the network's own address nor the last one, where broadcasts go.
-        let size = (1_usize << (32 - range.prefix_len())).saturating_sub(2);
-        let ports = usize::from(node_ports.end().saturating_sub(*node_ports.start())) + 1;
-        let pools = Pools {
-            range,
-            node_ports,
-            addresses: Mutex::new(Pool::new(size, band(size, 16, 16, 256))),
-            ports: Mutex::new(Pool::new(ports, band(ports, 16, 32, 128))),
-        };
+        let (addresses, ports) = empty_pools(range, &node_ports);
+        let pools = Pools { range, node_ports, addresses: Mutex::new(addresses), ports: Mutex::new(ports) };
         for entry in present.iter() {
             pools.take_present(&entry.to_value());
         }
         Self { pools: Arc::new(pools) }
+    }
+
+    /// Fills the pools anew, where others write too. What is just being given away may be given away again: the claims
+    /// in the store tell.
+    pub(crate) fn refill(&self, present: &Snapshot) {
+        let (addresses, ports) = empty_pools(self.pools.range, &self.pools.node_ports);
+        (*self.pools.addresses.lock(), *self.pools.ports.lock()) = (addresses, ports);
+        for entry in present.iter() {
+            self.pools.take_present(&entry.to_value());
+        }
     }
 
     /// Gives a new or changed Service, in the stored form, what it asks for and what it needs.
@@ -127,6 +134,13 @@ impl Services {
             self.pools.give_back(&holdings(service));
         }
     }
+}
+
+fn empty_pools(range: ipnet::Ipv4Net, node_ports: &RangeInclusive<u16>) -> (Pool, Pool) {
+    // Neither the network's own address nor the last one, where broadcasts go.
+    let size = (1_usize << (32 - range.prefix_len())).saturating_sub(2);
+    let ports = usize::from(node_ports.end().saturating_sub(*node_ports.start())) + 1;
+    (Pool::new(size, band(size, 16, 16, 256)), Pool::new(ports, band(ports, 16, 32, 128)))
 }
 
 /// What a stored Service holds.

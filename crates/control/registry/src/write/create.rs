@@ -1,6 +1,6 @@
 //! Creating objects.
 
-use super::{Attempt, Target, meta, metadata_mut, names};
+use super::{ATTEMPTS, Attempt, MODIFIED, Target, meta, metadata_mut, names};
 use crate::admission::Operation;
 use crate::object::Object;
 use crate::read::PlainStatus;
@@ -28,17 +28,19 @@ impl Registry {
         let object = self.admit(&target, Operation::Create, object, None).await?;
         let generated = meta(&object, "name").is_empty() && !meta(&object, "generateName").is_empty();
         let mut attempts = if generated { NAMES } else { 1 };
-        loop {
-            attempts -= 1;
+        for _ in 0..ATTEMPTS {
             match self.create_admitted(&target, object.clone()).await? {
                 Attempt::Done(created) => return Ok(created.into()),
-                Attempt::Stale(_) if attempts > 0 => {}
+                // It does not exist: another server took an address that this one meant to give it.
+                Attempt::Stale(None) => {}
+                Attempt::Stale(_) if attempts > 1 => attempts -= 1,
                 Attempt::Stale(existing) => {
                     let name = if generated { meta(&object, "generateName") } else { meta(&object, "name") };
                     return Err(already_exists(def, name, existing.as_ref().map(|e| &*e.value)));
                 }
             }
         }
+        Err(target.conflict(MODIFIED))
     }
 
     /// Stores a new object that mutating admission has seen; answers it in the version of the request.
@@ -51,7 +53,7 @@ impl Registry {
         target.def.prepare_create(&mut object);
         let name = meta(&object, "name").to_owned();
         let target = target.named(&name);
-        let addresses = self.services.allocate(&target, &mut object, None)?;
+        let addresses = self.allocate(&target, &mut object, None).await?;
         self.settle(&target, &mut object);
         target.invalid(&name, &target.def.validate_create(&object))?;
         target.def.strategy.warnings(&object, None).into_iter().for_each(|warning| target.by.warn(warning));
@@ -66,10 +68,9 @@ impl Registry {
                 None => Attempt::Done(target.shown(&object)),
             });
         }
-        match self.swap(target.def, target.key(), 0, &object).await? {
+        match self.swap_with(&target, 0, &object, addresses).await? {
             Attempt::Stale(existing) => Ok(Attempt::Stale(existing)),
             Attempt::Done(revision) => {
-                addresses.keep();
                 super::set_revision(&mut object, revision);
                 Ok(Attempt::Done(target.shown(&object)))
             }

@@ -49,12 +49,9 @@ impl Registry {
             Plan::Mark(marked) => self.mark_deleted(target, marked, old).await,
             Plan::Remove(last) => {
                 if !target.by.dry_run
-                    && let Attempt::Stale(newer) = self.remove(target.key(), old.revision).await?
+                    && let Attempt::Stale(newer) = self.remove(target, old).await?
                 {
                     return Ok(Attempt::Stale(newer));
-                }
-                if !target.by.dry_run {
-                    self.services.release(target.def, &old.value);
                 }
                 Ok(Attempt::Done(answer(target, &last)))
             }

@@ -19,6 +19,7 @@ use crate::codec;
 use crate::read::store_status;
 use crate::registry::Registry;
 use crate::request::Request;
+use crate::services::{Allocation, Claims, is_service};
 use bytes::Bytes;
 use pintle_kinds::ResourceDef;
 use pintle_schema::apply::{Manager, update_managers};
@@ -164,35 +165,117 @@ impl Registry {
         expected: Revision,
         object: &Value,
     ) -> Result<Attempt<Revision>, Status> {
+        self.swap_claiming(def, key, expected, object, &Claims::default()).await
+    }
+
+    /// The same with what was allocated for the object: kept if it is stored, given back if not. Where another server
+    /// had given it away already, the object is told to be stale though it has not changed.
+    async fn swap_with(
+        &self,
+        target: &Target<'_>,
+        expected: Revision,
+        object: &Value,
+        allocation: Allocation,
+    ) -> Result<Attempt<Revision>, Status> {
+        let claims = if self.store.is_shared() { allocation.claims() } else { Claims::default() };
+        let attempt = self.swap_claiming(target.def, target.key(), expected, object, &claims).await?;
+        match &attempt {
+            Attempt::Done(_) => allocation.keep(),
+            Attempt::Stale(found) => {
+                drop(allocation);
+                if !claims.taken.is_empty() && found.as_ref().map_or(0, |found| found.revision) == expected {
+                    self.refill_services().await?;
+                }
+            }
+        }
+        Ok(attempt)
+    }
+
+    async fn swap_claiming(
+        &self,
+        def: &ResourceDef,
+        key: Bytes,
+        expected: Revision,
+        object: &Value,
+        claims: &Claims,
+    ) -> Result<Attempt<Revision>, Status> {
         let value = codec::to_stored(object);
         let resource = self.resource(def)?;
-        let fields = Fields::of(object, &resource.spec.selectable);
-        let parsed = self.cache.shared.expect(&value, fields);
+        // Only bytes that come back as the same ones are recognised.
+        let parsed = self.store.keeps_values().then(|| {
+            let fields = Fields::of(object, &resource.spec.selectable);
+            self.cache.shared.expect(&value, fields)
+        });
         let lease = self.lease_for(def).await?;
         let put = Op::Put { key: key.clone(), value, lease };
-        let attempt = self.compare_and(key, expected, put).await?;
-        if matches!(attempt, Attempt::Done(_)) {
+        let attempt = self.compare_and(key, expected, put, claims).await?;
+        if let (Attempt::Done(_), Some(parsed)) = (&attempt, parsed) {
             parsed.written();
         }
         Ok(attempt)
     }
 
-    /// Deletes an object if its last change is `expected`.
-    async fn remove(&self, key: Bytes, expected: Revision) -> Result<Attempt<Revision>, Status> {
+    /// Deletes an object if it has not changed, and takes back what it held.
+    async fn remove(&self, target: &Target<'_>, old: &Current) -> Result<Attempt<Revision>, Status> {
+        let key = target.key();
         let delete = Op::Delete(KeyRange::key(key.clone()));
-        self.compare_and(key, expected, delete).await
+        let shared = self.store.is_shared();
+        let freed = if shared { self.services.freed(target.def, &old.value) } else { Claims::default() };
+        let attempt = self.compare_and(key, old.revision, delete, &freed).await?;
+        if matches!(attempt, Attempt::Done(_)) {
+            self.services.release(target.def, &old.value);
+        }
+        Ok(attempt)
     }
 
-    async fn compare_and(&self, key: Bytes, expected: Revision, then: Op) -> Result<Attempt<Revision>, Status> {
-        let compare = vec![Compare::ModRevision(key.clone(), expected)];
-        let otherwise = vec![Op::Get(KeyRange::key(key))];
-        let txn = Txn { compare, then: vec![then], otherwise };
-        let mut result = self.store.txn(txn).await.map_err(store_status)?;
+    async fn compare_and(
+        &self,
+        key: Bytes,
+        expected: Revision,
+        then: Op,
+        claims: &Claims,
+    ) -> Result<Attempt<Revision>, Status> {
+        let unchanged = Compare::ModRevision(key.clone(), expected);
+        let compare = [unchanged].into_iter().chain(claims.conditions()).collect();
+        let then = [then].into_iter().chain(claims.ops(&key)).collect();
+        let otherwise = vec![Op::Get(KeyRange::key(key.clone()))];
+        let mut result = self.store.txn(Txn { compare, then, otherwise }).await.map_err(store_status)?;
         if result.succeeded {
             return Ok(Attempt::Done(result.revision));
         }
         let found = result.results.pop().and_then(|mut kvs| kvs.pop());
-        found.as_ref().map(parse_current).transpose().map(Attempt::Stale)
+        found.map(|kv| self.parse_current(kv)).transpose().map(Attempt::Stale)
+    }
+
+    fn parse_current(&self, kv: KeyValue) -> Result<Current, Status> {
+        let kv = self.cache.shared.canonical(kv).map_err(Status::internal)?;
+        let mut value: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
+        set_revision(&mut value, kv.mod_revision);
+        Ok(Current { value: Arc::new(value), revision: kv.mod_revision })
+    }
+
+    /// Gives a Service its addresses and ports. Where others write too, a pool that says no is looked at again.
+    async fn allocate(
+        &self,
+        target: &Target<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Allocation, Status> {
+        match self.services.allocate(target, object, old) {
+            Err(_) if self.store.is_shared() && is_service(target.def) => {
+                self.refill_services().await?;
+                self.services.allocate(target, object, old)
+            }
+            allocated => allocated,
+        }
+    }
+
+    async fn refill_services(&self) -> Result<(), Status> {
+        self.reach_newest().await?;
+        if let Some(services) = self.cache.shared.resource("/registry/services/specs") {
+            self.services.refill(&services.snapshot());
+        }
+        Ok(())
     }
 
     /// The lease of what does not live for ever: events.
@@ -269,10 +352,4 @@ fn attributes<'a>(
         warnings: Vec::new(),
         audit: target.by.audit,
     }
-}
-
-fn parse_current(kv: &KeyValue) -> Result<Current, Status> {
-    let mut value: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
-    set_revision(&mut value, kv.mod_revision);
-    Ok(Current { value: Arc::new(value), revision: kv.mod_revision })
 }

@@ -106,7 +106,7 @@ impl Registry {
             target.def.prepare_subresource_update(target.sub, &mut new, &old.value);
         }
         let addresses =
-            if itself { self.services.allocate(target, &mut new, Some(&old.value))? } else { Default::default() };
+            if itself { self.allocate(target, &mut new, Some(&old.value)).await? } else { Default::default() };
         self.settle(target, &mut new);
         // Upstream looks at metadata twice, and tells the causes twice.
         let mut errors = pintle_kinds::validate_metadata_update(&new, &old.value);
@@ -131,18 +131,14 @@ impl Registry {
             return done(&new);
         }
         if plan::is_finished(target.def, &new) {
-            return match self.remove(target.key(), old.revision).await? {
+            return match self.remove(target, old).await? {
                 Attempt::Stale(newer) => Ok(Attempt::Stale(newer)),
-                Attempt::Done(_) => {
-                    self.services.release(target.def, &old.value);
-                    done(&new)
-                }
+                Attempt::Done(_) => done(&new),
             };
         }
-        match self.swap(target.def, target.key(), old.revision, &new).await? {
+        match self.swap_with(target, old.revision, &new, addresses).await? {
             Attempt::Stale(newer) => Ok(Attempt::Stale(newer)),
             Attempt::Done(revision) => {
-                addresses.keep();
                 set_revision(&mut new, revision);
                 done(&new)
             }

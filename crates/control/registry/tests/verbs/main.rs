@@ -7,6 +7,7 @@ mod lists;
 mod pods;
 mod scale;
 mod services;
+mod shared;
 mod watches;
 mod world;
 mod writes;
