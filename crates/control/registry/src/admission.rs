@@ -89,7 +89,7 @@ pub trait Admission: Send + Sync {
         Ok(())
     }
 
-    async fn validate(&self, _attributes: &Attributes<'_>) -> Result<(), Status> {
+    async fn validate(&self, _attributes: &mut Attributes<'_>) -> Result<(), Status> {
         Ok(())
     }
 }

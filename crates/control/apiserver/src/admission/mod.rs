@@ -50,7 +50,7 @@ impl Admission for Chain<'_> {
         Ok(())
     }
 
-    async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         // A deletion has no object to change: the plugins that judge it do so here.
         if attributes.operation == Operation::Delete {
             namespace::lifecycle(self.server, attributes).await?;

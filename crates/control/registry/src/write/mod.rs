@@ -295,8 +295,10 @@ impl Registry {
         old: Option<&Arc<Value>>,
     ) -> Result<Value, Status> {
         let mut attributes = attributes(target, operation, Some(object), old);
-        target.by.admission.mutate(&mut attributes).await?;
+        let admitted = target.by.admission.mutate(&mut attributes).await;
+        // A refusal may come with warnings too.
         attributes.warnings.drain(..).for_each(|warning| target.by.warn(warning));
+        admitted?;
         attributes.object.ok_or_else(|| Status::internal("a mutating plugin took the object away"))
     }
 
@@ -308,9 +310,10 @@ impl Registry {
         object: Option<Value>,
         old: Option<&Arc<Value>>,
     ) -> Result<Option<Value>, Status> {
-        let attributes = attributes(target, operation, object, old);
-        target.by.admission.validate(&attributes).await?;
-        attributes.warnings.iter().for_each(|warning| target.by.warn(warning.clone()));
+        let mut attributes = attributes(target, operation, object, old);
+        let judged = target.by.admission.validate(&mut attributes).await;
+        attributes.warnings.drain(..).for_each(|warning| target.by.warn(warning));
+        judged?;
         Ok(attributes.object)
     }
 }

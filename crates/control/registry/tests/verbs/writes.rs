@@ -226,7 +226,7 @@ impl Admission for Plugins {
         Ok(())
     }
 
-    async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let value = |object: &Option<Value>| object.as_ref().map(|o| o["data"]["k"].clone());
         if value(&attributes.object) == Some("bad".into()) {
             return Err(Status::forbidden("", "configmaps", attributes.name, "no bad values"));
