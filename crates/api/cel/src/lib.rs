@@ -19,6 +19,7 @@ mod error;
 mod estimate;
 mod eval;
 mod function;
+pub mod library;
 mod names;
 mod plan;
 mod program;

@@ -49,6 +49,10 @@ impl Quantity {
     pub fn milli(&self) -> i64 {
         ceil_div(self.nanos, NANO / 1000).clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
+    /// Billionths: the exact amount.
+    pub fn nanos(&self) -> i128 {
+        self.nanos
+    }
     pub fn is_negative(&self) -> bool {
         self.nanos < 0
     }
