@@ -108,9 +108,12 @@ impl Disk {
     }
 
     fn create(&self) -> rusqlite::Result<()> {
-        self.connection.execute_batch(SCHEMA)?;
-        self.connection.pragma_update(None, "user_version", FORMAT)?;
-        self.connection.pragma_update(None, "application_id", APPLICATION_ID)
+        // In one step: a crash leaves an empty file or a whole one.
+        let tx = self.connection.unchecked_transaction()?;
+        tx.execute_batch(SCHEMA)?;
+        tx.pragma_update(None, "user_version", FORMAT)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.commit()
     }
 
     /// Reads everything that is alive.
@@ -198,7 +201,10 @@ impl Disk {
 
     /// Deletes replaced rows, and gives free pages back to the file system when there are many.
     pub(super) fn collect(&mut self, rows: impl Iterator<Item = Row>) -> Result<(), StoreError> {
-        self.try_collect(rows).map_err(store_error)
+        // Nobody waits for it: what a crash undoes is found and done again. The next commit makes it durable.
+        let synchronous = |disk: &Self, how| disk.connection.pragma_update(None, "synchronous", how);
+        let collected = synchronous(self, "NORMAL").and_then(|()| self.try_collect(rows));
+        synchronous(self, "FULL").and(collected).map_err(store_error)
     }
 
     fn try_collect(&mut self, rows: impl Iterator<Item = Row>) -> rusqlite::Result<()> {

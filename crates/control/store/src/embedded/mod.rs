@@ -32,6 +32,7 @@ use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -120,6 +121,12 @@ impl EmbeddedStore {
         Ok(Self { inner: Some(inner), thread: None, expiry, _lock: None })
     }
 
+    /// How often since its opening the store waited for the disk before it answered: once for all changes that were
+    /// asked for while the last ones were written.
+    pub fn syncs(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.published.syncs.load(Ordering::Relaxed))
+    }
+
     fn inner(&self) -> Result<&Arc<Inner>, StoreError> {
         self.inner.as_ref().ok_or(StoreError::Closed)
     }
@@ -131,7 +138,8 @@ fn parts(
     options: &Options,
 ) -> (Writer, Arc<Published>, watch::Receiver<Revision>) {
     let history = RwLock::new(History::after(state.revision, options.history_bytes));
-    let published = Arc::new(Published { state: ArcSwap::from_pointee(state), history });
+    let syncs = AtomicU64::new(0);
+    let published = Arc::new(Published { state: ArcSwap::from_pointee(state), history, syncs });
     let retention = Retention { revisions: options.keep_revisions, time: options.keep_time };
     let (disk, garbage) = disk.unzip();
     let (writer, progress) = Writer::new(published.clone(), disk, garbage.unwrap_or_default(), retention);

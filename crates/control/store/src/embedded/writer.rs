@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
@@ -51,6 +52,8 @@ impl Answer {
 pub(super) struct Published {
     pub state: ArcSwap<State>,
     pub history: RwLock<History>,
+    /// Commits that were waited for until they were on the disk.
+    pub syncs: AtomicU64,
 }
 
 /// How much of the past is kept.
@@ -137,7 +140,10 @@ impl Writer {
     fn write(&mut self, commit: &Commit) -> Result<(), StoreError> {
         let nothing = commit.changes.is_empty() && commit.leases.is_empty() && commit.compacted.is_none();
         match &mut self.disk {
-            Some(disk) if !nothing => disk.commit(commit),
+            Some(disk) if !nothing => {
+                self.published.syncs.fetch_add(1, Ordering::Relaxed);
+                disk.commit(commit)
+            }
             _ => Ok(()),
         }
     }
