@@ -2,6 +2,7 @@
 
 use crate::engine::{Container, Engine, Sandbox};
 use crate::error::{blocking, from_system, internal};
+use crate::options::Network;
 use crate::records::{ContainerPhase, SandboxPhase, remove_tree};
 use crate::sandboxes::{has_network, pause_cgroup, port_result};
 use pintle_cri::{CriResult, EventKind};
@@ -23,10 +24,15 @@ impl Engine {
             // When it is gone already, so much the better.
             let _ = shim.ask(Request::Shutdown).await;
         }
-        let config = sandbox.record.lock().config.clone();
-        if has_network(&config) {
+        let (config, network) = {
+            let record = sandbox.record.lock();
+            (record.config.clone(), record.options.network.clone())
+        };
+        if has_network(&config) && !matches!(network, Network::Sandbox(_)) {
             let path = self.run_path("netns", &sandbox.id);
-            port_result(self.network.teardown(&sandbox.id, &path).await)?;
+            if network == Network::Connected {
+                port_result(self.network.teardown(&sandbox.id, &path).await)?;
+            }
             blocking(move || netns::remove(&path)).await?;
         }
         let run = self.run_path("sandboxes", &sandbox.id);
@@ -146,7 +152,10 @@ impl Engine {
     /// Removes a container's cgroup, layer and record. Succeeds when they are gone.
     pub(crate) async fn erase_container(&self, id: &str, cgroup: &str) -> CriResult<()> {
         self.clear_cgroup(cgroup).await?;
-        port_result(self.images.remove_snapshot(id).await)?;
+        let kept = self.container(id).is_ok_and(|c| c.record.lock().options.snapshot.is_some());
+        if !kept {
+            port_result(self.images.remove_snapshot(id).await)?;
+        }
         self.container_folder.remove(id).map_err(|e| internal(format_args!("remove the record of container {id}"), e))
     }
 }
@@ -154,9 +163,12 @@ impl Engine {
 /// What containerd says of a container that it lost sight of.
 pub(crate) const UNKNOWN_EXIT: i32 = 255;
 
+/// The reason of a container that was killed for want of memory.
+pub(crate) const OOM_KILLED: &str = "OOMKilled";
+
 fn exit_reason(exit: &Exit) -> &'static str {
     match exit {
-        Exit { oom_killed: true, .. } => "OOMKilled",
+        Exit { oom_killed: true, .. } => OOM_KILLED,
         Exit { code: 0, .. } => "Completed",
         Exit { .. } => "Error",
     }

@@ -3,6 +3,7 @@
 use crate::engine::{Container, Engine};
 use crate::error::{blocking, from_failure, internal};
 use crate::ids::new_id;
+use crate::options::{ContainerOptions, Owner};
 use crate::ports::ImageInfo;
 use crate::records::{ContainerPhase, ContainerRecord, ImageDefaults, SandboxPhase};
 use crate::sandboxes::port_result;
@@ -21,7 +22,12 @@ use std::time::Duration;
 const KILL_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Engine {
-    pub(crate) async fn create(&self, sandbox_id: &str, config: ContainerConfig) -> CriResult<String> {
+    pub(crate) async fn create(
+        &self,
+        sandbox_id: &str,
+        config: ContainerConfig,
+        options: ContainerOptions,
+    ) -> CriResult<String> {
         let sandbox = self.sandbox(sandbox_id)?;
         let sandbox_record = sandbox.record.lock().clone();
         if sandbox_record.phase != SandboxPhase::Ready {
@@ -29,7 +35,7 @@ impl Engine {
         }
         let image = port_result(self.images.resolve(&config.image).await)?;
         let image = image.ok_or_else(|| CriError::NotFound { what: "image", id: config.image.clone() })?;
-        let id = new_id();
+        let id = if options.id.is_empty() { new_id() } else { options.id.clone() };
         let parent = self.cgroup_parent(&sandbox.id, &sandbox_record.config);
         let record = ContainerRecord {
             cgroup: format!("{parent}/{id}"),
@@ -39,6 +45,7 @@ impl Engine {
             log_path: log_path(&sandbox_record.config.log_directory, &config.log_path),
             image: image_defaults(&image),
             config,
+            options,
             ..ContainerRecord::default()
         };
         spec::check(&record)?;
@@ -82,9 +89,14 @@ impl Engine {
     /// The writable layer, the cgroup and the directories that mounts need, so that starting is left to the shim.
     async fn make_container(&self, container: &Arc<Container>) -> CriResult<()> {
         let record = container.record.lock().clone();
-        let snapshot = self.images.prepare_snapshot(&record.id, &record.image.id);
+        let snapshot = async {
+            match &record.options.snapshot {
+                Some(kept) => Ok(kept.clone()),
+                None => self.images.prepare_snapshot(&record.id, &record.image.id).await,
+            }
+        };
         let (cgroups, cgroup) = (self.cgroups.clone(), record.cgroup.clone());
-        let limits = spec::limits(&record.config)?;
+        let limits = spec::limits(&record)?;
         let prepare = blocking(move || cgroups.create(&cgroup, &limits));
         make_host_paths(&record)?;
         let (snapshot, warnings) = tokio::join!(snapshot, prepare);
@@ -198,6 +210,7 @@ impl Engine {
         let containers = self.containers.read();
         let records = containers.values().map(|c| c.record.lock());
         let shown = records.filter(|r| r.phase != ContainerPhase::Creating && matches_filter(r, filter));
+        let shown = shown.filter(|r| self.owner_of(&r.sandbox_id) == Owner::Cri);
         shown
             .map(|r| CriContainer {
                 id: r.id.clone(),

@@ -23,6 +23,8 @@ mod exec;
 mod forward;
 mod ids;
 mod image_service;
+mod native;
+pub mod options;
 mod records;
 mod recover;
 mod runtime_service;
@@ -37,4 +39,6 @@ mod stdio;
 
 pub use engine::{Config, Engine};
 pub use error::OpenError;
+pub use native::ContainerView;
 pub use ports::{ImageInfo, Images, PortError, SandboxNetwork, SnapshotMounts, SnapshotUsage};
+pub use records::ContainerPhase;

@@ -4,6 +4,7 @@
 //! need not survive a power loss whole: the containers do not either, and an unreadable record counts as half made.
 
 use crate::ids::is_id;
+use crate::options::{ContainerOptions, SandboxOptions};
 use crate::ports::SnapshotMounts;
 use pintle_cri::{ContainerConfig, ContainerUser, PodSandboxConfig};
 use serde::de::DeserializeOwned;
@@ -30,6 +31,8 @@ pub struct SandboxRecord {
     pub runtime_handler: String,
     pub ips: Vec<IpAddr>,
     pub config: PodSandboxConfig,
+    #[serde(default)]
+    pub options: SandboxOptions,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +78,8 @@ pub struct ContainerRecord {
     pub image: ImageDefaults,
     pub snapshot: SnapshotMounts,
     pub config: ContainerConfig,
+    #[serde(default)]
+    pub options: ContainerOptions,
 }
 
 /// A directory of records, one folder per id.

@@ -1,6 +1,7 @@
 //! Serves the runtime half of CRI; each verb is in the module of its noun.
 
 use crate::engine::Engine;
+use crate::options::{ContainerOptions, Owner, SandboxOptions};
 use async_trait::async_trait;
 use pintle_cri::{
     AttachRequest, ByteStream, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, CriResult,
@@ -25,7 +26,7 @@ impl RuntimeService for Engine {
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, runtime_handler: &str) -> CriResult<String> {
-        self.run_sandbox(config, runtime_handler).await
+        self.run_sandbox(config, runtime_handler, SandboxOptions::default()).await
     }
 
     async fn stop_pod_sandbox(&self, id: &str) -> CriResult<()> {
@@ -51,7 +52,7 @@ impl RuntimeService for Engine {
         config: ContainerConfig,
         _sandbox_config: &PodSandboxConfig,
     ) -> CriResult<String> {
-        self.create(sandbox_id, config).await
+        self.create(sandbox_id, config, ContainerOptions::default()).await
     }
 
     async fn start_container(&self, id: &str) -> CriResult<()> {
@@ -107,10 +108,16 @@ impl RuntimeService for Engine {
     }
 
     async fn events(&self) -> CriResult<EventStream> {
-        let events = futures::stream::unfold(self.events.subscribe(), |mut receiver| async move {
+        let engine = self.this.clone();
+        let events = futures::stream::unfold((self.events.subscribe(), engine), |(mut receiver, engine)| async move {
             loop {
                 match receiver.recv().await {
-                    Ok(event) => return Some((event, receiver)),
+                    Ok(event) => {
+                        let owner = engine.upgrade().map(|e| e.owner_of(&event.sandbox_id)).unwrap_or_default();
+                        if owner == Owner::Cri {
+                            return Some((event, (receiver, engine)));
+                        }
+                    }
                     // A listener that is too slow asks for the state; the events it lost would say no more.
                     Err(RecvError::Lagged(lost)) => tracing::warn!(lost, "a listener is too slow for runtime events"),
                     Err(RecvError::Closed) => return None,

@@ -3,6 +3,7 @@
 use crate::engine::{Engine, Sandbox};
 use crate::error::{blocking, from_failure, from_port, from_system, internal};
 use crate::ids::new_id;
+use crate::options::{Network, Owner, SandboxOptions};
 use crate::records::{SandboxPhase, SandboxRecord};
 use crate::sandbox_files;
 use crate::shim_client::{self, ShimClient, Told};
@@ -22,8 +23,13 @@ const SHM_BYTES: u64 = 64 << 20;
 
 impl Engine {
     // flow: pod 12/16
-    pub(crate) async fn run_sandbox(&self, config: PodSandboxConfig, handler: &str) -> CriResult<String> {
-        let sandbox = self.reserve_sandbox(config, handler)?;
+    pub(crate) async fn run_sandbox(
+        &self,
+        config: PodSandboxConfig,
+        handler: &str,
+        options: SandboxOptions,
+    ) -> CriResult<String> {
+        let sandbox = self.reserve_sandbox(config, handler, options)?;
         let _changing = sandbox.changing.lock().await;
         match self.make_sandbox(&sandbox).await {
             Ok(ips) => {
@@ -48,7 +54,12 @@ impl Engine {
     }
 
     /// Gives the sandbox an id and a record, unless there is one of the same name and attempt.
-    fn reserve_sandbox(&self, config: PodSandboxConfig, handler: &str) -> CriResult<Arc<Sandbox>> {
+    fn reserve_sandbox(
+        &self,
+        config: PodSandboxConfig,
+        handler: &str,
+        options: SandboxOptions,
+    ) -> CriResult<Arc<Sandbox>> {
         if !handler.is_empty() && handler != "pintle" && handler != "runc" {
             return Err(CriError::InvalidArgument(format!("no runtime for {handler:?} is configured")));
         }
@@ -66,6 +77,7 @@ impl Engine {
             created_at: self.now(),
             runtime_handler: handler.to_owned(),
             config,
+            options,
             ..SandboxRecord::default()
         };
         self.save_sandbox(&record)?;
@@ -76,16 +88,21 @@ impl Engine {
 
     /// Everything of a sandbox: files, network namespace and shim side by side, then its network and namespaces.
     async fn make_sandbox(&self, sandbox: &Arc<Sandbox>) -> CriResult<Vec<IpAddr>> {
-        let config = sandbox.record.lock().config.clone();
-        let netns = has_network(&config).then(|| self.run_path("netns", &sandbox.id));
+        let record = sandbox.record.lock().clone();
+        let (config, options) = (record.config.clone(), record.options.clone());
+        let netns = has_network(&config).then(|| self.netns_of(&record));
+        let own_netns = netns.clone().filter(|_| !matches!(options.network, Network::Sandbox(_)));
         let hostname = hostname(&config);
         let folder = self.sandbox_folder.of(&sandbox.id);
-        sandbox_files::write(&folder, &hostname, &config.dns).map_err(|e| internal("write the sandbox's files", e))?;
+        if options.files.is_none() {
+            sandbox_files::write(&folder, &hostname, &config.dns)
+                .map_err(|e| internal("write the sandbox's files", e))?;
+        }
         let cgroups = self.cgroups.clone();
         // Nobody waits for it, and without it the first container only starts later.
         drop(tokio::task::spawn_blocking(move || cgroups.expect_moves()));
         let make_netns = async {
-            match netns.clone() {
+            match own_netns.clone() {
                 Some(path) => blocking(move || netns::create(&path, || Ok(()))).await,
                 None => Ok(()),
             }
@@ -94,17 +111,19 @@ impl Engine {
         let (made, shim) = tokio::join!(make_netns, start_shim);
         made?;
         let shim = shim?;
-        let spec = self.sandbox_spec(&sandbox.id, &config, netns.clone());
+        let spec = self.sandbox_spec(&record, netns.clone());
         if spec.shared_pid {
             self.cgroups.create(&spec.cgroup, &Limits::default()).map_err(from_system)?;
         }
         let connect = async {
-            match &netns {
-                Some(path) => self.network.setup(&sandbox.id, path, &config).await.map_err(|e| {
-                    let text = format!("failed to setup network for sandbox {:?}: {e}", sandbox.id);
-                    CriError::Internal(text)
-                }),
-                None => Ok(Vec::new()),
+            match &own_netns {
+                Some(path) if options.network == Network::Connected => {
+                    self.network.setup(&sandbox.id, path, &config).await.map_err(|e| {
+                        let text = format!("failed to setup network for sandbox {:?}: {e}", sandbox.id);
+                        CriError::Internal(text)
+                    })
+                }
+                _ => Ok(Vec::new()),
             }
         };
         let set_up = async { shim.ask(Request::Sandbox(spec)).await.map_err(from_failure) };
@@ -145,11 +164,21 @@ impl Engine {
         Ok(client)
     }
 
-    fn sandbox_spec(&self, id: &str, config: &PodSandboxConfig, netns: Option<PathBuf>) -> SandboxSpec {
+    /// Where the network namespace of a sandbox is bound: its own, or that of the one that it joins.
+    pub(crate) fn netns_of(&self, record: &SandboxRecord) -> PathBuf {
+        match &record.options.network {
+            Network::Sandbox(other) => self.run_path("netns", other),
+            _ => self.run_path("netns", &record.id),
+        }
+    }
+
+    fn sandbox_spec(&self, record: &SandboxRecord, netns: Option<PathBuf>) -> SandboxSpec {
+        let (id, config, options) = (&record.id, &record.config, &record.options);
+        // On the machine's network a pod has the machine's name, unless it asks for one by itself.
+        let named = netns.is_some() || (options.owner == Owner::Docker && !config.hostname.is_empty());
         SandboxSpec {
             id: id.to_owned(),
-            // On the machine's network a pod has the machine's name.
-            hostname: if netns.is_some() { hostname(config) } else { String::new() },
+            hostname: if named && !options.host_uts { hostname(config) } else { String::new() },
             netns,
             ipc: config.namespaces.ipc != NamespaceMode::Node,
             shared_pid: config.namespaces.pid == NamespaceMode::Pod,
@@ -157,7 +186,7 @@ impl Engine {
             sysctls: config.sysctls.clone(),
             mount_point: self.config.run_dir.join("rootfs"),
             directory: self.run_path("sandboxes", id),
-            shm_bytes: SHM_BYTES,
+            shm_bytes: if options.shm_bytes == 0 { SHM_BYTES } else { options.shm_bytes },
         }
     }
 
@@ -236,7 +265,8 @@ impl Engine {
     pub(crate) fn sandbox_list(&self, filter: &PodSandboxFilter) -> Vec<PodSandbox> {
         let sandboxes = self.sandboxes.read();
         let records = sandboxes.values().map(|s| s.record.lock());
-        let shown = records.filter(|r| r.phase != SandboxPhase::Creating && matches_filter(r, filter));
+        let shown = records.filter(|r| r.phase != SandboxPhase::Creating && r.options.owner == Owner::Cri);
+        let shown = shown.filter(|r| matches_filter(r, filter));
         shown
             .map(|r| PodSandbox {
                 id: r.id.clone(),

@@ -65,7 +65,7 @@ pub fn check(record: &ContainerRecord) -> CriResult<()> {
     user(record)?;
     capabilities(&record.config.security)?;
     check_signal(&record.config.stop_signal)?;
-    limits(&record.config)?;
+    limits(record)?;
     for mount in &record.config.mounts {
         if !Path::new(&mount.container_path).is_absolute() && mount.container_path.is_empty() {
             return Err(CriError::InvalidArgument(format!("mount of {:?} has no container path", mount.host_path)));
@@ -95,7 +95,7 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
         pid: pid_namespace(&security.namespaces.pid),
         own_ipc: security.namespaces.ipc == NamespaceMode::Container && *pod_ipc != NamespaceMode::Node,
         cgroup: record.cgroup.clone(),
-        mounts: mounts(config, &around.files),
+        mounts: mounts(config, &around),
         devices: devices(config),
         privileged,
         masked_paths: hidden(&security.masked_paths),
@@ -107,6 +107,7 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
             oom_score_adj: i32::try_from(config.resources.oom_score_adj).ok(),
             terminal: config.tty,
             seccomp: around.seccomp,
+            limits: record.options.rlimits.clone(),
             ..identity(record)?
         },
         stdin: config.stdin,
@@ -162,7 +163,7 @@ fn identity(record: &ContainerRecord) -> CriResult<ProcessSpec> {
 fn arguments(record: &ContainerRecord) -> CriResult<Vec<String>> {
     let (config, image) = (&record.config, &record.image);
     let (mut command, mut args) = (config.command.clone(), config.args.clone());
-    if command.is_empty() {
+    if command.is_empty() && !record.options.exact {
         if args.is_empty() {
             args.clone_from(&image.cmd);
         }
@@ -176,6 +177,9 @@ fn arguments(record: &ContainerRecord) -> CriResult<Vec<String>> {
 }
 
 fn environment(record: &ContainerRecord, hostname: &str) -> Vec<String> {
+    if record.options.exact {
+        return record.config.envs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    }
     let mut variables: Vec<String> = record.image.env.iter().filter(|v| v.contains('=')).cloned().collect();
     let mut set = |name: &str, value: &str| {
         let variable = format!("{name}={value}");
@@ -202,6 +206,9 @@ fn working_directory(record: &ContainerRecord) -> PathBuf {
 
 /// `user[:group]`: what the configuration says, else what the image says (containerd's generateUserString).
 fn user(record: &ContainerRecord) -> CriResult<String> {
+    if !record.options.user.is_empty() || record.options.exact {
+        return Ok(record.options.user.clone());
+    }
     let security = &record.config.security;
     let mut text = match security.run_as_user {
         Some(uid) => uid.to_string(),
@@ -232,16 +239,26 @@ pub fn capabilities(security: &ContainerSecurityContext) -> CriResult<Capabiliti
     Ok(default.union(add).without(drop))
 }
 
-fn mounts(config: &ContainerConfig, files: &Path) -> Vec<MountSpec> {
+fn mounts(config: &ContainerConfig, around: &Surroundings<'_>) -> Vec<MountSpec> {
     let taken: Vec<PathBuf> = config.mounts.iter().map(|m| lexical(Path::new(&m.container_path))).collect();
     let ours = sandbox_files::TARGETS.iter().filter(|(_, target)| !taken.contains(&lexical(Path::new(target))));
     let ours = ours.map(|(file, target)| MountSpec {
         target: PathBuf::from(target),
-        source: files.join(file),
+        source: sandbox_file(around, file),
         readonly: config.security.readonly_rootfs,
         ..MountSpec::default()
     });
     ours.chain(config.mounts.iter().map(mount)).collect()
+}
+
+/// One of the files that the sandbox gives.
+fn sandbox_file(around: &Surroundings<'_>, name: &str) -> PathBuf {
+    match (&around.sandbox.options.files, name) {
+        (Some(files), sandbox_files::HOSTNAME) => files.hostname.clone(),
+        (Some(files), sandbox_files::HOSTS) => files.hosts.clone(),
+        (Some(files), sandbox_files::RESOLV_CONF) => files.resolv_conf.clone(),
+        _ => around.files.join(name),
+    }
 }
 
 fn mount(mount: &Mount) -> MountSpec {
@@ -289,8 +306,14 @@ fn host_devices(directory: &Path, devices: &mut Vec<DeviceSpec>) {
 }
 
 /// The limits of a container's cgroup, with the devices that it may use.
-pub fn limits(config: &ContainerConfig) -> CriResult<Limits> {
-    Ok(Limits { devices: Some(device_rules(config)), ..resource_limits(&config.resources)? })
+pub fn limits(record: &ContainerRecord) -> CriResult<Limits> {
+    let mut rules = device_rules(&record.config);
+    rules.extend(record.options.device_rules.iter().cloned());
+    let limits = match &record.options.limits {
+        Some(limits) => limits.clone(),
+        None => resource_limits(&record.config.resources)?,
+    };
+    Ok(Limits { devices: Some(rules), ..limits })
 }
 
 /// The same without devices, to change a container that runs.

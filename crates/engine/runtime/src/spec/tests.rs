@@ -95,7 +95,10 @@ fn files_of_the_sandbox_give_way_to_mounts_of_the_container() {
     let record = record(|c| {
         c.mounts = vec![Mount { container_path: "/etc/hosts".into(), host_path: "/x".into(), ..Mount::default() }];
     });
-    let mounts = mounts(&record.config, Path::new("/files"));
+    let sandbox = SandboxRecord::default();
+    let files = PathBuf::from("/files");
+    let around = Surroundings { sandbox: &sandbox, files, exit_file: PathBuf::new(), seccomp: None };
+    let mounts = mounts(&record.config, &around);
     let sources: Vec<_> = mounts.iter().map(|m| m.source.display().to_string()).collect();
     assert_eq!(sources, ["/files/hostname", "/files/resolv.conf", "/x"]);
 }

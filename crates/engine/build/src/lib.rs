@@ -1,0 +1,1 @@
+//! Builds images from Dockerfiles: parsing, the cache, the steps, what is printed.

@@ -1,0 +1,1 @@
+//! Speaks to image registries: pull and push, manifests by platform, credentials, progress.

@@ -1,0 +1,123 @@
+//! What may be asked of a sandbox or container beyond the words of CRI: all that the Docker face needs.
+//!
+//! Records keep these beside CRI's configuration, so both faces share one life of a container.
+
+use crate::ports::SnapshotMounts;
+use pintle_linux::cgroup::{DeviceRule, Limits};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Whose a sandbox is. Each face lists its own and hears of its own only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Owner {
+    #[default]
+    Cri,
+    Docker,
+}
+
+/// Who connects a sandbox's network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// The engine's own network, unless the configuration says the machine's.
+    #[default]
+    Connected,
+    /// It is the sandbox's own and has a loopback; the caller connects it to what it likes, or to nothing.
+    Unconnected,
+    /// It is that of another sandbox, which lives at least as long.
+    Sandbox(String),
+}
+
+/// Files that the caller wrote: the sandbox's containers see them where the usual ones would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxFiles {
+    pub hostname: PathBuf,
+    pub hosts: PathBuf,
+    pub resolv_conf: PathBuf,
+}
+
+/// Further properties of a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SandboxOptions {
+    pub owner: Owner,
+    pub network: Network,
+    /// Bytes of /dev/shm; 0 is the usual 64 MiB.
+    pub shm_bytes: u64,
+    /// The NIS domain name; empty is the machine's.
+    pub domainname: String,
+    /// The machine's uts namespace, with its name.
+    pub host_uts: bool,
+    /// The ipc namespace and /dev/shm of another sandbox, which lives at least as long.
+    pub ipc_of: Option<String>,
+    /// No /dev/shm is shared: each container has an ipc namespace without any (`--ipc none`).
+    pub no_shm: bool,
+    pub files: Option<SandboxFiles>,
+    /// Users and groups of the container as those of the machine, for a user namespace; empty is none.
+    pub id_mappings: IdMappings,
+}
+
+/// Which ids inside are which outside (user_namespaces(7)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMappings {
+    pub users: Vec<IdRange>,
+    pub groups: Vec<IdRange>,
+}
+
+/// `size` ids from `inside` on are those from `outside` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub inside: u32,
+    pub outside: u32,
+    pub size: u32,
+}
+
+/// How a container's output is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogFormat {
+    /// A line each: time, stream, tag, text.
+    #[default]
+    Cri,
+    /// Docker's `json-file`: an object each with `log`, `stream` and `time`.
+    Json,
+}
+
+/// Further properties of a container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerOptions {
+    /// The id that it is to have; chosen by the engine when empty.
+    pub id: String,
+    /// A writable layer that the caller made and keeps, under a key that is no id of the engine's (those are swept);
+    /// without it the engine makes one that goes with the container.
+    pub snapshot: Option<SnapshotMounts>,
+    /// Instead of the configuration's resources.
+    pub limits: Option<Limits>,
+    /// Beside the usual devices and those of the configuration.
+    pub device_rules: Vec<DeviceRule>,
+    /// `RLIMIT_` number, soft, hard (getrlimit(2)).
+    pub rlimits: Vec<(u32, u64, u64)>,
+    pub tmpfs: Vec<Tmpfs>,
+    /// A small init is process 1: it reaps, passes signals on, and runs the program (`--init`).
+    pub init: bool,
+    /// The variables and the command are exactly those of the configuration: nothing comes from the image.
+    pub exact: bool,
+    /// `user[:group]` by name or number; empty is what the configuration says.
+    pub user: String,
+    /// Further groups by name or number, looked up in the container's /etc/group.
+    pub groups: Vec<String>,
+    /// The pid namespace of a container of any sandbox.
+    pub pid_of: Option<String>,
+    /// A seccomp profile in OCI's JSON form, instead of the configuration's.
+    pub seccomp: Option<String>,
+    pub log_format: LogFormat,
+    /// How many log files are kept, the current one included; 0 is the usual five.
+    pub log_files: u32,
+}
+
+/// A tmpfs of the container's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    pub target: PathBuf,
+    /// As mount(8) takes them: `size=64m`, `mode=1777`, `ro`, `noexec`, `uid=…`.
+    pub options: Vec<String>,
+}
