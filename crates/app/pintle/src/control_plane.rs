@@ -2,14 +2,13 @@
 
 use crate::cluster::Cluster;
 use crate::credentials::Credentials;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use pintle_apiserver::{Server, User};
 use pintle_client::Client;
 use pintle_clock::Clock;
 use pintle_informer::Informers;
 use pintle_kinds::Table;
 use pintle_registry::Registry;
-use pintle_store::embedded::{self, EmbeddedStore};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -37,13 +36,9 @@ impl ControlPlane {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self> {
-        let directory = cluster.data("server");
-        crate::cluster::private_directory(&directory)?;
-        let path = directory.join("state.db");
-        let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(path, embedded::Options::default()));
-        let store = opened.await?.context("open the state store")?;
+        let store = crate::datastore::open(cluster).await?;
         let options = pintle_registry::Options { service_range: cluster.service_cidr, ..Default::default() };
-        let registry = Registry::open(Arc::new(store), Table::builtin(), Arc::clone(&clock), options).await?;
+        let registry = Registry::open(store, Table::builtin(), Arc::clone(&clock), options).await?;
         let server = Server::new(config(cluster, credentials)?, registry, Arc::clone(&clock));
         // The listener first: what every cluster has names its port.
         let listener = server.bind().await?;

@@ -6,6 +6,7 @@ mod builtin;
 mod cluster;
 mod control_plane;
 mod credentials;
+mod datastore;
 mod host;
 mod images;
 mod logging;

@@ -60,6 +60,16 @@ macro_rules! settings {
 settings! {
     /// State: the store, certificates, images, volumes [default: /var/lib/pintle]
     data_dir: PathBuf = "/var/lib/pintle", "DIR";
+    /// Members of an etcd cluster that keeps the state, as `https://ADDRESS:2379,…` [default: the embedded store]
+    datastore_endpoints: String, "URLS";
+    /// The authority that signed the certificates of etcd's members
+    datastore_cafile: PathBuf, "FILE";
+    /// The certificate that etcd is shown
+    datastore_certfile: PathBuf, "FILE";
+    /// The key of that certificate
+    datastore_keyfile: PathBuf, "FILE";
+    /// What keys in etcd begin with [default: /registry]
+    etcd_prefix: String = "/registry", "PREFIX";
     /// Sockets and what does not outlive a reboot [default: /run/pintle]
     run_dir: PathBuf = "/run/pintle", "DIR";
     /// Log files of pods [default: /var/log/pods]
