@@ -166,16 +166,22 @@ impl ResourceDef {
         self.strategy.default(&self.api_version(), object);
     }
 
-    /// Turns an object of this version into the form that is stored.
+    /// Turns an object of this version into the form that is stored, unless a converter does that on its way there.
     pub fn to_storage(&self, object: &mut Value) {
+        if self.strategy.converter().is_some() {
+            return;
+        }
         let own = self.api_version();
         self.strategy.to_storage(&own, object);
         tree::set(object, "apiVersion", self.storage.api_version());
         tree::set(object, "kind", self.storage.kind.as_str());
     }
 
-    /// Turns a stored object into this version's form.
+    /// Turns a stored object into this version's form, unless a converter did.
     pub fn from_storage(&self, object: &mut Value) {
+        if self.strategy.converter().is_some() {
+            return;
+        }
         let own = self.api_version();
         self.strategy.from_storage(&own, object);
         tree::set(object, "apiVersion", own);

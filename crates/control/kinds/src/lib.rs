@@ -16,5 +16,5 @@ pub mod tree;
 pub use column::Column;
 pub use def::{ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource};
 pub use metadata::validate_metadata_update;
-pub use strategy::{NameRule, Strategy, StrategyRef};
+pub use strategy::{Converter, NameRule, Strategy, StrategyRef};
 pub use table::{GroupVersions, Table};

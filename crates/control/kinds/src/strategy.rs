@@ -2,7 +2,7 @@
 
 use crate::column::{self, Column};
 use jiff::Timestamp;
-use pintle_types::{field::ErrorList, names};
+use pintle_types::{Status, field::ErrorList, names};
 use serde_json::Value;
 use std::{ops::Deref, sync::Arc};
 
@@ -42,6 +42,13 @@ impl NameRule {
     }
 }
 
+/// Turns objects from one version's form into another's by asking somebody.
+#[async_trait::async_trait]
+pub trait Converter: Send + Sync {
+    /// The same objects in the same order, in the form of `api_version`. Those that have it already are not given.
+    async fn convert(&self, objects: Vec<Value>, api_version: &str) -> Result<Vec<Value>, Status>;
+}
+
 /// The particulars of one kind.
 ///
 /// `default`, `to_storage` and `from_storage` see objects in the form of a version; all other hooks see the form of the
@@ -63,6 +70,22 @@ pub trait Strategy: Send + Sync {
     // It is the other half of `to_storage` and reads so.
     #[allow(clippy::wrong_self_convention)]
     fn from_storage(&self, _api_version: &str, _object: &mut Value) {}
+
+    /// Who converts between versions, where [`Strategy::to_storage`] and [`Strategy::from_storage`] can't. Hooks then see
+    /// the form of the request's version.
+    fn converter(&self) -> Option<&dyn Converter> {
+        None
+    }
+
+    /// Whether objects are looked at when they are read from the store: see [`Strategy::refresh`].
+    fn refreshes(&self) -> bool {
+        false
+    }
+
+    /// Brings a stored object in line with a schema that may have changed since. Answers whether it changed.
+    fn refresh(&self, _stored: &mut Value) -> bool {
+        false
+    }
 
     /// Clears and sets what clients don't decide, before a new object is validated.
     fn prepare_create(&self, _object: &mut Value) {}

@@ -10,6 +10,8 @@
 pub mod admission;
 mod cache;
 mod codec;
+mod convert;
+mod count;
 mod leases;
 pub mod object;
 mod read;

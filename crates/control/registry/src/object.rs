@@ -20,6 +20,14 @@ pub enum Object {
 }
 
 impl Object {
+    /// Whether it is in the form of that version, told without reading it whole.
+    pub(crate) fn is_of(&self, api_version: &str) -> bool {
+        match self {
+            Self::Stored(entry) => entry.is_of(api_version),
+            Self::Tree(value) => value["apiVersion"] == api_version,
+        }
+    }
+
     /// Appends the object as JSON.
     pub fn write_json(&self, out: &mut BytesMut) {
         match self {
@@ -182,13 +190,31 @@ impl WatchEvent {
 
 /// The events of a watch. It ends after its timeout, after an event of kind `Error`, or when the registry closes.
 pub struct Watch {
-    pub(crate) inner: CacheWatch,
+    inner: Events,
+}
+
+enum Events {
+    Cache(CacheWatch),
+    Converted(crate::convert::Converted),
+}
+
+impl Watch {
+    pub(crate) fn of(inner: CacheWatch) -> Self {
+        Self { inner: Events::Cache(inner) }
+    }
+
+    pub(crate) fn converted(events: crate::convert::Converted) -> Self {
+        Self { inner: Events::Converted(events) }
+    }
 }
 
 impl Stream for Watch {
     type Item = WatchEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
-        self.inner.poll_event(context)
+        match &mut self.inner {
+            Events::Cache(watch) => watch.poll_event(context),
+            Events::Converted(events) => events.as_mut().poll_next(context),
+        }
     }
 }

@@ -73,8 +73,11 @@ fn specs(table: &Table) -> BTreeMap<String, ResourceSpec> {
     specs
 }
 
-fn same_selectable(a: &ResourceSpec, b: &ResourceSpec) -> bool {
-    a.selectable.iter().map(|field| &field.path).eq(b.selectable.iter().map(|field| &field.path))
+/// Whether what is in the cache of one is right for the other.
+fn is_same(a: &ResourceSpec, b: &ResourceSpec) -> bool {
+    let refreshed = |spec: &ResourceSpec| spec.versions.iter().find(|def| def.strategy.refreshes()).map(Arc::as_ptr);
+    refreshed(a) == refreshed(b)
+        && a.selectable.iter().map(|field| &field.path).eq(b.selectable.iter().map(|field| &field.path))
 }
 
 /// The verbs over every kind. Namespace "" is cluster scope, or for reads of a namespaced kind all namespaces.
@@ -120,7 +123,7 @@ impl Registry {
         let _one_at_a_time = self.changing.lock().await;
         let (old, new) = (specs(&self.table.load()), specs(&table));
         for (prefix, spec) in &new {
-            if old.get(prefix).is_none_or(|before| !same_selectable(before, spec)) {
+            if old.get(prefix).is_none_or(|before| !is_same(before, spec)) {
                 self.cache.shared.add(spec.clone()).await.map_err(Status::internal)?;
             }
         }

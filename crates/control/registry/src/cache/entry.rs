@@ -123,6 +123,12 @@ impl Entry {
         Self { revision, ..self.clone() }
     }
 
+    /// Whether the stored form is that of a version: it is the first that is written.
+    pub(crate) fn is_of(&self, api_version: &str) -> bool {
+        let rest = self.bytes.strip_prefix(b"{\"apiVersion\":\"").unwrap_or_default();
+        rest.strip_prefix(api_version.as_bytes()).is_some_and(|rest| rest.starts_with(b"\""))
+    }
+
     /// Appends the object with its resourceVersion.
     pub fn write_to(&self, out: &mut BytesMut) {
         out.reserve(self.bytes.len() + 48);

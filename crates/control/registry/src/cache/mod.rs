@@ -148,6 +148,7 @@ impl Shared {
         // From here on the feed brings changes, which the resource keeps aside until it is loaded.
         let before = self.resources.write().insert(prefix.clone(), resource.clone());
         if let Some(before) = before {
+            resource.show_meanwhile(&before);
             before.close();
         }
         let revision = self.store.revision().await?;

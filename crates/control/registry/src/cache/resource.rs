@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pintle_kinds::{ResourceDef, SelectableField};
 use pintle_store::{Event, KeyValue, Revision};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
@@ -106,6 +107,11 @@ impl Resource {
         Self { spec, wanted, snapshot: ArcSwap::default(), live: Mutex::new(live), limits }
     }
 
+    /// Shows what another resource in its place knew until it is loaded.
+    pub(super) fn show_meanwhile(&self, before: &Self) {
+        self.snapshot.store(before.snapshot());
+    }
+
     /// A resource whose changes are kept aside until [`Resource::reset`].
     pub(super) fn loading(spec: ResourceSpec, limits: Limits) -> Self {
         let resource = Self::new(spec, limits);
@@ -119,6 +125,7 @@ impl Resource {
             return Entry::new(kv, self.spec.prefix.len(), fields);
         }
         let kv = foreign::canonical(kv, &self.spec.versions)?;
+        let kv = refreshed(&self.spec.versions, kv);
         let fields = Fields::parse(&kv, &self.spec.selectable, &self.wanted)?;
         Entry::new(&kv, self.spec.prefix.len(), fields)
     }
@@ -278,6 +285,16 @@ impl Resource {
     pub(super) fn close(&self) {
         self.live.lock().hub = Hub::default();
     }
+}
+
+/// A stored value in line with the schema of now.
+fn refreshed<'a>(versions: &[Arc<ResourceDef>], kv: Cow<'a, KeyValue>) -> Cow<'a, KeyValue> {
+    let Some(def) = versions.iter().find(|def| def.strategy.refreshes()) else { return kv };
+    let Ok(mut value) = serde_json::from_slice(&kv.value) else { return kv };
+    if !def.strategy.refresh(&mut value) {
+        return kv;
+    }
+    Cow::Owned(KeyValue { value: crate::codec::to_stored(&value), ..kv.into_owned() })
 }
 
 /// The recent changes, for a watcher that starts in the past.

@@ -1,7 +1,7 @@
 //! Lists: at the newest or a given revision, page by page.
 
 use super::continuation::Continuation;
-use super::{show, store_status, version};
+use super::{store_status, version};
 use crate::cache::{Entry, Resource, Selection, Snapshot, after};
 use crate::object::{List, Object};
 use crate::registry::Registry;
@@ -33,7 +33,7 @@ impl Registry {
             revision: page.revision,
             continue_token: page.next.map(|next| next.encode()).unwrap_or_default(),
             remaining: page.remaining,
-            items: page.entries.into_iter().map(|entry| show(def, Object::Stored(entry))).collect(),
+            items: crate::convert::shown(def, page.entries.into_iter().map(Object::Stored).collect()).await?,
             bare_items: def.schema.is_none(),
         })
     }

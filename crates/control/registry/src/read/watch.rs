@@ -36,7 +36,13 @@ impl Registry {
                 CacheWatch::of(WatchEvent::error(&version::too_old(asked.unwrap_or_default(), oldest)))
             }
         };
-        Ok(Watch { inner: convert(self, def, inner) })
+        if def.strategy.converter().is_some() {
+            let table = self.table();
+            let def = table.get(&def.group, &def.version, &def.resource).cloned();
+            let def = def.ok_or_else(Status::no_such_resource)?;
+            return Ok(crate::convert::watched(def, Watch::of(inner)));
+        }
+        Ok(Watch::of(convert(self, def, inner)))
     }
 
     /// Where a watch starts; the cache has come to there when this returns.

@@ -4,6 +4,7 @@ use super::create::shared;
 use super::plan::{Plan, check_options, plan};
 use super::{ATTEMPTS, Attempt, Current, MODIFIED, Target, meta, set_revision};
 use crate::admission::Operation;
+use crate::convert::inward;
 use crate::object::Deletion;
 use crate::registry::Registry;
 use crate::request::{DeleteOptions, Request};
@@ -24,12 +25,12 @@ impl Registry {
         check_options(options)?;
         let target = Target { by, def, ns, name, sub: "" };
         self.reach_newest().await?;
-        let mut current = self.current(def, ns, name)?;
+        let mut current = self.current_in(def, ns, name).await?;
         for _ in 0..ATTEMPTS {
             let old = current.as_ref().ok_or_else(|| target.not_found())?;
             match self.try_delete(&target, old, options).await? {
                 Attempt::Done(deletion) => return Ok(deletion),
-                Attempt::Stale(newer) => current = newer,
+                Attempt::Stale(newer) => current = inward(def, newer).await?,
             }
         }
         Err(target.conflict(MODIFIED))
@@ -105,6 +106,7 @@ fn answers_with_object(def: &ResourceDef) -> bool {
                 | "serviceaccounts"
                 | "services"
         ),
+        "apiextensions.k8s.io" => resource == "customresourcedefinitions",
         "storage.k8s.io" => {
             matches!(
                 resource,

@@ -136,7 +136,8 @@ impl Registry {
     /// Canonical form of an object in the stored version's form, after the server filled in what it owns.
     fn settle(&self, target: &Target<'_>, stored: &mut Value) {
         let table = self.table();
-        let def = table.storage_def(target.def).map_or(target.def, |def| def);
+        let converted = target.def.strategy.converter().is_some();
+        let def = table.storage_def(target.def).filter(|_| !converted).map_or(target.def, |def| def);
         if let Some(ty) = def.type_ref() {
             pintle_schema::normalize::object(ty, stored);
         }
@@ -199,6 +200,8 @@ impl Registry {
         object: &Value,
         claims: &Claims,
     ) -> Result<Attempt<Revision>, Status> {
+        let converted = crate::convert::outward(def, object).await?;
+        let object = converted.as_ref().unwrap_or(object);
         let value = codec::to_stored(object);
         let resource = self.resource(def)?;
         // Only bytes that come back as the same ones are recognised.

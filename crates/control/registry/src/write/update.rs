@@ -4,6 +4,7 @@ use super::body::{Body, check_name};
 use super::create::{already_exists, check_namespace, shared};
 use super::{ATTEMPTS, Attempt, Current, MODIFIED, Target, meta, metadata_mut, plan, set_revision};
 use crate::admission::Operation;
+use crate::convert::inward;
 use crate::object::Written;
 use crate::registry::Registry;
 use crate::request::{Patch, Request};
@@ -47,7 +48,7 @@ impl Registry {
             return Err(Status::no_such_resource());
         }
         self.reach_newest().await?;
-        let mut current = self.current(target.def, target.ns, target.name)?;
+        let mut current = self.current_in(target.def, target.ns, target.name).await?;
         for _ in 0..ATTEMPTS {
             let attempt = match &current {
                 Some(old) if target.sub == "scale" => self.change_scale(target, body, old).await?,
@@ -57,7 +58,7 @@ impl Registry {
             };
             match attempt {
                 Attempt::Done(written) => return Ok(written),
-                Attempt::Stale(newer) => current = newer,
+                Attempt::Stale(newer) => current = inward(target.def, newer).await?,
             }
         }
         Err(target.conflict(MODIFIED))
