@@ -1,12 +1,17 @@
 //! Custom resources: defaults and validation by their `openAPIV3Schema`.
 //!
-//! Done: types, required, nullable, enums, bounds of numbers, lengths and counts, list types, `allOf`, `anyOf`, `oneOf`,
-//! `not`. Not done, and so not enforced: `pattern`, `format`, and CEL rules (`x-kubernetes-validations`).
+//! Rules in CEL (`x-kubernetes-validations`) are evaluated elsewhere: this crate knows no expressions.
 
 use pintle_types::field::{ErrorKind, ErrorList, FieldError, Path};
 use serde_json::{Map, Value};
 
 mod bounds;
+mod embedded;
+mod formats;
+mod lists;
+mod patterns;
+
+pub use patterns::{Patterns, problem as pattern_problem};
 
 /// Sets the defaults of what is missing, and drops the nulls that are not allowed and have none.
 pub fn set_defaults(schema: &Value, value: &mut Value) {
@@ -40,33 +45,52 @@ pub fn set_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
-/// All that is wrong with an object, in upstream's words. `apiVersion`, `kind` and `metadata` are not looked at.
-pub fn validate(schema: &Value, object: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    for (name, value) in object.as_object().into_iter().flatten() {
-        let property = &schema["properties"][name];
-        if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") && property.is_object() {
-            any(property, value, &Path::new(name), &mut errors);
+/// A schema with what is needed to check objects by it.
+#[derive(Clone, Copy)]
+pub struct Validator<'a> {
+    schema: &'a Value,
+    patterns: &'a Patterns,
+}
+
+impl<'a> Validator<'a> {
+    pub fn new(schema: &'a Value, patterns: &'a Patterns) -> Self {
+        Self { schema, patterns }
+    }
+
+    /// All that is wrong with an object, in upstream's words. `apiVersion`, `kind` and `metadata` are not looked at.
+    ///
+    /// What did not change since `old` is not complained of (ratcheting, KEP-4008).
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let walk = Walk { patterns: self.patterns };
+        let schema = self.schema;
+        for (name, value) in object.as_object().into_iter().flatten() {
+            let property = &schema["properties"][name];
+            if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") && property.is_object() {
+                walk.any(property, value, old.and_then(|o| o.get(name)), &Path::new(name), &mut errors);
+            }
         }
+        let root = Path::default();
+        required(schema, object.as_object(), &root, &mut errors);
+        walk.combinations(schema, object, &root, &mut errors);
+        lists::check(schema, object, old, &mut errors);
+        embedded::check(schema, object, old, &mut errors);
+        errors
     }
-    let root = Path::default();
-    required(schema, object.as_object(), &root, &mut errors);
-    combinations(schema, object, &root, &mut errors);
-    if has_rules(schema) && errors.iter().any(blocks_rules) {
-        let detail = "some validation rules were not checked because the object was invalid; correct the existing \
-                      errors to complete validation";
-        errors.push(FieldError::invalid(&Path::new("<nil>"), Value::Null, detail));
-    }
-    errors
 }
 
-/// Errors after which upstream does not evaluate rules.
-fn blocks_rules(error: &FieldError) -> bool {
-    use ErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
-    matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
+/// What to add when errors keep rules from being evaluated; nothing when there are no rules or no such errors.
+pub fn unchecked_rules(schema: &Value, errors: &ErrorList) -> Option<FieldError> {
+    if !errors.iter().any(blocks_rules) || !has_rules(schema) {
+        return None;
+    }
+    let detail = "some validation rules were not checked because the object was invalid; correct the existing \
+                  errors to complete validation";
+    Some(FieldError::invalid(&Path::new("<nil>"), Value::Null, detail))
 }
 
-fn has_rules(schema: &Value) -> bool {
+/// Whether a schema has rules in CEL anywhere.
+pub fn has_rules(schema: &Value) -> bool {
     match schema {
         Value::Object(map) => {
             let own =
@@ -78,35 +102,76 @@ fn has_rules(schema: &Value) -> bool {
     }
 }
 
-fn any(schema: &Value, value: &Value, path: &Path, errors: &mut ErrorList) {
-    let found = errors.len();
-    check_type(schema, value, path, errors);
-    if errors.len() > found || (value.is_null() && schema["nullable"] == true) {
-        return;
-    }
-    check_enum(schema, value, path, errors);
-    bounds::check(schema, value, path, errors);
-    match value {
-        Value::Object(map) => {
-            let declared = schema["properties"].as_object();
-            for (name, value) in map {
-                match declared.and_then(|declared| declared.get(name)) {
-                    Some(property) => any(property, value, &path.child(name), errors),
-                    None if schema["additionalProperties"].is_object() => {
-                        any(&schema["additionalProperties"], value, &path.child(name), errors);
-                    }
-                    None => {}
+/// Errors after which upstream does not evaluate rules.
+fn blocks_rules(error: &FieldError) -> bool {
+    use ErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
+}
+
+/// What stays the same on the way through a schema.
+#[derive(Clone, Copy)]
+struct Walk<'a> {
+    patterns: &'a Patterns,
+}
+
+impl Walk<'_> {
+    fn any(&self, schema: &Value, value: &Value, old: Option<&Value>, path: &Path, errors: &mut ErrorList) {
+        if old == Some(value) {
+            return;
+        }
+        let found = errors.len();
+        check_type(schema, value, path, errors);
+        if errors.len() > found || (value.is_null() && schema["nullable"] == true) {
+            return;
+        }
+        check_enum(schema, value, path, errors);
+        bounds::check(schema, value, path, errors);
+        if let Value::String(text) = value {
+            self.patterns.check(schema, text, path, errors);
+            formats::check(schema, text, path, errors);
+        }
+        match value {
+            Value::Object(map) => self.object(schema, map, old, path, errors),
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let before = lists::same_item(schema, item, old);
+                    self.any(&schema["items"], item, before, &path.index(index), errors);
                 }
             }
-            required(schema, Some(map), path, errors);
+            _ => {}
         }
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(i, item)| any(&schema["items"], item, &path.index(i), errors));
-            list_type(schema, items, path, errors);
-        }
-        _ => {}
+        self.combinations(schema, value, path, errors);
     }
-    combinations(schema, value, path, errors);
+
+    fn object(
+        &self,
+        schema: &Value,
+        map: &Map<String, Value>,
+        old: Option<&Value>,
+        path: &Path,
+        errors: &mut ErrorList,
+    ) {
+        let declared = schema["properties"].as_object();
+        let additional = &schema["additionalProperties"];
+        for (name, value) in map {
+            let inner = declared.and_then(|declared| declared.get(name));
+            let inner = inner.or_else(|| additional.is_object().then_some(additional));
+            if let Some(inner) = inner {
+                self.any(inner, value, old.and_then(|o| o.get(name)), &path.child(name), errors);
+            }
+        }
+        required(schema, Some(map), path, errors);
+    }
+
+    /// `allOf`, `anyOf`, `oneOf` and `not`.
+    fn combinations(&self, schema: &Value, value: &Value, path: &Path, errors: &mut ErrorList) {
+        let fits = |schema: &Value| {
+            let mut errors = ErrorList::new();
+            self.any(schema, value, None, path, &mut errors);
+            errors.is_empty()
+        };
+        combinations(schema, path, errors, &fits);
+    }
 }
 
 fn required(schema: &Value, map: Option<&Map<String, Value>>, path: &Path, errors: &mut ErrorList) {
@@ -163,34 +228,7 @@ fn check_enum(schema: &Value, value: &Value, path: &Path, errors: &mut ErrorList
     }
 }
 
-/// No two items of a set, or with the same keys, are allowed.
-fn list_type(schema: &Value, items: &[Value], path: &Path, errors: &mut ErrorList) {
-    let keys: Vec<&str> =
-        schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let identity = |item: &Value| match schema["x-kubernetes-list-type"].as_str() {
-        Some("set") => Some(item.clone()),
-        Some("map") => {
-            let keys = keys.iter().filter_map(|key| Some(((*key).to_owned(), item.get(key)?.clone())));
-            Some(Value::Object(keys.collect()))
-        }
-        _ => None,
-    };
-    let mut seen = std::collections::HashSet::new();
-    for (index, item) in items.iter().enumerate() {
-        let Some(identity) = identity(item) else { return };
-        if !seen.insert(identity.to_string()) {
-            errors.push(FieldError::duplicate(&path.index(index), identity));
-        }
-    }
-}
-
-/// `allOf`, `anyOf`, `oneOf` and `not`.
-fn combinations(schema: &Value, value: &Value, path: &Path, errors: &mut ErrorList) {
-    let fits = |schema: &Value| {
-        let mut errors = ErrorList::new();
-        any(schema, value, path, &mut errors);
-        errors.is_empty()
-    };
+fn combinations(schema: &Value, path: &Path, errors: &mut ErrorList, fits: &dyn Fn(&Value) -> bool) {
     let counted = |name: &str| {
         let schemas = schema[name].as_array().filter(|schemas| !schemas.is_empty());
         schemas.map(|schemas| (schemas.len(), schemas.iter().filter(|schema| fits(schema)).count()))

@@ -82,6 +82,6 @@ fn custom_resources() {
     for _ in 0..3000 {
         let (schema, mut value) = (noise.broken_value(&schema), noise.broken_value(&object));
         custom::set_defaults(&schema, &mut value);
-        let _ = custom::validate(&schema, &value).len();
+        let _ = custom::Validator::new(&schema, &custom::Patterns::default()).validate(&value, None).len();
     }
 }

@@ -18,6 +18,9 @@ fn schema() -> Value {
                         "name": {"type": "string", "maxLength": 3}, "n": {"type": "integer", "default": 3},
                     }},
                 },
+                "code": {"type": "string", "pattern": "^[a-z]+$"},
+                "when": {"type": "string", "format": "date-time"},
+                "inner": {"type": "object", "x-kubernetes-embedded-resource": true},
                 "port": {"x-kubernetes-int-or-string": true},
                 "size": {"type": "integer", "minimum": 1, "maximum": 10},
                 "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
@@ -38,8 +41,15 @@ fn object(spec: Value) -> Value {
     json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": spec})
 }
 
+fn update_errors(spec: Value, old: Option<Value>) -> Vec<String> {
+    let (schema, patterns) = (schema(), Patterns::default());
+    let old = old.map(object);
+    let found = Validator::new(&schema, &patterns).validate(&object(spec), old.as_ref());
+    found.iter().map(ToString::to_string).collect()
+}
+
 fn errors(spec: Value) -> Vec<String> {
-    validate(&schema(), &object(spec)).iter().map(ToString::to_string).collect()
+    update_errors(spec, None)
 }
 
 #[test]
@@ -136,4 +146,38 @@ fn the_structure_is_that_of_the_schema() {
     assert!(matches!(spec.field("free").unwrap().ty().shape(), Shape::Any));
     assert!(spec.field("size").unwrap().required());
     assert_eq!(handle.get().name(), "com.example.v1.Widget");
+}
+
+#[test]
+fn what_did_not_change_is_not_complained_of() {
+    let old = json!({"size": 99, "color": "green", "parts": [{"name": "long"}, {"name": "p", "n": 1}], "code": "A1"});
+    let mut new = old.clone();
+    new["tags"] = json!(["a"]);
+    new["parts"] = json!([{"name": "p", "n": 2}, {"name": "long"}]);
+    assert_eq!(update_errors(new.clone(), Some(old.clone())), [""; 0]);
+    new["size"] = json!(98);
+    let words = "spec.size: Invalid value: 98: spec.size in body should be less than or equal to 10";
+    assert_eq!(update_errors(new, Some(old.clone())), [words]);
+    let mut twice = old.clone();
+    twice["tags"] = json!(["a", "a"]);
+    assert_eq!(update_errors(twice.clone(), Some(old)), ["spec.tags[1]: Duplicate value: \"a\""]);
+    let mut more = twice.clone();
+    more["tags"] = json!(["a", "a", "b"]);
+    assert_eq!(update_errors(more, Some(twice)), [""; 0]);
+}
+
+#[test]
+fn patterns_and_formats_count() {
+    assert_eq!(
+        errors(json!({"size": 1, "code": "A1"})),
+        ["spec.code: Invalid value: \"A1\": spec.code in body should match '^[a-z]+$'"]
+    );
+    assert_eq!(
+        errors(json!({"size": 1, "when": "x"})),
+        ["spec.when: Invalid value: \"x\": spec.when in body must be of type date-time: \"x\""]
+    );
+    assert_eq!(
+        errors(json!({"size": 1, "inner": {"kind": "A"}})),
+        ["spec.inner.apiVersion: Required value: must not be empty"]
+    );
 }
