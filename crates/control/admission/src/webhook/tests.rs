@@ -1,0 +1,1 @@
+//! Hooks are asked as upstream asks them, and their answers mean what they mean there.
