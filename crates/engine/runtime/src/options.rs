@@ -7,6 +7,8 @@ use pintle_linux::cgroup::{DeviceRule, Limits};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+pub use pintle_shim::protocol::LogFormat;
+
 /// Whose a sandbox is. Each face lists its own and hears of its own only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Owner {
@@ -47,7 +49,10 @@ pub struct SandboxOptions {
     pub domainname: String,
     /// The machine's uts namespace, with its name.
     pub host_uts: bool,
-    /// The ipc namespace and /dev/shm of another sandbox, which lives at least as long.
+    /// Other sandboxes may join its ipc namespace and /dev/shm.
+    pub shareable_ipc: bool,
+    /// The ipc namespace and /dev/shm of a running container of a sandbox that is shareable, which lives at least as
+    /// long.
     pub ipc_of: Option<String>,
     /// No /dev/shm is shared: each container has an ipc namespace without any (`--ipc none`).
     pub no_shm: bool,
@@ -69,16 +74,6 @@ pub struct IdRange {
     pub inside: u32,
     pub outside: u32,
     pub size: u32,
-}
-
-/// How a container's output is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LogFormat {
-    /// A line each: time, stream, tag, text.
-    #[default]
-    Cri,
-    /// Docker's `json-file`: an object each with `log`, `stream` and `time`.
-    Json,
 }
 
 /// Further properties of a container.

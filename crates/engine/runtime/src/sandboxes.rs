@@ -111,7 +111,7 @@ impl Engine {
         let (made, shim) = tokio::join!(make_netns, start_shim);
         made?;
         let shim = shim?;
-        let spec = self.sandbox_spec(&record, netns.clone());
+        let spec = self.sandbox_spec(&record, netns.clone())?;
         if spec.shared_pid {
             self.cgroups.create(&spec.cgroup, &Limits::default()).map_err(from_system)?;
         }
@@ -172,11 +172,25 @@ impl Engine {
         }
     }
 
-    fn sandbox_spec(&self, record: &SandboxRecord, netns: Option<PathBuf>) -> SandboxSpec {
+    /// The ipc namespace that a sandbox joins, and where its /dev/shm is mounted.
+    fn joined_ipc(&self, options: &SandboxOptions) -> CriResult<Option<(PathBuf, PathBuf)>> {
+        let Some(other) = &options.ipc_of else { return Ok(None) };
+        let other = self.view(other)?;
+        let shareable = self.sandbox(&other.sandbox_id)?.record.lock().options.shareable_ipc;
+        if !shareable || other.pid == 0 {
+            let why = if shareable { "it does not run" } else { "its ipc namespace is not shareable" };
+            return Err(CriError::FailedPrecondition(format!("cannot join the ipc of container {}: {why}", other.id)));
+        }
+        let shm = self.run_path("sandboxes", &other.sandbox_id).join("shm");
+        Ok(Some((PathBuf::from(format!("/proc/{}/ns/ipc", other.pid)), shm)))
+    }
+
+    fn sandbox_spec(&self, record: &SandboxRecord, netns: Option<PathBuf>) -> CriResult<SandboxSpec> {
         let (id, config, options) = (&record.id, &record.config, &record.options);
+        let join_ipc = self.joined_ipc(options)?;
         // On the machine's network a pod has the machine's name, unless it asks for one by itself.
         let named = netns.is_some() || (options.owner == Owner::Docker && !config.hostname.is_empty());
-        SandboxSpec {
+        Ok(SandboxSpec {
             id: id.to_owned(),
             hostname: if named && !options.host_uts { hostname(config) } else { String::new() },
             netns,
@@ -187,7 +201,10 @@ impl Engine {
             mount_point: self.config.run_dir.join("rootfs"),
             directory: self.run_path("sandboxes", id),
             shm_bytes: if options.shm_bytes == 0 { SHM_BYTES } else { options.shm_bytes },
-        }
+            domainname: options.domainname.clone(),
+            join_ipc,
+            shareable_shm: options.shareable_ipc,
+        })
     }
 
     /// Where the cgroups of a sandbox's containers are: what the caller names, else one of the sandbox's own.

@@ -13,7 +13,7 @@ use pintle_linux::capability::Capabilities;
 use pintle_linux::cgroup::{DeviceRule, Limits};
 use pintle_linux::path::lexical;
 use pintle_linux::signal;
-use pintle_shim::protocol::{ContainerSpec, DeviceSpec, MountSpec, ProcessSpec, Propagation, RootSpec};
+use pintle_shim::protocol::{ContainerSpec, DeviceSpec, MountSpec, PidNamespace, ProcessSpec, Propagation, RootSpec};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +57,8 @@ pub struct Surroundings<'a> {
     pub files: PathBuf,
     pub exit_file: PathBuf,
     pub seccomp: Option<String>,
+    /// The pid namespace to join, when it is that of a container elsewhere.
+    pub pid: Option<PathBuf>,
 }
 
 /// Refuses what could never start, before anything is made.
@@ -92,10 +94,10 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
             work: record.snapshot.work.clone(),
             readonly: security.readonly_rootfs,
         },
-        pid: pid_namespace(&security.namespaces.pid),
+        pid: around.pid.clone().map_or_else(|| pid_namespace(&security.namespaces.pid), PidNamespace::At),
         own_ipc: security.namespaces.ipc == NamespaceMode::Container && *pod_ipc != NamespaceMode::Node,
         cgroup: record.cgroup.clone(),
-        mounts: mounts(config, &around),
+        mounts: mounts(record, &around),
         devices: devices(config),
         privileged,
         masked_paths: hidden(&security.masked_paths),
@@ -114,6 +116,8 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
         stdin_once: config.stdin_once,
         log_path: Some(PathBuf::from(&record.log_path)).filter(|p| !p.as_os_str().is_empty()),
         log_max_bytes: config.log_max_bytes,
+        log_files: record.options.log_files,
+        log_format: record.options.log_format,
         exit_file: around.exit_file,
     })
 }
@@ -151,6 +155,7 @@ fn identity(record: &ContainerRecord) -> CriResult<ProcessSpec> {
     Ok(ProcessSpec {
         user: user(record)?,
         groups: groups.collect::<CriResult<_>>()?,
+        named_groups: record.options.groups.clone(),
         only_given_groups: security.supplemental_groups_strict,
         capabilities: capabilities(security)?,
         no_new_privileges: security.no_new_privs,
@@ -239,7 +244,8 @@ pub fn capabilities(security: &ContainerSecurityContext) -> CriResult<Capabiliti
     Ok(default.union(add).without(drop))
 }
 
-fn mounts(config: &ContainerConfig, around: &Surroundings<'_>) -> Vec<MountSpec> {
+fn mounts(record: &ContainerRecord, around: &Surroundings<'_>) -> Vec<MountSpec> {
+    let config = &record.config;
     let taken: Vec<PathBuf> = config.mounts.iter().map(|m| lexical(Path::new(&m.container_path))).collect();
     let ours = sandbox_files::TARGETS.iter().filter(|(_, target)| !taken.contains(&lexical(Path::new(target))));
     let ours = ours.map(|(file, target)| MountSpec {
@@ -248,7 +254,12 @@ fn mounts(config: &ContainerConfig, around: &Surroundings<'_>) -> Vec<MountSpec>
         readonly: config.security.readonly_rootfs,
         ..MountSpec::default()
     });
-    ours.chain(config.mounts.iter().map(mount)).collect()
+    let tmpfs = record.options.tmpfs.iter().map(|t| MountSpec {
+        target: t.target.clone(),
+        tmpfs: Some(t.options.clone()),
+        ..MountSpec::default()
+    });
+    ours.chain(config.mounts.iter().map(mount)).chain(tmpfs).collect()
 }
 
 /// One of the files that the sandbox gives.
@@ -267,6 +278,7 @@ fn mount(mount: &Mount) -> MountSpec {
         source: PathBuf::from(&mount.host_path),
         sub_path: PathBuf::from(&mount.sub_path),
         readonly: mount.readonly,
+        tmpfs: None,
         recursive_readonly: mount.recursive_readonly,
         propagation: match mount.propagation {
             MountPropagation::Private => Propagation::Private,

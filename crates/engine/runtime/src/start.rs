@@ -6,6 +6,7 @@ use crate::shim_client::started;
 use crate::spec::{self, Surroundings};
 use pintle_cri::{ContainerUser, CriError, CriResult, EventKind};
 use pintle_shim::protocol::{Failure, Request, Started};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The exit code and reason that containerd gives a container that could not be started.
@@ -46,9 +47,20 @@ impl Engine {
             files: self.sandbox_folder.of(&sandbox.id),
             exit_file: self.exit_file(&record.id),
             seccomp: filter,
+            pid: self.joined_pid(record)?,
         };
         let request = Request::Start(Box::new(spec::container(record, surroundings)?));
         Ok(shim.call(request, Vec::new()).await.and_then(|(answer, _)| started(answer)))
+    }
+
+    /// The pid namespace of another container that this one joins.
+    fn joined_pid(&self, record: &ContainerRecord) -> CriResult<Option<PathBuf>> {
+        let Some(other) = &record.options.pid_of else { return Ok(None) };
+        let other = self.view(other)?;
+        if other.pid == 0 {
+            return Err(CriError::FailedPrecondition(format!("container {} is not running", other.id)));
+        }
+        Ok(Some(PathBuf::from(format!("/proc/{}/ns/pid", other.pid))))
     }
 
     fn note_started(&self, container: &Arc<Container>, started: Started) -> CriResult<()> {

@@ -1,7 +1,9 @@
-//! Writes container output in the log format of CRI: a time, the stream, `F`ull or `P`artial, the text.
+//! Writes container output in the log format of CRI: a time, the stream, `F`ull or `P`artial, the text; or in that of
+//! Docker's `json-file`.
 //!
 //! A line longer than 16 KiB is cut into partial ones. Source: kubernetes/design-proposals, "CRI: Log management".
 
+use crate::protocol::LogFormat;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -27,14 +29,24 @@ pub struct Log {
     /// Bytes in the file, and how many it may have; 0 is any number.
     size: u64,
     max_bytes: u64,
+    format: LogFormat,
+    /// Files that are kept.
+    files: u32,
     /// Unfinished lines of stdout and stderr.
     rest: [Vec<u8>; 2],
 }
 
 impl Log {
-    /// Opens the file for appending, making it when needed. One that reaches `max_bytes` is set aside.
-    pub fn open(path: Option<PathBuf>, max_bytes: u64) -> std::io::Result<Self> {
-        let mut log = Self { path, max_bytes, ..Self::default() };
+    #[cfg(test)]
+    fn open(path: Option<PathBuf>, max_bytes: u64) -> std::io::Result<Self> {
+        Self::open_as(path, max_bytes, LogFormat::Cri, 0)
+    }
+
+    /// Opens the file for appending, making it when needed. One that reaches `max_bytes` is set aside; `files` is how
+    /// many are kept, 0 the usual number.
+    pub fn open_as(path: Option<PathBuf>, max_bytes: u64, format: LogFormat, files: u32) -> std::io::Result<Self> {
+        let files = if files == 0 { KEPT_FILES } else { files };
+        let mut log = Self { path, max_bytes, format, files, ..Self::default() };
         log.reopen()?;
         Ok(log)
     }
@@ -56,6 +68,7 @@ impl Log {
             return;
         }
         let mut record = Vec::with_capacity(output.len() + 256);
+        let format = self.format;
         let rest = &mut self.rest[stream as usize];
         for piece in output.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.split_last() {
@@ -66,13 +79,13 @@ impl Log {
             while rest.len() + text.len() > LONGEST {
                 let (head, tail) = text.split_at(LONGEST - rest.len());
                 rest.extend_from_slice(head);
-                append(&mut record, stream, b'P', rest, now);
+                append(&mut record, format, stream, b'P', rest, now);
                 rest.clear();
                 text = tail;
             }
             rest.extend_from_slice(text);
             if ended {
-                append(&mut record, stream, b'F', rest, now);
+                append(&mut record, format, stream, b'F', rest, now);
                 rest.clear();
             }
         }
@@ -88,7 +101,9 @@ impl Log {
             let rest = std::mem::take(&mut self.rest[stream as usize]);
             if !rest.is_empty() {
                 let mut record = Vec::new();
-                append(&mut record, stream, b'F', &rest, now);
+                // A line that never ended: in JSON it has no line's end either.
+                let tag = if self.format == LogFormat::Json { b'P' } else { b'F' };
+                append(&mut record, self.format, stream, tag, &rest, now);
                 self.put(&record);
             }
         }
@@ -110,7 +125,16 @@ impl Log {
     fn rotate(&mut self) {
         let Some(path) = &self.path else { return };
         let aside = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
-        for number in (1..KEPT_FILES - 1).rev() {
+        if self.files == 1 {
+            // Nothing is set aside: the one file begins anew.
+            self.size = 0;
+            if let Some(file) = &self.file {
+                // Where that fails the file grows on until it is tried again.
+                let _ = file.set_len(0);
+            }
+            return;
+        }
+        for number in (1..self.files - 1).rev() {
             // There are fewer of them at first.
             let _ = std::fs::rename(aside(number), aside(number + 1));
         }
@@ -122,7 +146,10 @@ impl Log {
     }
 }
 
-fn append(record: &mut Vec<u8>, stream: Stream, tag: u8, text: &[u8], now: i64) {
+fn append(record: &mut Vec<u8>, format: LogFormat, stream: Stream, tag: u8, text: &[u8], now: i64) {
+    if format == LogFormat::Json {
+        return append_json(record, stream, tag == b'F', text, now);
+    }
     let name: &[u8] = match stream {
         Stream::Stdout => b" stdout ",
         Stream::Stderr => b" stderr ",
@@ -132,6 +159,19 @@ fn append(record: &mut Vec<u8>, stream: Stream, tag: u8, text: &[u8], now: i64) 
     record.extend_from_slice(&[tag, b' ']);
     record.extend_from_slice(text);
     record.push(b'\n');
+}
+
+/// `ended` adds the line's end, by which readers know whole lines.
+fn append_json(record: &mut Vec<u8>, stream: Stream, ended: bool, text: &[u8], now: i64) {
+    let mut text = String::from_utf8_lossy(text).into_owned();
+    if ended {
+        text.push('\n');
+    }
+    let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
+    record.extend_from_slice(b"{\"log\":");
+    // Text becomes JSON without fail.
+    let _ = serde_json::to_writer(&mut *record, &text);
+    record.extend_from_slice(format!(",\"stream\":\"{name}\",\"time\":\"{}\"}}\n", timestamp(now)).as_bytes());
 }
 
 /// RFC 3339 in UTC with nine digits of a second. The calendar is Howard Hinnant's `civil_from_days`.
@@ -180,6 +220,20 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0].len(), LONGEST + "T stdout P ".len());
         assert_eq!(lines[1], "T stdout F aaaaa");
+    }
+
+    #[test]
+    fn json_lines_are_those_of_docker() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x-json.log");
+        let mut log = Log::open_as(Some(path.clone()), 0, LogFormat::Json, 0).unwrap();
+        log.write(Stream::Stderr, b"a \"b\"\nend", 0);
+        log.finish(0);
+        let time = "\"time\":\"1970-01-01T00:00:00.000000000Z\"}\n";
+        let expected = format!(
+            "{{\"log\":\"a \\\"b\\\"\\n\",\"stream\":\"stderr\",{time}{{\"log\":\"end\",\"stream\":\"stderr\",{time}"
+        );
+        assert_eq!(std::fs::read_to_string(path).unwrap(), expected);
     }
 
     #[test]

@@ -81,6 +81,9 @@ fn identify(spec: &ProcessSpec) -> std::result::Result<Identity, Failure> {
     let (passwd, group) = (database("/etc/passwd"), database("/etc/group"));
     let mut identity = users::resolve(&spec.user, &passwd, &group, !spec.only_given_groups)?;
     identity.groups.extend_from_slice(&spec.groups);
+    for name in &spec.named_groups {
+        identity.groups.push(users::find_group(name, &group)?);
+    }
     if !identity.groups.contains(&identity.gid) {
         identity.groups.insert(0, identity.gid);
     }

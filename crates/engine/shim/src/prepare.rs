@@ -32,6 +32,10 @@ fn refused(mount: &MountSpec, error: &Error) -> Failure {
 }
 
 fn bind(mount: &MountSpec) -> Result<Bind> {
+    if let Some(options) = &mount.tmpfs {
+        let tree = tmpfs(options)?;
+        return Ok(Bind { tree, target: mount.target.clone(), directory: true });
+    }
     let source = open_source(mount)?;
     let status = rustix::fs::fstat(&source).context(|| format!("stat {}", mount.source.display()))?;
     let tree = Tree::clone_of(source.as_fd(), true)?;
@@ -46,6 +50,31 @@ fn bind(mount: &MountSpec) -> Result<Bind> {
     }
     let directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
     Ok(Bind { tree, target: mount.target.clone(), directory })
+}
+
+/// A tmpfs with the options of mount(8): flags become attributes, the rest is the filesystem's.
+fn tmpfs(options: &[String]) -> Result<Tree> {
+    // Docker's: no set-user-id programs, devices or programs, unless an option says otherwise.
+    let mut attributes = mount::INERT;
+    let mut own = Vec::new();
+    for option in options.iter().flat_map(|o| o.split(',')).filter(|o| !o.is_empty()) {
+        let flag = |name: &str| match name {
+            "ro" => Some(mount::READ_ONLY),
+            "suid" | "nosuid" => Some(mount::Attributes::MOUNT_ATTR_NOSUID),
+            "dev" | "nodev" => Some(mount::Attributes::MOUNT_ATTR_NODEV),
+            "exec" | "noexec" => Some(mount::Attributes::MOUNT_ATTR_NOEXEC),
+            "noatime" => Some(mount::Attributes::MOUNT_ATTR_NOATIME),
+            _ => None,
+        };
+        match (option, flag(option), option.split_once('=')) {
+            ("rw" | "atime" | "relatime" | "norelatime" | "defaults", ..) => {}
+            ("suid" | "dev" | "exec", Some(flag), _) => attributes.remove(flag),
+            (_, Some(flag), _) => attributes.insert(flag),
+            (_, None, Some(pair)) => own.push(pair),
+            (_, None, None) => return Err(Error::invalid(format!("tmpfs option {option:?}"), "is unknown")),
+        }
+    }
+    Tree::of_filesystem("tmpfs", &own, attributes)
 }
 
 /// A missing `sub_path` is made as a directory, with the mode of the volume.

@@ -168,6 +168,15 @@ pub struct SandboxSpec {
     pub directory: PathBuf,
     /// Bytes of /dev/shm.
     pub shm_bytes: u64,
+    /// The NIS domain name of the sandbox's uts namespace; empty leaves it.
+    #[serde(default)]
+    pub domainname: String,
+    /// An ipc namespace to join instead of making one, and the mounted /dev/shm that belongs to it.
+    #[serde(default)]
+    pub join_ipc: Option<(PathBuf, PathBuf)>,
+    /// /dev/shm is mounted in the sandbox's directory, so that other sandboxes can share it.
+    #[serde(default)]
+    pub shareable_shm: bool,
 }
 
 /// Whose pid namespace a container lives in.
@@ -181,6 +190,8 @@ pub enum PidNamespace {
     Host,
     /// That of another container of this sandbox.
     Container(String),
+    /// The one that this file of /proc stands for.
+    At(PathBuf),
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -207,7 +218,21 @@ pub struct ContainerSpec {
     /// After how many bytes a new log file is begun; 0 is never.
     #[serde(default)]
     pub log_max_bytes: u64,
+    /// How many log files are kept; 0 is the usual number.
+    #[serde(default)]
+    pub log_files: u32,
+    #[serde(default)]
+    pub log_format: LogFormat,
     pub exit_file: PathBuf,
+}
+
+/// How output is written to the log file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogFormat {
+    #[default]
+    Cri,
+    /// Docker's `json-file`.
+    Json,
 }
 
 /// The root filesystem: an overlay, or a directory when there are no layers.
@@ -229,6 +254,9 @@ pub struct MountSpec {
     pub readonly: bool,
     pub recursive_readonly: bool,
     pub propagation: Propagation,
+    /// A new tmpfs with these options of mount(8), instead of the source.
+    #[serde(default)]
+    pub tmpfs: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +285,9 @@ pub struct ProcessSpec {
     pub user: String,
     /// Further groups.
     pub groups: Vec<u32>,
+    /// Further groups by name or number, looked up in the container's /etc/group.
+    #[serde(default)]
+    pub named_groups: Vec<String>,
     /// Leave out the groups that the container's /etc/group gives the user.
     pub only_given_groups: bool,
     pub capabilities: Capabilities,

@@ -31,6 +31,8 @@ pub struct Pause {
 enum SharedMemory {
     Detached(Tree),
     At(PathBuf),
+    /// That of another sandbox, mounted at a path.
+    Of(PathBuf),
 }
 
 impl Sandbox {
@@ -48,8 +50,10 @@ impl Sandbox {
             pause: None,
             own_ipc: spec.ipc,
         };
-        if spec.ipc {
-            sandbox.shm = Some(SharedMemory::create(&spec.directory, spec.shm_bytes)?);
+        if let Some((_, shm)) = &spec.join_ipc {
+            sandbox.shm = Some(SharedMemory::Of(shm.clone()));
+        } else if spec.ipc {
+            sandbox.shm = Some(SharedMemory::create(spec)?);
         }
         if spec.shared_pid {
             sandbox.pause = Some(sandbox.start_pause(&spec.cgroup)?);
@@ -61,7 +65,7 @@ impl Sandbox {
     pub fn shared_memory(&self) -> Result<Option<Tree>> {
         match &self.shm {
             Some(SharedMemory::Detached(tree)) => Tree::clone_of(tree.as_fd(), false).map(Some),
-            Some(SharedMemory::At(path)) => Tree::clone_of_path(path, false).map(Some),
+            Some(SharedMemory::At(path) | SharedMemory::Of(path)) => Tree::clone_of_path(path, false).map(Some),
             None if !self.own_ipc && Path::new("/dev/shm").is_dir() => {
                 Tree::clone_of_path(Path::new("/dev/shm"), false).map(Some)
             }
@@ -145,12 +149,12 @@ impl Sandbox {
 }
 
 impl SharedMemory {
-    fn create(directory: &Path, bytes: u64) -> Result<Self> {
-        let tree = shared_memory(bytes)?;
-        if Tree::clone_of(tree.as_fd(), false).is_ok() {
+    fn create(spec: &SandboxSpec) -> Result<Self> {
+        let tree = shared_memory(spec.shm_bytes)?;
+        if !spec.shareable_shm && Tree::clone_of(tree.as_fd(), false).is_ok() {
             return Ok(Self::Detached(tree));
         }
-        let path = directory.join("shm");
+        let path = spec.directory.join("shm");
         std::fs::create_dir_all(&path).context(|| format!("create {}", path.display()))?;
         tree.attach_at(&path)?;
         Ok(Self::At(path))
@@ -163,10 +167,13 @@ fn enter_namespaces(spec: &SandboxSpec) -> Result<()> {
         process::enter(netns.as_fd(), namespace::NETWORK)?;
     }
     let mut new = 0;
-    if spec.ipc {
+    if let Some((path, _)) = &spec.join_ipc {
+        let ipc = File::open(path).context(|| format!("open ipc namespace {}", path.display()))?;
+        process::enter(ipc.as_fd(), namespace::IPC)?;
+    } else if spec.ipc {
         new |= namespace::IPC;
     }
-    if !spec.hostname.is_empty() {
+    if !spec.hostname.is_empty() || !spec.domainname.is_empty() {
         new |= namespace::UTS;
     }
     if new != 0 {
@@ -175,6 +182,10 @@ fn enter_namespaces(spec: &SandboxSpec) -> Result<()> {
     if !spec.hostname.is_empty() {
         rustix::system::sethostname(spec.hostname.as_bytes())
             .context(|| format!("set the host name {:?}", spec.hostname))?;
+    }
+    if !spec.domainname.is_empty() {
+        rustix::system::setdomainname(spec.domainname.as_bytes())
+            .context(|| format!("set the domain name {:?}", spec.domainname))?;
     }
     Ok(())
 }

@@ -326,15 +326,20 @@ impl Server {
         if known || self.tasks.iter().any(|t| t.id == spec.id) {
             return Err(Failure::other(format!("container {} was started already", spec.id)));
         }
+        let at = match &spec.pid {
+            PidNamespace::At(path) => Some(open_namespace(path)?),
+            _ => None,
+        };
         let pid_of = match &spec.pid {
             PidNamespace::Own | PidNamespace::Host => None,
+            PidNamespace::At(_) => at.as_ref().map(AsFd::as_fd),
             PidNamespace::Sandbox => {
                 let pause = sandbox.pause.as_ref().ok_or_else(|| Failure::other("the pod has no pid namespace"))?;
                 Some(pause.handle.as_fd())
             }
             PidNamespace::Container(id) => Some(self.task(id)?.handle.as_fd()),
         };
-        let log = Log::open(spec.log_path.clone(), spec.log_max_bytes)
+        let log = Log::open_as(spec.log_path.clone(), spec.log_max_bytes, spec.log_format, spec.log_files)
             .map_err(|e| Failure::other(format!("failed to open the log file {:?}: {e}", spec.log_path)))?;
         let launch = launch::container(sandbox, &spec, pid_of)?;
         self.add_starting(connection, call, launch, StartKind::Container(spec, log));
@@ -453,6 +458,11 @@ fn send(connection: &mut Connection, message: &FromShim, fd: Option<OwnedFd>) {
     let bytes = serde_json::to_vec(message).unwrap_or_default();
     connection.sender.push(Frame { bytes, descriptors: fd.into_iter().collect() });
     connection.broken |= connection.sender.flush(connection.stream.as_fd()).is_err();
+}
+
+fn open_namespace(path: &std::path::Path) -> Result<std::fs::File, Failure> {
+    let opened = std::fs::File::open(path);
+    opened.map_err(|e| Failure::other(format!("open the pid namespace {}: {e}", path.display())))
 }
 
 fn no_container(id: &str) -> Failure {

@@ -67,7 +67,8 @@ pub fn resolve(spec: &str, passwd: &str, group: &str, image_groups: bool) -> Res
     Ok(identity)
 }
 
-fn find_group(named: &str, group: &str) -> Result<u32, Failure> {
+/// The number of a group that is given by name or number.
+pub fn find_group(named: &str, group: &str) -> Result<u32, Failure> {
     let by_name = group_entries(group).find(|(name, ..)| *name == named).map(|(_, gid, _)| gid);
     by_name
         .or_else(|| named.parse().ok().filter(|n: &u32| i32::try_from(*n).is_ok()))
