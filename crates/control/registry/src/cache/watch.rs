@@ -137,6 +137,8 @@ struct Watcher {
     ends: Instant,
     next_bookmark: Instant,
     over: bool,
+    /// Changes up to this revision are not for it, when it began in the future.
+    after: Revision,
 }
 
 /// What a watcher sees before the changes to come.
@@ -176,7 +178,9 @@ impl Shared {
         let now = Instant::now();
         let registration = Registration { resource, id };
         let (ends, next_bookmark) = (now + plan.timeout, now + BOOKMARKS);
+        let after = if let WatchStart::After(revision) = plan.start { revision } else { 0 };
         let watcher = Watcher {
+            after,
             shared: self.clone(),
             _registration: registration,
             first,
@@ -219,11 +223,21 @@ impl Watcher {
         // Its memory is not needed any more.
         self.first = VecDeque::new();
         let bookmark_at = if self.plan.bookmarks { self.next_bookmark } else { self.ends };
-        tokio::select! {
-            biased;
-            event = self.events.recv() => event,
-            () = tokio::time::sleep_until(bookmark_at.min(self.ends)) => self.pause(),
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.events.recv() => event,
+                () = tokio::time::sleep_until(bookmark_at.min(self.ends)) => self.pause(),
+            };
+            match event {
+                Some(event) if self.is_early(&event) => {}
+                other => return other,
+            }
         }
+    }
+
+    fn is_early(&self, event: &WatchEvent) -> bool {
+        matches!(&event.object, Object::Stored(entry) if entry.revision() <= self.after)
     }
 
     fn show(&self, first: First) -> WatchEvent {

@@ -11,6 +11,8 @@ use pintle_store::{KeyRange, RangeRequest, Revision, StoreError};
 use pintle_types::Status;
 use std::sync::Arc;
 
+const TOO_OLD_TO_LIST: &str = "The resourceVersion for the provided list is too old.";
+
 const TOO_OLD_TO_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
      the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
      Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
@@ -64,7 +66,10 @@ impl Registry {
         }
         match asked {
             Some(revision) if exact => {
-                let snapshot = self.past(resource, revision).await.map_err(store_status)?;
+                let snapshot = self.past(resource, revision).await.map_err(|error| match error {
+                    StoreError::Compacted { .. } => Status::expired(TOO_OLD_TO_LIST),
+                    error => store_status(error),
+                })?;
                 Ok((snapshot, revision))
             }
             _ => {
@@ -125,17 +130,19 @@ impl Registry {
 
 /// The part of a snapshot that one page shows.
 fn cut(resource: &Resource, snapshot: &Snapshot, selection: &Selection, limit: usize, shown: Revision) -> Page {
-    let mut selected = snapshot.range(&selection.range).filter(|entry| selection.selects(entry));
+    let mut all = snapshot.range(&selection.range);
     if limit == 0 {
-        return Page { revision: shown, entries: selected.cloned().collect(), next: None, remaining: None };
+        let entries = all.filter(|entry| selection.selects(entry)).cloned().collect();
+        return Page { revision: shown, entries, next: None, remaining: None };
     }
-    let entries: Vec<Arc<Entry>> = selected.by_ref().take(limit).cloned().collect();
-    let rest = selected.next().is_some();
+    let entries: Vec<Arc<Entry>> = all.by_ref().filter(|entry| selection.selects(entry)).take(limit).cloned().collect();
+    // As upstream: whether what follows is selected is not looked at, so that the last page may be empty.
+    let rest = entries.len() == limit && all.next().is_some();
     let next = entries.last().filter(|_| rest).map(|last| {
         let key = after(&last.key()[resource.spec.prefix.len() + 1..]);
         Continuation { revision: Some(shown), start: String::from_utf8_lossy(&key).into_owned() }
     });
     // As upstream: only told when nothing is filtered out. One was taken to see whether there is a rest.
-    let remaining = (rest && selection.selects_all()).then(|| 1 + selected.count() as u64);
+    let remaining = (rest && selection.selects_all()).then(|| 1 + all.count() as u64);
     Page { revision: shown, entries, next, remaining }
 }

@@ -126,7 +126,7 @@ pub(crate) fn store_status(error: StoreError) -> Status {
     match error {
         StoreError::Unwritable(_) | StoreError::Unavailable(_) | StoreError::Closed => {
             tracing::error!(%error, "the store failed");
-            Status::failure(500, pintle_types::Reason::InternalError, format!("Internal error occurred: {error}"))
+            Status::plain_internal(error.to_string())
         }
         StoreError::Compacted { asked, oldest } => version::too_old(asked, oldest),
         StoreError::FutureRevision { asked, newest } => version::too_large(asked, newest),

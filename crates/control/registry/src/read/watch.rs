@@ -20,7 +20,11 @@ impl Registry {
         let resource = self.resource(def)?;
         let selection = self.selection(def, &resource, ns, &options.labels, &options.fields)?;
         let asked = version::parse(&options.resource_version).map_err(Status::plain_internal)?;
-        let start = self.watch_start(asked, options).await?;
+        let start = match self.watch_start(asked, options).await? {
+            Ok(start) => start,
+            // The watch was accepted: what is wrong comes as its only event.
+            Err(too_large) => return Ok(Watch::of(CacheWatch::of(WatchEvent::error(&too_large)))),
+        };
         let random = || rand::rng().random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS);
         let plan = WatchPlan {
             start,
@@ -45,21 +49,29 @@ impl Registry {
         Ok(Watch::of(convert(self, def, inner)))
     }
 
-    /// Where a watch starts; the cache has come to there when this returns.
-    async fn watch_start(&self, asked: Option<Revision>, options: &WatchOptions) -> Result<WatchStart, Status> {
-        let present =
-            WatchStart::Present { bookmark: options.send_initial_events == Some(true) && options.allow_bookmarks };
-        match (asked, options.send_initial_events) {
-            (None, Some(false)) => Ok(WatchStart::After(self.reach_newest().await?)),
-            (None, _) => self.reach_newest().await.map(|_| present),
-            (Some(0), Some(false)) => Ok(WatchStart::After(self.cache.shared.reached())),
-            (Some(0), _) => Ok(present),
-            (Some(revision), Some(true)) => self.reach(revision).await.map(|_| present),
-            (Some(revision), _) => {
-                self.reach(revision).await?;
-                Ok(WatchStart::After(revision))
+    /// Where a watch starts. One that begins with what is there waits until the cache has come to what was asked for;
+    /// the inner error is that it does not. Any other one waits for events anyway. Without a version, or with 0, a watch
+    /// begins with what is there unless it says otherwise.
+    async fn watch_start(
+        &self,
+        asked: Option<Revision>,
+        options: &WatchOptions,
+    ) -> Result<Result<WatchStart, Status>, Status> {
+        let present = WatchStart::Present { bookmark: options.allow_bookmarks };
+        Ok(Ok(match (asked, options.send_initial_events) {
+            (None, Some(false)) => WatchStart::After(self.reach_newest().await?),
+            (None, _) => {
+                self.reach_newest().await?;
+                present
             }
-        }
+            (Some(0), Some(false)) => WatchStart::After(self.cache.shared.reached()),
+            (Some(0), _) => present,
+            (Some(revision), Some(true)) => match self.reach(revision).await {
+                Ok(_) => present,
+                Err(too_large) => return Ok(Err(too_large)),
+            },
+            (Some(revision), _) => WatchStart::After(revision),
+        }))
     }
 }
 

@@ -105,6 +105,74 @@ async fn a_page_of_a_forgotten_state_can_be_left_inconsistent() {
     assert_eq!(names(&world.list("configmaps", page(token)).await.unwrap()), ["i3", "i4"]);
 }
 
+#[tokio::test]
+async fn a_page_of_selected_objects_does_not_look_ahead() {
+    let world = World::new().await;
+    five(&world).await;
+    let page = |token: &str, limit| ListOptions {
+        limit,
+        continue_token: token.into(),
+        labels: labels("app=odd"),
+        ..ListOptions::default()
+    };
+    let first = world.list("configmaps", page("", 2)).await.unwrap();
+    assert_eq!(
+        (names(&first), first.remaining),
+        (vec!["i1".into(), "i3".into()], None),
+        "i4 is not selected, but there"
+    );
+    let second = world.list("configmaps", page(&first.continue_token, 2)).await.unwrap();
+    assert_eq!((names(&second), &*second.continue_token), (Vec::<String>::new(), ""));
+    let all = world.list("configmaps", page("", 3)).await.unwrap();
+    assert_eq!((all.items.len(), &*all.continue_token), (2, ""));
+}
+
+#[tokio::test]
+async fn an_exact_revision_that_was_compacted_is_expired() {
+    let world = World::with(Options { history_events: 1, ..Options::default() }).await;
+    let created = five(&world).await;
+    let old = version(&created[1]);
+    world.store.compact(world.store.revision().await.unwrap()).await.unwrap();
+    world.list("configmaps", ListOptions::default()).await.unwrap();
+    let at = |version_match, limit| ListOptions {
+        resource_version: old.to_string(),
+        version_match,
+        limit,
+        ..ListOptions::default()
+    };
+    for options in [at(Some(VersionMatch::Exact), 0), at(None, 1)] {
+        let expired = world.list("configmaps", options).await.unwrap_err();
+        assert_eq!((expired.code, expired.reason), (410, Reason::Expired));
+        assert_eq!(expired.message, "The resourceVersion for the provided list is too old.");
+    }
+    for options in [at(Some(VersionMatch::NotOlderThan), 0), at(None, 0)] {
+        assert_eq!(world.list("configmaps", options).await.unwrap().items.len(), 5);
+    }
+}
+
+#[tokio::test]
+async fn any_state_is_shown_whole() {
+    let world = World::new().await;
+    five(&world).await;
+    // From here on the cache has what was created.
+    world.list("configmaps", ListOptions::default()).await.unwrap();
+    let any = ListOptions { resource_version: "0".into(), limit: 2, ..ListOptions::default() };
+    let list = world.list("configmaps", any).await.unwrap();
+    assert_eq!((list.items.len(), &*list.continue_token), (5, ""), "a limit means nothing then");
+    let token = world.list("configmaps", ListOptions { limit: 2, ..ListOptions::default() }).await.unwrap();
+    let both = ListOptions {
+        resource_version: "5".into(),
+        continue_token: token.continue_token,
+        limit: 2,
+        ..ListOptions::default()
+    };
+    let refused = world.list("configmaps", both).await.unwrap_err();
+    assert_eq!(
+        (refused.code, &*refused.message),
+        (400, "specifying resource version is not allowed when using continue")
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn revisions_are_kept_to() {
     let world = World::new().await;
@@ -122,7 +190,10 @@ async fn revisions_are_kept_to() {
     let far = world.list("configmaps", at(999_999, None)).await.unwrap_err();
     let current = version(&created[4]);
     assert_eq!(far.message, format!("Timeout: Too large resource version: 999999, current: {current}"));
-    assert_eq!((far.code, far.details.unwrap().retry_after_seconds), (504, 1));
+    let details = far.details.unwrap();
+    assert_eq!((far.code, far.reason, details.retry_after_seconds), (504, Reason::Timeout, 1));
+    let cause = &details.causes[0];
+    assert_eq!((&*cause.reason, &*cause.message), ("ResourceVersionTooLarge", "Too large resource version"));
     let bad = ListOptions { resource_version: "abc".into(), ..ListOptions::default() };
     assert_eq!(
         world.list("configmaps", bad).await.unwrap_err().message,

@@ -137,6 +137,51 @@ async fn bookmarks_tell_how_far_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_begins_with_everything_says_when_it_has_it() {
+    let world = World::new().await;
+    let last = world.create("configmaps", config_map("a", "1")).await.unwrap();
+    for (resource_version, send_initial_events) in
+        [("", None), ("0", None), ("", Some(true)), ("0", Some(true)), (&*version(&last).to_string(), Some(true))]
+    {
+        let options = WatchOptions {
+            resource_version: resource_version.into(),
+            send_initial_events,
+            allow_bookmarks: true,
+            ..WatchOptions::default()
+        };
+        let mut watch = world.watch("configmaps", options).await.unwrap();
+        assert_eq!(events(&mut watch, 1).await, ["ADDED a"]);
+        let bookmark = watch.next().await.unwrap().object.to_value();
+        let expected = json!({"resourceVersion": version(&last).to_string(),
+                              "annotations": {"k8s.io/initial-events-end": "true"}});
+        assert_eq!(bookmark["metadata"], expected, "{resource_version:?} {send_initial_events:?}");
+    }
+    let nothing = WatchOptions { send_initial_events: Some(false), allow_bookmarks: true, ..WatchOptions::default() };
+    let mut watch = world.watch("configmaps", nothing).await.unwrap();
+    world.create("configmaps", config_map("b", "1")).await.unwrap();
+    assert_eq!(events(&mut watch, 1).await, ["ADDED b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_can_begin_in_the_future() {
+    let world = World::new().await;
+    let now = version(&world.create("configmaps", config_map("a", "1")).await.unwrap());
+    let mut watch = world.watch("configmaps", from(now + 2)).await.unwrap();
+    for name in ["b", "c", "d"] {
+        world.create("configmaps", config_map(name, "1")).await.unwrap();
+    }
+    assert_eq!(events(&mut watch, 1).await, ["ADDED d"], "what comes after the revision that was asked for");
+    let whole = WatchOptions { send_initial_events: Some(true), ..from(now + 100) };
+    let mut watch = world.watch("configmaps", whole).await.unwrap();
+    let event = watch.next().await.unwrap();
+    let status = event.object.to_value();
+    assert_eq!((event.kind, &status["code"]), (EventKind::Error, &json!(504)));
+    let message = format!("Timeout: Too large resource version: {}, current: {}", now + 100, now + 3);
+    assert_eq!(status["message"], message);
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_without_bookmarks_just_ends() {
     let world = World::new().await;
     let options = WatchOptions { timeout: Some(Duration::from_secs(5)), ..WatchOptions::default() };
