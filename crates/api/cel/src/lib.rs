@@ -23,6 +23,8 @@ pub mod library;
 mod names;
 mod plan;
 mod program;
+pub mod rules;
+pub mod schema;
 mod stdlib;
 pub mod syntax;
 pub mod time;
