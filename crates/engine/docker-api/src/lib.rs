@@ -12,6 +12,7 @@ mod route;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pintle_cri::RuntimeService;
+use pintle_docker::Daemon;
 use pintle_image::ImageStore;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -31,8 +32,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is served, and where.
 pub struct Config {
     pub socket: PathBuf,
-    pub images: Arc<ImageStore>,
-    pub runtime: Arc<dyn RuntimeService>,
+    pub daemon: Arc<Daemon>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,7 @@ pub struct DockerApi {
 pub(crate) struct State {
     pub(crate) images: Arc<ImageStore>,
     pub(crate) runtime: Arc<dyn RuntimeService>,
+    pub(crate) daemon: Arc<Daemon>,
 }
 
 /// Opens the socket, mode 0660. A socket that a dead server left behind is replaced; a live one is an error.
@@ -70,7 +71,9 @@ pub fn bind(config: Config) -> Result<DockerApi, BindError> {
         Ok(listener)
     };
     let listener = open().map_err(|source| BindError { path: path.clone(), source })?;
-    Ok(DockerApi { listener, state: Arc::new(State { images: config.images, runtime: config.runtime }) })
+    let daemon = config.daemon;
+    let (images, runtime) = (Arc::clone(&daemon.images), Arc::clone(&daemon.engine) as Arc<dyn RuntimeService>);
+    Ok(DockerApi { listener, state: Arc::new(State { images, runtime, daemon }) })
 }
 
 impl DockerApi {

@@ -24,6 +24,8 @@ pub enum Command {
     Server(Server),
     /// Runs a server for a person at a terminal: shows its progress, applies manifests, says what to try next.
     Up(Up),
+    /// Runs the container engine alone: what the `docker` command talks to.
+    Engine(Engine),
     /// Manages this node's images.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -39,6 +41,18 @@ pub struct Server {
     #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
     pub config: Option<PathBuf>,
     /// Which messages to log: error, warn, info, debug, trace; `info,pintle_kubelet=debug` narrows it down.
+    #[arg(long, default_value = "info", env = "PINTLE_LOG")]
+    pub log_level: String,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Engine {
+    /// A YAML file whose keys are the names of the flags; flags win over it.
+    #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Which messages to log: error, warn, info, debug, trace; `info,pintle_docker=debug` narrows it down.
     #[arg(long, default_value = "info", env = "PINTLE_LOG")]
     pub log_level: String,
     #[command(flatten)]

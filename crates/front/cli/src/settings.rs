@@ -100,6 +100,8 @@ settings! {
     write_kubeconfig: PathBuf = "/etc/pintle/kubeconfig", "FILE";
     /// The socket of the Docker API [default: docker.sock in the run directory]
     docker_socket: PathBuf, "PATH";
+    /// The bridge of Docker's default network [default: pindocker0]
+    docker_bridge: String = "pindocker0", "NAME";
     /// The cgroup below which those of pods are made [default: /]
     cgroup_root: String = "/", "PATH";
     /// The bridge that pods are connected to [default: pintle0]

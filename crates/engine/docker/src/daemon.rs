@@ -1,0 +1,51 @@
+//! The daemon: everything that Docker's commands work on, in one place.
+
+use crate::error::{DockerError, Result};
+use crate::events::Events;
+use pintle_clock::Clock;
+use pintle_image::ImageStore;
+use pintle_runtime::Engine;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where the daemon keeps things.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Records, logs and volumes that survive a reboot, such as `/var/lib/pintle/docker`.
+    pub data_dir: PathBuf,
+    /// What does not, such as `/run/pintle/docker`.
+    pub run_dir: PathBuf,
+    /// Holds the cgroups of containers that name no parent, such as `/docker`.
+    pub cgroup_parent: String,
+    /// The bridge of the network `bridge`, at most 15 bytes.
+    pub bridge: String,
+}
+
+/// See the crate's documentation.
+pub struct Daemon {
+    pub config: Config,
+    pub images: Arc<ImageStore>,
+    pub engine: Arc<Engine>,
+    pub clock: Arc<dyn Clock>,
+    pub events: Events,
+}
+
+impl Daemon {
+    /// Opens the daemon's state and takes over what runs.
+    ///
+    /// # Errors
+    /// When a directory cannot be made or read.
+    pub async fn open(
+        config: Config,
+        images: Arc<ImageStore>,
+        engine: Arc<Engine>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
+        for directory in [&config.data_dir, &config.run_dir] {
+            let made = std::fs::create_dir_all(directory);
+            made.map_err(|e| DockerError::io(format_args!("create {}", directory.display()), e))?;
+        }
+        let events = Events::new(Arc::clone(&clock));
+        Ok(Arc::new(Self { config, images, engine, clock, events }))
+    }
+}
