@@ -7,6 +7,7 @@ mod cluster;
 mod control_plane;
 mod credentials;
 mod datastore;
+mod engine;
 mod host;
 mod images;
 mod logging;
@@ -38,6 +39,7 @@ fn run(command: Command) -> Result<()> {
     let result = runtime.block_on(async {
         match command {
             Command::Server(arguments) => server::run(arguments).await,
+            Command::Engine(arguments) => engine::run(arguments).await,
             Command::Up(arguments) => up::run(arguments).await,
             Command::Image(command) => images::run(command).await,
             Command::Reset(arguments) => reset::run(arguments).await,

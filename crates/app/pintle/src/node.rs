@@ -12,7 +12,7 @@ use pintle_dns::Upstreams;
 use pintle_image::ImageStore;
 use pintle_informer::Informers;
 use pintle_network::BridgeNetwork;
-use pintle_runtime::Engine;
+use pintle_runtime::{Engine, SandboxNetwork};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ const DNS_TTL_SECONDS: u32 = 30;
 
 /// This machine as a node: what runs containers here.
 pub(crate) struct Node {
-    pub(crate) images: Arc<ImageStore>,
     pub(crate) engine: Arc<Engine>,
+    pub(crate) docker: Arc<pintle_docker::Daemon>,
 }
 
 impl Node {
@@ -40,8 +40,10 @@ impl Node {
         host::prepare()?;
         let images = open_images(cluster).await?;
         let network = open_network(cluster).await?;
-        let engine = open_engine(cluster, &images, network, clock).await?;
-        Ok(Self { images, engine })
+        let network = Arc::new(BridgedSandboxes(network));
+        let engine = open_engine(cluster, &images, network, Arc::clone(&clock)).await?;
+        let docker = open_docker(cluster, &images, &engine, clock).await?;
+        Ok(Self { engine, docker })
     }
 
     /// Starts kubelet, proxy and DNS.
@@ -124,7 +126,7 @@ impl Node {
 pub(crate) async fn open_engine(
     cluster: &Cluster,
     images: &Arc<ImageStore>,
-    network: Arc<BridgeNetwork>,
+    network: Arc<dyn SandboxNetwork>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<Engine>> {
     let config = pintle_runtime::Config {
@@ -134,12 +136,28 @@ pub(crate) async fn open_engine(
         cgroup_root: cluster.settings.cgroup_root(),
         seccomp_dir: cluster.data("kubelet/seccomp"),
     };
-    let (images, network) = (StoredImages(Arc::clone(images)), BridgedSandboxes(network));
-    let opened = Engine::open(config, Arc::new(images), Arc::new(network), clock).await;
+    let opened = Engine::open(config, Arc::new(StoredImages(Arc::clone(images))), network, clock).await;
     opened.context("open the container engine")
 }
 
-async fn open_images(cluster: &Cluster) -> Result<Arc<ImageStore>> {
+/// Docker's containers, networks and volumes, on the same engine and images.
+pub(crate) async fn open_docker(
+    cluster: &Cluster,
+    images: &Arc<ImageStore>,
+    engine: &Arc<Engine>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<pintle_docker::Daemon>> {
+    let config = pintle_docker::Config {
+        data_dir: cluster.data("docker"),
+        run_dir: cluster.run("docker"),
+        cgroup_parent: format!("{}/docker", cluster.settings.cgroup_root().trim_end_matches('/')),
+        bridge: cluster.settings.docker_bridge(),
+    };
+    let opened = pintle_docker::Daemon::open(config, Arc::clone(images), Arc::clone(engine), clock).await;
+    opened.context("open what the docker command works on")
+}
+
+pub(crate) async fn open_images(cluster: &Cluster) -> Result<Arc<ImageStore>> {
     let directory = cluster.data("images");
     let opened = tokio::task::spawn_blocking(move || {
         private_directory(&directory)?;

@@ -1,5 +1,6 @@
 //! `pintle reset`: removes everything that a server left on this machine.
 
+use crate::adapters::BridgedSandboxes;
 use crate::cluster::Cluster;
 use crate::node::{network_config, open_engine};
 use crate::say;
@@ -57,6 +58,7 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
     }
     let images = Arc::new(ImageStore::open(images)?);
     let network = Arc::new(BridgeNetwork::open(network_config(cluster))?);
+    let network = Arc::new(BridgedSandboxes(network));
     let engine = open_engine(cluster, &images, network, pintle_clock::system()).await?;
     for sandbox in engine.list_pod_sandbox(PodSandboxFilter::default()).await? {
         engine.stop_pod_sandbox(&sandbox.id).await?;

@@ -74,12 +74,8 @@ impl Running {
         let client = plane.client(User::new("system:apiserver", &["system:masters"]), "pintle");
         addons::apply(cluster, &client).await?;
         node.start(cluster, &credentials, &plane, Arc::clone(&clock), &tasks, &stop).await?;
-        let images = pintle_docker_api::Config {
-            socket: cluster.settings.docker_socket(),
-            images: Arc::clone(&node.images),
-            runtime: Arc::clone(&node.engine) as Arc<dyn RuntimeService>,
-        };
-        let docker = pintle_docker_api::bind(images)?;
+        let socket = cluster.settings.docker_socket();
+        let docker = pintle_docker_api::bind(pintle_docker_api::Config { socket, daemon: Arc::clone(&node.docker) })?;
         tasks.spawn(docker.serve(stop.clone()));
         tasks.close();
         Ok(Self { client, node, tasks, stop, on_exit: cluster.settings.on_exit() })

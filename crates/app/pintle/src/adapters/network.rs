@@ -22,6 +22,28 @@ impl BridgedSandboxes {
     }
 }
 
+/// For an engine without pods: Docker's networks are connected by the Docker daemon.
+pub(crate) struct NoPodNetwork;
+
+#[async_trait]
+impl SandboxNetwork for NoPodNetwork {
+    async fn ready(&self) -> Result<(), String> {
+        Err("this engine runs without a pod network".to_owned())
+    }
+
+    async fn setup(&self, _: &str, _: &Path, _: &PodSandboxConfig) -> Result<Vec<IpAddr>, PortError> {
+        Err(PortError::Unsupported("a pod network without a server".to_owned()))
+    }
+
+    async fn teardown(&self, _: &str, _: &Path) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    async fn retain(&self, _: &[String]) -> Result<(), PortError> {
+        Ok(())
+    }
+}
+
 fn host_ports(config: &PodSandboxConfig) -> Result<Vec<HostPort>, PortError> {
     let mapped = config.port_mappings.iter().filter(|m| m.host_port != 0);
     mapped

@@ -1,0 +1,32 @@
+//! `pintle engine`: the container engine alone, for the docker command.
+
+use crate::adapters::NoPodNetwork;
+use crate::cluster::{Cluster, private_directory};
+use crate::node::{open_docker, open_engine, open_images};
+use crate::{host, logging, server};
+use anyhow::Result;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Runs until it is told to stop; containers run on.
+pub(crate) async fn run(arguments: pintle_cli::Engine) -> Result<()> {
+    logging::start(&arguments.log_level, None)?;
+    let cluster = Cluster::new(arguments.settings.with_file(arguments.config.as_deref())?)?;
+    for directory in [cluster.settings.data_dir(), cluster.settings.run_dir()] {
+        private_directory(&directory)?;
+    }
+    host::prepare()?;
+    let clock = pintle_clock::system();
+    let images = open_images(&cluster).await?;
+    let engine = open_engine(&cluster, &images, Arc::new(NoPodNetwork), Arc::clone(&clock)).await?;
+    let daemon = open_docker(&cluster, &images, &engine, clock).await?;
+    let socket = cluster.settings.docker_socket();
+    let api = pintle_docker_api::bind(pintle_docker_api::Config { socket: socket.clone(), daemon })?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(api.serve(stop.clone()));
+    tracing::info!(socket = %socket.display(), "the engine is ready for requests");
+    server::until_told_to_stop().await?;
+    stop.cancel();
+    serving.await?;
+    Ok(())
+}
