@@ -5,8 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Each benchmark's name, the program that runs it, and the packages to build for it.
-const BENCHMARKS: [(&str, &str, &[&str]); 2] =
-    [("first-cluster", "bench-first-cluster", &["pintle", "pintle-e2e"]), ("api", "bench-api", &["pintle-load"])];
+const BENCHMARKS: [(&str, &str, &[&str]); 3] = [
+    ("first-cluster", "bench-first-cluster", &["pintle", "pintle-e2e"]),
+    ("api", "bench-api", &["pintle-load"]),
+    ("store", "bench-store", &["pintle-store-contract"]),
+];
 
 /// Runs the benchmark `name`; it gets the other words.
 pub(crate) fn run(root: &Path, name: &str, arguments: &[&str]) -> Result<()> {
