@@ -1,5 +1,6 @@
 //! What a server needs to know before it starts.
 
+use crate::audit::AuditConfig;
 use pintle_auth::User;
 use pintle_pki::SigningKey;
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +34,12 @@ pub struct Config {
     pub anonymous: bool,
     /// Requests that are answered at the same time, watches and streams not counted; more are told to come back.
     pub max_in_flight: usize,
+    /// As many more may be writes; with priority and fairness the two are one number of seats.
+    pub max_mutating_in_flight: usize,
+    /// What is audited, if anything is.
+    pub audit: Option<AuditConfig>,
+    /// The value of the header `Strict-Transport-Security`, which is not sent without one.
+    pub strict_transport_security: Option<http::HeaderValue>,
     /// Whether alpha and beta versions of built-in kinds are served too.
     pub all_versions: bool,
 }
@@ -62,6 +69,9 @@ impl Config {
             static_tokens: Vec::new(),
             anonymous: true,
             max_in_flight: 400,
+            max_mutating_in_flight: 200,
+            audit: None,
+            strict_transport_security: None,
             all_versions: false,
         }
     }

@@ -7,15 +7,20 @@
 #![allow(clippy::result_large_err, reason = "the registry and admission answer with a Status as it is")]
 
 mod admission;
+mod audit;
 mod authentication;
 mod authorization;
 mod bootstrap;
 mod config;
 mod custom;
+mod deadline;
 mod decode;
+mod ending;
+mod flow;
 mod follow;
 mod local;
 mod media;
+mod metrics;
 mod options;
 mod paths;
 mod pipeline;
@@ -26,8 +31,10 @@ mod response;
 mod server;
 mod subresources;
 
+pub use audit::AuditConfig;
 pub use config::Config;
 pub use local::LocalTransport;
 pub use paths::GIT_VERSION;
+pub use pintle_audit::LogOptions as AuditLogOptions;
 pub use pintle_auth::User;
 pub use server::{BoundServer, Error, Server};

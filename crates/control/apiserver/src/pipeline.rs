@@ -1,28 +1,37 @@
-//! The steps of every request, in order: limits, authentication, impersonation, authorization, then the answer.
+//! The steps of every request, in order: authentication, audit, impersonation, its turn among others, authorization, the
+//! answer; and what is counted and noted when it is answered.
 
+use crate::audit;
 use crate::authentication::{Connection, impersonate};
 use crate::authorization::attributes_of;
+use crate::deadline;
+use crate::ending::Ending;
+use crate::flow;
+use crate::metrics::Labels;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
 use crate::response::{self, Answer};
 use crate::server::Server;
 use crate::{paths, resources};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, Uri};
+use futures::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
+use pintle_audit::Record;
 use pintle_auth::User;
 use pintle_client::Body;
+use pintle_fairness::{Rejected, Seat};
+use pintle_registry::AuditAnnotations;
 use pintle_types::{Reason, Status};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Upstream's bound for the body of a request.
 pub(crate) const MAX_BODY_BYTES: usize = 3 << 20;
-/// Requests other than watches and streams are given up after this time, as upstream does.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request's body: there already, or still to be read.
 pub(crate) enum RequestBody {
@@ -41,6 +50,11 @@ pub(crate) struct Call {
     pub query: Query,
     /// Told to the client beside the answer.
     pub warnings: Mutex<Vec<String>>,
+    /// The number of this request, in the audit log and in the answer.
+    pub audit_id: String,
+    /// What admission notes, while the request is audited.
+    pub annotations: AuditAnnotations,
+    record: Option<Record>,
     body: Mutex<Option<RequestBody>>,
     upgrade: Mutex<Option<OnUpgrade>>,
 }
@@ -84,6 +98,18 @@ impl Call {
         self.warnings.lock().extend(warnings);
     }
 
+    /// Where admission notes what the audit log is to say; nothing when the request is not audited.
+    pub fn audit(&self) -> Option<&AuditAnnotations> {
+        self.record.as_ref().map(|_| &self.annotations)
+    }
+
+    /// Tells the audit log the object that the request brings.
+    pub fn audit_object(&self, object: &serde_json::Value) {
+        if let Some(record) = &self.record {
+            record.request_object(object);
+        }
+    }
+
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
@@ -107,16 +133,18 @@ impl Server {
         connection: &Connection,
         mut request: http::Request<RequestBody>,
     ) -> Response<Body> {
+        let began = Instant::now();
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        let peer = request.extensions_mut().remove::<PeerAddress>().map(|peer| peer.0);
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
-        self.metrics.requests.fetch_add(1, Ordering::Relaxed);
-        let long = is_long_running(&info);
-        let Some(_permit) = self.admit(&info, long) else { return response::too_many_requests() };
         let call = Call {
             server: self.clone(),
             user: self.anonymous.clone(),
+            audit_id: audit::request_id(&parts.headers),
+            annotations: AuditAnnotations::default(),
+            record: None,
             method: parts.method,
             uri: parts.uri,
             headers: parts.headers,
@@ -126,41 +154,262 @@ impl Server {
             body: Mutex::new(Some(body)),
             upgrade: Mutex::new(upgrade),
         };
-        self.run(connection, call, long).await
+        self.run(connection, call, peer, began).await
     }
 
-    async fn run(self: &Arc<Self>, connection: &Connection, mut call: Call, long: bool) -> Response<Body> {
-        let answer = match self.allowed(connection, &call).await {
-            Err(status) => Err(status),
-            Ok(user) => {
-                call.user = user;
-                if long {
-                    answer(&call).await
-                } else {
-                    tokio::time::timeout(REQUEST_TIMEOUT, answer(&call)).await.unwrap_or_else(|_| Err(timed_out()))
-                }
+    async fn run(
+        self: &Arc<Self>,
+        connection: &Connection,
+        mut call: Call,
+        peer: Option<SocketAddr>,
+        began: Instant,
+    ) -> Response<Body> {
+        let long = is_long_running(&call.info);
+        let mut turn = Turn::default();
+        let answer = match self.step_in(connection, &mut call, peer, long, &mut turn).await {
+            Err(refusal) => Err(refusal),
+            Ok(limit) => within(limit, &call).await,
+        };
+        let failure = answer.as_ref().err().and_then(|failure| failure.status());
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(Failure::Status(status)) => response::failure(&status, &call.headers),
+            Err(Failure::Overload(_)) => response::too_many_requests(),
+            Err(Failure::Panic(_)) => response::panicked(),
+        };
+        response::finish(&mut response, &call.audit_id, &call.warnings.lock());
+        turn.mark(&mut response);
+        if let Some(value) = &self.config.strict_transport_security {
+            response.headers_mut().insert(http::header::STRICT_TRANSPORT_SECURITY, value.clone());
+        }
+        self.settle(call, response, failure, long, (began, turn.waited)).await
+    }
+
+    /// All that comes before the answer: who asks, whether it is their turn, and whether they may. Gives the time that
+    /// the answer may take.
+    async fn step_in(
+        self: &Arc<Self>,
+        connection: &Connection,
+        call: &mut Call,
+        peer: Option<SocketAddr>,
+        long: bool,
+        turn: &mut Turn,
+    ) -> Result<Option<Duration>, Failure> {
+        let limit = if long { None } else { Some(deadline::requested(&call.query)?) };
+        let asker = match self.authenticate(connection, &call.headers).await {
+            Ok(asker) => asker,
+            Err(status) => {
+                call.record = audit::begin(call, None, peer);
+                return Err(status.into());
             }
         };
-        let mut response = answer.unwrap_or_else(|status| response::failure(&status, &call.headers));
-        response::finish(&mut response, &call.warnings.lock());
-        response
-    }
-
-    /// Who asks, if they may.
-    async fn allowed(&self, connection: &Connection, call: &Call) -> Result<Arc<User>, Box<Status>> {
-        let user = self.authenticate(connection, &call.headers).await?;
-        let user = impersonate(self, user, &call.headers)?;
-        self.authorizer.check(&user, &attributes_of(&call.info))?;
-        Ok(user)
-    }
-
-    /// A place among the requests in flight. Health checks always have one: an overloaded server is not a dead one.
-    fn admit(&self, info: &RequestInfo, long: bool) -> Option<Option<tokio::sync::SemaphorePermit<'_>>> {
-        if long || info.resource.is_none() {
-            return Some(None);
+        call.record = audit::begin(call, Some(&asker), peer);
+        let user = impersonate(self, asker.clone(), &call.headers)?;
+        if let Some(record) = call.record.as_ref().filter(|_| !Arc::ptr_eq(&asker, &user)) {
+            record.impersonated(audit::described(&user));
         }
-        self.in_flight.try_acquire().ok().map(Some)
+        call.user = user;
+        if !long || call.info.verb == "watch" {
+            turn.take(call, limit.unwrap_or(deadline::REQUEST_TIMEOUT)).await?;
+        }
+        self.authorize(call)?;
+        Ok(limit)
     }
+
+    fn authorize(&self, call: &Call) -> Result<(), Box<Status>> {
+        let what = attributes_of(&call.info);
+        let Some(record) = &call.record else { return self.authorizer.check(&call.user, &what) };
+        let decision = self.authorizer.decide(&call.user, &what);
+        record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
+        record.annotate("authorization.k8s.io/reason", decision.reason);
+        self.authorizer.check(&call.user, &what)
+    }
+
+    /// Counts the answer and tells it to the audit log; what goes on for long is counted until its end.
+    async fn settle(
+        self: &Arc<Self>,
+        call: Call,
+        response: Response<Body>,
+        failure: Option<Box<Status>>,
+        long: bool,
+        (began, waited): (Instant, Duration),
+    ) -> Response<Body> {
+        let code = response.status().as_u16();
+        let apply = call.header("content-type").starts_with("application/apply-patch");
+        let known = code < 400 || call.info.resource.as_ref().is_some_and(|r| self.is_served(r));
+        let labels = Labels::of(&call.info, &call.method, apply, call.query.has("dryRun"), known);
+        let took = (!long).then(|| (began.elapsed(), waited));
+        self.metrics.answered(&labels, code, response.body(), took);
+        if matches!(code, 429 | 504) {
+            self.metrics.terminated(&labels, code);
+        }
+        let going_on = long && code < 300;
+        let counted = going_on.then(|| self.metrics.long_running(&labels));
+        let Some(record) = call.record else {
+            return if going_on { Ending::new(None, counted).at_end_of(response) } else { response };
+        };
+        for (key, value) in call.annotations.take() {
+            record.annotate(&key, value);
+        }
+        if going_on {
+            record.response_started(code);
+            return Ending::new(Some((record, code)), counted).at_end_of(response);
+        }
+        complete(&record, response, failure, call.info.verb).await
+    }
+
+    fn is_served(&self, path: &ResourceRequest) -> bool {
+        self.registry.table().get(&path.group, &path.version, &path.resource).is_some()
+    }
+}
+
+/// Where a request's connection comes from; an extension of requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddress(pub SocketAddr);
+
+/// Why there is no answer of the request's own.
+enum Failure {
+    Status(Box<Status>),
+    Overload(Rejected),
+    Panic(String),
+}
+
+impl From<Box<Status>> for Failure {
+    fn from(status: Box<Status>) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl Failure {
+    fn status(&self) -> Option<Box<Status>> {
+        match self {
+            Self::Status(status) => Some(status.clone()),
+            Self::Overload(_) => None,
+            Self::Panic(message) => Some(Box::new(Status::failure(500, Reason::InternalError, message.clone()))),
+        }
+    }
+}
+
+/// A request's place among those that are answered.
+#[derive(Default)]
+struct Turn {
+    seat: Option<Seat>,
+    rejected: Option<Rejected>,
+    waited: Duration,
+    in_flight: Option<crate::metrics::InFlight>,
+}
+
+const SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+
+impl Turn {
+    /// Waits for a seat, for a quarter of the time that the request has.
+    async fn take(&mut self, call: &Call, limit: Duration) -> Result<(), Failure> {
+        let began = Instant::now();
+        let server = &call.server;
+        let digest = flow::digest(&call.info, &call.user);
+        match server.fairness.acquire(&digest, || flow::width(call), limit / 4).await {
+            Ok(seat) => self.seat = Some(seat),
+            Err(rejected) => {
+                self.rejected = Some(rejected.clone());
+                return Err(Failure::Overload(rejected));
+            }
+        }
+        self.waited = began.elapsed();
+        self.in_flight = Some(server.metrics.in_flight(is_mutating(&call.info)));
+        Ok(())
+    }
+
+    /// Says by which objects the request was classified.
+    fn mark(&self, response: &mut Response<Body>) {
+        let uids = match (&self.seat, &self.rejected) {
+            (Some(seat), _) => (seat.schema_uid(), seat.level_uid()),
+            (None, Some(rejected)) => (&rejected.schema_uid, &rejected.level_uid),
+            (None, None) => return,
+        };
+        for (name, uid) in [(SCHEMA_UID, uids.0), (LEVEL_UID, uids.1)] {
+            if let Ok(value) = HeaderValue::from_str(uid) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+    }
+}
+
+fn is_mutating(info: &RequestInfo) -> bool {
+    !matches!(info.verb, "get" | "list" | "watch" | "head" | "options")
+}
+
+/// The answer, if it comes in time. A panic in it ends this request only.
+async fn within(limit: Option<Duration>, call: &Call) -> Result<Response<Body>, Failure> {
+    guarded(limit, &call.info, answer(call)).await
+}
+
+async fn guarded(
+    limit: Option<Duration>,
+    info: &RequestInfo,
+    answer: impl Future<Output = Answer>,
+) -> Result<Response<Body>, Failure> {
+    let answer = AssertUnwindSafe(answer).catch_unwind();
+    let caught = match limit {
+        None => answer.await,
+        Some(limit) => match tokio::time::timeout(limit, answer).await {
+            Ok(caught) => caught,
+            Err(_) => return Err(timed_out(is_mutating(info)).into()),
+        },
+    };
+    match caught {
+        Ok(answer) => Ok(answer?),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(path = info.path, verb = info.verb, panic = message, "a request panicked");
+            Err(Failure::Panic(message))
+        }
+    }
+}
+
+/// Objects of answers larger than this are not written to the audit log, in bytes.
+const MAX_AUDITED_BYTES: usize = 16 << 20;
+
+/// Tells the audit log how a request was answered.
+async fn complete(
+    record: &Record,
+    response: Response<Body>,
+    failure: Option<Box<Status>>,
+    verb: &str,
+) -> Response<Body> {
+    let code = response.status().as_u16();
+    if let Some(status) = failure {
+        match code == 500 && status.details.is_none() && response.headers().get("content-type").is_some_and(is_text) {
+            true => record.panicked(&status.message),
+            false => record.complete(code, serde_json::from_slice(status.to_json().as_ref()).ok()),
+        }
+        return response;
+    }
+    // A deletion's Status is a part of its event, whatever the level.
+    if !record.wants_response() && verb != "delete" {
+        record.complete(code, None);
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    match pintle_client::collect(body, MAX_AUDITED_BYTES).await {
+        Ok(bytes) => {
+            let plain = !parts.headers.contains_key(http::header::CONTENT_ENCODING);
+            record.complete(code, plain.then(|| serde_json::from_slice(&bytes).ok()).flatten());
+            Response::from_parts(parts, pintle_client::body_from(bytes))
+        }
+        Err(error) => {
+            record.complete(code, None);
+            let status = Status::internal(format!("the answer is too large to be audited: {error}"));
+            let mut response = response::status(StatusCode::INTERNAL_SERVER_ERROR, &status, &HeaderMap::new());
+            response.headers_mut().extend(parts.headers.into_iter().filter_map(|(k, v)| Some((k?, v))));
+            response
+        }
+    }
+}
+
+fn is_text(content_type: &HeaderValue) -> bool {
+    content_type.as_bytes().starts_with(b"text/plain")
 }
 
 async fn answer(call: &Call) -> Answer {
@@ -171,11 +420,38 @@ async fn answer(call: &Call) -> Answer {
 }
 
 fn is_long_running(info: &RequestInfo) -> bool {
-    let Some(resource) = &info.resource else { return false };
+    let Some(resource) = &info.resource else { return info.path.starts_with("/debug/pprof/") };
     info.verb == "watch" || matches!(&*resource.subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
-fn timed_out() -> Box<Status> {
-    let message = "Timeout: request did not complete within the allotted timeout";
+fn timed_out(mutating: bool) -> Box<Status> {
+    let message = match mutating {
+        true => "Timeout: request did not complete within requested timeout - context deadline exceeded",
+        false => "Timeout: request did not complete within the allotted timeout",
+    };
     Box::new(Status::failure(504, Reason::Timeout, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn code(limit: Option<Duration>, answer: impl Future<Output = Answer>) -> (u16, String) {
+        let info = RequestInfo::new(&Method::PUT, "/api/v1/nodes/n", &Query::default());
+        let failure = guarded(limit, &info, answer).await.err().and_then(|failure| failure.status()).unwrap();
+        (failure.code, failure.message)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_long_is_given_up() {
+        let words = "Timeout: request did not complete within requested timeout - context deadline exceeded";
+        let answer = code(Some(Duration::from_secs(1)), std::future::pending());
+        assert_eq!(answer.await, (504, words.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_only_its_request() {
+        let answer = code(None, async { panic!("an accident") });
+        assert_eq!(answer.await, (500, "an accident".to_owned()));
+    }
 }

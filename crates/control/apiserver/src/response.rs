@@ -4,7 +4,9 @@ use crate::media::{PROTOBUF, takes_only_protobuf};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, Response, StatusCode};
 use pintle_client::{Body, body_from};
 use pintle_types::Status;
@@ -39,7 +41,9 @@ pub(crate) fn json(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 }
 
 pub(crate) fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
-    with_type(code, TEXT, body)
+    let mut response = with_type(code, TEXT, body);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// What Go's multiplexer answers for paths that nobody serves.
@@ -76,10 +80,16 @@ pub(crate) fn too_many_requests() -> Response<Body> {
     response
 }
 
+/// What a client is told whose request made its handler panic.
+pub(crate) fn panicked() -> Response<Body> {
+    let message = "This request caused apiserver to panic. Look in the logs for details.\n";
+    text(StatusCode::INTERNAL_SERVER_ERROR, message)
+}
+
 /// The headers that all answers have.
-pub(crate) fn finish(response: &mut Response<Body>, warnings: &[String]) {
+pub(crate) fn finish(response: &mut Response<Body>, audit_id: &str, warnings: &[String]) {
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+    if let Ok(id) = HeaderValue::from_str(audit_id) {
         headers.insert(AUDIT_ID, id);
     }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));

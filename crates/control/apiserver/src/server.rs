@@ -6,24 +6,27 @@ use crate::authorization::aggregate::Aggregator;
 use crate::bootstrap;
 use crate::config::Config;
 use crate::custom::Definitions;
+use crate::flow;
 use crate::follow::{Change, Follower};
 use crate::local::LocalTransport;
+use crate::metrics::Metrics;
 use crate::paths::openapi::Documents;
-use crate::pipeline::RequestBody;
+use crate::pipeline::{PeerAddress, RequestBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use pintle_audit::Auditor;
 use pintle_auth::User;
 use pintle_clock::Clock;
+use pintle_fairness::Fairness;
 use pintle_registry::Registry;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,6 +42,8 @@ pub enum Error {
     },
     #[error("cannot make the objects that every cluster has: {0}")]
     Bootstrap(#[source] Box<pintle_types::Status>),
+    #[error("cannot audit: {0}")]
+    Audit(String),
 }
 
 impl From<pintle_types::Status> for Error {
@@ -58,24 +63,6 @@ const MAX_STREAMS: u32 = 1000;
 /// When accepting fails for want of files or memory, trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Counts for `/metrics`.
-#[derive(Debug, Default)]
-pub(crate) struct Metrics {
-    pub requests: AtomicU64,
-    watchers: Arc<()>,
-}
-
-impl Metrics {
-    /// Counts a watcher as long as it is kept.
-    pub fn watcher(&self) -> Arc<()> {
-        self.watchers.clone()
-    }
-
-    pub fn watchers(&self) -> u64 {
-        Arc::strong_count(&self.watchers) as u64 - 1
-    }
-}
-
 /// An API server over a registry.
 pub struct Server {
     pub(crate) config: Config,
@@ -86,8 +73,11 @@ pub struct Server {
     pub(crate) definitions: Definitions,
     pub(crate) documents: Documents,
     pub(crate) anonymous: Arc<User>,
-    pub(crate) in_flight: Semaphore,
+    pub(crate) fairness: Arc<Fairness>,
     pub(crate) metrics: Metrics,
+    pub(crate) auditor: OnceLock<Arc<Auditor>>,
+    /// When the process began to serve, for those who ask how long ago that was.
+    pub(crate) began: jiff::Timestamp,
     /// Everything that goes on beside the requests: connections, passed-on streams, followers.
     pub(crate) tasks: TaskTracker,
     stop: OnceLock<CancellationToken>,
@@ -99,8 +89,14 @@ impl Server {
     /// A server that knows nothing yet: [`Server::bind`] opens its port, [`Server::start`] reads the roles and makes
     /// what every cluster has, [`BoundServer::serve`] answers.
     pub fn new(config: Config, registry: Arc<Registry>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let metrics = Metrics::default();
+        let seats = config.max_in_flight + config.max_mutating_in_flight;
+        let fairness = Fairness::new(u32::try_from(seats).unwrap_or(u32::MAX), &metrics.registry);
+        count_objects(&metrics, &registry);
         Arc::new(Self {
-            in_flight: Semaphore::new(config.max_in_flight),
+            fairness,
+            auditor: OnceLock::new(),
+            began: clock.now(),
             port: AtomicU16::new(config.bind.port()),
             config,
             registry,
@@ -110,7 +106,7 @@ impl Server {
             definitions: Definitions::default(),
             documents: Documents::default(),
             anonymous: Arc::new(User::anonymous()),
-            metrics: Metrics::default(),
+            metrics,
             tasks: TaskTracker::new(),
             stop: OnceLock::new(),
             started: AtomicBool::new(false),
@@ -122,7 +118,11 @@ impl Server {
     pub async fn start(self: &Arc<Self>, stop: CancellationToken) -> Result<(), Error> {
         // A second start would change nothing: the first token counts.
         let stop = self.stop.get_or_init(|| stop).clone();
+        if let Some(auditor) = self.open_audit(&stop).map_err(Error::Audit)? {
+            self.auditor.get_or_init(|| auditor);
+        }
         bootstrap::run(self).await?;
+        flow::start(self, &stop).await?;
         self.follow_roles(&stop).await?;
         self.aggregator.settle(self).await?;
         Definitions::start(self, &stop).await?;
@@ -188,6 +188,25 @@ impl Server {
     }
 }
 
+/// Tells how much is stored, when asked.
+fn count_objects(metrics: &Metrics, registry: &Arc<Registry>) {
+    let registry = Arc::downgrade(registry);
+    metrics.registry.on_scrape(move |text| {
+        let Some(registry) = registry.upgrade() else { return };
+        let help = "[STABLE] Number of stored objects at the time of last check split by kind.";
+        text.family("apiserver_storage_objects", "gauge", help);
+        let counts = registry.counts();
+        for (group, resource, count) in &counts {
+            let name = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
+            text.labelled("apiserver_storage_objects", &[("resource", &name)], *count as f64);
+        }
+        text.family("apiserver_resource_objects", "gauge", help);
+        for (group, resource, count) in &counts {
+            text.labelled("apiserver_resource_objects", &[("group", group), ("resource", resource)], *count as f64);
+        }
+    });
+}
+
 /// A server with its listener.
 pub struct BoundServer {
     server: Arc<Server>,
@@ -243,6 +262,7 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), ConnectionError> {
     stream.set_nodelay(true)?;
+    let peer = PeerAddress(stream.peer_addr()?);
     let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
     let certificates = stream.get_ref().1.peer_certificates();
     let fingerprint = certificates.and_then(|c| c.first()).map(|c| Sha256::digest(c).into());
@@ -253,6 +273,7 @@ async fn connection(
             let mut request = request;
             let upgrade = hyper::upgrade::on(&mut request);
             request.extensions_mut().insert(upgrade);
+            request.extensions_mut().insert(peer);
             Ok::<_, std::convert::Infallible>(server.handle(&identity, request.map(RequestBody::Stream)).await)
         }
     });

@@ -21,6 +21,7 @@ pub(crate) async fn run(server: &Server) -> Result<(), Status> {
     all(server, namespaces.map(|name| object("v1", "Namespace", "", name)).to_vec()).await?;
     all(server, roles::objects()).await?;
     all(server, priority_classes()).await?;
+    all(server, crate::flow::objects()).await?;
     all(server, vec![authentication_map(server), service_cidr(server), service(server)]).await?;
     // A server without a port, such as one that is asked in process only, is nobody's endpoint.
     if server.port() != 0 {

@@ -1,7 +1,9 @@
 //! Paths that name no resource: health, version, discovery, OpenAPI, keys of tokens.
 
+mod debug;
 pub(crate) mod discovery;
 mod health;
+mod metrics;
 pub(crate) mod openapi;
 
 use crate::pipeline::Call;
@@ -10,22 +12,27 @@ use http::{Method, StatusCode};
 use pintle_auth::authentication::jwt;
 use pintle_types::Status;
 use serde_json::json;
-use std::sync::atomic::Ordering;
 
 /// The version of Kubernetes that is served, as `/version` tells it.
 pub const GIT_VERSION: &str = "v1.36.2+pintle";
 
 pub(crate) async fn answer(call: &Call) -> Answer {
-    if !matches!(call.method, Method::GET | Method::HEAD) {
+    let read = matches!(call.method, Method::GET | Method::HEAD);
+    if !read && !(call.method == Method::PUT && call.info.path == "/debug/flags/v") {
         return Ok(response::page_not_found());
     }
     let path = call.info.path.trim_end_matches('/');
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match segments.as_slice() {
         [""] => Ok(json(&json!({"paths": root_paths(call)}))),
-        ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(call, segments[0], &segments[1..])),
+        ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(call, segments[0], &segments[1..]).await),
         ["version"] => Ok(json(&version())),
-        ["metrics"] => Ok(metrics(call)),
+        ["metrics"] => Ok(metrics::all(call)),
+        ["metrics", "slis"] => Ok(metrics::slis(call)),
+        ["debug", rest @ ..] => Ok(debug::answer(call, rest)),
+        ["configz"] => Ok(debug::configz(call)),
+        ["statusz"] => Ok(debug::statusz(call)),
+        ["flagz"] => Ok(debug::flagz(call)),
         ["api"] => discovery::legacy(call),
         ["apis"] => discovery::groups(call),
         ["api", version] => discovery::version(call, "", version),
@@ -54,11 +61,14 @@ fn root_paths(call: &Call) -> Vec<String> {
         "/apis",
         "/healthz",
         "/livez",
+        "/flagz",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
         "/readyz",
+        "/statusz",
         "/version",
     ]
     .map(str::to_owned)
@@ -67,6 +77,7 @@ fn root_paths(call: &Call) -> Vec<String> {
         paths.push(format!("/apis/{}", group.group));
         paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.group)));
     }
+    paths.extend(health::paths());
     paths.sort();
     paths
 }
@@ -107,30 +118,4 @@ fn openid_configuration(call: &Call) -> serde_json::Value {
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
     })
-}
-
-/// A few numbers in Prometheus' text form.
-fn metrics(call: &Call) -> http::Response<pintle_client::Body> {
-    let metrics = &call.server.metrics;
-    let in_flight = call.server.config.max_in_flight.saturating_sub(call.server.in_flight.available_permits());
-    let gauge = |name: &str, kind: &str, help: &str, value: u64| {
-        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
-    };
-    let body = [
-        gauge(
-            "apiserver_requests_received_total",
-            "counter",
-            "Requests received since the start.",
-            metrics.requests.load(Ordering::Relaxed),
-        ),
-        gauge(
-            "apiserver_current_inflight_requests",
-            "gauge",
-            "Requests being answered, watches not counted.",
-            in_flight as u64,
-        ),
-        gauge("apiserver_longrunning_requests", "gauge", "Watches being served.", metrics.watchers()),
-    ]
-    .concat();
-    with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
 }

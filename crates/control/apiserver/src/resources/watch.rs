@@ -45,6 +45,7 @@ fn body(target: &Target<'_>, format: Format, events: Watch) -> Body {
     let def = target.def.clone();
     let include = view::Include::read(&target.call.query);
     let mut first = true;
+    let (sent, sizes) = server.metrics.watch_events(&def.group, &def.version, &def.resource);
     let lines = events.map(move |event| {
         let line = match format.view {
             View::Whole if format.written == Written::Protobuf => binary(&event),
@@ -57,6 +58,8 @@ fn body(target: &Target<'_>, format: Format, events: Watch) -> Body {
             }
             View::Metadata(version) => line(&event, &view::partial(&event.object.to_value(), version)),
         };
+        sent.inc();
+        sizes.observe(line.len() as f64);
         Ok::<_, BoxError>(Frame::data(line))
     });
     let stop = target.call.server.stopping();

@@ -7,6 +7,7 @@ use crate::custom;
 use crate::decode::{self, Expected, media_type};
 use crate::media::{Format, Shape, TEXT_TYPES, negotiate};
 use crate::options::{self, WriteOptions};
+use crate::pipeline::Call;
 use crate::response::{self, Answer};
 use http::StatusCode;
 use pintle_kinds::ResourceDef;
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 /// What the registry is told of a write, beside the object.
 pub(crate) struct Writer<'a> {
+    call: &'a Call,
     user: UserInfo,
     chain: Chain<'a>,
     manager: String,
@@ -36,6 +38,7 @@ impl<'a> Writer<'a> {
             options.field_manager.clone()
         };
         Self {
+            call: target.call,
             user: UserInfo {
                 name: user.name.clone(),
                 uid: user.uid.clone(),
@@ -51,6 +54,7 @@ impl<'a> Writer<'a> {
     pub fn request(&self) -> Request<'_> {
         let mut request = Request::new(&self.user, &self.chain, &self.manager);
         request.dry_run = self.options.dry_run;
+        request.audit = self.call.audit();
         request.field_validation = self.options.field_validation;
         request
     }
@@ -76,6 +80,7 @@ pub(crate) async fn body_of(target: &Target<'_>, options: &WriteOptions, sub: &s
     let mut warnings = Vec::new();
     let value = decode::object(&bytes, encoding, &expected, &table, &mut warnings)?;
     target.call.warn(warnings);
+    target.call.audit_object(&value);
     Ok(value)
 }
 
@@ -175,6 +180,10 @@ pub(crate) async fn patch(target: &Target<'_>, sub: &str) -> Answer {
     let options = WriteOptions::read(&target.call.query, "PatchOptions", apply)?;
     let bytes = target.call.read_body().await?;
     let patch = read_patch(kind, &bytes, options.force)?;
+    match &patch {
+        Patch::Json(value) | Patch::Merge(value) | Patch::Strategic(value) => target.call.audit_object(value),
+        Patch::Apply { configuration, .. } => target.call.audit_object(configuration),
+    }
     let writer = Writer::new(target, options);
     let request = writer.request();
     let (registry, name) = (&target.call.server.registry, &target.path.name);
@@ -279,6 +288,7 @@ async fn delete_options(target: &Target<'_>) -> Result<(DeleteOptions, WriteOpti
     if !bytes.is_empty() {
         let encoding = decode::encoding(&target.call.headers)?;
         let value = delete_body(&bytes, encoding)?;
+        target.call.audit_object(&value);
         dry_run |= value["dryRun"].as_array().is_some_and(|list| !list.is_empty());
         delete = serde_json::from_value(value).map_err(|e| {
             Box::new(Status::bad_request(format!(

@@ -50,6 +50,10 @@ impl Snapshot {
         Self { revision, objects: entries.into_iter().map(Slot).collect() }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Arc<Entry>> {
         self.objects.get(key).map(|slot| &slot.0)
     }
