@@ -17,12 +17,12 @@ pub(crate) fn build(group: &str, version: &str, kind: &str, source: &Value) -> R
     let root = schema.nodes.len() as u32 - 1;
     schema.kinds.insert(Text::Owned(format!("{group}/{version}/{kind}")), root);
     schema.by_name.insert(Text::Owned(name), root);
-    schema.source = Some(source.clone());
+    schema.custom = true;
     Ok(schema)
 }
 
 /// `com.example.v1.Widget` for `Widget` of `example.com/v1`.
-fn definition_name(group: &str, version: &str, kind: &str) -> String {
+pub(crate) fn definition_name(group: &str, version: &str, kind: &str) -> String {
     let reversed: Vec<&str> = group.rsplit('.').collect();
     format!("{}.{version}.{kind}", reversed.join("."))
 }

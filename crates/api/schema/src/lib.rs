@@ -9,6 +9,7 @@ pub mod check;
 mod crd;
 pub mod custom;
 pub mod decode;
+mod lazy;
 mod load;
 mod model;
 pub mod normalize;

@@ -1,5 +1,6 @@
 //! The structure of types: definitions, their fields, and the shapes of values.
 
+use crate::lazy::Lazy;
 use crate::load;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -20,8 +21,8 @@ pub struct Schema {
     pub(crate) by_name: HashMap<Text, u32>,
     /// Definition names of kinds by `group/version/kind`.
     pub(crate) kinds: HashMap<Text, u32>,
-    /// The `openAPIV3Schema` that a custom schema was made from.
-    pub(crate) source: Option<Value>,
+    /// It describes a custom resource.
+    pub(crate) custom: bool,
 }
 
 /// Why a custom resource's schema can't be used.
@@ -45,7 +46,7 @@ pub struct TypeRef<'a> {
 pub enum TypeHandle {
     Builtin(TypeRef<'static>),
     /// The root of a custom schema.
-    Custom(Arc<Schema>),
+    Custom(Arc<Lazy>),
 }
 
 /// A field of an object type.
@@ -220,7 +221,17 @@ impl Schema {
         kind: &str,
         open_api_v3_schema: &Value,
     ) -> Result<TypeHandle, SchemaError> {
-        crate::crd::build(group, version, kind, open_api_v3_schema).map(|schema| TypeHandle::Custom(Arc::new(schema)))
+        let built = crate::crd::build(group, version, kind, open_api_v3_schema)?;
+        let lazy = Lazy::new(group, version, kind, open_api_v3_schema);
+        // Nobody else has it yet.
+        let _ = lazy.built.set(built);
+        Ok(TypeHandle::Custom(Arc::new(lazy)))
+    }
+
+    /// The same, but the schema is only kept packed until it is first used: most of the definitions in a cluster are
+    /// not. One that turns out to be unusable lets everything pass.
+    pub fn from_crd_later(group: &str, version: &str, kind: &str, open_api_v3_schema: &Value) -> TypeHandle {
+        TypeHandle::Custom(Arc::new(Lazy::new(group, version, kind, open_api_v3_schema)))
     }
 
     pub(crate) fn at(&self, node: u32) -> TypeRef<'_> {
@@ -236,15 +247,41 @@ impl TypeHandle {
     pub fn get(&self) -> TypeRef<'_> {
         match self {
             Self::Builtin(ty) => *ty,
-            Self::Custom(schema) => schema.at(schema.root()),
+            Self::Custom(lazy) => lazy.schema().at(lazy.schema().root()),
         }
     }
 
-    /// The `openAPIV3Schema` of a custom resource; none for built-in kinds.
+    /// The `openAPIV3Schema` of a custom resource, which is kept from then on; none for built-in kinds.
     pub fn source(&self) -> Option<&Value> {
         match self {
             Self::Builtin(_) => None,
-            Self::Custom(schema) => schema.source.as_ref(),
+            Self::Custom(lazy) => Some(lazy.source()),
+        }
+    }
+}
+
+impl TypeHandle {
+    /// The same for one use: not kept if it was not already.
+    pub fn source_once(&self) -> Option<Cow<'_, Value>> {
+        match self {
+            Self::Builtin(_) => None,
+            Self::Custom(lazy) => Some(lazy.source_once()),
+        }
+    }
+
+    /// The full name of the definition, found without using a custom schema.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Builtin(ty) => ty.name(),
+            Self::Custom(lazy) => lazy.name(),
+        }
+    }
+
+    /// Tells one custom schema from another; none for built-in kinds.
+    pub fn digest(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Builtin(_) => None,
+            Self::Custom(lazy) => Some(lazy.digest()),
         }
     }
 }
@@ -299,7 +336,7 @@ impl<'a> TypeRef<'a> {
 
     /// Whether it belongs to a custom resource's schema.
     pub fn is_custom(&self) -> bool {
-        self.schema.source.is_some()
+        self.schema.custom
     }
 
     pub(crate) fn declared(&self) -> Option<&'a Definition> {

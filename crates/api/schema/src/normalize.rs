@@ -18,6 +18,29 @@ pub fn object(ty: TypeRef<'_>, value: &mut Value) {
     }
 }
 
+/// Brings a built-in object into the form in which upstream reads it back from its store: emptied lists and maps are
+/// not told from absent ones there, so those that always print are null. Custom resources stay as they are.
+pub fn stored(ty: TypeRef<'_>, value: &mut Value) {
+    if ty.is_custom() {
+        return;
+    }
+    match (ty.shape(), value) {
+        (Shape::Object { .. }, Value::Object(map)) => {
+            for (key, value) in map.iter_mut() {
+                let Some(field) = ty.field(key) else { continue };
+                if matches!(field.print(), Print::Null) && is_empty(value) {
+                    *value = Value::Null;
+                } else {
+                    stored(field.ty(), value);
+                }
+            }
+        }
+        (Shape::Map { value: inner, .. }, Value::Object(map)) => map.values_mut().for_each(|it| stored(inner, it)),
+        (Shape::List { item, .. }, Value::Array(items)) => items.iter_mut().for_each(|it| stored(item, it)),
+        _ => {}
+    }
+}
+
 /// The object as it prints when nothing is set, such as `{"metadata":{},"spec":{},"status":{}}`.
 pub fn zero(ty: TypeRef<'_>) -> Value {
     let mut value = Value::Object(Map::new());

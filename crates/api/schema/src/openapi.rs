@@ -12,6 +12,7 @@ mod descriptions;
 mod gnostic;
 mod json;
 mod paths;
+mod swagger;
 
 /// One resource of a group and version, as discovery shows it.
 #[derive(Clone, Debug)]
@@ -138,8 +139,8 @@ pub fn hash_of(resources: &[Resource]) -> String {
     for resource in resources {
         let Resource { group, version, plural, kind, namespaced, verbs, subresources, ty } = resource;
         hasher.update(format!("{group}/{version}/{plural}/{kind}/{namespaced}/{verbs:?}/{subresources:?}"));
-        if let Some(source) = ty.source() {
-            hasher.update(source.to_string());
+        if let Some(digest) = ty.digest() {
+            hasher.update(digest);
         }
     }
     hasher.finalize().iter().map(|byte| format!("{byte:02X}")).collect()

@@ -216,12 +216,25 @@ impl ResourceDef {
             return;
         }
         let before = tree::int(&old["metadata"], "generation");
-        let changed = fields.iter().any(|field| tree::at(new, field) != tree::at(old, field));
+        let changed = match fields {
+            ["*"] => self.differs(new, old),
+            fields => fields.iter().any(|field| tree::at(new, field) != tree::at(old, field)),
+        };
         let deleted =
             tree::has(&new["metadata"], "deletionTimestamp") && !tree::has(&old["metadata"], "deletionTimestamp");
         if let Some(metadata) = tree::child(new, "metadata") {
             tree::set(metadata, "generation", before + i64::from(changed || deleted));
         }
+    }
+
+    /// Whether anything but the metadata differs, and the status where that is separate.
+    fn differs(&self, new: &Value, old: &Value) -> bool {
+        let separate = self.strategy.separates_status();
+        let counts = |name: &str| !matches!(name, "apiVersion" | "kind" | "metadata") && !(separate && name == "status");
+        let names = |object: &'_ Value| -> Vec<String> {
+            object.as_object().into_iter().flatten().map(|(name, _)| name.clone()).filter(|name| counts(name)).collect()
+        };
+        names(new).into_iter().chain(names(old)).any(|name| new.get(&name) != old.get(&name))
     }
 
     /// The same in an update through a subresource whose body is the object: `status`, and what the strategy knows.

@@ -63,6 +63,16 @@ pub trait Strategy: Send + Sync {
     /// Fills in what the client left out. `api_version` says in which version's form the object is.
     fn default(&self, _api_version: &str, _object: &mut Value) {}
 
+    /// Whether [`Strategy::default`] must not run again after admission, because it would fill in what the client
+    /// emptied on purpose.
+    fn defaults_once(&self) -> bool {
+        false
+    }
+
+    /// What upstream adds when it reads back what it stored: fields that depend on what was generated before. Called
+    /// after validation, with the storage version's form.
+    fn read_back(&self, _object: &mut Value) {}
+
     /// Turns an object of `api_version` into the storage version's form (`apiVersion` itself is set by the caller).
     fn to_storage(&self, _api_version: &str, _object: &mut Value) {}
 
@@ -148,7 +158,7 @@ pub trait Strategy: Send + Sync {
     }
 
     /// What every request for the kind is told, because it is on its way out.
-    fn deprecation(&self) -> Option<&'static str> {
+    fn deprecation(&self) -> Option<&str> {
         None
     }
 
@@ -157,7 +167,8 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
-    /// The top-level fields whose change counts in `metadata.generation`. Empty: the kind has no generation.
+    /// The top-level fields whose change counts in `metadata.generation`. Empty: the kind has no generation. `*`: all but
+    /// the metadata, and the status where that is separate.
     fn generation_fields(&self) -> &'static [&'static str] {
         &[]
     }

@@ -2,9 +2,10 @@
 
 use super::descriptions::{Described, Descriptions};
 use super::json::Json;
-use super::{Dialect, Resource};
+use super::{Dialect, Resource, swagger};
 use crate::{FieldRef, ListType, Print, Schema, Shape, TypeRef};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -18,7 +19,7 @@ const ALWAYS: [&str; 6] = ["APIResourceList", "DeleteOptions", "ListMeta", "Patc
 
 /// The name of a kind's definition.
 pub(super) fn name_of(resource: &Resource) -> String {
-    match resource.ty.get().name() {
+    match resource.ty.name() {
         "" => format!("{}.{}.{}", resource.group, resource.version, resource.kind),
         name => name.to_owned(),
     }
@@ -31,7 +32,7 @@ pub(super) fn write(json: &mut Json, dialect: Dialect, resources: &[Resource], d
     let mut custom: BTreeMap<String, &Resource> = BTreeMap::new();
     for resource in resources {
         let name = name_of(resource);
-        if resource.ty.source().is_some() {
+        if resource.ty.digest().is_some() {
             custom.insert(name, resource);
             todo.push(format!("{META}.ObjectMeta"));
         } else {
@@ -271,7 +272,10 @@ fn extensions(json: &mut Json, field: &FieldRef<'_>) {
 
 /// A custom resource's schema as it was given, with what every object has.
 fn custom_definition(json: &mut Json, dialect: Dialect, name: &str, resource: &Resource) {
-    let mut schema = resource.ty.source().cloned().unwrap_or_default();
+    let mut schema = resource.ty.source_once().map(Cow::into_owned).unwrap_or_default();
+    if dialect == Dialect::V2 {
+        swagger::simplify(&mut schema, 0);
+    }
     if !schema.is_object() {
         schema = serde_json::json!({"type": "object"});
     }
