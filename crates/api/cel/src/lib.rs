@@ -12,6 +12,7 @@
 //! assert_eq!(program.eval(&variables, &mut Budget::unlimited()).unwrap().as_bool(), Some(true));
 //! ```
 
+pub mod admission;
 mod check;
 pub mod cost;
 mod env;

@@ -10,9 +10,12 @@ use set::{Set, Step};
 use std::collections::BTreeMap;
 
 mod managed;
+mod overlay;
 mod set;
 mod typed;
 mod validate;
+
+pub use overlay::overlay;
 
 /// Who writes, how and when: the identity of a `managedFields` entry.
 #[derive(Clone, Copy, Debug)]
