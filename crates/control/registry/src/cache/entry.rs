@@ -1,6 +1,7 @@
 //! One stored object as the cache holds it: its bytes, and the few fields that selectors ask for.
 
 use super::pick::Wanted;
+use super::texts::Texts;
 use super::watch::FieldPlace;
 use crate::codec;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -20,10 +21,10 @@ pub(crate) struct EntryError {
 /// What selectors and indexes need of an object, taken out of it once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fields {
-    /// Sorted by key.
-    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// Keys and values in turn.
+    pub labels: Texts,
     /// The texts of the resource's selectable fields beyond name and namespace, in their order.
-    pub selected: Box<[Box<str>]>,
+    pub selected: Texts,
 }
 
 impl Fields {
@@ -39,9 +40,9 @@ impl Fields {
 
     pub(crate) fn of(object: &Value, selectable: &[SelectableField]) -> Self {
         let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-        let labels = labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into()));
-        let selected = selectable.iter().map(|field| field.text(object).into_boxed_str());
-        Self { labels: labels.collect(), selected: selected.collect() }
+        let labels = labels.flat_map(|(key, value)| [key.as_str(), value.as_str().unwrap_or_default()]);
+        let selected: Vec<String> = selectable.iter().map(|field| field.text(object)).collect();
+        Self { labels: labels.collect(), selected: selected.iter().map(String::as_str).collect() }
     }
 }
 
@@ -105,8 +106,13 @@ impl Entry {
     }
 
     pub fn label(&self, key: &str) -> Option<&str> {
-        let labels = &self.fields.labels;
-        labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|at| &*labels[at].1)
+        let mut labels = self.fields.labels.iter();
+        while let (Some(found), Some(value)) = (labels.next(), labels.next()) {
+            if found == key {
+                return Some(value);
+            }
+        }
+        None
     }
 
     /// The text of a selectable field.
@@ -114,7 +120,7 @@ impl Entry {
         match place {
             FieldPlace::Name => self.name(),
             FieldPlace::Namespace => self.namespace(),
-            FieldPlace::Selected(at) => self.fields.selected.get(at).map_or("", |text| &**text),
+            FieldPlace::Selected(at) => self.fields.selected.get(at).unwrap_or_default(),
         }
     }
 

@@ -82,7 +82,7 @@ impl Hub {
 
 /// Under which interests a change is found.
 fn interests(change: &Change, indexed: Option<usize>) -> Vec<Interest> {
-    let field = |entry: &Arc<Entry>| entry.fields.selected.get(indexed?).cloned();
+    let field = |entry: &Arc<Entry>| entry.fields.selected.get(indexed?).map(Box::from);
     let (old, new) = (change.old.as_ref(), change.new.as_ref());
     let mut found = vec![Interest::Everything];
     if let Some(entry) = new.or(old) {

@@ -14,6 +14,7 @@ mod hub;
 mod pick;
 mod resource;
 mod snapshot;
+mod texts;
 mod watch;
 
 pub use entry::Entry;
