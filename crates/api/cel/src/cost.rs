@@ -91,8 +91,6 @@ pub struct EstimateArg<'e> {
     pub value: &'e Type,
     /// Unknown sizes are 0 … `u64::MAX`.
     pub size: SizeEstimate,
-    /// The sizes of a list's elements or of a map's values.
-    pub element: SizeEstimate,
     /// The text, when the argument is a literal of it.
     pub literal: Option<&'e str>,
     /// The number, when the argument is a literal of an `int`.

@@ -57,8 +57,8 @@ pub struct Issues {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issue {
-    /// From 1; 0 where there is no place.
-    pub line: u32,
+    /// From 1; -1 where there is no place.
+    pub line: i32,
     /// In characters, from 0.
     pub column: i32,
     pub message: String,
@@ -70,6 +70,11 @@ const SHOWN: usize = 100;
 const LONGEST_SNIPPET: usize = 16384;
 
 impl Issues {
+    /// One issue without a place.
+    pub(crate) fn nowhere(source: &str, message: impl Into<String>) -> Self {
+        Self::new(source, vec![Issue { line: -1, column: -1, message: message.into() }])
+    }
+
     pub(crate) fn new(source: &str, mut issues: Vec<Issue>) -> Self {
         issues.sort_by_key(|issue| (issue.line, issue.column));
         Self { issues, source: source.into() }
@@ -93,9 +98,20 @@ impl fmt::Display for Issues {
 
 impl std::error::Error for Issues {}
 
+impl Issue {
+    /// An issue at a character of `source`.
+    pub(crate) fn at(source: &str, at: u32, message: impl Into<String>) -> Self {
+        let (mut line, mut column) = (1, 0);
+        for c in source.chars().take(at as usize) {
+            (line, column) = if c == '\n' { (line + 1, 0) } else { (line, column + 1) };
+        }
+        Self { line, column, message: message.into() }
+    }
+}
+
 fn write_issue(f: &mut fmt::Formatter<'_>, issue: &Issue, source: &str) -> fmt::Result {
     write!(f, "ERROR: <input>:{}:{}: {}", issue.line, issue.column + 1, issue.message)?;
-    let Some(text) = source.split('\n').nth(issue.line.saturating_sub(1) as usize).filter(|_| issue.line > 0) else {
+    let Some(text) = source.split('\n').nth(issue.line.max(1) as usize - 1).filter(|_| issue.line > 0) else {
         return Ok(());
     };
     if source.is_empty() || text.len() > LONGEST_SNIPPET {

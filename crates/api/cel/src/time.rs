@@ -84,3 +84,37 @@ pub fn format_duration(span: Span) -> String {
     let fraction = format!("{fraction:09}");
     format!("{sign}{seconds}.{}s", fraction.trim_end_matches('0'))
 }
+
+/// `time` so many nanoseconds later.
+pub(crate) fn shift(time: jiff::Timestamp, nanoseconds: i128) -> Result<jiff::Timestamp, crate::EvalError> {
+    jiff::Timestamp::from_nanosecond(time.as_nanosecond().saturating_add(nanoseconds))
+        .ok()
+        .filter(in_range)
+        .ok_or_else(|| crate::EvalError::other("timestamp overflow"))
+}
+
+/// RFC 3339 in UTC, with as many digits of a fraction as there are.
+pub fn format_timestamp(time: jiff::Timestamp) -> String {
+    time.to_string()
+}
+
+/// `time` where clocks are ahead of UTC by what `zone` says: `UTC`, `Local`, `+05:30`, `-08:00`, `02:00`. Zones that
+/// have rules of their own (`Europe/Berlin`) are not known.
+pub(crate) fn in_zone(time: jiff::Timestamp, zone: &str) -> Result<jiff::civil::DateTime, crate::EvalError> {
+    let offset = if matches!(zone, "" | "UTC" | "Local" | "Z") { Some(0) } else { offset_seconds(zone) };
+    let offset = offset.and_then(|seconds| jiff::tz::Offset::from_seconds(seconds).ok());
+    let offset = offset.ok_or_else(|| crate::EvalError::other(format!("unknown time zone {zone}")))?;
+    Ok(offset.to_datetime(time))
+}
+
+fn offset_seconds(zone: &str) -> Option<i32> {
+    let (sign, rest) = match zone.as_bytes().first()? {
+        b'-' => (-1, &zone[1..]),
+        b'+' => (1, &zone[1..]),
+        _ => (1, zone),
+    };
+    let (hours, minutes) = rest.split_once(':')?;
+    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let valid = (0..=24).contains(&hours) && (0..60).contains(&minutes);
+    valid.then_some(sign * (hours * 3600 + minutes * 60))
+}

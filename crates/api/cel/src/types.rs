@@ -171,6 +171,8 @@ impl fmt::Display for Type {
         match self {
             Type::Null => f.write_str("null"),
             Type::Error => f.write_str("!error!"),
+            Type::Timestamp => f.write_str("timestamp"),
+            Type::Duration => f.write_str("duration"),
             Type::List(list) => write!(f, "list({})", list.element),
             Type::Map(map) => write!(f, "map({}, {})", map.key, map.value),
             Type::Type(inner) if inner.is_dyn() => f.write_str("type"),

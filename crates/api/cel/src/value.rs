@@ -236,14 +236,16 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Bytes of texts, elements of lists and maps: what costs count.
+    /// Characters of texts, bytes, elements of lists and maps: what costs count.
     pub fn size(&self) -> u64 {
         match self {
+            Value::String(text) if text.len() < 2 => text.len() as u64,
             Value::String(text) => text.chars().count() as u64,
             Value::Bytes(bytes) => bytes.len() as u64,
             Value::List(list) => list.len() as u64,
             Value::Map(map) => map.len() as u64,
             Value::Opaque(value) => value.size().unwrap_or(1),
+            Value::Optional(Some(inner)) => inner.size(),
             _ => 1,
         }
     }
@@ -391,6 +393,26 @@ impl<'a> Entries<'a> {
             }
         }
         Self { entries, index }
+    }
+
+    /// Of entries with the same key the last one stays.
+    pub(crate) fn distinct(entries: Vec<(Value<'a>, Value<'a>)>) -> Result<Self, crate::EvalError> {
+        let mut places = std::collections::HashMap::with_capacity(entries.len());
+        let mut kept: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let known = Key::of(&key).ok_or(crate::EvalError::NoSuchOverload)?;
+            match places.entry(known) {
+                std::collections::hash_map::Entry::Occupied(place) => {
+                    let place: &usize = place.get();
+                    kept[*place].1 = value;
+                }
+                std::collections::hash_map::Entry::Vacant(place) => {
+                    place.insert(kept.len());
+                    kept.push((key, value));
+                }
+            }
+        }
+        Ok(Self::new(kept))
     }
 
     fn get(&self, key: &Value<'_>) -> Option<&Value<'a>> {
