@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// Operations with groups, versions and resources, each with `*` for all.
-pub(super) struct Rule {
+pub(crate) struct Rule {
     operations: Vec<String>,
     groups: Vec<String>,
     versions: Vec<String>,
@@ -41,7 +41,7 @@ impl Rule {
         }
     }
 
-    fn takes(&self, attributes: &Attributes<'_>) -> bool {
+    pub fn takes(&self, attributes: &Attributes<'_>) -> bool {
         let cluster = attributes.namespace.is_empty() || is_namespace(attributes);
         let in_scope = match &*self.scope {
             "Namespaced" => !cluster,
@@ -51,7 +51,7 @@ impl Rule {
         in_scope && has(&self.operations, attributes.operation.as_str())
     }
 
-    fn names(&self, group: &str, version: &str, resource: &str, sub: &str) -> bool {
+    pub fn names(&self, group: &str, version: &str, resource: &str, sub: &str) -> bool {
         let matches = |pattern: &str, name: &str| pattern == "*" || pattern == name;
         has(&self.groups, group)
             && has(&self.versions, version)
@@ -63,12 +63,12 @@ fn has(patterns: &[String], name: &str) -> bool {
     patterns.iter().any(|pattern| pattern == "*" || pattern == name)
 }
 
-fn is_namespace(attributes: &Attributes<'_>) -> bool {
+pub(crate) fn is_namespace(attributes: &Attributes<'_>) -> bool {
     attributes.def.group.is_empty() && attributes.def.resource == "namespaces"
 }
 
 /// The objects that say who is asked are nobody's to ask about: whoever broke them could not mend them.
-pub(super) fn is_exempt(attributes: &Attributes<'_>) -> bool {
+pub(crate) fn is_exempt(attributes: &Attributes<'_>) -> bool {
     attributes.def.group == "admissionregistration.k8s.io"
         && matches!(
             &*attributes.def.resource,
@@ -82,7 +82,7 @@ pub(super) fn is_exempt(attributes: &Attributes<'_>) -> bool {
 }
 
 /// The version in which the hook is to see the write: that of the request when `Some(None)`.
-pub(super) type Seen = Option<Arc<ResourceDef>>;
+pub(crate) type Seen = Option<Arc<ResourceDef>>;
 
 impl Hook {
     /// Whether the hook's selectors and rules name this write, and in which version.
@@ -145,6 +145,6 @@ impl Hook {
     }
 }
 
-fn selects(selector: &LabelSelector, labels: &Value) -> bool {
+pub(crate) fn selects(selector: &LabelSelector, labels: &Value) -> bool {
     selector.matches_with(|key| labels.get(key).and_then(Value::as_str))
 }

@@ -8,9 +8,9 @@ mod call;
 mod conditions;
 mod config;
 mod dispatch;
-mod matching;
+pub(crate) mod matching;
 mod metrics;
-mod review;
+pub(crate) mod review;
 #[cfg(test)]
 mod tests;
 

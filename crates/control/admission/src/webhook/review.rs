@@ -79,7 +79,7 @@ fn assemble(head: &Value, request: &Value, object: Option<&Value>, old: Option<&
 }
 
 /// Upstream gives namespaces themselves as their namespace.
-pub(super) fn namespace<'a>(attributes: &Attributes<'a>) -> &'a str {
+pub(crate) fn namespace<'a>(attributes: &Attributes<'a>) -> &'a str {
     let is_namespace = attributes.def.group.is_empty() && attributes.def.resource == "namespaces";
     if is_namespace { attributes.name } else { attributes.namespace }
 }
