@@ -18,12 +18,14 @@ mod archive;
 mod assemble;
 mod blobs;
 mod layer;
+mod receive;
 mod reference;
 mod snapshot;
 mod store;
 mod untar;
 
 pub use assemble::{BuiltinFile, BuiltinImage};
+pub use receive::{Lease, Received};
 pub use reference::{Reference, ReferenceError};
 pub use snapshot::SnapshotMounts;
 pub use store::{ImageRecord, ImageStore, LoadedImage};

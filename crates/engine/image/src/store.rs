@@ -14,6 +14,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const MAX_CONFIGURATION_BYTES: u64 = 8 << 20;
 
@@ -62,7 +63,9 @@ pub struct ImageStore {
     snapshots: Snapshots,
     images: Mutex<Images>,
     /// Held for reading while something is being brought in, for writing while what is unused is swept away.
-    sweeping: parking_lot::RwLock<()>,
+    pub(crate) sweeping: parking_lot::RwLock<()>,
+    /// How many are bringing something in over a longer time.
+    pub(crate) leases: AtomicUsize,
 }
 
 impl ImageStore {
@@ -77,7 +80,8 @@ impl ImageStore {
         fs::create_dir_all(&ingest).at("create", &ingest)?;
         let images = read_index(&root.join("images.json"))?;
         let (blobs, layers, snapshots) = (Blobs::open(&root)?, Layers::open(&root)?, Snapshots::open(&root)?);
-        Ok(Self { root, blobs, layers, snapshots, images: Mutex::new(images), sweeping: Default::default() })
+        let (sweeping, leases) = Default::default();
+        Ok(Self { root, blobs, layers, snapshots, images: Mutex::new(images), sweeping, leases })
     }
 
     pub fn root(&self) -> &Path {
@@ -88,11 +92,35 @@ impl ImageStore {
         &self.blobs
     }
 
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
     /// Loads a `docker save` archive or an OCI layout from a tar stream, compressed or not.
     pub fn load(&self, source: impl Read + Send) -> Result<Vec<LoadedImage>> {
         let _held = self.sweeping.read();
         let found = archive::ingest(source, &self.blobs, &self.root.join("ingest"))?;
         found.into_iter().map(|image| self.adopt(image)).collect()
+    }
+
+    pub(crate) fn adopt_found(&self, found: archive::Found) -> Result<LoadedImage> {
+        let _held = self.sweeping.read();
+        self.adopt(found)
+    }
+
+    /// Writes down which repository an image came from, and the digest that it has there.
+    pub(crate) fn note_origin(&self, id: &str, origin: &Reference) -> Result<()> {
+        let digest = origin.to_string();
+        let mut images = self.images.lock();
+        let mut changed = images.clone();
+        let record = changed.get_mut(id).ok_or_else(|| ImageError::NotFound(id.into()))?;
+        if record.digests.contains(&digest) {
+            return Ok(());
+        }
+        record.digests.push(digest);
+        self.write_index(&changed)?;
+        *images = changed;
+        Ok(())
     }
 
     /// Checks an image whose blobs are in the store, unpacks its layers, and lists it.
@@ -270,9 +298,13 @@ impl ImageStore {
         self.snapshots.usage(key)
     }
 
-    /// Removes the blobs and layers that no image names and no snapshot stands on.
+    /// Removes the blobs and layers that no image names and no snapshot stands on. While something is brought in
+    /// nothing goes: a later sweep takes it.
     pub fn sweep(&self) -> Result<()> {
         let _alone = self.sweeping.write();
+        if self.leases.load(Ordering::Acquire) > 0 {
+            return Ok(());
+        }
         let mut chains = self.snapshots.used_chains()?;
         let mut blobs = HashSet::new();
         for image in self.images.lock().values() {
