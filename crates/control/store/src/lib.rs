@@ -6,9 +6,11 @@
 
 pub mod embedded;
 pub mod etcd;
+pub mod sealed;
 
 pub use embedded::EmbeddedStore;
 pub use etcd::EtcdStore;
+pub use sealed::SealedStore;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -183,6 +185,10 @@ pub trait Store: Send + Sync + 'static {
     async fn grant_lease(&self, ttl_seconds: u64) -> Result<LeaseId, StoreError>;
     async fn renew_lease(&self, lease: LeaseId) -> Result<(), StoreError>;
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError>;
+    /// Whether the value of a key is to be written again although it does not change: it is kept in an old form.
+    fn is_stale(&self, _key: &[u8]) -> bool {
+        false
+    }
 
     /// Asks that all watches say soon how far they are, with a batch without events if there is nothing else. A store
     /// whose watches always say it does nothing.

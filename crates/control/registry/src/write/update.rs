@@ -84,7 +84,7 @@ impl Registry {
         }
         let new = body.make(self, target, Some(&shown))?;
         let mut new = self.admit(target, Operation::Update, new, Some(&shown)).await?;
-        target.complete(&mut new);
+        target.complete_again(&mut new);
         check_version(target, &new, old)?;
         target.def.to_storage(&mut new);
         self.store_changed(target, new, old).await
@@ -123,12 +123,14 @@ impl Registry {
             let shown = shared(target, &old.value);
             self.judge(target, Operation::Update, Some(target.shown(&new)), Some(&shown)).await?;
         }
+        self.read_back(target, &mut new);
         set_revision(&mut new, old.revision);
         let done = |object: &Value| {
             let object = target.shown(object).into();
             Ok(Attempt::Done(Written { object, created: false }))
         };
-        if target.by.dry_run || (new == *old.value && !plan::is_finished(target.def, &new)) {
+        let stale = || self.store.is_stale(target.def.storage.key(target.ns, target.name).as_bytes());
+        if target.by.dry_run || (new == *old.value && !plan::is_finished(target.def, &new) && !stale()) {
             return done(&new);
         }
         if plan::is_finished(target.def, &new) {
