@@ -3,4 +3,7 @@
 // A status is the answer to a request: errors are as big as they are rare.
 #![allow(clippy::result_large_err)]
 
+pub mod limits;
+pub mod pod_security;
+pub mod quota;
 pub mod webhook;
