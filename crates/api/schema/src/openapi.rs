@@ -11,6 +11,7 @@ mod definitions;
 mod descriptions;
 mod gnostic;
 mod json;
+mod merge;
 mod paths;
 mod swagger;
 
@@ -103,6 +104,8 @@ pub fn v2(resources: &[Resource]) -> Vec<u8> {
     json.into_bytes()
 }
 
+pub use merge::merge_v2;
+
 /// The `Content-Type` of [`v2_protobuf`].
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// What older clients write into `Accept` for it, which is no valid media type.
@@ -146,14 +149,14 @@ pub fn hash_of(resources: &[Resource]) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// `/openapi/v3`: `entries` are `("apis/apps/v1", hash)`.
+/// `/openapi/v3`: `entries` are `("apis/apps/v1", "/openapi/v3/apis/apps/v1?hash=…")`.
 pub fn v3_index(entries: &[(String, String)]) -> Vec<u8> {
     let mut json = Json::default();
     json.object(|json| {
         json.key("paths").object(|json| {
-            for (path, hash) in entries {
+            for (path, url) in entries {
                 json.key(path).object(|json| {
-                    json.key("serverRelativeURL").string(&format!("/openapi/v3/{path}?hash={hash}"));
+                    json.key("serverRelativeURL").string(url);
                 });
             }
         });

@@ -111,6 +111,7 @@ fn config(cluster: &Cluster, credentials: &Credentials) -> Result<pintle_apiserv
     config.service_address = cluster.kubernetes_ip.into();
     config.service_cidr = cluster.service_cidr.to_string();
     config.issuer = format!("https://kubernetes.default.svc.{}", cluster.settings.cluster_domain());
+    config.front_proxy = Some(Arc::clone(&credentials.front_proxy));
     config.kubelet_tls = Some(pintle_pki::client_config_http1(authority, Some(&credentials.kubelet_client))?);
     Ok(config)
 }

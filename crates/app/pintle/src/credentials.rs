@@ -19,6 +19,8 @@ pub(crate) struct Credentials {
     pub(crate) kubelet_client: Identity,
     pub(crate) kubelet_server: Identity,
     pub(crate) administrator: Identity,
+    /// What the API server shows to other API servers that it passes requests to.
+    pub(crate) front_proxy: Arc<Identity>,
     pub(crate) token_key: Arc<SigningKey>,
 }
 
@@ -29,6 +31,10 @@ impl Credentials {
         let now = clock.now();
         let authority = CertificateAuthority::load_or_create(&directory, "ca", now)?;
         let masters = ["system:masters"];
+        // An authority of its own: whoever shows its certificates is believed who they speak for.
+        let front_proxy_authority = CertificateAuthority::load_or_create(&directory, "front-proxy-ca", now)?;
+        let front_proxy =
+            front_proxy_authority.client_in(&directory, "front-proxy-client", "front-proxy-client", &[], now)?;
         Ok(Self {
             api_server: authority.server_in(&directory, "apiserver", &server_names(cluster), now)?,
             kubelet_client: authority.client_in(
@@ -40,6 +46,7 @@ impl Credentials {
             )?,
             kubelet_server: authority.server_in(&directory, "kubelet", &node_names(cluster), now)?,
             administrator: authority.client_in(&directory, "admin", "kubernetes-admin", &masters, now)?,
+            front_proxy: Arc::new(front_proxy),
             token_key: Arc::new(SigningKey::load_or_create(&directory, "service-account")?),
             authority: Arc::new(authority),
         })

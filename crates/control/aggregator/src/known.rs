@@ -9,12 +9,15 @@ use pintle_pki::Identity;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// One APIService of another server, with the newest that is known of it.
 pub struct Known {
     pub spec: Spec,
     /// Why there is no way to the server, if its trust can't be set up.
     pub remote: Result<Remote, RemoteError>,
+    /// Told when this is no longer what is known.
+    pub replaced: Notify,
     state: Mutex<State>,
 }
 
@@ -89,10 +92,11 @@ impl Aggregator {
         };
         let remote = Remote::new(&service.host(), &trust, identity);
         let state = Mutex::new(State { condition: None, discovery: before.and_then(|b| b.discovery()) });
-        let known = Arc::new(Known { remote, state, spec });
+        let known = Arc::new(Known { remote, replaced: Notify::new(), state, spec });
         let mut services = (*services).clone();
-        services.insert(known.spec.name.clone(), known.clone());
+        let old = services.insert(known.spec.name.clone(), known.clone());
         self.services.store(Arc::new(services));
+        old.inspect(|old| old.replaced.notify_one());
         Some(known)
     }
 
@@ -100,8 +104,9 @@ impl Aggregator {
         let services = self.services.load_full();
         if services.contains_key(name) {
             let mut services = (*services).clone();
-            services.remove(name);
+            let old = services.remove(name);
             self.services.store(Arc::new(services));
+            old.inspect(|old| old.replaced.notify_one());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::audit::AuditConfig;
 use pintle_auth::User;
-use pintle_pki::SigningKey;
+use pintle_pki::{Identity, SigningKey};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -28,10 +28,15 @@ pub struct Config {
     /// Shown to kubelets; HTTP/1.1 only ([`pintle_pki::client_config_http1`]). Nothing: requests that need the
     /// kubelet are answered 503.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Shown to other API servers that answer for a part of the API; they believe what its bearer says of the user.
+    pub front_proxy: Option<Arc<Identity>>,
     /// Bearer tokens with the users they stand for.
     pub static_tokens: Vec<(String, User)>,
     /// Whether requests without credentials go on as `system:anonymous`.
     pub anonymous: bool,
+    /// Who else is let in, and who decides what they may ([`pintle_auth::AuthSettings`]); counts in place of
+    /// `static_tokens`, `anonymous`, `token_key` and `issuer`. Nothing: these, nodes and roles.
+    pub auth: Option<Arc<pintle_auth::Auth>>,
     /// Requests that are answered at the same time, watches and streams not counted; more are told to come back.
     pub max_in_flight: usize,
     /// As many more may be writes; with priority and fairness the two are one number of seats.
@@ -66,13 +71,26 @@ impl Config {
             token_key,
             issuer: DEFAULT_ISSUER.into(),
             kubelet_tls: None,
+            front_proxy: None,
             static_tokens: Vec::new(),
             anonymous: true,
+            auth: None,
             max_in_flight: 400,
             max_mutating_in_flight: 200,
             audit: None,
             strict_transport_security: None,
             all_versions: false,
+        }
+    }
+
+    /// What these settings say of authentication.
+    pub fn basics(&self) -> pintle_auth::Basics {
+        pintle_auth::Basics {
+            token_key: self.token_key.clone(),
+            issuer: self.issuer.clone(),
+            static_tokens: self.static_tokens.clone(),
+            anonymous: self.anonymous,
+            client_authority_pem: self.authority_pem.clone(),
         }
     }
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::result_large_err, reason = "the registry and admission answer with a Status as it is")]
 
 mod admission;
+mod aggregation;
 mod audit;
 mod authentication;
 mod authorization;

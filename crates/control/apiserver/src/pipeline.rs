@@ -12,7 +12,7 @@ use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
 use crate::response::{self, Answer};
 use crate::server::Server;
-use crate::{paths, resources};
+use crate::{aggregation, paths, resources};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
@@ -122,7 +122,7 @@ impl Server {
         user: Arc<User>,
         request: http::Request<Bytes>,
     ) -> Response<Body> {
-        let connection = Connection { user: Some(user) };
+        let connection = Connection::of_user(user);
         self.handle(&connection, request.map(RequestBody::Bytes)).await
     }
 
@@ -196,7 +196,7 @@ impl Server {
         turn: &mut Turn,
     ) -> Result<Option<Duration>, Failure> {
         let limit = if long { None } else { Some(deadline::requested(&call.query)?) };
-        let asker = match self.authenticate(connection, &call.headers).await {
+        let asker = match self.authenticate(connection, &call.headers, &call.info.path).await {
             Ok(asker) => asker,
             Err(status) => {
                 call.record = audit::begin(call, None, peer);
@@ -204,7 +204,7 @@ impl Server {
             }
         };
         call.record = audit::begin(call, Some(&asker), peer);
-        let user = impersonate(self, asker.clone(), &call.headers)?;
+        let user = impersonate(self, asker.clone(), &call.headers, &call.info).await?;
         if let Some(record) = call.record.as_ref().filter(|_| !Arc::ptr_eq(&asker, &user)) {
             record.impersonated(audit::described(&user));
         }
@@ -212,17 +212,19 @@ impl Server {
         if !long || call.info.verb == "watch" {
             turn.take(call, limit.unwrap_or(deadline::REQUEST_TIMEOUT)).await?;
         }
-        self.authorize(call)?;
+        self.authorize(call).await?;
         Ok(limit)
     }
 
-    fn authorize(&self, call: &Call) -> Result<(), Box<Status>> {
+    async fn authorize(&self, call: &Call) -> Result<(), Box<Status>> {
         let what = attributes_of(&call.info);
-        let Some(record) = &call.record else { return self.authorizer.check(&call.user, &what) };
-        let decision = self.authorizer.decide(&call.user, &what);
+        let Some(record) = &call.record else {
+            return self.authorizer.check(&call.user, &what).await;
+        };
+        let decision = self.authorizer.decide(&call.user, &what).await;
         record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
         record.annotate("authorization.k8s.io/reason", decision.reason);
-        self.authorizer.check(&call.user, &what)
+        self.authorizer.check(&call.user, &what).await
     }
 
     /// Counts the answer and tells it to the audit log; what goes on for long is counted until its end.
@@ -413,6 +415,9 @@ fn is_text(content_type: &HeaderValue) -> bool {
 }
 
 async fn answer(call: &Call) -> Answer {
+    if let Some(other) = aggregation::target(call) {
+        return aggregation::proxy(call, &other).await;
+    }
     match &call.info.resource {
         None => paths::answer(call).await,
         Some(_) => resources::answer(call).await,

@@ -1,5 +1,7 @@
 //! The server: the state that all requests share, the listener, and its connections.
 
+use crate::admission::Plugins;
+use crate::aggregation::Aggregation;
 use crate::authentication::Connection;
 use crate::authorization::Authorizer;
 use crate::authorization::aggregate::Aggregator;
@@ -17,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use pintle_audit::Auditor;
-use pintle_auth::User;
+use pintle_auth::{Auth, User};
 use pintle_clock::Clock;
 use pintle_fairness::Fairness;
 use pintle_registry::Registry;
@@ -68,9 +70,12 @@ pub struct Server {
     pub(crate) config: Config,
     pub(crate) registry: Arc<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) authorizer: Authorizer,
+    pub(crate) auth: Arc<Auth>,
+    pub(crate) authorizer: Arc<Authorizer>,
     aggregator: Aggregator,
+    pub(crate) plugins: Plugins,
     pub(crate) definitions: Definitions,
+    pub(crate) aggregation: Aggregation,
     pub(crate) documents: Documents,
     pub(crate) anonymous: Arc<User>,
     pub(crate) fairness: Arc<Fairness>,
@@ -93,6 +98,7 @@ impl Server {
         let seats = config.max_in_flight + config.max_mutating_in_flight;
         let fairness = Fairness::new(u32::try_from(seats).unwrap_or(u32::MAX), &metrics.registry);
         count_objects(&metrics, &registry);
+        let auth = config.auth.clone().unwrap_or_else(|| Arc::new(Auth::basic(config.basics())));
         Arc::new(Self {
             fairness,
             auditor: OnceLock::new(),
@@ -101,9 +107,12 @@ impl Server {
             config,
             registry,
             clock,
-            authorizer: Authorizer::default(),
+            authorizer: auth.authorizer.clone(),
+            auth,
             aggregator: Aggregator::default(),
+            plugins: Plugins::new(&metrics.registry),
             definitions: Definitions::default(),
+            aggregation: Aggregation::default(),
             documents: Documents::default(),
             anonymous: Arc::new(User::anonymous()),
             metrics,
@@ -124,8 +133,14 @@ impl Server {
         bootstrap::run(self).await?;
         flow::start(self, &stop).await?;
         self.follow_roles(&stop).await?;
+        self.follow_node_graph(&stop).await?;
+        let auth = self.auth.clone();
+        let ended = stop.clone();
+        self.tasks.spawn(async move { auth.follow_file(ended).await });
         self.aggregator.settle(self).await?;
+        Plugins::start(self, &stop).await?;
         Definitions::start(self, &stop).await?;
+        Aggregation::start(self, &stop).await?;
         let server = self.clone();
         self.tasks.spawn(async move { server.aggregator.run(server.clone(), stop).await });
         self.started.store(true, Ordering::Release);
@@ -266,7 +281,7 @@ async fn connection(
     let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
     let certificates = stream.get_ref().1.peer_certificates();
     let fingerprint = certificates.and_then(|c| c.first()).map(|c| Sha256::digest(c).into());
-    let identity = Arc::new(Connection::of_peer(pintle_pki::peer(certificates), fingerprint));
+    let identity = Arc::new(Connection::of_certificates(&server.auth, certificates, fingerprint));
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (server, identity) = (server.clone(), identity.clone());
         async move {

@@ -1,15 +1,18 @@
 //! Resource definitions of a CustomResourceDefinition: one for each version that is served.
 
 use super::columns;
-use super::strategy::CustomStrategy;
+use super::conversion::Webhook;
+use super::strategy::{CustomStrategy, Family};
+use crate::server::Server;
 use base64::Engine;
 use pintle_kinds::def::Extract;
 use pintle_kinds::{ResourceDef, ScalePaths, SelectableField, StorageDef, StrategyRef, Subresource};
-use pintle_schema::{Schema, SchemaError};
+use pintle_schema::Schema;
+use pintle_schema::custom::Patterns;
 use pintle_types::names::GroupVersionKind;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Upstream's order: discovery shows it.
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
@@ -24,7 +27,7 @@ fn texts(value: &Value) -> Vec<String> {
 }
 
 /// The definitions of all served versions.
-pub(super) fn resources(definition: &Value) -> Result<Vec<ResourceDef>, SchemaError> {
+pub(super) fn resources(server: &Weak<Server>, definition: &Value) -> Vec<ResourceDef> {
     let spec = &definition["spec"];
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let stored = versions.iter().find(|v| v["storage"] == true).map(|v| text(&v["name"])).unwrap_or_default();
@@ -37,7 +40,17 @@ pub(super) fn resources(definition: &Value) -> Result<Vec<ResourceDef>, SchemaEr
         resource: text(&names["plural"]),
         group,
     });
-    versions.iter().filter(|v| v["served"] == true).map(|version| resource(spec, version, &storage)).collect()
+    let kind = text(&names["kind"]);
+    let schema = |version: &Value| {
+        let (name, source) = (text(&version["name"]), &version["schema"]["openAPIV3Schema"]);
+        (format!("{}/{name}", storage.group), Schema::from_crd_later(&storage.group, &name, &kind, source))
+    };
+    let family = Arc::new(Family {
+        stored: storage.api_version(),
+        schemas: versions.iter().map(schema).collect(),
+        webhook: Webhook::read(server.clone(), spec),
+    });
+    versions.iter().filter(|v| v["served"] == true).map(|version| resource(spec, version, &storage, &family)).collect()
 }
 
 fn version_hash(group: &str, version: &str, kind: &str) -> String {
@@ -45,11 +58,12 @@ fn version_hash(group: &str, version: &str, kind: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(&sum[..8])
 }
 
-fn resource(spec: &Value, version: &Value, storage: &Arc<StorageDef>) -> Result<ResourceDef, SchemaError> {
+fn resource(spec: &Value, version: &Value, storage: &Arc<StorageDef>, family: &Arc<Family>) -> ResourceDef {
     let names = &spec["names"];
     let (group, version_name, kind) = (text(&spec["group"]), text(&version["name"]), text(&names["kind"]));
-    let schema = &version["schema"]["openAPIV3Schema"];
-    let handle = Schema::from_crd(&group, &version_name, &kind, schema)?;
+    let handle = family.schemas.iter().find(|(name, _)| *name == format!("{group}/{version_name}"));
+    let handle =
+        handle.map_or_else(|| Schema::from_crd_later(&group, &version_name, &kind, &Value::Null), |h| h.1.clone());
     let subresources = subresources(version);
     let has_status = subresources.iter().any(|s| s.name == "status");
     let namespaced = spec["scope"] == "Namespaced";
@@ -61,7 +75,16 @@ fn resource(spec: &Value, version: &Value, storage: &Arc<StorageDef>) -> Result<
         given if given.is_empty() => kind.to_lowercase(),
         given => given,
     };
-    Ok(ResourceDef {
+    let strategy = CustomStrategy {
+        handle: handle.clone(),
+        family: family.clone(),
+        patterns: Patterns::default(),
+        has_status,
+        scale: scale(version),
+        columns: columns::read(version),
+        deprecation: deprecation(version, &group, &version_name, &kind),
+    };
+    ResourceDef {
         resource: text(&names["plural"]),
         short_names: texts(&names["shortNames"]),
         categories: texts(&names["categories"]),
@@ -75,11 +98,17 @@ fn resource(spec: &Value, version: &Value, storage: &Arc<StorageDef>) -> Result<
         storage: storage.clone(),
         definition: String::new(),
         schema: Some(handle),
-        strategy: StrategyRef::Shared(Arc::new(CustomStrategy::new(schema, has_status, columns::read(version)))),
+        strategy: StrategyRef::Shared(Arc::new(strategy)),
         group,
         version: version_name,
         kind,
-    })
+    }
+}
+
+/// What users of a deprecated version are told: the definition's own words, or upstream's.
+fn deprecation(version: &Value, group: &str, name: &str, kind: &str) -> Option<String> {
+    let own = version["deprecationWarning"].as_str().map(str::to_owned);
+    (version["deprecated"] == true).then(|| own.unwrap_or_else(|| format!("{group}/{name} {kind} is deprecated")))
 }
 
 fn subresources(version: &Value) -> Vec<Subresource> {
@@ -137,7 +166,7 @@ mod tests {
                 {"name": "v0", "served": false, "storage": false, "schema": schema},
             ],
         }});
-        let defs = resources(&definition).unwrap();
+        let defs = resources(&Weak::new(), &definition);
         assert_eq!(defs.len(), 1);
         let def = &defs[0];
         assert_eq!((def.singular.as_str(), def.list_kind.as_str()), ("widget", "WidgetList"));

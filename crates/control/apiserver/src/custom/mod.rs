@@ -1,17 +1,19 @@
 //! Custom resources: definitions come and go, and with them what is served.
 //!
-//! Rules in CEL (`x-kubernetes-validations`) are stored and shown, but not evaluated.
 //! A definition is accepted when its names are free, served from then on, and, when it is deleted, its objects go
 //! first. Source: apiextensions-apiserver's naming, establishing and finalizing controllers.
 
 mod columns;
+mod conversion;
 mod definition;
-mod patterns;
+mod names;
+mod scale;
 mod strategy;
 
 use crate::follow::{Change, Follower};
 use crate::server::Server;
 use futures::StreamExt;
+use names::Taken;
 use parking_lot::Mutex;
 use pintle_kinds::ResourceDef;
 use pintle_registry::{
@@ -43,8 +45,9 @@ pub(crate) struct Definitions {
 struct Served {
     group: String,
     resource: String,
-    kind: String,
     generation: i64,
+    /// The names that were accepted.
+    names: Value,
 }
 
 fn name_of(object: &Value) -> &str {
@@ -95,45 +98,46 @@ impl Definitions {
         }
     }
 
-    async fn take(&self, server: &Server, definition: &Value) -> Result<(), Status> {
+    async fn take(&self, server: &Arc<Server>, definition: &Value) -> Result<(), Status> {
         let name = name_of(definition);
         let spec = &definition["spec"];
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let wanted = Served {
             group: text(&spec["group"]),
             resource: text(&spec["names"]["plural"]),
-            kind: text(&spec["names"]["kind"]),
             generation: definition["metadata"]["generation"].as_i64().unwrap_or_default(),
+            names: Value::Null,
         };
-        if let Some(conflict) = self.conflict(server, name, &wanted) {
-            return set_status(server, definition, &refused(&conflict)).await;
+        let mut wanted = wanted;
+        let taken = self.taken(server, name, &wanted.group);
+        let (names, said) = names::accept(&spec["names"], &definition["status"]["acceptedNames"], &taken);
+        wanted.names = names;
+        let free = said["status"] == "True";
+        // What was established once stays so, under the names that it got.
+        let established = free || is_true(definition, "Established");
+        let known = self.served.lock().get(name).cloned();
+        if established && known.as_ref() != Some(&wanted) {
+            if known.is_none_or(|known| known.generation != wanted.generation) {
+                let defs = definition::resources(&Arc::downgrade(server), definition);
+                serve(server, Some((&wanted.group, &wanted.resource)), defs).await?;
+            }
+            self.served.lock().insert(name.to_owned(), wanted.clone());
         }
-        if self.served.lock().get(name) != Some(&wanted) {
-            let defs = definition::resources(definition).map_err(|e| Status::bad_request(e.to_string()))?;
-            serve(server, Some((&wanted.group, &wanted.resource)), defs).await?;
-            self.served.lock().insert(name.to_owned(), wanted);
-        }
-        set_status(server, definition, &accepted(definition)).await
+        set_status(server, definition, &status_of(definition, &wanted.names, said, established)).await
     }
 
-    /// Why the names can't be had, if they can't.
-    fn conflict(&self, server: &Server, name: &str, wanted: &Served) -> Option<String> {
-        let table = server.registry.table();
-        let built_in = table.iter().any(|d| d.schema.is_none() && d.group == wanted.group);
-        if built_in {
-            return Some(format!("the group {:?} is served by this server itself", wanted.group));
+    /// The names that a definition can't have: those of the other definitions of its group, and of built-in kinds.
+    fn taken(&self, server: &Server, name: &str, group: &str) -> Taken {
+        let mut taken = Taken::default();
+        for def in server.registry.table().iter().filter(|d| d.schema.is_none() && d.group == group) {
+            taken.add(&json!({
+                "plural": def.resource, "singular": def.singular, "shortNames": def.short_names,
+                "kind": def.kind, "listKind": def.list_kind,
+            }));
         }
         let served = self.served.lock();
-        let mut others = served.iter().filter(|(other, s)| *other != name && s.group == wanted.group);
-        others.find_map(|(_, other)| {
-            if other.resource == wanted.resource {
-                Some(format!("{:?} is already in use", wanted.resource))
-            } else if other.kind == wanted.kind {
-                Some(format!("{:?} is already in use", wanted.kind))
-            } else {
-                None
-            }
-        })
+        served.iter().filter(|(other, s)| *other != name && s.group == group).for_each(|(_, s)| taken.add(&s.names));
+        taken
     }
 
     async fn withdraw(&self, server: &Server, name: &str) -> Result<(), Status> {
@@ -207,7 +211,9 @@ async fn serve(server: &Server, instead: Option<(&str, &str)>, defs: Vec<Resourc
     if let Some((group, resource)) = instead {
         table = table.without(group, resource);
     }
-    server.registry.set_table(Arc::new(table.with(defs))).await
+    server.registry.set_table(Arc::new(table.with(defs))).await?;
+    server.aggregation.served_changed();
+    Ok(())
 }
 
 fn condition(kind: &str, status: bool, reason: &str, message: &str) -> Value {
@@ -215,22 +221,26 @@ fn condition(kind: &str, status: bool, reason: &str, message: &str) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "message": message})
 }
 
-/// The status of a definition that is served.
-fn accepted(definition: &Value) -> Value {
-    json!({
-        "acceptedNames": definition["spec"]["names"],
-        "conditions": [
-            condition("NamesAccepted", true, "NoConflicts", "no conflicts found"),
-            condition("Established", true, "InitialNamesAccepted", "the initial names have been accepted"),
-        ],
-    })
+fn is_true(definition: &Value, kind: &str) -> bool {
+    let conditions = definition["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True")
 }
 
-fn refused(why: &str) -> Value {
-    json!({"conditions": [
-        condition("NamesAccepted", false, "NamesConflict", why),
-        condition("Established", false, "NotAccepted", "not all names are accepted"),
-    ]})
+/// The status of a definition: its names, and what else is to be said of it.
+fn status_of(definition: &Value, accepted: &Value, names: Value, established: bool) -> Value {
+    let established = match established {
+        true => condition("Established", true, "InitialNamesAccepted", "the initial names have been accepted"),
+        false => condition("Established", false, "NotAccepted", "not all names are accepted"),
+    };
+    let mut conditions = vec![names, established];
+    conditions.extend(approval(definition));
+    json!({"acceptedNames": accepted, "conditions": conditions})
+}
+
+/// Whether a definition in one of the community's groups was approved (KEP-1111).
+fn approval(definition: &Value) -> Option<Value> {
+    let state = pintle_kinds::approval_of(definition)?;
+    Some(condition("KubernetesAPIApprovalPolicyConformant", state.approved, state.reason, &state.message))
 }
 
 /// Writes a status, unless it is there.

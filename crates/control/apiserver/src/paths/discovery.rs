@@ -8,10 +8,14 @@ use crate::pipeline::Call;
 use crate::response::{self, Answer, with_type};
 use crate::server::Server;
 use http::StatusCode;
+use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use pintle_aggregator::{Known, aggregated_resources, priority};
 use pintle_kinds::table::version_rank;
 use pintle_kinds::{GroupVersions, ResourceDef, Subresource};
 use pintle_types::Status;
 use serde_json::{Map, Value, json};
+use std::cmp::Reverse;
+use std::collections::HashMap;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 /// Stable versions rank here; others are served only on request, as upstream does.
@@ -38,6 +42,39 @@ impl Server {
         groups.retain(|g| !g.versions.is_empty());
         groups
     }
+
+    /// The groups as clients see them: with those that other servers answer, by their priorities.
+    fn all_groups(&self) -> Vec<GroupVersions> {
+        let mut groups = self.served_groups();
+        if self.aggregation.others.is_empty() {
+            return groups;
+        }
+        let mut ranks: HashMap<String, i32> = HashMap::new();
+        let mut others = self.aggregation.others.all();
+        others.sort_by_key(|known| (Reverse(known.spec.version_priority), Reverse(version_rank(&known.spec.version))));
+        for known in &others {
+            let spec = &known.spec;
+            let rank = ranks.entry(spec.group.clone()).or_insert(spec.group_priority);
+            *rank = (*rank).max(spec.group_priority);
+            match groups.iter_mut().find(|g| g.group == spec.group) {
+                Some(group) if group.versions.contains(&spec.version) => {}
+                Some(group) => group.versions.push(spec.version.clone()),
+                None => groups.push(GroupVersions { group: spec.group.clone(), versions: vec![spec.version.clone()] }),
+            }
+        }
+        let rank = |group: &GroupVersions| {
+            let own = priority::of_group(&group.group).unwrap_or(priority::CUSTOM.group);
+            // A group of which nothing is local has the priority that its APIServices ask for.
+            let local = self.serves_group(&group.group);
+            match ranks.get(&group.group) {
+                Some(asked) if !local => *asked,
+                Some(asked) => own.max(*asked),
+                None => own,
+            }
+        };
+        groups.sort_by_cached_key(|group| Reverse(rank(group)));
+        groups
+    }
 }
 
 /// `/api`
@@ -55,7 +92,7 @@ pub(crate) fn legacy(call: &Call) -> Answer {
 
 /// `/apis`
 pub(crate) fn groups(call: &Call) -> Answer {
-    let groups = call.server.served_groups().into_iter().filter(|g| !g.group.is_empty());
+    let groups = call.server.all_groups().into_iter().filter(|g| !g.group.is_empty());
     if wants_aggregated_discovery(&call.headers) {
         return Ok(aggregated(call, groups));
     }
@@ -74,7 +111,7 @@ fn group_value(group: &GroupVersions) -> Value {
 
 /// `/apis/GROUP`
 pub(crate) fn group(call: &Call, name: &str) -> Answer {
-    let Some(group) = call.server.served_groups().into_iter().find(|g| g.group == name && !name.is_empty()) else {
+    let Some(group) = call.server.all_groups().into_iter().find(|g| g.group == name && !name.is_empty()) else {
         return Ok(response::page_not_found());
     };
     let mut value = group_value(&group);
@@ -146,6 +183,9 @@ fn aggregated(call: &Call, groups: impl Iterator<Item = GroupVersions>) -> http:
                 .versions
                 .iter()
                 .map(|v| {
+                    if let Some(other) = call.server.aggregation.others.find(&group.group, v) {
+                        return foreign_version(&other, v);
+                    }
                     let defs = table.of_version(&group.group, v).filter(|d| call.server.serves(d));
                     let resources: Vec<Value> = defs.map(|d| aggregated_resource(d)).collect();
                     json!({"version": v, "freshness": "Current", "resources": resources})
@@ -161,7 +201,35 @@ fn aggregated(call: &Call, groups: impl Iterator<Item = GroupVersions>) -> http:
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
     });
-    with_type(StatusCode::OK, AGGREGATED, list.to_string())
+    cached(call, list.to_string())
+}
+
+/// A version that another server answers: what it said last, and whether it can be asked now.
+fn foreign_version(known: &Known, version: &str) -> Value {
+    let freshness = if known.is_available() { "Current" } else { "Stale" };
+    let mut value = json!({"version": version, "freshness": freshness});
+    let resources = known.discovery().map(|list| aggregated_resources(&list)).unwrap_or_default();
+    if !resources.is_empty() {
+        value["resources"] = resources.into();
+    }
+    value
+}
+
+/// An answer that clients may keep: they ask with its tag whether it is still so.
+fn cached(call: &Call, text: String) -> http::Response<pintle_client::Body> {
+    let tag = format!("\"{}\"", pintle_schema::openapi::hash(text.as_bytes()));
+    let same = call.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
+    let mut response = match same {
+        true => with_type(StatusCode::NOT_MODIFIED, AGGREGATED, ""),
+        false => with_type(StatusCode::OK, AGGREGATED, text),
+    };
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&tag) {
+        headers.insert(ETAG, value);
+    }
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    response
 }
 
 fn aggregated_resource(def: &ResourceDef) -> Value {

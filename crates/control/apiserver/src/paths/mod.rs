@@ -9,7 +9,6 @@ pub(crate) mod openapi;
 use crate::pipeline::Call;
 use crate::response::{self, Answer, JSON, with_type};
 use http::{Method, StatusCode};
-use pintle_auth::authentication::jwt;
 use pintle_types::Status;
 use serde_json::json;
 
@@ -38,10 +37,10 @@ pub(crate) async fn answer(call: &Call) -> Answer {
         ["api", version] => discovery::version(call, "", version),
         ["apis", group] => discovery::group(call, group),
         ["apis", group, version] => discovery::version(call, group, version),
-        ["openapi", rest @ ..] => openapi::answer(call, rest),
+        ["openapi", rest @ ..] => openapi::answer(call, rest).await,
         [".well-known", "openid-configuration"] => Ok(json(&openid_configuration(call))),
         ["openid", "v1", "jwks"] => {
-            let keys = jwt::key_set(call.server.config.token_key.public()).to_string();
+            let keys = call.server.auth.tokens.accounts.keys.key_set().to_string();
             Ok(with_type(StatusCode::OK, "application/jwk-set+json", keys))
         }
         ["api", ..] => Err(Box::new(Status::no_such_resource())),
@@ -110,12 +109,13 @@ fn architecture() -> &'static str {
 }
 
 fn openid_configuration(call: &Call) -> serde_json::Value {
-    let issuer = &call.server.config.issuer;
+    let accounts = &call.server.auth.tokens.accounts;
+    let issuer = accounts.issuer();
     json!({
         "issuer": issuer,
         "jwks_uri": format!("{issuer}/openid/v1/jwks"),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
+        "id_token_signing_alg_values_supported": accounts.keys.algorithms(),
     })
 }

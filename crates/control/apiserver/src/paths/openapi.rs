@@ -1,10 +1,13 @@
 //! `/openapi/v2` and `/openapi/v3`: made on demand from the table, kept compressed until the table changes.
 
+use crate::aggregation::{self, documents};
 use crate::pipeline::Call;
 use crate::response::{Answer, JSON, accepts_gzip, gzip, with_type};
 use crate::server::Server;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use pintle_client::Body;
@@ -49,19 +52,35 @@ impl Documents {
     }
 }
 
-pub(crate) fn answer(call: &Call, rest: &[&str]) -> Answer {
+pub(crate) async fn answer(call: &Call, rest: &[&str]) -> Answer {
     match rest {
-        ["v2"] => v2(call),
-        ["v3"] => index(call),
+        ["v2"] => v2(call).await,
+        ["v3"] => index(call).await,
         ["v3", "api", version] => group_version(call, "", version),
-        ["v3", "apis", group, version] => group_version(call, group, version),
+        ["v3", "apis", group, version] => match call.server.aggregation.others.find(group, version) {
+            Some(other) => aggregation::proxy(call, &other).await,
+            None => group_version(call, group, version),
+        },
         _ => Ok(crate::response::page_not_found()),
     }
 }
 
 /// The old form: JSON, or protobuf for clients that list it first, which those before v1.28 insist on.
-fn v2(call: &Call) -> Answer {
+async fn v2(call: &Call) -> Answer {
     let table = call.server.registry.table();
+    let foreign = documents::v2_documents(&call.server).await;
+    if !foreign.is_empty() {
+        let mut whole = openapi::v2(&resources(&call.server, &table, None));
+        for (prefix, document) in &foreign {
+            whole = openapi::merge_v2(whole, prefix, document);
+        }
+        let wanted = call.header("accept").split([',', ';']).next().unwrap_or_default().trim().to_owned();
+        let binary = wanted == openapi::V2_PROTOBUF_ASKED || wanted == openapi::V2_PROTOBUF;
+        let (bytes, kind) = if binary { (openapi::v2_protobuf(&whole), openapi::V2_PROTOBUF) } else { (whole, JSON) };
+        let mut response = with_type(StatusCode::OK, kind, bytes.clone());
+        tagged(&mut response, &format!("\"{}\"", openapi::hash(&bytes)));
+        return Ok(response);
+    }
     let json = || openapi::v2(&resources(&call.server, &table, None));
     let wanted = call.header("accept").split([',', ';']).next().unwrap_or_default().trim().to_owned();
     if wanted != openapi::V2_PROTOBUF_ASKED && wanted != openapi::V2_PROTOBUF {
@@ -76,18 +95,36 @@ fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
+/// Where a document is, in the state that a hash stands for.
+fn url_of(path: &str, hash: &str) -> String {
+    format!("/openapi/v3/{path}?hash={hash}")
+}
+
 /// The list of documents, none of which is made for it.
-fn index(call: &Call) -> Answer {
+async fn index(call: &Call) -> Answer {
     let table = call.server.registry.table();
-    let mut entries = Vec::new();
+    let mut entries: Vec<(String, String)> = Vec::new();
     for group in call.server.served_groups() {
         for version in &group.versions {
             let only = Some((group.group.as_str(), version.as_str()));
             let hash = openapi::hash_of(&resources(&call.server, &table, only));
-            entries.push((path_of(&group.group, version), hash));
+            let path = path_of(&group.group, version);
+            entries.push((path.clone(), url_of(&path, &hash)));
         }
     }
-    Ok(with_type(StatusCode::OK, JSON, openapi::v3_index(&entries)))
+    for place in documents::v3_places(&call.server).await {
+        entries.retain(|(path, _)| *path != place.path);
+        entries.push((place.path, place.url));
+    }
+    entries.sort();
+    let bytes = openapi::v3_index(&entries);
+    let tag = format!("\"{}\"", openapi::hash(&bytes));
+    if call.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes()) {
+        return Ok(with_type(StatusCode::NOT_MODIFIED, JSON, Bytes::new()));
+    }
+    let mut response = with_type(StatusCode::OK, JSON, bytes);
+    tagged(&mut response, &tag);
+    Ok(response)
 }
 
 fn v3(call: &Call, table: &Table, group: &str, version: &str) -> Vec<u8> {
@@ -99,7 +136,27 @@ fn group_version(call: &Call, group: &str, version: &str) -> Answer {
     if !table.of_version(group, version).any(|def| call.server.serves(def)) {
         return Ok(crate::response::page_not_found());
     }
-    document(call, &table, &path_of(group, version), || v3(call, &table, group, version))
+    let path = path_of(group, version);
+    let hash = openapi::hash_of(&resources(&call.server, &table, Some((group, version))));
+    let asked = call.query.get("hash");
+    // A client that read an older index is sent to what there is now.
+    if asked.is_some_and(|asked| asked != hash) {
+        let mut response = with_type(StatusCode::MOVED_PERMANENTLY, JSON, Bytes::new());
+        if let Ok(value) = HeaderValue::from_str(&url_of(&path, &hash)) {
+            response.headers_mut().insert(LOCATION, value);
+        }
+        return Ok(response);
+    }
+    let mut response = document(call, &table, &path, || v3(call, &table, group, version))?;
+    if asked.is_some() {
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let year_from_now = call.server.clock.now() + jiff::Span::new().hours(365 * 24);
+        if let Ok(value) = HeaderValue::from_str(&year_from_now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()) {
+            headers.insert(EXPIRES, value);
+        }
+    }
+    Ok(response)
 }
 
 fn document(call: &Call, table: &Arc<Table>, path: &str, make: impl FnOnce() -> Vec<u8>) -> Answer {

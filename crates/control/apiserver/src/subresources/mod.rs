@@ -5,7 +5,7 @@ mod pod;
 mod proxy;
 pub(crate) mod reviews;
 mod token;
-mod upgrade;
+pub(crate) mod upgrade;
 
 use crate::media::{Shape, negotiate};
 use crate::options::WriteOptions;

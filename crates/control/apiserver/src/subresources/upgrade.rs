@@ -30,13 +30,13 @@ const OWN: [HeaderName; 6] = [
 ];
 
 /// Whether the client asks for another protocol.
-pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     let values = headers.get_all(CONNECTION).into_iter().filter_map(|v| v.to_str().ok());
     values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("upgrade")) && headers.contains_key(UPGRADE)
 }
 
 /// The client's headers without those that are not passed on.
-pub(super) fn passed_on(headers: &HeaderMap, keep_connection: bool) -> HeaderMap {
+pub(crate) fn passed_on(headers: &HeaderMap, keep_connection: bool) -> HeaderMap {
     let mut out = headers.clone();
     for name in &OWN {
         out.remove(name);
@@ -66,10 +66,15 @@ pub(super) async fn pass(call: &Call, mut backend: SendRequest<Body>, address: S
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return refused(answer).await;
     }
+    join(call, &mut answer)
+}
+
+/// Joins the client's connection and the one of an answer that switched protocols.
+pub(crate) fn join(call: &Call, answer: &mut Response<Incoming>) -> Answer {
     let Some(client) = call.take_upgrade() else {
         return Err(Box::new(Status::bad_request("this connection cannot change its protocol")));
     };
-    let backend = hyper::upgrade::on(&mut answer);
+    let backend = hyper::upgrade::on(&mut *answer);
     let stop = call.server.stopping();
     call.server.tasks.spawn(async move {
         let joined = async {

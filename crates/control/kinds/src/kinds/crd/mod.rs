@@ -1,7 +1,11 @@
 //! Definitions of custom resources.
 
+mod approval;
 mod schema;
+mod structural;
 mod version;
+
+pub use approval::{Approval, approval_of};
 
 use super::{policy, webhook};
 use crate::{
@@ -72,9 +76,14 @@ impl Strategy for CustomResourceDefinition {
         })
     }
 
+    fn validate_request(&self, _api_version: &str, object: &Value) -> ErrorList {
+        Errors::of(|errors| approval::validate(errors, object, None))
+    }
+
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut found = self.validate(new);
         found.extend(Errors::of(|errors| {
+            approval::validate(errors, new, Some(old));
             let (path, new, old) = (Path::new("spec"), &new["spec"], &old["spec"]);
             for field in ["group", "scope"] {
                 errors.immutable(&path.child(field), &new[field], &old[field]);
@@ -83,6 +92,10 @@ impl Strategy for CustomResourceDefinition {
             errors.immutable(&path.child("names").child("plural"), &plural(new), &plural(old));
         }));
         found
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| stored_versions(errors, new))
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {

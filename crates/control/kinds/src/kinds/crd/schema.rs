@@ -1,5 +1,6 @@
 //! Rules for the schemas of custom resources: structural, with usable lists and defaults that fit.
 
+use super::structural;
 use crate::{check::Errors, tree};
 use pintle_schema::custom::type_name;
 use pintle_types::field::{FieldError, Path};
@@ -30,6 +31,8 @@ fn node(errors: &mut Errors, path: &Path, schema: &Value, place: Place, depth: u
     check_default(errors, &path.child("default"), schema);
     check_type(errors, &path.child("type"), schema, place);
     check_rules(errors, &path.child("x-kubernetes-validations"), schema);
+    structural::forbidden_words(errors, path, schema, place == Place::Root);
+    structural::validations(errors, path, schema);
     let properties = path.child("properties");
     for (name, property) in tree::entries(schema, "properties") {
         // The root's metadata is what all objects have; only its name may be restricted.
