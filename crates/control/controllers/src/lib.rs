@@ -24,9 +24,11 @@ mod metadata;
 mod namespace;
 mod node;
 mod nodeipam;
+mod nodettl;
 mod ownership;
 mod podgc;
 mod pods;
+mod protection;
 mod replicaset;
 mod revisions;
 mod run;
@@ -35,5 +37,6 @@ mod statefulset;
 #[cfg(test)]
 mod testing;
 mod ttl;
+mod volume;
 
 pub use run::{Config, run};

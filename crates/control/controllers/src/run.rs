@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::{
     certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node,
-    nodeipam, podgc, replicaset, serviceaccount, statefulset, ttl,
+    nodeipam, nodettl, podgc, protection, replicaset, serviceaccount, statefulset, ttl, volume,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -49,6 +49,11 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("node-controller", |context| node::run_eviction(context).boxed()),
     ("pod-garbage-collector", |context| podgc::run(context).boxed()),
     ("clusterrole-aggregation-controller", |context| clusterrole::run(context).boxed()),
+    ("ttl-controller", |context| nodettl::run(context).boxed()),
+    ("pvc-protection-controller", |context| protection::run_claims(context).boxed()),
+    ("pv-protection-controller", |context| protection::run_volumes(context).boxed()),
+    ("volumeattributesclass-protection-controller", |context| protection::run_classes(context).boxed()),
+    ("persistent-volume-binder", |context| volume::run(context).boxed()),
     ("service-account-controller", |context| serviceaccount::run_accounts(context).boxed()),
 ];
 

@@ -1,14 +1,16 @@
-//! DefaultStorageClass: claims that name no class get the one that is marked as the default.
+//! DefaultStorageClass: claims that name no class get the one that is marked as the default; and
+//! StorageObjectInUseProtection: what is in use goes only when it no longer is.
 
 use super::creates;
 use crate::server::Server;
-use pintle_registry::{Attributes, ListOptions};
+use pintle_registry::{Attributes, ListOptions, Operation};
 use pintle_types::Status;
 use serde_json::Value;
 
 const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 
 pub(super) async fn default_class(server: &Server, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+    protect(attributes);
     if !creates(attributes, "persistentvolumeclaims") {
         return Ok(());
     }
@@ -31,4 +33,24 @@ pub(super) async fn default_class(server: &Server, attributes: &mut Attributes<'
         spec.insert("storageClassName".into(), Value::clone(&class["metadata"]["name"]));
     }
     Ok(())
+}
+
+/// Gives new claims, volumes and classes of their attributes the finalizer that a controller takes away again once
+/// nobody uses them.
+fn protect(attributes: &mut Attributes<'_>) {
+    if attributes.operation != Operation::Create || !attributes.subresource.is_empty() {
+        return;
+    }
+    let finalizer = match (&*attributes.def.group, &*attributes.def.resource) {
+        ("", "persistentvolumeclaims") => "kubernetes.io/pvc-protection",
+        ("", "persistentvolumes") => "kubernetes.io/pv-protection",
+        ("storage.k8s.io", "volumeattributesclasses") => "kubernetes.io/vac-protection",
+        _ => return,
+    };
+    let metadata = attributes.object.as_mut().and_then(|object| object["metadata"].as_object_mut());
+    let Some(metadata) = metadata else { return };
+    let finalizers = metadata.entry("finalizers").or_insert_with(|| Value::Array(Vec::new()));
+    if let Some(finalizers) = finalizers.as_array_mut().filter(|list| !list.iter().any(|it| it == finalizer)) {
+        finalizers.push(finalizer.into());
+    }
 }

@@ -85,6 +85,11 @@ impl Strategy for HorizontalPodAutoscaler {
         }
     }
 
+    /// An emptied list of policies is an error, not a wish for the usual ones.
+    fn defaults_once(&self) -> bool {
+        true
+    }
+
     fn to_storage(&self, api_version: &str, object: &mut Value) {
         if api_version == OLD {
             from_first_version(object);

@@ -83,6 +83,15 @@ impl Strategy for CertificateSigningRequest {
         NameRule::PathSegment
     }
 
+    /// The request is the server's own from the beginning: nobody manages it.
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "approval" => &["spec", "status.certificate"],
+            "status" => &["spec", "status.conditions"],
+            _ => &["spec", "status"],
+        }
+    }
+
     fn prepare_create(&self, object: &mut Value) {
         tree::set(object, "status", json!({}));
     }

@@ -50,6 +50,16 @@ static CLAIM_COLUMNS: &[Column] = &[
     ),
 ];
 
+const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// What is told of the annotation that came before the field.
+fn old_class_annotation(object: &Value) -> Option<String> {
+    object["metadata"]["annotations"].get(OLD_CLASS)?;
+    Some(format!(
+        "metadata.annotations[{OLD_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
+    ))
+}
+
 impl Strategy for PersistentVolumeClaim {
     fn default(&self, _api_version: &str, object: &mut Value) {
         pod::default_claim_template(object);
@@ -67,6 +77,12 @@ impl Strategy for PersistentVolumeClaim {
         let mut found = self.validate(new);
         found.extend(Errors::of(|errors| claim_unchanged(errors, new, old)));
         found
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings: Vec<String> = old_class_annotation(new).into_iter().collect();
+        warnings.extend(pod::claim_warnings(&Path::new("spec"), &new["spec"]));
+        warnings
     }
 
     fn columns(&self) -> &[Column] {
@@ -277,6 +293,20 @@ impl Strategy for PersistentVolume {
         let mut found = self.validate(new);
         found.extend(Errors::of(|errors| volume_unchanged(errors, &new["spec"], &old["spec"])));
         found
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings: Vec<String> = old_class_annotation(new).into_iter().collect();
+        if tree::text(&new["spec"], "persistentVolumeReclaimPolicy") == "Recycle" {
+            let words = "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic \
+                         provisioning.";
+            warnings.push(format!("spec.persistentVolumeReclaimPolicy: {words}"));
+        }
+        let path = Path::new("spec.nodeAffinity.required.nodeSelectorTerms");
+        for (i, term) in tree::list(&new["spec"]["nodeAffinity"]["required"], "nodeSelectorTerms").iter().enumerate() {
+            warnings.extend(pod::node_term_warnings(&path.index(i), term));
+        }
+        warnings
     }
 
     fn columns(&self) -> &[Column] {

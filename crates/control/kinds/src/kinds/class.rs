@@ -1,6 +1,6 @@
 //! Classes of priority and of runtimes.
 
-use super::workload;
+use super::{pod, workload};
 use crate::{
     check::{Errors, IMMUTABLE, Seen, name, resource, schedule},
     column::{self, Column},
@@ -126,6 +126,12 @@ static RUNTIME_COLUMNS: &[Column] = &[
 ];
 
 impl Strategy for RuntimeClass {
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let labels = tree::entries(&new["scheduling"], "nodeSelector");
+        let told = labels.iter().filter_map(|(key, _)| pod::old_label(key));
+        told.map(|words| format!("scheduling.nodeSelector: {words}")).collect()
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             let (path, handler) = (Path::new("handler"), tree::text(object, "handler"));

@@ -88,6 +88,46 @@ fn unchanged(errors: &mut Errors, new: &Value, old: &Value, fields: &[&str]) {
     }
 }
 
+/// What Go's TLS library says of a certificate and key that are not PEM. Whether they belong together is not looked at.
+fn key_pair_warning(secret: &Value) -> Option<String> {
+    let decoded = |key: &str| STANDARD.decode(tree::text(&secret["data"], key)).unwrap_or_default();
+    let blocks = |bytes: &[u8]| -> Vec<String> {
+        let blocks = x509_parser::pem::Pem::iter_from_buffer(bytes).take(64).map_while(Result::ok);
+        blocks.map(|block| block.label).collect()
+    };
+    let certificates = blocks(&decoded("tls.crt"));
+    if !certificates.iter().any(|label| label == "CERTIFICATE") {
+        return Some(match certificates.as_slice() {
+            [] => "tls: failed to find any PEM data in certificate input".to_owned(),
+            [one] if one.ends_with("PRIVATE KEY") => {
+                "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs \
+                 may have been switched"
+                    .to_owned()
+            }
+            skipped => format!(
+                "tls: failed to find \"CERTIFICATE\" PEM block in certificate input after skipping PEM blocks of the \
+                 following types: [{}]",
+                skipped.join(" ")
+            ),
+        });
+    }
+    let keys = blocks(&decoded("tls.key"));
+    if keys.iter().any(|label| label.ends_with("PRIVATE KEY")) {
+        return None;
+    }
+    Some(match keys.as_slice() {
+        [] => "tls: failed to find any PEM data in key input".to_owned(),
+        [one] if one == "CERTIFICATE" => {
+            "tls: found a certificate rather than a key in the PEM for the private key".to_owned()
+        }
+        skipped => format!(
+            "tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after skipping PEM blocks of \
+             the following types: [{}]",
+            skipped.join(" ")
+        ),
+    })
+}
+
 pub struct Secret;
 
 static SECRET_COLUMNS: &[Column] = &[
@@ -151,6 +191,10 @@ impl Strategy for Secret {
         });
         found.extend(self.validate(new));
         found
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        if new["type"] == "kubernetes.io/tls" { key_pair_warning(new).into_iter().collect() } else { Vec::new() }
     }
 
     fn columns(&self) -> &[Column] {

@@ -1,6 +1,6 @@
 //! Cron jobs: schedules, and the jobs that they make.
 
-use super::{job, workload};
+use super::{job, pod, workload};
 use crate::{
     check::{Errors, number},
     column::{self, Column},
@@ -86,6 +86,15 @@ impl Strategy for CronJob {
 
     fn validate_update(&self, new: &Value, _old: &Value) -> ErrorList {
         Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &new["spec"]))
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        pod::template_warnings(
+            "spec.jobTemplate.spec.template",
+            &new["spec"]["jobTemplate"]["spec"]["template"],
+            new,
+            old,
+        )
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {

@@ -106,6 +106,14 @@ static DRIVER_COLUMNS: &[Column] = &[
 ];
 
 impl Strategy for CSIDriver {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let spec = &new["spec"];
+        let told = !tree::list(spec, "tokenRequests").is_empty() && !tree::has(spec, "serviceAccountTokenInSecrets");
+        let words = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent \
+                     possible logging of tokens in volume attributes";
+        if told && old.is_none() { vec![words.to_owned()] } else { Vec::new() }
+    }
+
     fn default(&self, _api_version: &str, object: &mut Value) {
         let Some(spec) = tree::child(object, "spec") else { return };
         tree::default_to(spec, "attachRequired", true);

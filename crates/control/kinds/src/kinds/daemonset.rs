@@ -113,6 +113,10 @@ impl Strategy for DaemonSet {
         found
     }
 
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
+    }
+
     fn generation_fields(&self) -> &'static [&'static str] {
         &["spec"]
     }

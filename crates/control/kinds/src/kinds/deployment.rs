@@ -90,6 +90,10 @@ impl Strategy for Deployment {
         })
     }
 
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
+    }
+
     fn generation_fields(&self) -> &'static [&'static str] {
         &["spec", "metadata.annotations"]
     }

@@ -60,6 +60,10 @@ impl Strategy for Job {
         if object["spec"]["manualSelector"] != true {
             generate_selector(object);
         }
+    }
+
+    /// The generated labels are no part of what is checked of the metadata.
+    fn read_back(&self, object: &mut Value) {
         default_labels(object);
     }
 
@@ -85,6 +89,10 @@ impl Strategy for Job {
             "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
              them or set propagationPolicy=Orphan to suppress this warning",
         )
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {

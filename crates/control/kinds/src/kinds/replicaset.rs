@@ -88,6 +88,10 @@ impl Strategy for ReplicaSet {
         &["spec"]
     }
 
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
+    }
+
     fn columns(&self) -> &[Column] {
         COLUMNS
     }
@@ -208,6 +212,10 @@ impl Strategy for ReplicationController {
 
     fn generation_fields(&self) -> &'static [&'static str] {
         &["spec"]
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
     }
 
     fn columns(&self) -> &[Column] {

@@ -88,6 +88,10 @@ impl Strategy for StatefulSet {
         })
     }
 
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
+    }
+
     fn generation_fields(&self) -> &'static [&'static str] {
         &["spec"]
     }

@@ -18,7 +18,7 @@ use pintle_types::field::{FieldError, Path};
 use pintle_types::names::GroupKind;
 use pool::{Pool, TakeError, band};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -251,13 +251,28 @@ impl Pools {
     fn give_ports(&self, service: &mut Value, held: &Holdings, taken: &mut Holdings) -> Result<(), AllocationError> {
         let needs = families::needs_node_ports(service);
         let explicit: BTreeSet<i64> = holdings(service).ports.iter().map(|port| i64::from(*port)).collect();
+        // A new Service has one node port for all protocols of a port, the one that is asked for first.
+        let mut shared = BTreeMap::new();
+        if held.ports.is_empty() {
+            for port in tree::list(&service["spec"], "ports").iter().filter(|port| tree::int(port, "nodePort") != 0) {
+                shared.entry(tree::int(port, "port")).or_insert(tree::int(port, "nodePort"));
+            }
+        }
         for (i, port) in tree::items_mut(&mut service["spec"], "ports").enumerate() {
             let asked = tree::int(port, "nodePort");
             let path = Path::new("spec").child("ports").index(i).child("nodePort");
             if asked != 0 {
                 self.take_port(&path, asked, held, taken, "")?;
             } else if needs {
-                let given = self.take_any_port(&explicit, taken)?;
+                let number = tree::int(port, "port");
+                let given = match shared.get(&number) {
+                    Some(given) => *given,
+                    None => self.take_any_port(&explicit, taken)?,
+                };
+                if held.ports.is_empty() {
+                    shared.insert(number, given);
+                    self.take_port(&path, given, held, taken, "")?;
+                }
                 tree::set(port, "nodePort", given);
             }
         }

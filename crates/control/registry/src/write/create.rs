@@ -46,7 +46,7 @@ impl Registry {
     /// Stores a new object that mutating admission has seen; answers it in the version of the request.
     pub(super) async fn create_admitted(&self, target: &Target<'_>, object: Value) -> Result<Attempt<Value>, Status> {
         let mut object = object;
-        target.complete(&mut object);
+        target.complete_again(&mut object);
         let given = meta(&object, "resourceVersion").to_owned();
         target.def.to_storage(&mut object);
         fill_new(&mut object, &self.now());
@@ -58,6 +58,7 @@ impl Registry {
         target.invalid(&name, &target.def.validate_create(&object))?;
         target.def.strategy.warnings(&object, None).into_iter().for_each(|warning| target.by.warn(warning));
         self.judge(&target, Operation::Create, Some(target.shown(&object)), None).await?;
+        self.read_back(&target, &mut object);
         if !matches!(&*given, "" | "0") {
             return Err(Status::plain_internal("resourceVersion should not be set on objects to be created".into()));
         }

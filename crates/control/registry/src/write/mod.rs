@@ -88,6 +88,18 @@ impl<'a> Target<'a> {
     /// Defaults and canonical form, in the version of the request.
     fn complete(&self, object: &mut Value) {
         self.def.default_object(object);
+        self.normalize(object);
+    }
+
+    /// The same after admission, whose plugins may have added what has defaults.
+    fn complete_again(&self, object: &mut Value) {
+        if !self.def.strategy.defaults_once() {
+            self.def.default_object(object);
+        }
+        self.normalize(object);
+    }
+
+    fn normalize(&self, object: &mut Value) {
         if let Some(ty) = self.def.type_ref() {
             pintle_schema::normalize::object(ty, object);
         }
@@ -140,6 +152,18 @@ impl Registry {
         let def = table.storage_def(target.def).filter(|_| !converted).map_or(target.def, |def| def);
         if let Some(ty) = def.type_ref() {
             pintle_schema::normalize::object(ty, stored);
+        }
+    }
+
+    /// The form of a checked object when it is read back from the store.
+    fn read_back(&self, target: &Target<'_>, stored: &mut Value) {
+        target.def.strategy.read_back(stored);
+        let table = self.table();
+        let def = table.storage_def(target.def).map_or(target.def, |def| def);
+        // Definitions of resources and of API services are stored as JSON, which keeps what is empty.
+        let as_json = matches!(&*def.group, "apiextensions.k8s.io" | "apiregistration.k8s.io");
+        if let Some(ty) = def.type_ref().filter(|_| !as_json) {
+            pintle_schema::normalize::stored(ty, stored);
         }
     }
 

@@ -10,10 +10,14 @@ mod security;
 mod spec;
 mod update;
 mod volume;
+mod warnings;
 
 pub(crate) use defaults::{default_claim_template, default_network_volume, default_template};
 pub(crate) use spec::validate_template;
 pub(crate) use volume::{host_path, plugin};
+pub(crate) use warnings::{
+    of_claim_spec as claim_warnings, of_node_term as node_term_warnings, of_template as template_warnings, old_label,
+};
 
 use crate::{check::Errors, column::Column, strategy::Strategy, tree};
 use jiff::Timestamp;
@@ -91,6 +95,11 @@ impl Strategy for Pod {
         }
     }
 
+    /// Nothing is said about updates: they are many, and hardly any is a person's.
+    fn warnings(&self, pod: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { warnings::of(None, pod) }
+    }
+
     fn graceful_delete(&self, pod: &Value, requested_seconds: Option<i64>) -> Option<i64> {
         let phase = tree::text(&pod["status"], "phase");
         // Nobody runs the pod (yet, or any more), so nobody would confirm that it is gone.
@@ -136,6 +145,12 @@ impl Strategy for PodTemplate {
     }
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| validate_template(errors, &Path::new("template"), &object["template"]))
+    }
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        match old {
+            Some(old) if old["template"] == new["template"] => Vec::new(),
+            _ => warnings::of(Some("template"), &new["template"]),
+        }
     }
     fn allow_create_on_update(&self) -> bool {
         true
