@@ -1,6 +1,5 @@
-//! What is stored here but not acted upon yet: LimitRanger, ResourceQuota, rules in CEL. Whoever writes it is told so.
+//! What is stored here but not acted upon yet: rules in CEL. Whoever writes it is told so.
 
-use super::is_core;
 use crate::custom;
 use pintle_registry::{Attributes, Operation};
 use serde_json::Value;
@@ -8,11 +7,6 @@ use serde_json::Value;
 pub(super) fn tell(attributes: &mut Attributes<'_>) {
     if !matches!(attributes.operation, Operation::Create | Operation::Update) || !attributes.subresource.is_empty() {
         return;
-    }
-    for resource in ["limitranges", "resourcequotas"] {
-        if is_core(attributes, resource) {
-            attributes.warnings.push(format!("{resource} are stored but not enforced by this server"));
-        }
     }
     let versions = attributes.object.as_ref().map(|o| &o["spec"]["versions"]);
     if custom::defines(attributes.def) && versions.is_some_and(has_rules) {

@@ -8,13 +8,19 @@ mod namespace;
 mod node;
 mod pod;
 mod priority;
+mod roles;
 mod service_account;
 mod storage;
 
+use crate::follow::{Change, Follower};
 use crate::server::Server;
 use async_trait::async_trait;
+use pintle_admission::webhook::{Flavor, Reinvocation, Webhooks, World};
+use pintle_aggregator::Address;
 use pintle_registry::{Admission, Attributes, Operation};
 use pintle_types::Status;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// The plugins, on behalf of one request.
 pub(crate) struct Chain<'a> {
@@ -35,19 +41,83 @@ fn forbidden(attributes: &Attributes<'_>, why: &str) -> Status {
     Status::forbidden(&attributes.def.group, &attributes.def.resource, attributes.name, why)
 }
 
-#[async_trait]
-impl Admission for Chain<'_> {
-    async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+/// What the plugins keep between requests.
+pub(crate) struct Plugins {
+    pub webhooks: Webhooks,
+}
+
+impl Plugins {
+    /// Nothing is known yet of whom to ask.
+    pub fn new(metrics: &pintle_metrics::Registry) -> Self {
+        Self { webhooks: Webhooks::new(metrics) }
+    }
+
+    /// Follows the configurations of webhooks until `stop`.
+    pub async fn start(server: &Arc<Server>, stop: &CancellationToken) -> Result<(), Status> {
+        for (resource, flavor) in [
+            ("mutatingwebhookconfigurations", Flavor::Mutating),
+            ("validatingwebhookconfigurations", Flavor::Validating),
+        ] {
+            let shared = server.clone();
+            let apply = move |change: Change<'_>| match change {
+                Change::Set(configuration) => shared.plugins.webhooks.set(flavor, configuration),
+                Change::Gone(gone) => {
+                    let name = gone["metadata"]["name"].as_str().unwrap_or_default();
+                    shared.plugins.webhooks.remove(flavor, name);
+                }
+            };
+            let follower = Follower::load(server, "admissionregistration.k8s.io", resource, apply).await?;
+            server.tasks.spawn(follower.run(stop.clone()));
+        }
+        Ok(())
+    }
+}
+
+impl Chain<'_> {
+    /// The mutating plugins of this server itself, in upstream's order. A second time they change nothing more, unless
+    /// somebody else did in between.
+    async fn amend(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let registry = &self.server.registry;
         namespace::lifecycle(self.server, attributes).await?;
         limits::tell(attributes);
         certificate::sign_with_requester(attributes);
+        pintle_admission::limits::mutate(registry, attributes).await?;
         service_account::admit(self.server, attributes).await?;
+        node::restrict(attributes)?;
         node::taint(attributes);
         priority::admit(self.server, attributes).await?;
         pod::default_tolerations(attributes);
-        storage::default_class(self.server, attributes).await?;
-        node::restrict(attributes)?;
+        storage::default_class(self.server, attributes).await
+    }
+
+    async fn ask_mutating(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let webhooks = &self.server.plugins.webhooks;
+        let itself = self.address();
+        let world = World { registry: &self.server.registry, itself: Some(&itself), deadline: None };
+        let mut state = Reinvocation::default();
+        webhooks.mutate(&world, attributes, &mut state).await?;
+        if state.is_wanted() {
+            state.begin_second();
+            if attributes.operation != Operation::Delete {
+                self.amend(attributes).await?;
+            }
+            webhooks.mutate(&world, attributes, &mut state).await?;
+        }
         Ok(())
+    }
+
+    /// Where this server listens, for hooks that it answers itself.
+    fn address(&self) -> Address {
+        Address::Socket((std::net::Ipv4Addr::LOCALHOST, self.server.port()).into())
+    }
+}
+
+#[async_trait]
+impl Admission for Chain<'_> {
+    async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        self.amend(attributes).await?;
+        self.ask_mutating(attributes).await?;
+        roles::forbid_escalation(&self.server.authorizer, attributes).await
     }
 
     async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
@@ -55,9 +125,18 @@ impl Admission for Chain<'_> {
         if attributes.operation == Operation::Delete {
             namespace::lifecycle(self.server, attributes).await?;
             node::restrict(attributes)?;
+            self.ask_mutating(attributes).await?;
         }
-        certificate::protect_signer(&self.server.authorizer, attributes)?;
+        let registry = &self.server.registry;
+        pintle_admission::limits::validate(registry, attributes).await?;
+        service_account::validate(attributes)?;
+        pintle_admission::pod_security::validate(registry, attributes).await?;
+        certificate::protect_signer(&self.server.authorizer, attributes).await?;
         certificate::restrict_subject(attributes)?;
-        service_account::validate(attributes)
+        let itself = self.address();
+        let world = World { registry, itself: Some(&itself), deadline: None };
+        self.server.plugins.webhooks.validate(&world, attributes).await?;
+        // Quotas are charged last: what was refused before costs nothing.
+        pintle_admission::quota::charge(registry, attributes, self.server.clock.now_seconds().as_second()).await
     }
 }
