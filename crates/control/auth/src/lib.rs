@@ -6,6 +6,12 @@
 
 pub mod authentication;
 pub mod authorization;
+mod cache;
+mod cel;
+pub mod configuration;
+mod outbound;
+pub mod settings;
 mod user;
 
+pub use settings::{Auth, AuthSettings, Basics};
 pub use user::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED, User};

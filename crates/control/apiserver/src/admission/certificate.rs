@@ -43,7 +43,7 @@ pub(super) fn restrict_subject(attributes: &Attributes<'_>) -> Result<(), Status
 }
 
 /// CertificateApproval and CertificateSigning: who decides about a request needs the right to it for its signer.
-pub(super) fn protect_signer(authorizer: &Authorizer, attributes: &Attributes<'_>) -> Result<(), Status> {
+pub(super) async fn protect_signer(authorizer: &Authorizer, attributes: &Attributes<'_>) -> Result<(), Status> {
     if !is_request(attributes) || attributes.operation != Operation::Update {
         return Ok(());
     }
@@ -55,7 +55,7 @@ pub(super) fn protect_signer(authorizer: &Authorizer, attributes: &Attributes<'_
         _ => return Ok(()),
     };
     let signer = old["spec"]["signerName"].as_str().unwrap_or_default();
-    if may(authorizer, attributes, verb, signer) {
+    if may(authorizer, attributes, verb, signer).await {
         return Ok(());
     }
     let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
@@ -73,15 +73,18 @@ fn answers(old: &Value, new: &Value) -> bool {
 }
 
 /// Whether the user may do so for this signer, or for all signers of its domain.
-fn may(authorizer: &Authorizer, attributes: &Attributes<'_>, verb: &str, signer: &str) -> bool {
+async fn may(authorizer: &Authorizer, attributes: &Attributes<'_>, verb: &str, signer: &str) -> bool {
     let from = attributes.user;
     let user =
         User { name: from.name.clone(), uid: from.uid.clone(), groups: from.groups.clone(), extra: from.extra.clone() };
     let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
-    [signer, &format!("{domain}/*")].into_iter().any(|name| {
+    for name in [signer, &format!("{domain}/*")] {
         let what = authorization::Attributes { verb, group: GROUP, resource: "signers", name, ..Default::default() };
-        authorizer.decide(&user, &what).allowed
-    })
+        if authorizer.decide(&user, &what).await.allowed {
+            return true;
+        }
+    }
+    false
 }
 
 pub(super) fn sign_with_requester(attributes: &mut Attributes<'_>) {

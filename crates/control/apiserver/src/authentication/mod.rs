@@ -1,14 +1,18 @@
-//! Who asks: client certificates, bearer tokens, nobody; and on whose behalf.
+//! Who asks: client certificates, front proxies, bearer tokens, nobody; and on whose behalf.
 
 mod impersonation;
-pub(crate) mod service_account;
 
 use crate::server::Server;
+use async_trait::async_trait;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use pintle_auth::User;
-use pintle_pki::Peer;
+use pintle_auth::authentication::tokens::bearer;
+use pintle_auth::authentication::{Authenticated, Objects};
+use pintle_auth::{Auth, User};
+use pintle_registry::{AdmitAll, Patch, Request, UserInfo};
 use pintle_types::Status;
+use rustls_pki_types::CertificateDer;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(crate) use impersonation::impersonate;
@@ -18,25 +22,36 @@ pub(crate) use impersonation::impersonate;
 pub(crate) struct Connection {
     /// Nothing when no client certificate was shown.
     pub user: Option<Arc<User>>,
+    /// Whether it is a front proxy's, whose headers say who asks.
+    proxy: bool,
 }
 
 impl Connection {
-    /// From the verified certificate of a TLS connection. `fingerprint` is the certificate's SHA-256.
-    pub fn of_peer(peer: Option<Peer>, fingerprint: Option<[u8; 32]>) -> Self {
-        let user = peer.map(|peer| {
-            let mut user = User { name: peer.common_name, groups: peer.organizations, ..User::default() };
-            if let Some(sum) = fingerprint {
-                let id = format!("X509SHA256={}", hex::encode(sum));
-                user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![id]);
-            }
-            Arc::new(user.authenticated())
-        });
-        Self { user }
+    /// A connection of a part of this process.
+    pub fn of_user(user: Arc<User>) -> Self {
+        Self { user: Some(user), proxy: false }
+    }
+
+    /// From the verified certificates of a TLS connection. `fingerprint` is the first one's SHA-256.
+    pub fn of_certificates(
+        auth: &Auth,
+        certificates: Option<&[CertificateDer<'_>]>,
+        fingerprint: Option<[u8; 32]>,
+    ) -> Self {
+        let (Some(chain), Some(peer)) = (certificates, pintle_pki::peer(certificates)) else { return Self::default() };
+        let proxy = auth.front_proxy.as_ref().is_some_and(|proxy| proxy.is_proxy(chain, &peer.common_name));
+        // With proxies, the handshake lets in the certificates of two authorities.
+        if auth.clients.as_ref().is_some_and(|clients| !clients.accepts(chain)) {
+            return Self { user: None, proxy };
+        }
+        let mut user = User { name: peer.common_name, groups: peer.organizations, ..User::default() };
+        if let Some(sum) = fingerprint {
+            let id = format!("X509SHA256={}", hex::encode(sum));
+            user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![id]);
+        }
+        Self { user: Some(Arc::new(user.authenticated())), proxy }
     }
 }
-
-/// Longer tokens are nobody's.
-const MAX_TOKEN_BYTES: usize = 32 * 1024;
 
 impl Server {
     /// The user of a request. A bad credential is an error even where nobody would be let in.
@@ -44,42 +59,53 @@ impl Server {
         &self,
         connection: &Connection,
         headers: &HeaderMap,
+        path: &str,
     ) -> Result<Arc<User>, Box<Status>> {
+        if let Some(proxy) = self.auth.front_proxy.as_ref().filter(|_| connection.proxy)
+            && let Some(user) = proxy.user_of(headers)
+        {
+            return Ok(Arc::new(user));
+        }
         if let Some(user) = &connection.user {
             return Ok(user.clone());
         }
         if let Some(token) = bearer(headers) {
-            return self.user_of_token(token, &[]).await.ok_or_else(|| Box::new(Status::unauthorized()));
+            let known = self.user_of_token(&token, &[]).await;
+            return known.map(|known| Arc::new(known.user)).map_err(|why| {
+                tracing::debug!(why, "a bearer token was refused");
+                Box::new(Status::unauthorized())
+            });
         }
-        if self.config.anonymous && !headers.contains_key(AUTHORIZATION) {
+        if !headers.contains_key(AUTHORIZATION) && self.auth.anonymous.load().admits(path) {
             return Ok(self.anonymous.clone());
         }
         Err(Box::new(Status::unauthorized()))
     }
 
-    /// The user that a bearer token stands for. Without `audiences`, the token must be for this server.
-    pub(crate) async fn user_of_token(&self, token: &str, audiences: &[String]) -> Option<Arc<User>> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return None;
-        }
-        if audiences.is_empty() || audiences.contains(&self.config.issuer) {
-            let fixed = self.config.static_tokens.iter().find(|(known, _)| same(known, token));
-            if let Some((_, user)) = fixed {
-                return Some(Arc::new(user.clone().authenticated()));
-            }
-        }
-        service_account::user_of(self, token, audiences).await.map(Arc::new)
+    /// Who a bearer token stands for, or why for nobody. Without `audiences`, the token must be for this server.
+    pub(crate) async fn user_of_token(&self, token: &str, audiences: &[String]) -> Result<Authenticated, String> {
+        self.auth.tokens.authenticate(self, self.clock.now(), token, audiences).await
     }
 }
 
-/// Compares in a time that does not tell how much of the text is right.
-fn same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |sum, (x, y)| sum | (x ^ y)) == 0
-}
+#[async_trait]
+impl Objects for Server {
+    async fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.core_object(resource, namespace, name).await.ok()
+    }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    async fn label_secret(&self, namespace: &str, name: &str, key: &str, value: &str) {
+        let table = self.registry.table();
+        let Some(def) = table.get("", "v1", "secrets") else { return };
+        let user = UserInfo {
+            name: "system:apiserver".into(),
+            groups: vec!["system:masters".into()],
+            ..UserInfo::default()
+        };
+        let request = Request::new(&user, &AdmitAll, "kube-apiserver");
+        let patch = Patch::Merge(json!({"metadata": {"labels": {key: value}}}));
+        if let Err(error) = self.registry.patch(&request, def, namespace, name, "", &patch).await {
+            tracing::warn!(namespace, name, %error, "that a secret's token was used could not be noted");
+        }
+    }
 }

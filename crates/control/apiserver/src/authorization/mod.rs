@@ -1,6 +1,7 @@
 //! May they: what a request is about, put as the question that authorization answers.
 
 pub(crate) mod aggregate;
+mod nodes;
 
 use crate::request::RequestInfo;
 
@@ -13,11 +14,14 @@ pub(crate) fn attributes_of(info: &RequestInfo) -> Attributes<'_> {
         Some(r) => Attributes {
             verb: info.verb,
             group: &r.group,
+            version: &r.version,
             namespace: &r.namespace,
             resource: &r.resource,
             subresource: &r.subresource,
             name: &r.authorized_name,
             path: None,
+            fields: &r.fields,
+            labels: &r.labels,
         },
     }
 }

@@ -149,7 +149,8 @@ fn priority_classes() -> Vec<Value> {
 /// How extension servers check the certificates of this server's clients.
 fn authentication_map(server: &Server) -> Value {
     let mut map = object("v1", "ConfigMap", "kube-system", "extension-apiserver-authentication");
-    map["data"] = json!({"client-ca-file": server.config.authority_pem});
+    let proxy = server.auth.front_proxy.as_ref().map(|proxy| &proxy.settings);
+    map["data"] = pintle_auth::authentication::front_proxy::published_data(&server.config.authority_pem, proxy);
     map
 }
 

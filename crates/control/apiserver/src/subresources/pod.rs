@@ -157,13 +157,13 @@ pub(super) async fn port_forward(target: &Target<'_>) -> Answer {
 
 /// WebSockets begin with a GET, but what they do is more than reading: the right to create is needed for them too, as
 /// upstream has it since v1.35.
-fn check_right(target: &Target<'_>) -> Result<(), Box<Status>> {
+async fn check_right(target: &Target<'_>) -> Result<(), Box<Status>> {
     let call = target.call;
-    call.server.authorizer.check(&call.user, &Attributes { verb: "create", ..attributes_of(&call.info) })
+    call.server.authorizer.check(&call.user, &Attributes { verb: "create", ..attributes_of(&call.info) }).await
 }
 
 async fn connect(target: &Target<'_>, pod: &Value, path: &str, query: &[(String, String)]) -> Answer {
-    check_right(target)?;
+    check_right(target).await?;
     let Some(node) = node_of(pod) else {
         let message = format!("pod {} does not have a host assigned", target.path.name);
         return Err(Box::new(Status::bad_request(message)));

@@ -3,9 +3,11 @@
 use crate::authorization::{Attributes, Decision};
 use crate::media::{Shape, negotiate};
 use crate::options::WriteOptions;
+use crate::request::{field_requirements, label_requirements};
 use crate::resources::{Target, body_of, encode_value};
 use crate::response::{Answer, with_type};
 use http::StatusCode;
+use pintle_auth::authorization::Requirement;
 use pintle_auth::{MASTERS, User};
 use pintle_schema::apply::{Manager, update_managers};
 use pintle_types::Status;
@@ -24,9 +26,9 @@ pub(crate) async fn create(target: &Target<'_>) -> Answer {
             review["metadata"]["creationTimestamp"] = target.call.server.clock.now_seconds().to_string().into();
             json!({"userInfo": user_value(&target.call.user)})
         }
-        "selfsubjectaccessreviews" => decision_value(&own_access(target, &review)?),
-        "subjectaccessreviews" => decision_value(&access(target, &review)?),
-        "localsubjectaccessreviews" => decision_value(&local_access(target, &review)?),
+        "selfsubjectaccessreviews" => decision_value(&own_access(target, &review).await?),
+        "subjectaccessreviews" => decision_value(&access(target, &review).await?),
+        "localsubjectaccessreviews" => decision_value(&local_access(target, &review).await?),
         "selfsubjectrulesreviews" => rules(target, &review)?,
         _ => return Err(Box::new(Status::method_not_allowed())),
     };
@@ -74,44 +76,67 @@ fn check_attributes(spec: &Value, errors: &mut ErrorList) {
     }
 }
 
-fn decide(target: &Target<'_>, user: &User, spec: &Value) -> Decision {
+async fn decide(target: &Target<'_>, user: &User, spec: &Value) -> Decision {
     let text = |v: &'_ Value| v.as_str().unwrap_or_default().to_owned();
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let authorizer = &target.call.server.authorizer;
     if resource.is_object() {
-        let fields = ["verb", "group", "namespace", "resource", "subresource", "name"];
-        let [verb, group, namespace, name_of, subresource, name] = fields.map(|f| text(&resource[f]));
+        let names = ["verb", "group", "version", "namespace", "resource", "subresource", "name"];
+        let [verb, group, version, namespace, name_of, subresource, name] = names.map(|f| text(&resource[f]));
+        let fields = requirements(&resource["fieldSelector"], field_requirements);
+        let labels = requirements(&resource["labelSelector"], label_requirements);
         let what = Attributes {
             verb: &verb,
             group: &group,
+            version: &version,
             namespace: &namespace,
             resource: &name_of,
             subresource: &subresource,
             name: &name,
             path: None,
+            fields: &fields,
+            labels: &labels,
         };
-        return authorizer.decide(user, &what);
+        return authorizer.decide(user, &what).await;
     }
     let (verb, path) = (text(&path["verb"]), text(&path["path"]));
-    authorizer.decide(user, &Attributes { verb: &verb, path: Some(&path), ..Attributes::default() })
+    authorizer.decide(user, &Attributes { verb: &verb, path: Some(&path), ..Attributes::default() }).await
+}
+
+/// The parts of a selector: those that are given, or those of its text.
+fn requirements(selector: &Value, parse: fn(&str) -> Vec<Requirement>) -> Vec<Requirement> {
+    if let Some(raw) = selector["rawSelector"].as_str() {
+        return parse(raw);
+    }
+    let texts = |v: &Value| v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let part =
+        |r: &Value| Requirement { key: text(&r["key"]), operator: text(&r["operator"]), values: texts(&r["values"]) };
+    selector["requirements"].as_array().into_iter().flatten().map(part).collect()
 }
 
 fn decision_value(decision: &Decision) -> Value {
     let mut value = json!({"allowed": decision.allowed});
+    if decision.denied {
+        value["denied"] = true.into();
+    }
+    if !decision.error.is_empty() {
+        value["evaluationError"] = decision.error.as_str().into();
+    }
     if !decision.reason.is_empty() {
         value["reason"] = decision.reason.as_str().into();
     }
     value
 }
 
-fn own_access(target: &Target<'_>, review: &Value) -> Result<Decision, Box<Status>> {
+async fn own_access(target: &Target<'_>, review: &Value) -> Result<Decision, Box<Status>> {
     let mut errors = ErrorList::new();
     check_attributes(&review["spec"], &mut errors);
     invalid(&errors)?;
-    Ok(decide(target, &target.call.user, &review["spec"]))
+    Ok(decide(target, &target.call.user, &review["spec"]).await)
 }
 
-fn access(target: &Target<'_>, review: &Value) -> Result<Decision, Box<Status>> {
+async fn access(target: &Target<'_>, review: &Value) -> Result<Decision, Box<Status>> {
     let spec = &review["spec"];
     let user = user_of(spec);
     let mut errors = ErrorList::new();
@@ -121,10 +146,10 @@ fn access(target: &Target<'_>, review: &Value) -> Result<Decision, Box<Status>> 
         errors.push(FieldError::invalid(&Path::new("spec").child("user"), "", detail));
     }
     invalid(&errors)?;
-    Ok(decide(target, &user, spec))
+    Ok(decide(target, &user, spec).await)
 }
 
-fn local_access(target: &Target<'_>, review: &Value) -> Result<Decision, Box<Status>> {
+async fn local_access(target: &Target<'_>, review: &Value) -> Result<Decision, Box<Status>> {
     let ns = target.path.namespace.as_str();
     let asked = review["spec"]["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
     if review["spec"]["resourceAttributes"].is_object() && asked != ns {
@@ -135,7 +160,7 @@ fn local_access(target: &Target<'_>, review: &Value) -> Result<Decision, Box<Sta
         let path = Path::new("spec").child("nonResourceAttributes");
         invalid(&vec![FieldError::forbidden(&path, "disallowed on this kind of request")])?;
     }
-    access(target, review)
+    access(target, review).await
 }
 
 /// The user that a review names, taken as they are written.
@@ -171,11 +196,8 @@ async fn token_review(target: &Target<'_>, review: &Value) -> Value {
     let wanted: Vec<String> = wanted.map(str::to_owned).collect();
     let server = &target.call.server;
     match server.user_of_token(token, &wanted).await {
-        None => json!({"user": {}, "error": "invalid bearer token"}),
-        Some(user) => {
-            let audiences = if wanted.is_empty() { vec![server.config.issuer.clone()] } else { wanted };
-            json!({"authenticated": true, "user": user_value(&user), "audiences": audiences})
-        }
+        Err(error) => json!({"user": {}, "error": error}),
+        Ok(known) => json!({"authenticated": true, "user": user_value(&known.user), "audiences": known.audiences}),
     }
 }
 
@@ -192,9 +214,18 @@ fn rules(target: &Target<'_>, review: &Value) -> Result<Value, Box<Status>> {
             "incomplete": false,
         }));
     }
-    let all = target.call.server.authorizer.rbac.rules_of(user, ns);
+    let authorizer = &target.call.server.authorizer;
+    let (all, mut errors) = authorizer.rbac.rules_of(user, ns);
+    let unknown = authorizer.incomplete_rules(user);
+    errors.splice(0..0, unknown.map(str::to_owned));
     let (paths, resources): (Vec<_>, Vec<_>) = all.iter().partition(|rule| !rule.paths.is_empty());
     let values =
         |rules: Vec<&pintle_auth::authorization::rules::Rule>| rules.iter().map(|r| r.to_value()).collect::<Vec<_>>();
-    Ok(json!({"resourceRules": values(resources), "nonResourceRules": values(paths), "incomplete": false}))
+    let mut status =
+        json!({"resourceRules": values(resources), "nonResourceRules": values(paths), "incomplete": unknown.is_some()});
+    if !errors.is_empty() {
+        status["incomplete"] = true.into();
+        status["evaluationError"] = errors.join(", ").into();
+    }
+    Ok(status)
 }

@@ -2,13 +2,13 @@
 //!
 //! Source: `pkg/registry/core/serviceaccount/storage/token.go` of Kubernetes.
 
-use crate::authentication::service_account::{Order, issue};
 use crate::media::{Shape, negotiate};
 use crate::options::WriteOptions;
 use crate::resources::{Target, body_of, encode_value};
 use crate::response::{Answer, with_type};
 use http::StatusCode;
 use jiff::Timestamp;
+use pintle_auth::authentication::service_account::Order;
 use pintle_types::Status;
 use pintle_types::field::{ErrorList, FieldError, Path};
 use pintle_types::names::GroupKind;
@@ -31,11 +31,14 @@ pub(super) async fn create(target: &Target<'_>) -> Answer {
     check_names(&review, ns, name)?;
     let account = server.core_object("serviceaccounts", ns, name).await?;
     let seconds = seconds(&review)?;
-    let audiences = audiences(&review, &server.config.issuer);
+    let accounts = &server.auth.tokens.accounts;
+    let audiences = audiences(&review, &accounts.audiences);
+    let seconds = accounts.max_seconds.map_or(seconds, |most| seconds.min(most));
     let bound = bound(target, &review).await?;
     let node = node_of(target, bound.as_ref()).await;
     let now = server.clock.now().as_second();
-    let extend = seconds == POD_SECONDS && audiences == [server.config.issuer.as_str()];
+    let for_here = audiences.iter().all(|a| accounts.audiences.contains(a));
+    let extend = accounts.extend_expiration && seconds == POD_SECONDS && bound.is_some() && for_here;
     let order = Order {
         namespace: ns,
         account: &account,
@@ -46,7 +49,7 @@ pub(super) async fn create(target: &Target<'_>) -> Answer {
         expires_at: now + if extend { EXTENDED_SECONDS } else { seconds },
         warn_after: extend.then_some(now + seconds),
     };
-    let token = issue(server, &order).map_err(|e| Box::new(Status::internal(e)))?;
+    let token = accounts.issue(&order).map_err(|e| Box::new(Status::internal(e)))?;
     let at = |second| Timestamp::from_second(second).map(|t| t.to_string()).unwrap_or_default();
     review["metadata"] = json!({"name": name, "namespace": ns, "creationTimestamp": at(now)});
     review["spec"]["audiences"] = audiences.into();
@@ -83,10 +86,10 @@ fn seconds(review: &Value) -> Result<i64, Box<Status>> {
     Err(Box::new(Status::invalid(&kind, "", &errors)))
 }
 
-fn audiences(review: &Value, own: &str) -> Vec<String> {
+fn audiences(review: &Value, own: &[String]) -> Vec<String> {
     let given = review["spec"]["audiences"].as_array().map(Vec::as_slice).unwrap_or_default();
     match given {
-        [] => vec![own.to_owned()],
+        [] => own.to_vec(),
         list => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
     }
 }

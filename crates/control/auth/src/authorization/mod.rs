@@ -1,59 +1,150 @@
 //! May they: the question, the answer, and how a refusal is worded.
 
+pub mod configuration;
+pub mod escalation;
+pub mod node;
 pub mod rbac;
 pub mod rules;
+pub mod webhook;
 
 use crate::{MASTERS, User};
 use pintle_types::Status;
+use webhook::Webhook;
+
+/// A part of a field or label selector.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requirement {
+    pub key: String,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    pub operator: String,
+    pub values: Vec<String>,
+}
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attributes<'a> {
     pub verb: &'a str,
     pub group: &'a str,
+    /// Only webhooks ask for it.
+    pub version: &'a str,
     pub namespace: &'a str,
     pub resource: &'a str,
     pub subresource: &'a str,
     pub name: &'a str,
     /// For requests that are about no resource; then all but the verb is empty.
     pub path: Option<&'a str>,
+    /// What the request is limited to, for lists, watches and deletions of many.
+    pub fields: &'a [Requirement],
+    pub labels: &'a [Requirement],
 }
 
 /// The answer, with the reason that `SubjectAccessReview` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     pub allowed: bool,
+    /// Refused for good: no other authorizer was asked.
+    pub denied: bool,
     pub reason: String,
+    /// What went wrong on the way, although an answer was found.
+    pub error: String,
 }
 
-/// The role that kubelets have without being bound to it.
-const NODE_ROLE: &str = "system:node";
+impl Decision {
+    /// Allowed for this reason.
+    pub fn allow(reason: impl Into<String>) -> Self {
+        Self { allowed: true, reason: reason.into(), ..Self::default() }
+    }
 
-fn is_node(user: &User) -> bool {
-    user.name.starts_with("system:node:") && user.in_group("system:nodes")
+    /// Whoever is asked next decides.
+    pub fn no_opinion(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), ..Self::default() }
+    }
+
+    fn is_final(&self) -> bool {
+        self.allowed || self.denied
+    }
 }
 
-/// Decides by group and role.
-#[derive(Debug, Default)]
+/// One link of the chain of authorizers.
+#[derive(Debug)]
+pub enum Mode {
+    AlwaysAllow,
+    AlwaysDeny,
+    Node,
+    Rbac,
+    Webhook(Box<Webhook>),
+}
+
+/// Asks each mode until one decides. Members of `system:masters` may do everything.
+#[derive(Debug)]
 pub struct Authorizer {
     pub rbac: rbac::Index,
+    pub nodes: node::Graph,
+    modes: Vec<Mode>,
+}
+
+impl Default for Authorizer {
+    fn default() -> Self {
+        Self::new(vec![Mode::Node, Mode::Rbac])
+    }
 }
 
 impl Authorizer {
-    pub fn decide(&self, user: &User, what: &Attributes<'_>) -> Decision {
+    pub fn new(modes: Vec<Mode>) -> Self {
+        Self { rbac: rbac::Index::default(), nodes: node::Graph::default(), modes }
+    }
+
+    /// Whether nodes are told apart, so that the graph has to be kept.
+    pub fn uses_nodes(&self) -> bool {
+        self.modes.iter().any(|mode| matches!(mode, Mode::Node))
+    }
+
+    /// Whether what users may do can't be listed in full: an authorizer decides case by case.
+    pub fn incomplete_rules(&self, user: &User) -> Option<&'static str> {
+        if self.modes.iter().any(|mode| matches!(mode, Mode::Webhook(_))) {
+            return Some("webhook authorizer does not support user rule resolution");
+        }
+        let is_node = self.uses_nodes() && node::identity(user).is_some();
+        is_node.then_some("node authorizer does not support user rule resolution")
+    }
+
+    pub async fn decide(&self, user: &User, what: &Attributes<'_>) -> Decision {
         if user.in_group(MASTERS) {
-            return Decision { allowed: true, reason: String::new() };
+            return Decision::allow("");
         }
-        if is_node(user) && self.rbac.role_allows(NODE_ROLE, what) {
-            return Decision { allowed: true, reason: String::new() };
+        let (mut reasons, mut errors) = (Vec::new(), Vec::new());
+        for mode in &self.modes {
+            let decision = match mode {
+                Mode::AlwaysAllow => Decision::allow(""),
+                Mode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
+                Mode::Node => self.nodes.decide(&self.rbac, user, what),
+                Mode::Rbac => self.rbac.decide(user, what),
+                Mode::Webhook(webhook) => webhook.decide(user, what).await,
+            };
+            if decision.is_final() {
+                return decision;
+            }
+            reasons.extend(Some(decision.reason).filter(|r| !r.is_empty()));
+            errors.extend(Some(decision.error).filter(|e| !e.is_empty()));
         }
-        self.rbac.decide(user, what)
+        Decision { reason: reasons.join("\n"), error: aggregate(errors), ..Decision::default() }
     }
 
     /// Nothing when it may be done, the refusal otherwise.
-    pub fn check(&self, user: &User, what: &Attributes<'_>) -> Result<(), Box<Status>> {
-        let decision = self.decide(user, what);
+    pub async fn check(&self, user: &User, what: &Attributes<'_>) -> Result<(), Box<Status>> {
+        let decision = self.decide(user, what).await;
         if decision.allowed { Ok(()) } else { Err(Box::new(refusal(user, what, &decision.reason))) }
+    }
+}
+
+/// Several errors as one text, as upstream joins them: without repetitions, in brackets when more than one is left.
+pub(crate) fn aggregate(mut errors: Vec<String>) -> String {
+    let mut seen = std::collections::HashSet::new();
+    errors.retain(|error| seen.insert(error.clone()));
+    match errors.as_slice() {
+        [] => String::new(),
+        [only] => only.clone(),
+        many => format!("[{}]", many.join(", ")),
     }
 }
 
@@ -89,6 +180,28 @@ fn explanation(user: &User, what: &Attributes<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_first_mode_that_decides_counts_and_the_reasons_of_the_others_are_told() {
+        let user = User::new("jane", &[]);
+        let what = Attributes { verb: "get", resource: "pods", ..Attributes::default() };
+        let decide = async |modes| Authorizer::new(modes).decide(&user, &what).await;
+        assert!(decide(vec![Mode::Rbac, Mode::AlwaysAllow]).await.allowed);
+        let refused = decide(vec![Mode::AlwaysDeny, Mode::Node, Mode::Rbac]).await;
+        assert_eq!(refused, Decision::no_opinion("Everything is forbidden."));
+        let masters = User::new("root", &[MASTERS]);
+        assert!(Authorizer::new(vec![Mode::AlwaysDeny]).decide(&masters, &what).await.allowed);
+    }
+
+    #[test]
+    fn errors_are_joined_without_repetitions() {
+        let check = |errors: &[&str], expected| {
+            assert_eq!(aggregate(errors.iter().map(|e| (*e).to_owned()).collect()), expected);
+        };
+        check(&[], "");
+        check(&["a", "a"], "a");
+        check(&["a", "b", "a"], "[a, b]");
+    }
 
     #[test]
     fn refusals_are_worded_as_upstream_words_them() {

@@ -8,6 +8,7 @@ use crate::User;
 use parking_lot::RwLock;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// A user or a group, as bindings name them. A service account is the user it is known as.
@@ -36,10 +37,26 @@ type Key = (Box<str>, Box<str>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    roles: HashMap<Key, Arc<[Rule]>>,
+    /// Per namespace (empty for cluster roles) and name.
+    roles: HashMap<Box<str>, HashMap<Box<str>, Arc<[Rule]>>>,
     bindings: HashMap<Key, Vec<Subject>>,
-    /// Per namespace (empty for cluster-wide) and subject, what is bound to it.
-    bound: HashMap<Box<str>, HashMap<Subject, Vec<Bound>>>,
+    /// Per namespace (empty for cluster-wide), what is bound to whom.
+    bound: HashMap<Box<str>, BoundTo>,
+}
+
+#[derive(Debug, Default)]
+struct BoundTo {
+    users: HashMap<Box<str>, Vec<Bound>>,
+    groups: HashMap<Box<str>, Vec<Bound>>,
+}
+
+impl BoundTo {
+    fn of(&mut self, subject: Subject) -> Entry<'_, Box<str>, Vec<Bound>> {
+        match subject {
+            Subject::User(name) => self.users.entry(name),
+            Subject::Group(name) => self.groups.entry(name),
+        }
+    }
 }
 
 /// The compiled roles and bindings. Fed with the objects as they change.
@@ -57,11 +74,19 @@ impl Index {
     /// A Role or ClusterRole as it is now.
     pub fn set_role(&self, role: &Value) {
         let rules = role["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
-        self.tables.write().roles.insert(key(role), rules.iter().map(Rule::from_value).collect());
+        let (namespace, name) = key(role);
+        let rules = rules.iter().map(Rule::from_value).collect();
+        self.tables.write().roles.entry(namespace).or_default().insert(name, rules);
     }
 
     pub fn remove_role(&self, role: &Value) {
-        self.tables.write().roles.remove(&key(role));
+        let (namespace, name) = key(role);
+        let mut tables = self.tables.write();
+        let Some(roles) = tables.roles.get_mut(&namespace) else { return };
+        roles.remove(&name);
+        if roles.is_empty() {
+            tables.roles.remove(&namespace);
+        }
     }
 
     /// A RoleBinding or ClusterRoleBinding as it is now.
@@ -77,7 +102,7 @@ impl Index {
         tables.unbind(&key);
         let bound = tables.bound.entry(key.0.clone()).or_default();
         for (subject, shown) in &subjects {
-            bound.entry(subject.clone()).or_default().push(Bound {
+            bound.of(subject.clone()).or_default().push(Bound {
                 binding: key.1.clone(),
                 role: role.clone(),
                 subject: shown.clone(),
@@ -92,46 +117,62 @@ impl Index {
 
     pub fn decide(&self, user: &User, what: &Attributes<'_>) -> Decision {
         let mut decision = Decision::default();
+        let mut errors = Vec::new();
         self.visit(user, what.namespace, |namespace, bound, rules| {
+            let Some(rules) = rules else {
+                errors.push(missing(bound));
+                return true;
+            };
             let covered = rules.iter().any(|rule| rule.covers(what));
             if covered {
-                decision = Decision { allowed: true, reason: reason(namespace, bound) };
+                decision = Decision::allow(reason(namespace, bound));
             }
             !covered
         });
+        if !decision.allowed && !errors.is_empty() {
+            decision.reason = format!("RBAC: {}", super::aggregate(errors));
+        }
         decision
     }
 
     /// Whether a cluster role alone allows it, whoever is bound to it.
     pub fn role_allows(&self, cluster_role: &str, what: &Attributes<'_>) -> bool {
         let tables = self.tables.read();
-        let rules = tables.roles.get(&("".into(), cluster_role.into()));
+        let rules = tables.role("", cluster_role);
         rules.is_some_and(|rules| rules.iter().any(|rule| rule.covers(what)))
     }
 
     /// All rules that apply to the user in a namespace (cluster-wide ones included).
-    pub fn rules_of(&self, user: &User, namespace: &str) -> Vec<Rule> {
-        let mut all = Vec::new();
-        self.visit(user, namespace, |_, _, rules| {
-            all.extend(rules.iter().cloned());
+    /// With them, what is wrong with the bindings: roles that they name and that there are not.
+    pub fn rules_of(&self, user: &User, namespace: &str) -> (Vec<Rule>, Vec<String>) {
+        let (mut all, mut errors) = (Vec::new(), Vec::new());
+        self.visit(user, namespace, |_, bound, rules| {
+            match rules {
+                Some(rules) => all.extend(rules.iter().cloned()),
+                None => errors.push(missing(bound)),
+            }
             true
         });
-        all
+        (all, errors)
     }
 
-    /// Calls `see` for each binding of the user, cluster-wide ones first, until it answers false.
-    fn visit(&self, user: &User, namespace: &str, mut see: impl FnMut(&str, &Bound, &[Rule]) -> bool) {
+    /// The rules of a role; a Role of `namespace`, or a ClusterRole.
+    pub fn rules_of_role(&self, cluster: bool, namespace: &str, name: &str) -> Option<Arc<[Rule]>> {
+        let home = if cluster { "" } else { namespace };
+        self.tables.read().role(home, name).cloned()
+    }
+
+    /// Calls `see` for each binding of the user, cluster-wide ones first, until it answers false. The rules are
+    /// absent when there is no such role.
+    fn visit(&self, user: &User, namespace: &str, mut see: impl FnMut(&str, &Bound, Option<&[Rule]>) -> bool) {
         let tables = self.tables.read();
-        let mut subjects = vec![Subject::User(user.name.as_str().into())];
-        subjects.extend(user.groups.iter().map(|g| Subject::Group(g.as_str().into())));
         for scope in ["", namespace].into_iter().take(if namespace.is_empty() { 1 } else { 2 }) {
             let Some(table) = tables.bound.get(scope) else { continue };
-            for bound in subjects.iter().filter_map(|s| table.get(s)).flatten() {
+            let groups = user.groups.iter().filter_map(|g| table.groups.get(g.as_str()));
+            for bound in table.users.get(user.name.as_str()).into_iter().chain(groups).flatten() {
                 let home = if bound.role.cluster { "" } else { scope };
-                let rules = tables.roles.get(&(home.into(), bound.role.name.clone()));
-                if let Some(rules) = rules
-                    && !see(scope, bound, rules)
-                {
+                let rules = tables.role(home, &bound.role.name);
+                if !see(scope, bound, rules.map(|r| &**r)) {
                     return;
                 }
             }
@@ -140,18 +181,22 @@ impl Index {
 }
 
 impl Tables {
+    fn role(&self, namespace: &str, name: &str) -> Option<&Arc<[Rule]>> {
+        self.roles.get(namespace)?.get(name)
+    }
+
     fn unbind(&mut self, key: &Key) {
         let Some(subjects) = self.bindings.remove(key) else { return };
         let Some(bound) = self.bound.get_mut(&key.0) else { return };
         for subject in subjects {
-            if let Some(list) = bound.get_mut(&subject) {
-                list.retain(|b| b.binding != key.1);
-                if list.is_empty() {
-                    bound.remove(&subject);
+            if let Entry::Occupied(mut list) = bound.of(subject) {
+                list.get_mut().retain(|b| b.binding != key.1);
+                if list.get().is_empty() {
+                    list.remove();
                 }
             }
         }
-        if bound.is_empty() {
+        if bound.users.is_empty() && bound.groups.is_empty() {
             self.bound.remove(&key.0);
         }
     }
@@ -169,6 +214,12 @@ fn subject(value: &Value, binding_namespace: &str) -> Option<(Subject, Box<str>)
         }
         _ => None,
     }
+}
+
+/// How upstream words that a binding names no role.
+fn missing(bound: &Bound) -> String {
+    let resource = if bound.role.cluster { "clusterrole" } else { "role" };
+    format!("{resource}.rbac.authorization.k8s.io {:?} not found", bound.role.name)
 }
 
 fn reason(namespace: &str, bound: &Bound) -> String {
@@ -231,6 +282,7 @@ mod tests {
         index.remove_binding(&json!({"metadata": {"name": "all-view"}}));
         assert!(!may(&index, &User::new("joe", &[]), "get", "b").allowed);
         index.remove_role(&json!({"metadata": {"name": "edit", "namespace": "a"}}));
-        assert!(!may(&index, &User::service_account("a", "bot"), "update", "a").allowed);
+        let decision = may(&index, &User::service_account("a", "bot"), "update", "a");
+        assert_eq!(decision, Decision::no_opinion("RBAC: role.rbac.authorization.k8s.io \"edit\" not found"));
     }
 }

@@ -1,0 +1,43 @@
+//! Keeps the graph of what nodes may see in step with the objects that it is made of.
+
+use crate::follow::{Change, Follower};
+use crate::server::Server;
+use pintle_auth::authorization::node::Graph;
+use pintle_types::Status;
+use serde_json::Value;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+type Step = fn(&Graph, &Value);
+
+/// Group and resource, and what the graph does about an object that is there or gone.
+const FOLLOWED: [(&str, &str, Step, Step); 5] = [
+    ("", "pods", Graph::set_pod, Graph::remove_pod),
+    ("", "persistentvolumes", Graph::set_volume, Graph::remove_volume),
+    ("storage.k8s.io", "volumeattachments", Graph::set_attachment, Graph::remove_attachment),
+    ("resource.k8s.io", "resourceslices", Graph::set_slice, Graph::remove_slice),
+    ("certificates.k8s.io", "podcertificaterequests", Graph::set_pod_certificate, Graph::remove_pod_certificate),
+];
+
+impl Server {
+    /// Follows what the graph needs, until `stop`; nothing when nodes are not told apart.
+    pub(crate) async fn follow_node_graph(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Status> {
+        if !self.authorizer.uses_nodes() {
+            return Ok(());
+        }
+        for (group, resource, set, remove) in FOLLOWED {
+            // Kinds that this server does not serve in v1 bring no edges.
+            if self.registry.table().get(group, "v1", resource).is_none() {
+                continue;
+            }
+            let authorizer = self.authorizer.clone();
+            let apply = move |change: Change<'_>| match change {
+                Change::Set(object) => set(&authorizer.nodes, object),
+                Change::Gone(object) => remove(&authorizer.nodes, object),
+            };
+            let follower = Follower::load(self, group, resource, apply).await?;
+            self.tasks.spawn(follower.run(stop.clone()));
+        }
+        Ok(())
+    }
+}
