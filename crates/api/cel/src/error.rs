@@ -51,6 +51,8 @@ impl EvalError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issues {
     pub issues: Vec<Issue>,
+    /// How many more there were.
+    truncated: usize,
     source: Box<str>,
 }
 
@@ -65,7 +67,7 @@ pub struct Issue {
 }
 
 /// cel-go shows no more than this many.
-const SHOWN: usize = 100;
+pub(crate) const SHOWN: usize = 100;
 /// Longer lines (in bytes) are not shown.
 const LONGEST_SNIPPET: usize = 16384;
 
@@ -75,23 +77,30 @@ impl Issues {
         Self::new(source, vec![Issue { line: -1, column: -1, message: message.into() }])
     }
 
-    pub(crate) fn new(source: &str, mut issues: Vec<Issue>) -> Self {
+    pub(crate) fn new(source: &str, issues: Vec<Issue>) -> Self {
+        Self::truncated(source, issues, 0)
+    }
+
+    /// The first issues that were found, and how many more there were.
+    pub(crate) fn truncated(source: &str, mut issues: Vec<Issue>, more: usize) -> Self {
+        let truncated = more + issues.len().saturating_sub(SHOWN);
+        issues.truncate(SHOWN);
         issues.sort_by_key(|issue| (issue.line, issue.column));
-        Self { issues, source: source.into() }
+        Self { issues, truncated, source: source.into() }
     }
 }
 
 impl fmt::Display for Issues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, issue) in self.issues.iter().take(SHOWN).enumerate() {
+        for (at, issue) in self.issues.iter().enumerate() {
             if at > 0 {
                 f.write_str("\n")?;
             }
             write_issue(f, issue, &self.source)?;
         }
-        match self.issues.len().checked_sub(SHOWN) {
-            Some(more) if more > 0 => write!(f, "\n{more} more errors were truncated"),
-            _ => Ok(()),
+        match self.truncated {
+            0 => Ok(()),
+            more => write!(f, "\n{more} more errors were truncated"),
         }
     }
 }

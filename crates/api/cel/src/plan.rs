@@ -7,8 +7,8 @@ use crate::eval::{Call, Field, Fold, FoldKind, List, Made, MapEntry, Node, Opera
 use crate::program::Program;
 use crate::syntax::{Comprehension, Expr, ExprKind, Literal};
 use crate::types::Type;
-use crate::value::Value;
-use std::sync::OnceLock;
+use crate::value::{Entries, Map, Value};
+use std::sync::{Arc, OnceLock};
 
 pub(crate) fn plan(env: &Env, tree: Tree, source: &str) -> Result<Program, Issues> {
     let mut planner = Planner { env, tree: &tree, variables: Vec::new(), locals: Vec::new() };
@@ -67,11 +67,12 @@ impl<'p> Planner<'p> {
 
     fn select(&mut self, operand: &'p Expr, field: &str, test: bool) -> Node {
         if let ExprKind::Ident(name) = &operand.kind
-            && !test
             && !self.locals.contains(&&**name)
             && self.env.variables.get(name).is_some_and(|variable| variable.lazy)
         {
-            return Node::Lazy(self.variable(name), field.into());
+            // What is declared is there: the checker has seen to that.
+            let there = || Node::Literal(Box::new(Value::Bool(true)));
+            return if test { there() } else { Node::Lazy(self.variable(name), field.into()) };
         }
         let field = self.field(operand, field);
         if test { Node::Has(Box::new(field)) } else { Node::Select(Box::new(field)) }
@@ -151,18 +152,30 @@ impl<'p> Planner<'p> {
         let items: Vec<Node> = items.iter().map(|item| self.node(item)).collect();
         let literal: Option<Vec<Value<'static>>> = items.iter().map(literal_value).collect();
         match literal {
-            Some(values) if optional.is_empty() && !values.is_empty() => Node::Literal(Box::new(values.into())),
+            Some(values) if optional.is_empty() => Node::Literal(Box::new(values.into())),
             _ => Node::List(Box::new(List { items: items.into(), optional: optional.into() })),
         }
     }
 
+    /// Maps of literals are literals.
     fn map(&mut self, entries: &'p [crate::syntax::Entry]) -> Node {
-        let planned = entries.iter().map(|entry| MapEntry {
-            key: self.node(&entry.key),
-            value: self.node(&entry.value),
-            optional: entry.optional,
-        });
-        Node::Map(planned.collect())
+        let planned: Box<[MapEntry]> = entries
+            .iter()
+            .map(|entry| MapEntry {
+                key: self.node(&entry.key),
+                value: self.node(&entry.value),
+                optional: entry.optional,
+            })
+            .collect();
+        let literal = |entry: &MapEntry| {
+            let key = literal_value(&entry.key).filter(is_key)?;
+            Some((key, literal_value(&entry.value).filter(|_| !entry.optional)?))
+        };
+        let literals: Option<Vec<_>> = planned.iter().map(literal).collect();
+        match literals.map(Entries::distinct) {
+            Some(Ok(entries)) => Node::Literal(Box::new(Value::Map(Map::Owned(Arc::new(entries))))),
+            _ => Node::Map(planned),
+        }
     }
 
     fn message(&mut self, expr: &'p Expr, fields: &'p [crate::syntax::FieldInit]) -> Node {
@@ -215,6 +228,11 @@ impl<'p> Planner<'p> {
         }
         FoldKind::General(self.node(&fold.condition), self.node(&fold.step))
     }
+}
+
+/// Whether maps may have such keys.
+pub(crate) fn is_key(key: &Value<'_>) -> bool {
+    matches!(key, Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::String(_))
 }
 
 fn literal_value(node: &Node) -> Option<Value<'static>> {

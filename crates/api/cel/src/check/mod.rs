@@ -1,10 +1,11 @@
 //! Checks that names are declared and types agree, and finds out the type of every node.
 
+mod literals;
 mod paths;
 mod unify;
 
 use crate::env::Env;
-use crate::error::{Issue, Issues};
+use crate::error::{Issue, Issues, SHOWN};
 use crate::function::Function;
 use crate::syntax::{self, Comprehension, Expr, ExprKind, FieldInit, Literal};
 use crate::types::Type;
@@ -76,11 +77,15 @@ pub(crate) fn check(env: &Env, source: &str) -> Result<Tree, Issues> {
         scopes: Vec::new(),
         mapping: Mapping::default(),
         issues: Vec::new(),
+        more: 0,
     };
     checker.check(&mut root);
-    let Checker { types, calls, mapping, issues, .. } = checker;
+    let Checker { types, calls, mapping, mut issues, more, .. } = checker;
+    if issues.is_empty() {
+        literals::check(&root, source, &mut issues);
+    }
     if !issues.is_empty() {
-        return Err(Issues::new(source, issues));
+        return Err(Issues::truncated(source, issues, more));
     }
     let types = types.into_iter().map(|known| mapping.substitute(&known, true)).collect();
     Ok(Tree { root, types, calls })
@@ -95,10 +100,16 @@ struct Checker<'c> {
     scopes: Vec<(Box<str>, Type)>,
     mapping: Mapping,
     issues: Vec<Issue>,
+    /// Issues that are not kept.
+    more: usize,
 }
 
 impl Checker<'_> {
     fn fail(&mut self, at: u32, message: String) {
+        if self.issues.len() >= SHOWN {
+            self.more += 1;
+            return;
+        }
         self.issues.push(Issue::at(self.source, at, message));
     }
 
@@ -328,7 +339,7 @@ impl Checker<'_> {
         let mut element = None;
         for (place, item) in items.iter_mut().enumerate() {
             let found = self.check(item);
-            let found = self.unwrapped(item.at, found, optional.contains(&(place as u32)));
+            let found = self.unwrapped(item.at, found, optional.binary_search(&(place as u32)).is_ok());
             element = self.join(item.at, element, found);
         }
         Type::list(element.unwrap_or_else(|| self.mapping.fresh()))

@@ -30,10 +30,8 @@ impl<'a, 'p> Frame<'a, 'p> {
         result
     }
 
-    /// Making the list that nothing is folded of costs as any list.
     fn bind(&mut self, fold: &'p Fold) -> Outcome<'a> {
         let value = self.eval(&fold.init)?;
-        self.charge(LIST_COST)?;
         self.locals.push(value);
         let result = self.eval(&fold.result);
         self.locals.pop();

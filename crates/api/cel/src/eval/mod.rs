@@ -280,7 +280,7 @@ impl<'a, 'p> Frame<'a, 'p> {
         let mut items = Vec::with_capacity(list.items.len());
         for (place, node) in list.items.iter().enumerate() {
             let value = self.eval(node)?;
-            if !list.optional.contains(&(place as u32)) {
+            if list.optional.binary_search(&(place as u32)).is_err() {
                 items.push(value);
             } else if let Some(value) = unwrapped(value)? {
                 items.push(value);
@@ -295,7 +295,7 @@ impl<'a, 'p> Frame<'a, 'p> {
         for entry in nodes {
             let key = self.eval(&entry.key)?;
             let value = self.eval(&entry.value)?;
-            if !matches!(key, Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::String(_)) {
+            if !crate::plan::is_key(&key) {
                 return Err(EvalError::other(format!("unsupported key type: {}", key.runtime_type().runtime_name())));
             }
             let value = if entry.optional { unwrapped(value)? } else { Some(value) };

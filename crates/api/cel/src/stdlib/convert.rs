@@ -223,7 +223,7 @@ fn to_text<'a>(_: &mut CallContext<'_>, arguments: &[Value<'a>]) -> Outcome<'a> 
     }))
 }
 
-/// Go's `%g` with as many digits as needed: exponents below -4 and from 21 on are written out.
+/// Go's `%g` with as many digits as needed: exponents below -4 and from 6 on are written out.
 pub(crate) fn double_text(value: f64) -> std::string::String {
     if value.is_nan() {
         return "NaN".into();
@@ -234,7 +234,7 @@ pub(crate) fn double_text(value: f64) -> std::string::String {
     let text = format!("{value:e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..21).contains(&exponent) {
+    if (-4..6).contains(&exponent) {
         return format!("{value}");
     }
     let sign = if exponent < 0 { '-' } else { '+' };

@@ -6,6 +6,8 @@ mod optional;
 mod text;
 mod times;
 
+pub(crate) use text::compile_pattern;
+
 use crate::env::Libraries;
 use crate::error::EvalError;
 use crate::function::{CallFn, Function, Library, Overload};
