@@ -170,6 +170,14 @@ impl Store for SealedStore {
     fn is_stale(&self, key: &[u8]) -> bool {
         self.seals.stale.read().contains(key)
     }
+
+    fn request_progress(&self) {
+        self.inner.request_progress();
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
 }
 
 #[cfg(test)]
