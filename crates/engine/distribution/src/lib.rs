@@ -1,1 +1,65 @@
 //! Speaks to image registries: pull and push, manifests by platform, credentials, progress.
+//!
+//! A [`Registry`] is one repository's server with the credentials for it; [`pull`] and [`push`] move an image between
+//! it and the image store. Layers stream: several at once, each verified, stored and unpacked while it arrives, and
+//! taken up again where a connection broke. Source: OCI distribution specification 1.1, Docker Registry HTTP API V2.
+
+mod authorization;
+mod connection;
+mod error;
+mod manifest;
+mod progress;
+mod pull;
+mod push;
+mod registry;
+mod stream;
+
+pub use connection::{Connector, TrustRoots};
+pub use error::{Error, Result};
+pub use progress::{Progress, Step};
+pub use pull::{Pulled, pull};
+pub use push::{Pushed, push};
+pub use registry::Registry;
+
+/// Who asks, as `docker login` keeps it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    pub username: String,
+    pub password: String,
+    /// An OAuth refresh token, instead of a password.
+    pub identity_token: String,
+    /// A bearer token to show as it is.
+    pub registry_token: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// What holds for all registries.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Hosts (with port) or CIDR ranges whose certificates are not verified and that may speak plain HTTP. The
+    /// loopback always may.
+    pub insecure: Vec<String>,
+    /// Asked first for images of docker.io, as `https://host[:port]`.
+    pub mirrors: Vec<String>,
+    /// Layers that move at the same time.
+    pub parallel: usize,
+    /// `os`, `architecture`, `variant` of the images to pull; an empty variant is any.
+    pub platform: (String, String, String),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        Self {
+            insecure: Vec::new(),
+            mirrors: Vec::new(),
+            parallel: 3,
+            platform: ("linux".to_owned(), architecture.to_owned(), String::new()),
+        }
+    }
+}

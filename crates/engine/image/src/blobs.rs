@@ -50,7 +50,7 @@ fn digest_text(hash: Sha256) -> String {
 }
 
 /// The digest of some bytes, as `sha256:…`.
-pub(crate) fn digest_of(bytes: &[u8]) -> String {
+pub fn digest_of(bytes: &[u8]) -> String {
     digest_text(Sha256::new_with_prefix(bytes))
 }
 

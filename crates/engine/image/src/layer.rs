@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// The chain IDs of layers given by their diff IDs, lowest first (OCI image specification, "Layer ChainID").
-pub(crate) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
+pub fn chain_ids(diff_ids: &[String]) -> Vec<String> {
     let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
     for diff in diff_ids {
         let next = match chain.last() {

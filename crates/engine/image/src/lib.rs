@@ -25,10 +25,12 @@ mod store;
 mod untar;
 
 pub use assemble::{BuiltinFile, BuiltinImage};
+pub use blobs::digest_of;
+pub use layer::chain_ids;
 pub use receive::{Lease, Received};
 pub use reference::{Reference, ReferenceError};
 pub use snapshot::SnapshotMounts;
-pub use store::{ImageRecord, ImageStore, LoadedImage};
+pub use store::{ImageRecord, ImageStore, LoadedImage, diff_ids_of};
 
 use std::path::PathBuf;
 

@@ -46,6 +46,18 @@ pub struct ImageRecord {
     layers: Vec<LayerRecord>,
 }
 
+impl ImageRecord {
+    /// The digest of its manifest.
+    pub fn manifest(&self) -> &str {
+        &self.manifest
+    }
+
+    /// The digests and sizes of its layers' blobs, lowest first.
+    pub fn layers(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.layers.iter().map(|layer| (layer.digest.as_str(), layer.size))
+    }
+}
+
 /// What `load` brought in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedImage {
@@ -109,7 +121,7 @@ impl ImageStore {
     }
 
     /// Writes down which repository an image came from, and the digest that it has there.
-    pub(crate) fn note_origin(&self, id: &str, origin: &Reference) -> Result<()> {
+    pub fn note_origin(&self, id: &str, origin: &Reference) -> Result<()> {
         let digest = origin.to_string();
         let mut images = self.images.lock();
         let mut changed = images.clone();
@@ -329,6 +341,11 @@ fn read_index(path: &Path) -> Result<Images> {
 
 fn parse_configuration(bytes: &[u8]) -> Result<ImageConfiguration> {
     serde_json::from_slice(bytes).map_err(|e| ImageError::BadArchive(format!("the image's configuration: {e}")))
+}
+
+/// The digests of the uncompressed layers that an image's configuration names, lowest first.
+pub fn diff_ids_of(configuration: &[u8]) -> Result<Vec<String>> {
+    Ok(parse_configuration(configuration)?.rootfs().diff_ids().clone())
 }
 
 fn check_platform(configuration: &ImageConfiguration) -> Result<()> {
