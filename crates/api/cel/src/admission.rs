@@ -187,7 +187,8 @@ fn text_list() -> Type {
     Type::list(Type::String)
 }
 
-fn request_type() -> Type {
+/// The type of the variable `request`.
+pub fn request_type() -> Type {
     let text = || Type::String;
     let kind = || object("kubernetes.GroupVersionKind", ["group", "version", "kind"].map(|field| (field, text())));
     let resource =
@@ -222,7 +223,8 @@ fn request_type() -> Type {
     )
 }
 
-fn namespace_type() -> Type {
+/// The type of the variable `namespaceObject`.
+pub fn namespace_type() -> Type {
     let texts = || Type::map(Type::String, Type::String);
     let metadata = object(
         "kubernetes.NamespaceMetadata",

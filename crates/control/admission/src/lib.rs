@@ -6,4 +6,5 @@
 pub mod limits;
 pub mod pod_security;
 pub mod quota;
+pub mod policy;
 pub mod webhook;

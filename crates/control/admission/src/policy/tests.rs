@@ -1,0 +1,1 @@
+//! Policies over a registry in memory.
