@@ -214,19 +214,42 @@ impl<'p> Planner<'p> {
         {
             return FoldKind::Exists(self.node(predicate));
         }
-        if is_bool(&fold.condition, true) && is_empty_list(&fold.init) && is_accumulator(&fold.result, fold) {
-            let (filter, step) = match is_call(&fold.step, "_?_:_") {
-                Some([filter, step, same]) if is_accumulator(same, fold) => (Some(filter), step),
-                _ => (None, &fold.step),
-            };
-            if let Some([_, Expr { kind: ExprKind::List { items, optional }, .. }]) = arguments(step, "_+_", fold)
-                && let ([item], []) = (items.as_slice(), optional.as_slice())
-            {
-                let filter = filter.map(|filter| self.node(filter));
-                return FoldKind::Collect(filter, self.node(item));
-            }
+        if is_bool(&fold.condition, true)
+            && is_accumulator(&fold.result, fold)
+            && let Some(kind) = self.collecting(fold)
+        {
+            return kind;
         }
         FoldKind::General(self.node(&fold.condition), self.node(&fold.step))
+    }
+
+    /// Folds that make a list or a map of what they go through.
+    fn collecting(&mut self, fold: &'p Comprehension) -> Option<FoldKind> {
+        let (filter, step) = match is_call(&fold.step, "_?_:_") {
+            Some([filter, step, same]) if is_accumulator(same, fold) => (Some(filter), step),
+            _ => (None, &fold.step),
+        };
+        if let Some([so_far, inserted @ ..]) = is_call(step, "cel.@mapInsert")
+            && is_accumulator(so_far, fold)
+            && matches!(&fold.init.kind, ExprKind::Map(entries) if entries.is_empty())
+        {
+            let (key, value) = match inserted {
+                [key, value] => (Some(key), value),
+                [value] => (None, value),
+                _ => return None,
+            };
+            let filter = filter.map(|filter| self.node(filter));
+            let key = key.map(|key| self.node(key));
+            return Some(FoldKind::Insert(filter, key, self.node(value)));
+        }
+        let [_, Expr { kind: ExprKind::List { items, optional }, .. }] = arguments(step, "_+_", fold)? else {
+            return None;
+        };
+        let ([item], [], true) = (items.as_slice(), optional.as_slice(), is_empty_list(&fold.init)) else {
+            return None;
+        };
+        let filter = filter.map(|filter| self.node(filter));
+        Some(FoldKind::Collect(filter, self.node(item)))
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Entries<'a> {
 
 /// What keys are looked up as: numbers of different types that are equal are the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
+pub(crate) enum Key {
     Bool(bool),
     Number(i128),
     String(Box<str>),
@@ -435,7 +435,7 @@ impl<'a> Entries<'a> {
 }
 
 impl Key {
-    fn of(value: &Value<'_>) -> Option<Key> {
+    pub(crate) fn of(value: &Value<'_>) -> Option<Key> {
         match value {
             Value::Bool(value) => Some(Key::Bool(*value)),
             Value::Int(value) => Some(Key::Number((*value).into())),

@@ -226,6 +226,28 @@ fn times_and_durations() {
 }
 
 #[test]
+fn maps_are_made_of_maps_in_one_go() {
+    let env = pintle_cel::library::kubernetes()
+        .iter()
+        .fold(Env::builder().variable("any", Type::Dyn), |builder, library| builder.library(library))
+        .build();
+    let list: Vec<u32> = (0..50_000).collect();
+    let data = json!({ "items": list });
+    let variables = Variables::new().with("any", Value::of_json(&data, &Type::Dyn));
+    let show = |source: &str| {
+        let program = env.compile(source).unwrap_or_else(|issues| panic!("{issues}"));
+        match program.eval(&variables, &mut Budget::unlimited()) {
+            Ok(value) => format!("{value:?}"),
+            Err(error) => format!("error: {error}"),
+        }
+    };
+    assert_eq!(show("{'a': 1, 'b': 2}.transformMap(k, v, v > 1, v * 2)"), "{\"b\": 4}");
+    assert_eq!(show("['a', 'b'].transformMapEntry(i, v, {v: i})"), "{\"a\": 0, \"b\": 1}");
+    assert_eq!(show("['a', 'a'].transformMapEntry(i, v, {v: i})"), "error: insert failed: key a already exists");
+    assert_eq!(show("any.items.transformMap(i, v, v + 1).size()"), "50000");
+}
+
+#[test]
 fn a_shared_budget_ends() {
     let program = env().compile("self.items.all(x, x > 0)").expect("it is right");
     let data = data();

@@ -1,9 +1,10 @@
 //! Macros: goes through lists and maps.
 
 use super::node::{Fold, FoldKind, Node};
-use super::{Frame, LIST_COST, Outcome};
+use super::{Frame, LIST_COST, Outcome, operate};
 use crate::error::EvalError;
-use crate::value::Value;
+use crate::value::{Key, Value};
+use std::collections::HashSet;
 
 /// Rounds between two looks at whether evaluation should end.
 const INTERRUPT_CHECK: u32 = 100;
@@ -12,6 +13,9 @@ const INTERRUPT_CHECK: u32 = 100;
 struct State<'a> {
     accumulator: Outcome<'a>,
     collected: Vec<Value<'a>>,
+    /// The entries of a map that is made, and their keys.
+    entries: Vec<(Value<'a>, Value<'a>)>,
+    keys: HashSet<Key>,
     rounds: u32,
 }
 
@@ -24,7 +28,13 @@ impl<'a, 'p> Frame<'a, 'p> {
         let init = self.eval(&fold.init)?;
         let outer = self.locals.len();
         self.locals.push(init.clone());
-        let state = State { accumulator: Ok(init), collected: Vec::new(), rounds: 0 };
+        let state = State {
+            accumulator: Ok(init),
+            collected: Vec::new(),
+            entries: Vec::new(),
+            keys: HashSet::new(),
+            rounds: 0,
+        };
         let result = self.rounds(fold, &range, state);
         self.locals.truncate(outer);
         result
@@ -68,9 +78,16 @@ impl<'a, 'p> Frame<'a, 'p> {
                 return Err(EvalError::other(format!("got '{}', expected iterable type", name.runtime_name())));
             }
         }
-        if let FoldKind::Collect(..) = fold.kind {
-            self.charge(1)?;
-            return Ok(state.collected.into());
+        match fold.kind {
+            FoldKind::Collect(..) => {
+                self.charge(1)?;
+                return Ok(state.collected.into());
+            }
+            FoldKind::Insert(..) => {
+                self.charge(1)?;
+                return Ok(Value::map(state.entries));
+            }
+            _ => {}
         }
         let place = self.locals.len() - 1;
         self.locals[place] = state.accumulator?;
@@ -86,7 +103,7 @@ impl<'a, 'p> Frame<'a, 'p> {
         state: &mut State<'a>,
     ) -> Result<bool, EvalError> {
         state.rounds += 1;
-        if state.rounds % INTERRUPT_CHECK == 0 && self.budget.is_interrupted() {
+        if state.rounds.is_multiple_of(INTERRUPT_CHECK) && self.budget.is_interrupted() {
             return Err(EvalError::Interrupted);
         }
         let bottom = self.locals.len();
@@ -102,6 +119,7 @@ impl<'a, 'p> Frame<'a, 'p> {
             FoldKind::All(predicate) => self.quantify(predicate, false, state),
             FoldKind::Exists(predicate) => self.quantify(predicate, true, state),
             FoldKind::Collect(filter, item) => self.collect(filter.as_ref(), item, state),
+            FoldKind::Insert(filter, key, value) => self.insert(filter.as_ref(), key.as_ref(), value, state),
             FoldKind::General(condition, step) => {
                 let go_on = self.eval(condition)?;
                 if go_on.as_bool() != Some(true) {
@@ -143,5 +161,41 @@ impl<'a, 'p> Frame<'a, 'p> {
         self.charge(2 + LIST_COST)?;
         state.collected.push(value);
         Ok(true)
+    }
+
+    /// Puts entries into the map that is made, none of which it may have. A call and the accumulator cost two.
+    fn insert(
+        &mut self,
+        filter: Option<&'p Node>,
+        key: Option<&'p Node>,
+        value: &'p Node,
+        state: &mut State<'a>,
+    ) -> Result<bool, EvalError> {
+        if let Some(filter) = filter
+            && !self.boolean(filter)?
+        {
+            self.charge(1)?;
+            return Ok(true);
+        }
+        let key = key.map(|key| self.eval(key)).transpose()?;
+        let value = self.eval(value)?;
+        self.charge(2)?;
+        match (key, value) {
+            (Some(key), value) => state.put(key, value)?,
+            (None, Value::Map(map)) => map.iter().try_for_each(|(key, value)| state.put(key, value))?,
+            _ => return Err(EvalError::NoSuchOverload),
+        }
+        Ok(true)
+    }
+}
+
+impl<'a> State<'a> {
+    fn put(&mut self, key: Value<'a>, value: Value<'a>) -> Result<(), EvalError> {
+        if !self.keys.insert(Key::of(&key).ok_or(EvalError::NoSuchOverload)?) {
+            let shown = operate::shown(&key);
+            return Err(EvalError::other(format!("insert failed: key {shown} already exists")));
+        }
+        self.entries.push((key, value));
+        Ok(())
     }
 }

@@ -115,6 +115,8 @@ pub(crate) enum FoldKind {
     Exists(Node),
     /// `map` and `filter`: which elements, and what of them.
     Collect(Option<Node>, Node),
+    /// `transformMap` and `transformMapEntry`: which elements, the key if it is apart, and the value or the entries.
+    Insert(Option<Node>, Option<Node>, Node),
 }
 
 impl Node {
