@@ -30,6 +30,7 @@ mod podgc;
 mod pods;
 mod protection;
 mod replicaset;
+mod resourcequota;
 mod revisions;
 mod run;
 mod serviceaccount;

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::{
     certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node,
-    nodeipam, nodettl, podgc, protection, replicaset, serviceaccount, statefulset, ttl, volume,
+    nodeipam, nodettl, podgc, protection, replicaset, resourcequota, serviceaccount, statefulset, ttl, volume,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -44,6 +44,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("cronjob-controller", |context| cronjob::run(context).boxed()),
     ("disruption-controller", |context| disruption::run(context).boxed()),
     ("job-controller", |context| job::run(context).boxed()),
+    ("resourcequota-controller", |context| resourcequota::run(context).boxed()),
     ("ttl-after-finished-controller", |context| ttl::run(context).boxed()),
     ("node-controller", |context| node::run(context).boxed()),
     ("node-controller", |context| node::run_eviction(context).boxed()),

@@ -1,0 +1,142 @@
+//! Watches quotas and what frees something of them, and keeps their status.
+
+use super::plan::{self, Present};
+use crate::context::Context;
+use crate::discovery::discover;
+use crate::metadata::Metadata;
+use pintle_client::ClientError;
+use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
+use pintle_quota::{Resource, parse, to_value};
+use pintle_types::k8s::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use pintle_types::{Kind, ObjectKey};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What admission charged may never have been stored: it is counted again after this time.
+const RECOUNT: Duration = Duration::from_secs(30);
+/// Kinds that are only counted are not watched; they are counted again now and then, as upstream does for all.
+const RESYNC: Duration = Duration::from_secs(300);
+
+struct Controller {
+    context: Context,
+    quotas: Informer<ResourceQuota>,
+    pods: Informer<Pod>,
+    services: Informer<Service>,
+    claims: Informer<PersistentVolumeClaim>,
+}
+
+/// Runs the controller until the context's stop.
+pub async fn run(context: Context) {
+    let informers = &context.informers;
+    let controller = Controller {
+        quotas: informers.of(),
+        pods: informers.of(),
+        services: informers.of(),
+        claims: informers.of(),
+        context: context.clone(),
+    };
+    let queue: Queue<ObjectKey> = Queue::new();
+    let from_quotas = queue.clone();
+    controller.quotas.on_change(move |change| match change {
+        Change::Modified(_, new) if is_counted(new) => from_quotas.add_after(new.key(), RECOUNT),
+        other => from_quotas.add(other.object().key()),
+    });
+    freed_by(&controller.pods, &controller.quotas, &queue, |change| match change {
+        Change::Modified(old, new) => is_over(new) && !is_over(old),
+        other => other.new().is_none(),
+    });
+    freed_by(&controller.services, &controller.quotas, &queue, |change| match change {
+        Change::Modified(old, new) => old.spec != new.spec,
+        other => other.new().is_none(),
+    });
+    freed_by(&controller.claims, &controller.quotas, &queue, |change| match change {
+        Change::Modified(old, new) => old.spec != new.spec,
+        other => other.new().is_none(),
+    });
+    controller.quotas.synced().await;
+    controller.pods.synced().await;
+    controller.services.synced().await;
+    controller.claims.synced().await;
+    let reconcile = |key| controller.reconcile(key);
+    run_reconciler("resourcequota-controller", queue, 2, reconcile, context.stop.clone()).await;
+}
+
+/// Counts the quotas of a namespace again when one of its objects frees something.
+fn freed_by<K: Kind>(
+    objects: &Informer<K>,
+    quotas: &Informer<ResourceQuota>,
+    queue: &Queue<ObjectKey>,
+    frees: impl Fn(&Change<K>) -> bool + Send + Sync + 'static,
+) {
+    let (quotas, queue) = (quotas.clone(), queue.clone());
+    objects.on_change(move |change| {
+        if frees(change) {
+            quotas.in_namespace(change.object().namespace()).iter().for_each(|quota| queue.add(quota.key()));
+        }
+    });
+}
+
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether the status is about the limits as they are now.
+fn is_counted(quota: &ResourceQuota) -> bool {
+    let wanted = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
+    let counted = quota.status.as_ref().and_then(|status| status.hard.as_ref());
+    wanted == counted
+}
+
+fn values<K: Kind + serde::Serialize>(objects: Vec<Arc<K>>) -> Vec<Value> {
+    objects.iter().filter_map(|object| serde_json::to_value(&**object).ok()).collect()
+}
+
+impl Controller {
+    async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
+        let Some(quota) = self.quotas.get(&key).filter(|quota| !quota.is_deleting()) else { return Ok(Outcome::Done) };
+        let value = serde_json::to_value(&*quota)?;
+        let counted = plan::counted(&parse(&value["spec"]["hard"]));
+        let mut present = vec![
+            Present { resource: Resource::new("", "pods"), objects: values(self.pods.in_namespace(&key.namespace)) },
+            Present {
+                resource: Resource::new("", "services"),
+                objects: values(self.services.in_namespace(&key.namespace)),
+            },
+            Present {
+                resource: Resource::new("", "persistentvolumeclaims"),
+                objects: values(self.claims.in_namespace(&key.namespace)),
+            },
+        ];
+        present.extend(self.count(&key.namespace, &counted).await?);
+        let (hard, used) = plan::status(&value, &present, self.context.now().as_second());
+        let again = if counted.is_empty() { Outcome::Done } else { Outcome::After(RESYNC) };
+        if parse(&value["status"]["hard"]) == hard && parse(&value["status"]["used"]) == used {
+            return Ok(again);
+        }
+        let mut changed = ResourceQuota::clone(&quota);
+        changed.status = serde_json::from_value(json!({"hard": to_value(&hard), "used": to_value(&used)})).ok();
+        match self.context.client.update_status(&changed).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(again),
+        }
+    }
+
+    /// As many empty objects as there are of each kind. Kinds that nobody serves have none.
+    async fn count<'a>(&self, namespace: &str, kinds: &'a [(String, String)]) -> Result<Vec<Present<'a>>, ClientError> {
+        if kinds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let served = discover(&self.context.client).await?.resources;
+        let mut found = Vec::new();
+        for (group, resource) in kinds {
+            let same = |known: &&crate::discovery::Resource| known.group == *group && known.resource == *resource;
+            let Some(known) = served.iter().find(same) else { continue };
+            let objects = Metadata::list(&self.context.client, &known.path(namespace, "")).await?;
+            let objects = vec![Value::Null; objects.len()];
+            found.push(Present { resource: Resource::new(group, resource), objects });
+        }
+        Ok(found)
+    }
+}
