@@ -28,7 +28,8 @@ pub fn stored(ty: TypeRef<'_>, value: &mut Value) {
         (Shape::Object { .. }, Value::Object(map)) => {
             for (key, value) in map.iter_mut() {
                 let Some(field) = ty.field(key) else { continue };
-                if matches!(field.print(), Print::Null) && is_empty(value) {
+                let printed = matches!(field.print(), Print::Null | Print::Always);
+                if printed && matches!(field.ty().shape(), Shape::List { .. } | Shape::Map { .. }) && is_empty(value) {
                     *value = Value::Null;
                 } else {
                     stored(field.ty(), value);
@@ -170,6 +171,18 @@ mod tests {
         object(ty, &mut value);
         assert_eq!(once, value, "what is normal stays so");
         value
+    }
+
+    #[test]
+    fn what_was_emptied_is_read_back_as_absent() {
+        let ty = Schema::builtin().kind("rbac.authorization.k8s.io", "v1", "Role").unwrap();
+        let mut role = json!({"metadata": {}, "rules": []});
+        stored(ty, &mut role);
+        assert_eq!(role, json!({"metadata": {}, "rules": null}));
+        let mut role = json!({"metadata": {}, "rules": [{"verbs": ["get"]}]});
+        let before = role.clone();
+        stored(ty, &mut role);
+        assert_eq!(role, before);
     }
 
     #[test]
