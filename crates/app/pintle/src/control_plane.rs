@@ -36,7 +36,7 @@ impl ControlPlane {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self> {
-        let store = crate::datastore::open(cluster).await?;
+        let store = crate::protection::seal(crate::datastore::open(cluster).await?, &cluster.settings)?;
         let options = pintle_registry::Options { service_range: cluster.service_cidr, ..Default::default() };
         let registry = Registry::open(store, Table::builtin(), Arc::clone(&clock), options).await?;
         let server = Server::new(config(cluster, credentials)?, registry, Arc::clone(&clock));
@@ -113,5 +113,6 @@ fn config(cluster: &Cluster, credentials: &Credentials) -> Result<pintle_apiserv
     config.issuer = format!("https://kubernetes.default.svc.{}", cluster.settings.cluster_domain());
     config.front_proxy = Some(Arc::clone(&credentials.front_proxy));
     config.kubelet_tls = Some(pintle_pki::client_config_http1(authority, Some(&credentials.kubelet_client))?);
+    crate::protection::configure(&mut config, &cluster.settings)?;
     Ok(config)
 }

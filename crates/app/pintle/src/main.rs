@@ -12,6 +12,7 @@ mod host;
 mod images;
 mod logging;
 mod node;
+mod protection;
 mod reset;
 mod server;
 mod up;

@@ -106,8 +106,96 @@ settings! {
     cgroup_root: String = "/", "PATH";
     /// The bridge that pods are connected to [default: pintle0]
     bridge: String = "pintle0", "NAME";
+    /// A file with an audit policy; nothing is audited without
+    audit_policy_file: PathBuf, "FILE";
+    /// Where audit events are written; `-` is standard output
+    audit_log_path: PathBuf, "PATH";
+    /// How audit events are written: `batch`, off the way of requests, or `blocking` [default: batch]
+    audit_log_mode: String = "batch", "MODE";
+    /// Days that rotated audit logs are kept; 0 is for ever [default: 0]
+    audit_log_maxage: u32 = 0u32, "DAYS";
+    /// Rotated audit logs that are kept; 0 is all [default: 0]
+    audit_log_maxbackup: u32 = 0u32, "NUMBER";
+    /// The size at which the audit log is rotated, in megabytes; 0 is never [default: 100]
+    audit_log_maxsize: u32 = 100u32, "MEGABYTES";
+    /// A kubeconfig that names the server to send audit events to
+    audit_webhook_config_file: PathBuf, "FILE";
+    /// A file that says which resources are encrypted in the store, and with which keys
+    encryption_provider_config: PathBuf, "FILE";
+    /// Reading requests that are answered at a time [default: 400]
+    max_requests_inflight: u32 = 400u32, "NUMBER";
+    /// Writing requests that are answered at a time [default: 200]
+    max_mutating_requests_inflight: u32 = 200u32, "NUMBER";
     /// The most pods that this node runs [default: 110]
     max_pods: u32 = 110u32, "NUMBER";
+    /// A structured AuthenticationConfiguration; read again when it changes
+    authentication_config: PathBuf, "FILE";
+    /// A structured AuthorizationConfiguration
+    authorization_config: PathBuf, "FILE";
+    /// Who decides what users may, in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
+    authorization_mode: String, "MODES";
+    /// The kubeconfig of the server that the mode Webhook asks
+    authorization_webhook_config_file: PathBuf, "FILE";
+    /// The version of the reviews that it is asked with: v1 or v1beta1 [default: v1beta1]
+    authorization_webhook_version: String, "VERSION";
+    /// How long its approvals count [default: 5m]
+    authorization_webhook_cache_authorized_ttl: String, "DURATION";
+    /// How long its refusals count [default: 30s]
+    authorization_webhook_cache_unauthorized_ttl: String, "DURATION";
+    /// The kubeconfig of a server that knows bearer tokens
+    authentication_token_webhook_config_file: PathBuf, "FILE";
+    /// The version of the reviews that it is asked with: v1 or v1beta1 [default: v1beta1]
+    authentication_token_webhook_version: String, "VERSION";
+    /// How long its answers count [default: 2m]
+    authentication_token_webhook_cache_ttl: String, "DURATION";
+    /// Whether requests without credentials go on as system:anonymous [default: true]
+    anonymous_auth: bool, "BOOL";
+    /// Bearer tokens, as lines of `token,user,uid,"group,…"`
+    token_auth_file: PathBuf, "FILE";
+    /// Whether secrets of type bootstrap.kubernetes.io/token let nodes join [default: true]
+    enable_bootstrap_token_auth: bool, "BOOL";
+    /// The OpenID Connect issuer whose tokens are taken, as `https://…`
+    oidc_issuer_url: String, "URL";
+    /// The audience of its tokens
+    oidc_client_id: String, "ID";
+    /// The claim that names users [default: sub]
+    oidc_username_claim: String, "CLAIM";
+    /// What these names begin with; `-` is nothing [default: the issuer's address and #]
+    oidc_username_prefix: String, "PREFIX";
+    /// The claim that names groups
+    oidc_groups_claim: String, "CLAIM";
+    /// What these names begin with
+    oidc_groups_prefix: String, "PREFIX";
+    /// Claims that tokens must have, as `key=value,…`
+    oidc_required_claim: String, "CLAIMS";
+    /// Algorithms of its signatures [default: RS256]
+    oidc_signing_algs: String, "ALGORITHMS";
+    /// The authority of its certificate [default: the host's]
+    oidc_ca_file: PathBuf, "FILE";
+    /// The authority of the certificates of front proxies, who say in headers who asks
+    requestheader_client_ca_file: PathBuf, "FILE";
+    /// The common names that they may have, as `name,…` [default: any]
+    requestheader_allowed_names: String, "NAMES";
+    /// Their headers for user names [default: X-Remote-User]
+    requestheader_username_headers: String, "HEADERS";
+    /// Their headers for user ids [default: X-Remote-Uid]
+    requestheader_uid_headers: String, "HEADERS";
+    /// Their headers for groups [default: X-Remote-Group]
+    requestheader_group_headers: String, "HEADERS";
+    /// What their headers for further fields begin with [default: X-Remote-Extra-]
+    requestheader_extra_headers_prefix: String, "PREFIXES";
+    /// The private key that signs service account tokens [default: one of the cluster's own]
+    service_account_signing_key_file: PathBuf, "FILE";
+    /// Files of further keys that such tokens may be signed with, as `file,…`
+    service_account_key_file: String, "FILES";
+    /// The issuers of such tokens, as `url,…`; the first issues [default: https://kubernetes.default.svc.DOMAIN]
+    service_account_issuer: String, "URLS";
+    /// The longest time that such a token may be asked for
+    service_account_max_token_expiration: String, "DURATION";
+    /// Whether tokens of pods work a year for clients that don't read them again [default: true]
+    service_account_extend_token_expiration: bool, "BOOL";
+    /// The audiences that this server is [default: the first issuer]
+    api_audiences: String, "AUDIENCES";
     /// What becomes of containers when the server ends [default: keep]
     on_exit: OnExit = OnExit::Keep, "WHAT";
 }

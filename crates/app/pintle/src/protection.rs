@@ -1,0 +1,48 @@
+//! The settings that protect the API server and what it keeps: audit, encryption at rest, limits.
+
+use anyhow::{Context, Result, bail};
+use pintle_apiserver::{AuditConfig, AuditLogOptions};
+use pintle_cli::Settings;
+use pintle_kinds::Table;
+use pintle_store::sealed::Configuration;
+use pintle_store::{SealedStore, Store};
+use std::sync::Arc;
+
+/// The store with what the settings say encrypted; the store itself when they say nothing.
+pub(crate) fn seal(store: Arc<dyn Store>, settings: &Settings) -> Result<Arc<dyn Store>> {
+    let Some(path) = &settings.encryption_provider_config else { return Ok(store) };
+    let read = || -> Result<Configuration> { Ok(Configuration::parse(&std::fs::read_to_string(path)?)?) };
+    let configuration = read().with_context(|| format!("read the encryption configuration {}", path.display()))?;
+    let table = Table::builtin();
+    let known = table.iter().map(|def| (&*def.group, &*def.resource, &*def.storage.key_prefix));
+    Ok(Arc::new(SealedStore::new(store, configuration.rules(known))))
+}
+
+/// Tells the API server what is audited, and how much it does at a time.
+pub(crate) fn configure(config: &mut pintle_apiserver::Config, settings: &Settings) -> Result<()> {
+    config.max_in_flight = settings.max_requests_inflight() as usize;
+    config.max_mutating_in_flight = settings.max_mutating_requests_inflight() as usize;
+    config.audit = audit(settings)?;
+    Ok(())
+}
+
+fn audit(settings: &Settings) -> Result<Option<AuditConfig>> {
+    let Some(policy_file) = settings.audit_policy_file.clone() else {
+        // As upstream: a log without a policy is no mistake, but nothing is written to it.
+        return Ok(None);
+    };
+    let blocking = match settings.audit_log_mode().as_str() {
+        "batch" => false,
+        "blocking" | "blocking-strict" => true,
+        other => bail!("--audit-log-mode {other:?}: it is batch or blocking"),
+    };
+    let log = settings.audit_log_path.clone().map(|path| AuditLogOptions {
+        path,
+        max_age_days: settings.audit_log_maxage(),
+        max_backups: settings.audit_log_maxbackup() as usize,
+        max_size_mib: u64::from(settings.audit_log_maxsize()),
+        blocking,
+        ..AuditLogOptions::default()
+    });
+    Ok(Some(AuditConfig { policy_file, log, webhook: settings.audit_webhook_config_file.clone() }))
+}
