@@ -98,7 +98,11 @@ async fn serve(listener: pintle_apiserver::BoundServer, stop: CancellationToken)
 
 fn config(cluster: &Cluster, credentials: &Credentials) -> Result<pintle_apiserver::Config> {
     let authority = credentials.authority.certificate_pem();
-    let clients = pintle_pki::ClientCertificates::Optional(authority);
+    let auth = crate::access::settings(&cluster.settings)?;
+    // Front proxies may have an authority of their own; whose a certificate is, is told apart later.
+    let proxies = auth.front_proxy.as_ref().map(|proxy| proxy.authority_pem.as_str()).unwrap_or_default();
+    let trusted = format!("{authority}\n{proxies}");
+    let clients = pintle_pki::ClientCertificates::Optional(&trusted);
     let tls = pintle_pki::server_config(&credentials.api_server, clients)?;
     let bind = SocketAddr::new(cluster.settings.bind_address(), cluster.settings.https_port());
     let mut config = pintle_apiserver::Config::new(
@@ -114,5 +118,7 @@ fn config(cluster: &Cluster, credentials: &Credentials) -> Result<pintle_apiserv
     config.front_proxy = Some(Arc::clone(&credentials.front_proxy));
     config.kubelet_tls = Some(pintle_pki::client_config_http1(authority, Some(&credentials.kubelet_client))?);
     crate::protection::configure(&mut config, &cluster.settings)?;
+    config.anonymous = cluster.settings.anonymous_auth.unwrap_or(true);
+    config.auth = Some(Arc::new(auth.build(config.basics())?));
     Ok(config)
 }

@@ -1,5 +1,6 @@
 //! The one binary: reads the configuration, makes the parts and joins them.
 
+mod access;
 mod adapters;
 mod addons;
 mod builtin;
