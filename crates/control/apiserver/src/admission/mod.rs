@@ -3,10 +3,11 @@
 //! Mutating ones first, in upstream's order, then those that only judge. Each is one file and one line here.
 
 mod certificate;
-mod limits;
+mod classes;
 mod namespace;
 mod node;
 mod pod;
+mod policy;
 mod priority;
 mod roles;
 mod service_account;
@@ -15,6 +16,7 @@ mod storage;
 use crate::follow::{Change, Follower};
 use crate::server::Server;
 use async_trait::async_trait;
+use pintle_admission::policy::{Policies, Reinvocation as PolicyReinvocation};
 use pintle_admission::webhook::{Flavor, Reinvocation, Webhooks, World};
 use pintle_aggregator::Address;
 use pintle_registry::{Admission, Attributes, Operation};
@@ -44,15 +46,16 @@ fn forbidden(attributes: &Attributes<'_>, why: &str) -> Status {
 /// What the plugins keep between requests.
 pub(crate) struct Plugins {
     pub webhooks: Webhooks,
+    pub policies: Policies,
 }
 
 impl Plugins {
     /// Nothing is known yet of whom to ask.
     pub fn new(metrics: &pintle_metrics::Registry) -> Self {
-        Self { webhooks: Webhooks::new(metrics) }
+        Self { webhooks: Webhooks::new(metrics), policies: Policies::default() }
     }
 
-    /// Follows the configurations of webhooks until `stop`.
+    /// Follows the configurations of webhooks and policies until `stop`.
     pub async fn start(server: &Arc<Server>, stop: &CancellationToken) -> Result<(), Status> {
         for (resource, flavor) in [
             ("mutatingwebhookconfigurations", Flavor::Mutating),
@@ -69,7 +72,7 @@ impl Plugins {
             let follower = Follower::load(server, "admissionregistration.k8s.io", resource, apply).await?;
             server.tasks.spawn(follower.run(stop.clone()));
         }
-        Ok(())
+        policy::start(server, stop).await
     }
 }
 
@@ -79,7 +82,6 @@ impl Chain<'_> {
     async fn amend(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let registry = &self.server.registry;
         namespace::lifecycle(self.server, attributes).await?;
-        limits::tell(attributes);
         certificate::sign_with_requester(attributes);
         pintle_admission::limits::mutate(registry, attributes).await?;
         service_account::admit(self.server, attributes).await?;
@@ -87,20 +89,26 @@ impl Chain<'_> {
         node::taint(attributes);
         priority::admit(self.server, attributes).await?;
         pod::default_tolerations(attributes);
-        storage::default_class(self.server, attributes).await
+        storage::default_class(self.server, attributes).await?;
+        classes::runtime(self.server, attributes).await?;
+        classes::ingress(self.server, attributes).await
     }
 
     async fn ask_mutating(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        let webhooks = &self.server.plugins.webhooks;
+        let Plugins { webhooks, policies } = &self.server.plugins;
         let itself = self.address();
         let world = World { registry: &self.server.registry, itself: Some(&itself), deadline: None };
-        let mut state = Reinvocation::default();
+        let policy_world = policy::world(self.server);
+        let (mut state, mut policy_state) = (Reinvocation::default(), PolicyReinvocation::default());
+        policies.mutate(&policy_world, attributes, &mut policy_state).await?;
         webhooks.mutate(&world, attributes, &mut state).await?;
-        if state.is_wanted() {
+        if state.is_wanted() || policy_state.is_wanted() {
             state.begin_second();
+            policy_state.begin_second();
             if attributes.operation != Operation::Delete {
                 self.amend(attributes).await?;
             }
+            policies.mutate(&policy_world, attributes, &mut policy_state).await?;
             webhooks.mutate(&world, attributes, &mut state).await?;
         }
         Ok(())
@@ -131,8 +139,10 @@ impl Admission for Chain<'_> {
         pintle_admission::limits::validate(registry, attributes).await?;
         service_account::validate(attributes)?;
         pintle_admission::pod_security::validate(registry, attributes).await?;
+        storage::resize(self.server, attributes).await?;
         certificate::protect_signer(&self.server.authorizer, attributes).await?;
         certificate::restrict_subject(attributes)?;
+        self.server.plugins.policies.validate(&policy::world(self.server), attributes).await?;
         let itself = self.address();
         let world = World { registry, itself: Some(&itself), deadline: None };
         self.server.plugins.webhooks.validate(&world, attributes).await?;

@@ -1,10 +1,12 @@
 //! DefaultStorageClass: claims that name no class get the one that is marked as the default; and
-//! StorageObjectInUseProtection: what is in use goes only when it no longer is.
+//! StorageObjectInUseProtection: what is in use goes only when it no longer is; and PersistentVolumeClaimResize: only
+//! what may grow grows.
 
-use super::creates;
+use super::{creates, forbidden, is_core};
 use crate::server::Server;
-use pintle_registry::{Attributes, ListOptions, Operation};
+use pintle_registry::{Attributes, GetOptions, ListOptions, Operation};
 use pintle_types::Status;
+use pintle_types::quantity::Quantity;
 use serde_json::Value;
 
 const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
@@ -53,4 +55,33 @@ fn protect(attributes: &mut Attributes<'_>) {
     if let Some(finalizers) = finalizers.as_array_mut().filter(|list| !list.iter().any(|it| it == finalizer)) {
         finalizers.push(finalizer.into());
     }
+}
+
+/// Claims grow only when their class says that its volumes can.
+pub(super) async fn resize(server: &Server, attributes: &Attributes<'_>) -> Result<(), Status> {
+    if attributes.operation != Operation::Update || !is_core(attributes, "persistentvolumeclaims") {
+        return Ok(());
+    }
+    let (Some(new), Some(old)) = (&attributes.object, attributes.old_object.as_deref()) else { return Ok(()) };
+    let size = |claim: &Value| -> Option<Quantity> {
+        claim["spec"]["resources"]["requests"]["storage"].as_str()?.parse().ok()
+    };
+    if size(new) <= size(old) {
+        return Ok(());
+    }
+    if old["status"]["phase"] != "Bound" {
+        return Err(forbidden(attributes, "Only bound persistent volume claims can be expanded"));
+    }
+    let name = new["spec"]["storageClassName"].as_str().unwrap_or_default();
+    let table = server.registry.table();
+    let def = table.get("storage.k8s.io", "v1", "storageclasses").ok_or_else(Status::no_such_resource)?;
+    let class = match server.registry.get(def, "", name, &GetOptions::default()).await {
+        Ok(class) if !name.is_empty() => class.to_value(),
+        _ => Value::Null,
+    };
+    if class["allowVolumeExpansion"] == true {
+        return Ok(());
+    }
+    let why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
+    Err(forbidden(attributes, why))
 }
