@@ -1,4 +1,5 @@
-//! Serves an empty cluster from memory, to try clients against: `serve KUBECONFIG [PORT]`.
+//! Serves an empty cluster from memory, to try clients against: `serve KUBECONFIG [PORT [ETCD]]`, where ETCD is the URL
+//! of a member of etcd to keep the state in instead.
 //!
 //! Writes a kubeconfig for an administrator and answers on 127.0.0.1 until it is interrupted. The only controller
 //! is the one without which no pod can be made: every namespace gets its default service account.
@@ -11,7 +12,7 @@ use pintle_client::{Client, ClientError, WatchEvent, WatchOptions};
 use pintle_kinds::Table;
 use pintle_pki::{CertificateAuthority, ClientCertificates, SigningKey, client_config_http1, server_config};
 use pintle_registry::{Options, Registry};
-use pintle_store::EmbeddedStore;
+use pintle_store::{EmbeddedStore, EtcdStore, Store};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Namespace, ServiceAccount};
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +30,11 @@ async fn main() -> Result<(), Failure> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let began = std::time::Instant::now();
     let keys = tempfile::tempdir()?;
-    let (server, ca) = server(keys.path(), port).await?;
+    let store: Arc<dyn Store> = match arguments.next() {
+        None => Arc::new(EmbeddedStore::in_memory()?),
+        Some(etcd) => Arc::new(EtcdStore::open(pintle_store::etcd::Options::new([etcd])).await?),
+    };
+    let (server, ca) = server(keys.path(), port, store).await?;
     let stop = CancellationToken::new();
     let bound = server.bind().await?;
     server.start(stop.clone()).await?;
@@ -51,7 +56,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn server(keys: &Path, port: u16) -> Result<(Arc<Server>, CertificateAuthority), Failure> {
+async fn server(keys: &Path, port: u16, store: Arc<dyn Store>) -> Result<(Arc<Server>, CertificateAuthority), Failure> {
     let clock = pintle_clock::system();
     let local = IpAddr::from([127, 0, 0, 1]);
     let ca = CertificateAuthority::load_or_create(keys, "ca", clock.now())?;
@@ -67,7 +72,6 @@ async fn server(keys: &Path, port: u16) -> Result<(Arc<Server>, CertificateAutho
     );
     let kubelet_client = ca.client_in(keys, "kubelet-client", "kube-apiserver", &["system:masters"], clock.now())?;
     config.kubelet_tls = Some(client_config_http1(ca.certificate_pem(), Some(&kubelet_client))?);
-    let store = Arc::new(EmbeddedStore::in_memory()?);
     let registry = Registry::open(store, Table::builtin(), clock.clone(), Options::default()).await?;
     Ok((Server::new(config, registry, clock), ca))
 }
