@@ -12,7 +12,7 @@ use pintle_schema::custom::Patterns;
 use pintle_types::names::GroupVersionKind;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Upstream's order: discovery shows it.
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
@@ -79,6 +79,7 @@ fn resource(spec: &Value, version: &Value, storage: &Arc<StorageDef>, family: &A
         handle: handle.clone(),
         family: family.clone(),
         patterns: Patterns::default(),
+        rules: OnceLock::new(),
         has_status,
         scale: scale(version),
         columns: columns::read(version),

@@ -144,7 +144,21 @@ impl Definitions {
         let Some(served) = self.served.lock().remove(name) else { return Ok(()) };
         // Usually none is left: the finalizer saw to it. A definition deleted with all others has none.
         delete_objects(server, &served.group, &served.resource).await?;
-        serve(server, Some((&served.group, &served.resource)), Vec::new()).await
+        serve(server, Some((&served.group, &served.resource)), Vec::new()).await?;
+        self.reconsider(server, &served.group).await
+    }
+
+    /// Takes up the definitions of a group that did not get their names: some may be free now.
+    async fn reconsider(&self, server: &Server, group: &str) -> Result<(), Status> {
+        let table = server.registry.table();
+        let def = table.get(GROUP, "v1", RESOURCE).ok_or_else(Status::no_such_resource)?;
+        let all = server.registry.list(def, "", &ListOptions::default()).await?;
+        for definition in all.items.iter().map(|item| item.to_value()) {
+            if definition["spec"]["group"] == group && !is_true(&definition, "NamesAccepted") {
+                self.note(Change::Set(&definition));
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the objects of a definition that is being deleted, then lets it go.

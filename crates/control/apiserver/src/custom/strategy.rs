@@ -4,12 +4,13 @@ use super::columns::Columns;
 use super::conversion::Webhook;
 use super::scale;
 use jiff::Timestamp;
+use pintle_cel::rules::Rules;
 use pintle_kinds::{Column, Converter, ScalePaths, Strategy};
 use pintle_schema::TypeHandle;
 use pintle_schema::custom::{Patterns, Validator, set_defaults, unchecked_rules};
 use pintle_types::field::ErrorList;
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What all versions of a definition share.
 pub(super) struct Family {
@@ -41,6 +42,7 @@ pub(super) struct CustomStrategy {
     pub handle: TypeHandle,
     pub family: Arc<Family>,
     pub patterns: Patterns,
+    pub rules: OnceLock<Option<Rules>>,
     pub has_status: bool,
     pub scale: Option<ScalePaths>,
     pub columns: Columns,
@@ -55,9 +57,17 @@ impl CustomStrategy {
         if let Some(paths) = &self.scale {
             errors.extend(scale::check(paths, object));
         }
-        let unchecked = unchecked_rules(schema, &errors);
-        errors.extend(unchecked);
+        match unchecked_rules(schema, &errors) {
+            Some(unchecked) => errors.push(unchecked),
+            None => errors.extend(self.check_rules(schema, object, old)),
+        }
         errors
+    }
+
+    /// What the rules in CEL say. They are compiled when the first object comes.
+    fn check_rules(&self, schema: &Value, object: &Value, old: Option<&Value>) -> ErrorList {
+        let rules = self.rules.get_or_init(|| Rules::compile(schema));
+        rules.as_ref().map(|rules| rules.validate(schema, object, old).errors).unwrap_or_default()
     }
 }
 

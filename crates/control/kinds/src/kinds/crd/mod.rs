@@ -64,16 +64,7 @@ impl Strategy for CustomResourceDefinition {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| {
-            let spec = &object["spec"];
-            let name = tree::text(&object["metadata"], "name");
-            let required = format!("{}.{}", tree::text(&spec["names"], "plural"), tree::text(spec, "group"));
-            if !name.is_empty() && name != required {
-                errors.invalid(&Path::new("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
-            }
-            validate_spec(errors, &Path::new("spec"), spec);
-            stored_versions(errors, object);
-        })
+        validate(object, None)
     }
 
     fn validate_request(&self, _api_version: &str, object: &Value) -> ErrorList {
@@ -81,7 +72,7 @@ impl Strategy for CustomResourceDefinition {
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut found = self.validate(new);
+        let mut found = validate(new, Some(old));
         found.extend(Errors::of(|errors| {
             approval::validate(errors, new, Some(old));
             let (path, new, old) = (Path::new("spec"), &new["spec"], &old["spec"]);
@@ -107,6 +98,20 @@ impl Strategy for CustomResourceDefinition {
     }
 }
 
+/// What is wrong with a definition. Rules of schemas that did not change since `old` are not compiled again.
+fn validate(object: &Value, old: Option<&Value>) -> ErrorList {
+    Errors::of(|errors| {
+        let spec = &object["spec"];
+        let name = tree::text(&object["metadata"], "name");
+        let required = format!("{}.{}", tree::text(&spec["names"], "plural"), tree::text(spec, "group"));
+        if !name.is_empty() && name != required {
+            errors.invalid(&Path::new("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
+        }
+        validate_spec(errors, &Path::new("spec"), spec, old.map(|old| &old["spec"]));
+        stored_versions(errors, object);
+    })
+}
+
 fn storage_versions(spec: &Value) -> impl Iterator<Item = &str> {
     tree::list(spec, "versions")
         .iter()
@@ -130,7 +135,7 @@ fn stored_versions(errors: &mut Errors, object: &Value) {
     }
 }
 
-fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, old: Option<&Value>) {
     let group = tree::text(spec, "group");
     let at = path.child("group");
     if errors.needs(&at, group, "") {
@@ -140,7 +145,7 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
         }
     }
     errors.needs_one_of(&path.child("scope"), tree::text(spec, "scope"), &["Cluster", "Namespaced"]);
-    version::validate_all(errors, path, spec);
+    version::validate_all(errors, path, spec, old);
     validate_names(errors, &path.child("names"), &spec["names"]);
     conversion(errors, &path.child("conversion"), &spec["conversion"]);
 }

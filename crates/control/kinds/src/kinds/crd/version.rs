@@ -19,7 +19,7 @@ struct Places {
 }
 
 /// All versions.
-pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value) {
+pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value, old: Option<&Value>) {
     let versions = tree::list(spec, "versions");
     let at = path.child("versions");
     let mut seen = Seen::default();
@@ -56,6 +56,9 @@ pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value) {
         // What is shared is checked once.
         let fresh = |shared: bool| i == 0 || !shared;
         validate_one(errors, &places, version, all_shared.map(fresh));
+        if fresh(all_shared[0]) {
+            rules(errors, &places.schema, version, old);
+        }
     }
 }
 
@@ -112,6 +115,15 @@ fn validate_one(errors: &mut Errors, places: &Places, version: &Value, fresh: [b
     }
     if fresh[3] {
         selectable(errors, &places.selectable, tree::list(version, "selectableFields"), root);
+    }
+}
+
+/// The rules of a schema, unless the schema is as it was. Upstream looks at them when nothing else is wrong.
+fn rules(errors: &mut Errors, at: &Path, version: &Value, old: Option<&Value>) {
+    let before = old.into_iter().flat_map(|old| tree::list(old, "versions")).find(|v| v["name"] == version["name"]);
+    if errors.0.is_empty() && before.is_none_or(|before| before["schema"] != version["schema"]) {
+        let schema = &version["schema"]["openAPIV3Schema"];
+        errors.0.extend(pintle_cel::rules::check_definition(schema, at, Default::default()));
     }
 }
 
