@@ -445,12 +445,14 @@ mod tests {
 
     #[test]
     fn defaults_and_selector() {
-        let job = job(json!({}));
+        let mut job = job(json!({}));
         assert_eq!(job["spec"]["completions"], 1);
         assert_eq!(job["spec"]["backoffLimit"], 6);
         assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u1"}}));
-        assert_eq!(job["metadata"]["labels"]["job-name"], "j");
         assert!(Job.validate(&job).is_empty(), "{:?}", Job.validate(&job));
+        assert!(job["metadata"]["labels"].is_null(), "the generated labels are none of the job's while it is checked");
+        Job.read_back(&mut job);
+        assert_eq!(job["metadata"]["labels"]["job-name"], "j");
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn check_configuration(target: &Target<'_>, configuration: &Value) -> Result<(),
     super::create::contradicts_namespace(target, configuration)
 }
 
-fn apply_status(error: ApplyError) -> Status {
+pub(super) fn apply_status(error: ApplyError) -> Status {
     let message = error.to_string();
     match error {
         ApplyError::BadRequest(message) => Status::bad_request(message),

@@ -1,14 +1,15 @@
 //! The `scale` subresource: the number of replicas of anything that has one.
 
-use super::body::{Body, patched};
-use super::create::check_namespace;
+use super::body::{Body, apply_status, check_name, patched};
+use super::create::{check_namespace, contradicts_namespace};
 use super::update::check_version;
-use super::{Attempt, Current, Target, meta};
+use super::{Attempt, Current, Target, manager, meta};
 use crate::admission::Operation;
 use crate::object::{Object, Written};
 use crate::registry::Registry;
 use pintle_kinds::{ResourceDef, ScalePaths, tree};
 use pintle_schema::Schema;
+use pintle_schema::apply::{ApplyError, Conflict, apply};
 use pintle_types::Status;
 use pintle_types::field::{FieldError, Path};
 use pintle_types::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector as TypedSelector;
@@ -16,6 +17,8 @@ use pintle_types::names::GroupKind;
 use pintle_types::selector::LabelSelector;
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+const SCALE_VERSION: &str = "autoscaling/v1";
 
 impl Registry {
     /// `status` is the object itself, `scale` a Scale; others are not to be read.
@@ -38,15 +41,22 @@ impl Registry {
     ) -> Result<Attempt<Written>, Status> {
         let shown = target.shown(&old.value);
         let old_scale = Arc::new(scale_of(target.def, &shown)?);
-        let new_scale = self.new_scale(target, body, &old_scale)?;
+        let applied = self.applied_scale(target, body, &shown)?;
+        let new_scale = match &applied {
+            Some(object) => scale_of(target.def, object)?,
+            None => self.new_scale(target, body, &old_scale)?,
+        };
         let new_scale = self.admit(target, Operation::Update, new_scale, Some(&old_scale)).await?;
         check_scale(target, &new_scale)?;
         check_version(target, &new_scale, old)?;
-        let mut new = shown.clone();
         let paths = paths(target.def)?;
+        let is_applied = applied.is_some();
+        let mut new = applied.unwrap_or_else(|| shown.clone());
         set_at(&mut new, &paths.spec_replicas, new_scale["spec"]["replicas"].as_i64().unwrap_or(0).into());
         // Unlike other subresources, this one writes into the spec, and whoever scales owns the number.
-        self.record_manager_of_all_but(target, Some(&shown), &mut new, &[]);
+        if !is_applied {
+            self.record_manager_of_all_but(target, Some(&shown), &mut new, &[]);
+        }
         self.judge(target, Operation::Update, Some(new_scale), Some(&old_scale)).await?;
         target.def.to_storage(&mut new);
         Ok(match self.store_changed(target, new, old).await? {
@@ -58,14 +68,44 @@ impl Registry {
         })
     }
 
+    /// The scaled object itself, where a Scale is applied: the manager comes to own the number in it. Nothing where the
+    /// body is no apply.
+    fn applied_scale(&self, target: &Target<'_>, body: &Body<'_>, shown: &Value) -> Result<Option<Value>, Status> {
+        let Body::Patch(crate::Patch::Apply { configuration, force }) = body else { return Ok(None) };
+        let ty = target.def.type_ref().ok_or_else(|| Status::internal("the kind has no schema to apply with"))?;
+        let (version, kind) = (tree::text(configuration, "apiVersion"), tree::text(configuration, "kind"));
+        if (version, kind) != (SCALE_VERSION, "Scale") {
+            return Err(Status::bad_request(format!("invalid object type: {version}, Kind={kind}")));
+        }
+        if tree::has(&configuration["metadata"], "managedFields") {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        if !meta(configuration, "name").is_empty() {
+            check_name(target, configuration)?;
+        }
+        contradicts_namespace(target, configuration)?;
+        let (api_version, time) = (target.def.api_version(), self.now());
+        let metadata = json!({"name": target.name});
+        let mut wanted = json!({"apiVersion": api_version, "kind": target.def.kind, "metadata": metadata});
+        if !target.ns.is_empty() {
+            wanted["metadata"]["namespace"] = target.ns.into();
+        }
+        let replicas = &configuration["spec"]["replicas"];
+        if !replicas.is_null() {
+            set_at(&mut wanted, &paths(target.def)?.spec_replicas, replicas.clone());
+        }
+        let by = manager(target, &api_version, &time);
+        let applied = apply(ty, Some(shown), wanted, by, *force, &[]);
+        let mut object = applied.map_err(|error| apply_status(of_scale(error, &api_version)))?;
+        // A number that nobody owns any more is the usual one.
+        target.complete(&mut object);
+        Ok(Some(object))
+    }
+
     fn new_scale(&self, target: &Target<'_>, body: &Body<'_>, old: &Value) -> Result<Value, Status> {
         let ty = Schema::builtin().kind("autoscaling", "v1", "Scale");
         let mut new = match body {
             Body::Put(scale) => (*scale).clone(),
-            Body::Patch(crate::Patch::Apply { .. }) => {
-                let why = "server-side apply is not supported for the scale subresource";
-                return Err(Status::bad_request(why));
-            }
             Body::Patch(patch) => patched(target, ty, old, patch)?,
         };
         check_namespace(target, &mut new)?;
@@ -77,6 +117,16 @@ impl Registry {
         }
         Ok(new)
     }
+}
+
+/// Conflicts are told as those of the Scale, wherever the object has the number.
+fn of_scale(error: ApplyError, api_version: &str) -> ApplyError {
+    let ApplyError::Conflicts(conflicts) = error else { return error };
+    let told = conflicts.into_iter().map(|conflict| Conflict {
+        manager: conflict.manager.replace(&format!("using {api_version}"), &format!("using {SCALE_VERSION}")),
+        field: ".spec.replicas".to_owned(),
+    });
+    ApplyError::Conflicts(told.collect())
 }
 
 fn check_scale(target: &Target<'_>, scale: &Value) -> Result<(), Status> {
