@@ -8,6 +8,7 @@ use crate::{
     tree,
 };
 use jiff::Timestamp;
+use pintle_cel::admission::{Compiler, Declarations, Wanted};
 use pintle_types::{
     field::{ErrorList, Path},
     names,
@@ -100,13 +101,19 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, mutating: bool,
         param_kind(errors, &path.child("paramKind"), &spec["paramKind"]);
     }
     match_constraints(errors, &path.child("matchConstraints"), &spec["matchConstraints"]);
-    webhook::match_conditions(errors, &path.child("matchConditions"), tree::list(spec, "matchConditions"));
-    variables(errors, &path.child("variables"), tree::list(spec, "variables"));
+    let params = tree::has(spec, "paramKind");
+    let conditions = tree::list(spec, "matchConditions");
+    webhook::match_conditions(errors, &path.child("matchConditions"), conditions, params);
+    let composed = mutating || !tree::list(spec, "variables").is_empty();
+    let mut expressions = PolicyExpressions {
+        compiler: if composed { Compiler::composed() } else { Compiler::plain() },
+        declared: Declarations { params, authorizer: true, mutation: false },
+    };
+    variables(errors, &path.child("variables"), tree::list(spec, "variables"), &mut expressions);
     if mutating {
-        if tree::list(spec, "mutations").is_empty() {
-            errors.required(&path.child("mutations"), "mutations must contain at least one item");
-        }
-        return;
+        mutations(errors, &path.child("mutations"), tree::list(spec, "mutations"), &expressions);
+        let policy = tree::text(spec, "reinvocationPolicy");
+        return errors.needs_one_of(&path.child("reinvocationPolicy"), policy, &["IfNeeded", "Never"]);
     }
     let (validations, annotations) = (tree::list(spec, "validations"), tree::list(spec, "auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
@@ -115,16 +122,81 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, mutating: bool,
         errors.required(&path.child("auditAnnotations"), words);
         return;
     }
-    for (i, validation) in validations.iter().enumerate() {
-        let at = path.child("validations").index(i);
-        errors.needs(
-            &at.child("expression"),
-            tree::text(validation, "expression").trim(),
-            "expression is not specified",
-        );
-        webhook::optional(errors, &at, validation, "reason", &["Forbidden", "Invalid", "RequestEntityTooLarge"]);
+    for (i, one) in validations.iter().enumerate() {
+        validation(errors, &path.child("validations").index(i), one, &expressions);
     }
-    audit_annotations(errors, &path.child("auditAnnotations"), annotations, policy);
+    audit_annotations(errors, &path.child("auditAnnotations"), annotations, policy, &expressions);
+}
+
+/// What the expressions of one policy may name.
+struct PolicyExpressions {
+    compiler: Compiler,
+    declared: Declarations,
+}
+
+impl PolicyExpressions {
+    /// Refuses an expression that does not compile.
+    fn check(&self, errors: &mut Errors, at: &Path, source: &str, wanted: Wanted, declared: Declarations) {
+        if let Err(why) = self.compiler.compile(source, wanted, declared) {
+            errors.invalid(at, source, &why);
+        }
+    }
+}
+
+fn validation(errors: &mut Errors, at: &Path, validation: &Value, expressions: &PolicyExpressions) {
+    let (source, path) = (tree::text(validation, "expression"), at.child("expression"));
+    if errors.needs(&path, source.trim(), "expression is not specified") {
+        expressions.check(errors, &path, source, Wanted::Bool, expressions.declared);
+    }
+    let (source, path) = (tree::text(validation, "messageExpression"), at.child("messageExpression"));
+    if !source.is_empty() && source.trim().is_empty() {
+        errors.invalid(&path, source, "must be non-empty if specified");
+    } else if !source.is_empty() {
+        let declared = Declarations { authorizer: false, ..expressions.declared };
+        expressions.check(errors, &path, source, Wanted::Text, declared);
+    }
+    let (message, path) = (tree::text(validation, "message"), at.child("message"));
+    if !message.is_empty() && message.trim().is_empty() {
+        errors.invalid(&path, message, "message must be non-empty if specified");
+    } else if message.trim().contains(['\n', '\r']) {
+        errors.invalid(&path, message, "message must not contain line breaks");
+    }
+    webhook::optional(errors, at, validation, "reason", &["Forbidden", "Invalid", "RequestEntityTooLarge"]);
+}
+
+/// The changes of a policy: each is of one of two forms and says only what that form takes.
+fn mutations(errors: &mut Errors, path: &Path, mutations: &[Value], expressions: &PolicyExpressions) {
+    if mutations.is_empty() {
+        return errors.required(path, "mutations must contain at least one item");
+    }
+    let declared = Declarations { mutation: true, ..expressions.declared };
+    for (i, mutation) in mutations.iter().enumerate() {
+        let at = path.index(i);
+        let (own, other, wanted) = match tree::text(mutation, "patchType") {
+            "" => {
+                errors.required(&at.child("patchType"), "");
+                continue;
+            }
+            "ApplyConfiguration" => ("applyConfiguration", "jsonPatch", Wanted::Configuration),
+            "JSONPatch" => ("jsonPatch", "applyConfiguration", Wanted::Patches),
+            unknown => {
+                errors.unsupported(&at.child("patchType"), unknown, &["ApplyConfiguration", "JSONPatch"]);
+                continue;
+            }
+        };
+        let kind = tree::text(mutation, "patchType");
+        if tree::has(mutation, other) {
+            errors.forbidden(&at.child(other), &format!("must not be specified when patchType is {kind}"));
+        }
+        if !tree::has(mutation, own) {
+            errors.required(&at.child(own), &format!("must be specified when patchType is {kind}"));
+            continue;
+        }
+        let (source, path) = (tree::text(&mutation[own], "expression"), at.child(own).child("expression"));
+        if errors.needs(&path, source.trim(), "expression is not specified") {
+            expressions.check(errors, &path, source, wanted, declared);
+        }
+    }
 }
 
 fn param_kind(errors: &mut Errors, at: &Path, kind: &Value) {
@@ -175,7 +247,7 @@ fn match_resources(errors: &mut Errors, at: &Path, resources: &Value) {
     webhook::optional(errors, at, resources, "matchPolicy", &["Equivalent", "Exact"]);
 }
 
-fn variables(errors: &mut Errors, path: &Path, variables: &[Value]) {
+fn variables(errors: &mut Errors, path: &Path, variables: &[Value], expressions: &mut PolicyExpressions) {
     for (i, variable) in variables.iter().enumerate() {
         let at = path.index(i);
         let own = tree::text(variable, "name");
@@ -184,13 +256,25 @@ fn variables(errors: &mut Errors, path: &Path, variables: &[Value]) {
         } else if !name::c_identifier(own).is_empty() {
             errors.invalid(&at.child("name"), own, "must be a valid CEL identifier");
         }
-        errors.needs(&at.child("expression"), tree::text(variable, "expression").trim(), "expression is not specified");
+        let (source, path) = (tree::text(variable, "expression"), at.child("expression"));
+        if errors.needs(&path, source.trim(), "expression is not specified")
+            && let Err(why) = expressions.compiler.variable(own, source, expressions.declared)
+        {
+            errors.invalid(&path, source, &why);
+        }
     }
 }
 
 /// The key of an annotation is qualified by the name of the policy.
-fn audit_annotations(errors: &mut Errors, path: &Path, annotations: &[Value], policy: &str) {
+fn audit_annotations(
+    errors: &mut Errors,
+    path: &Path,
+    annotations: &[Value],
+    policy: &str,
+    expressions: &PolicyExpressions,
+) {
     const MAX: usize = 20;
+    const MAX_EXPRESSION_BYTES: usize = 5 * 1024;
     if annotations.len() > MAX {
         errors.invalid_shown(
             path,
@@ -208,8 +292,15 @@ fn audit_annotations(errors: &mut Errors, path: &Path, annotations: &[Value], po
             let full = format!("{policy}/{key}");
             errors.invalid_for(&at.child("key"), &full, name::qualified(&full));
         }
-        let expression = tree::text(annotation, "valueExpression").trim();
-        errors.needs(&at.child("valueExpression"), expression, "valueExpression is not specified");
+        let (source, value_at) = (tree::text(annotation, "valueExpression"), at.child("valueExpression"));
+        if source.trim().len() > MAX_EXPRESSION_BYTES {
+            errors.required(&value_at, &format!("must not exceed {MAX_EXPRESSION_BYTES} bytes in length"));
+        } else if errors.needs(&value_at, source.trim(), "valueExpression is not specified") {
+            let compiled = expressions.compiler.compile(source.trim(), Wanted::TextOrNull, expressions.declared);
+            if let Err(why) = compiled {
+                errors.invalid(&value_at, source, &why);
+            }
+        }
         if !seen.first(key) {
             errors.duplicate(&at.child("key"), key);
         }

@@ -8,6 +8,7 @@ use crate::{
     tree,
 };
 use jiff::Timestamp;
+use pintle_cel::admission::{Compiler, Declarations, Wanted};
 use pintle_types::{
     field::{ErrorList, Path},
     names,
@@ -112,7 +113,7 @@ fn validate_webhook(errors: &mut Errors, at: &Path, webhook: &Value, mutating: b
     }
     client_config(errors, &at.child("clientConfig"), &webhook["clientConfig"]);
     review_versions(errors, &at.child("admissionReviewVersions"), tree::list(webhook, "admissionReviewVersions"));
-    match_conditions(errors, &at.child("matchConditions"), tree::list(webhook, "matchConditions"));
+    match_conditions(errors, &at.child("matchConditions"), tree::list(webhook, "matchConditions"), false);
 }
 
 pub(super) fn optional(errors: &mut Errors, at: &Path, object: &Value, field: &str, known: &[&str]) {
@@ -191,7 +192,7 @@ fn review_versions(errors: &mut Errors, at: &Path, versions: &[Value]) {
 }
 
 /// Names and expressions; the expressions themselves are compiled elsewhere.
-pub(super) fn match_conditions(errors: &mut Errors, path: &Path, conditions: &[Value]) {
+pub(super) fn match_conditions(errors: &mut Errors, path: &Path, conditions: &[Value], params: bool) {
     const MAX: usize = 64;
     if conditions.len() > MAX {
         errors.too_many(path, conditions.len(), MAX);
@@ -200,7 +201,13 @@ pub(super) fn match_conditions(errors: &mut Errors, path: &Path, conditions: &[V
     for (i, condition) in conditions.iter().enumerate() {
         let at = path.index(i);
         let own = tree::text(condition, "name");
-        errors.needs(&at.child("expression"), tree::text(condition, "expression").trim(), "");
+        let (source, at_source) = (tree::text(condition, "expression").trim(), at.child("expression"));
+        if errors.needs(&at_source, source, "") {
+            let declared = Declarations { params, authorizer: true, mutation: false };
+            if let Err(why) = Compiler::plain().compile(source, Wanted::Bool, declared) {
+                errors.invalid(&at_source, source, &why);
+            }
+        }
         if errors.needs(&at.child("name"), own, "") {
             errors.invalid_for(&at.child("name"), own, name::qualified(own));
         }
