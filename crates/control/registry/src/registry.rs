@@ -105,9 +105,7 @@ impl Registry {
         let present = cache.shared.resource("/registry/services/specs").map(|services| services.snapshot());
         let present = present.unwrap_or_default();
         let services = Services::new(options.service_range, options.node_ports, &present);
-        if store.is_shared() {
-            services.claim_present(&*store, &present).await?;
-        }
+        services.claim_present(&*store, &present, &clock.now_seconds().to_string()).await?;
         let event_leases = SharedLeases::new(options.event_ttl_seconds);
         let (table, changing) = (ArcSwap::new(table), tokio::sync::Mutex::default());
         Ok(Arc::new(Self { store, table, clock, cache, event_leases, services, changing }))

@@ -202,7 +202,7 @@ impl Registry {
         object: &Value,
         allocation: Allocation,
     ) -> Result<Attempt<Revision>, Status> {
-        let claims = if self.store.is_shared() { allocation.claims() } else { Claims::default() };
+        let claims = allocation.claims(self.store.is_shared());
         let attempt = self.swap_claiming(target.def, target.key(), expected, object, &claims).await?;
         match &attempt {
             Attempt::Done(_) => allocation.keep(),
@@ -246,8 +246,7 @@ impl Registry {
     async fn remove(&self, target: &Target<'_>, old: &Current) -> Result<Attempt<Revision>, Status> {
         let key = target.key();
         let delete = Op::Delete(KeyRange::key(key.clone()));
-        let shared = self.store.is_shared();
-        let freed = if shared { self.services.freed(target.def, &old.value) } else { Claims::default() };
+        let freed = self.services.freed(target.def, &old.value, self.store.is_shared());
         let attempt = self.compare_and(key, old.revision, delete, &freed).await?;
         if matches!(attempt, Attempt::Done(_)) {
             self.services.release(target.def, &old.value);
@@ -264,7 +263,8 @@ impl Registry {
     ) -> Result<Attempt<Revision>, Status> {
         let unchanged = Compare::ModRevision(key.clone(), expected);
         let compare = [unchanged].into_iter().chain(claims.conditions()).collect();
-        let then = [then].into_iter().chain(claims.ops(&key)).collect();
+        let now = if claims.taken.is_empty() { String::new() } else { self.now() };
+        let then = [then].into_iter().chain(claims.ops(&key, &now)).collect();
         let otherwise = vec![Op::Get(KeyRange::key(key.clone()))];
         let mut result = self.store.txn(Txn { compare, then, otherwise }).await.map_err(store_status)?;
         if result.succeeded {

@@ -105,3 +105,29 @@ async fn a_full_range_says_so_and_refused_services_cost_nothing() {
     let full = world.create("services", service("more", json!({}))).await.unwrap_err();
     assert_eq!(full.message, "Internal error occurred: failed to allocate a serviceIP: range is full");
 }
+
+#[tokio::test]
+async fn an_address_is_an_object_while_it_is_held() {
+    let world = World::new().await;
+    let created = world.create("services", service("a", json!({}))).await.unwrap();
+    let address = created["spec"]["clusterIP"].as_str().unwrap();
+    let def = world.def("ipaddresses.networking.k8s.io");
+    let options = Default::default();
+    let get = || world.registry.get(&def, "", address, &options);
+    let object = get().await.unwrap().to_value();
+    assert_eq!(object["spec"], json!({"parentRef": {"resource": "services", "namespace": NS, "name": "a"}}));
+    assert_eq!(object["metadata"]["labels"]["ipaddress.kubernetes.io/managed-by"], "ipallocator.k8s.io");
+    world.delete("services", "a", json!({})).await.unwrap();
+    assert_eq!(get().await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
+async fn the_protocols_of_a_port_share_a_node_port() {
+    let world = World::new().await;
+    let port = |protocol: &str| json!({"name": protocol.to_lowercase(), "port": 53, "protocol": protocol});
+    let spec = json!({"type": "NodePort", "ports": [port("TCP"), port("UDP")]});
+    let created = world.create("services", service("a", spec)).await.unwrap();
+    let ports = &created["spec"]["ports"];
+    assert_eq!(ports[0]["nodePort"], ports[1]["nodePort"]);
+    assert!(ports[0]["nodePort"].as_i64().is_some_and(|number| number >= 30_000));
+}
