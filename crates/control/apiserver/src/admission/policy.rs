@@ -11,7 +11,7 @@ use pintle_admission::policy::{Access, Flavor, Policies, World, check_types};
 use pintle_auth::User;
 use pintle_auth::authorization::Attributes as Question;
 use pintle_cel::library::{Decision, Query, Who};
-use pintle_registry::{AdmitAll, Patch, Request, UserInfo};
+use pintle_registry::{AdmitAll, GetOptions, Patch, Request, UserInfo};
 use pintle_types::Status;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -100,12 +100,19 @@ async fn write_statuses(server: &Server, mut changed: mpsc::UnboundedReceiver<Va
 async fn write_status(server: &Server, name: &str, status: Value) -> Result<(), Status> {
     let table = server.registry.table();
     let def = table.get(GROUP, "v1", VALIDATING).ok_or_else(Status::no_such_resource)?;
+    // Applying would bring back a policy that is gone.
+    match server.registry.get(def, "", name, &GetOptions::default()).await {
+        Err(status) if status.code == 404 => return Ok(()),
+        other => drop(other?),
+    }
     let user =
         UserInfo { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..UserInfo::default() };
     let request = Request::new(&user, &AdmitAll, MANAGER);
-    let patch = Patch::Merge(json!({"status": status}));
+    let configuration = json!({
+        "apiVersion": def.api_version(), "kind": def.kind, "metadata": {"name": name}, "status": status,
+    });
+    let patch = Patch::Apply { configuration, force: true };
     match server.registry.patch(&request, def, "", name, "status", &patch).await {
-        // It is gone.
         Err(status) if status.code == 404 => Ok(()),
         other => other.map(drop),
     }
