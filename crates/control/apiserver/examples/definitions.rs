@@ -34,6 +34,12 @@ async fn main() -> Result<(), Failure> {
     for number in 0..count {
         ask(&server, Method::POST, DEFINITIONS, definition(number)).await?;
     }
+    // They are served a moment after they were stored, in order.
+    let last = count.saturating_sub(1);
+    let path = format!("/apis/group{}.example.com/v1/things{last}", last % GROUPS);
+    while count > 0 && ask(&server, Method::GET, &path, Value::Null).await.is_err() {
+        tokio::task::yield_now().await;
+    }
     let took = began.elapsed();
     let after = resident_kib()?;
     println!("definitions: {count} of {size} bytes of JSON, made in {took:?}");

@@ -138,3 +138,27 @@ async fn rules_hold_for_objects_and_their_changes() {
     let wrong = cluster.admin(Method::POST, DEFINITIONS, ruled).await;
     assert!(wrong.message().contains("undefined field 'none'"), "{wrong:?}");
 }
+
+#[tokio::test]
+async fn a_definition_made_again_has_its_own_schema_and_objects() {
+    let cluster = Cluster::new().await;
+    define(&cluster, definition(json!({"a": {"type": "string"}}))).await;
+    let gadget = json!({"apiVersion": "g.io/v1", "kind": "Gadget", "metadata": {"name": "x"}, "spec": {"a": "1"}});
+    cluster.create(GADGETS, gadget).await;
+    let path = format!("{DEFINITIONS}?watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan");
+    let transport = cluster.server.local_transport(support::admin());
+    let watch = transport.call(request(Method::GET, &path, Value::Null)).await.unwrap();
+    let mut frames = watch.into_body().into_data_stream();
+    cluster.admin(Method::DELETE, &format!("{DEFINITIONS}/gadgets.g.io"), Value::Null).await;
+    while let Some(frame) = frames.next().await {
+        let event: Value = serde_json::from_slice(&frame.unwrap()).unwrap();
+        if event["type"] == "DELETED" {
+            break;
+        }
+    }
+    define(&cluster, definition(json!({"b": {"type": "string"}}))).await;
+    let list = cluster.get(GADGETS).await.json();
+    assert_eq!(list["items"], json!([]));
+    let gadget = json!({"apiVersion": "g.io/v1", "kind": "Gadget", "metadata": {"name": "x"}, "spec": {"a": "1", "b": "2"}});
+    assert_eq!(cluster.create(GADGETS, gadget).await["spec"], json!({"b": "2"}));
+}

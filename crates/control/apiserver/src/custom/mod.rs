@@ -21,7 +21,7 @@ use pintle_registry::{
 };
 use pintle_types::Status;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +34,8 @@ const MANAGER: &str = "kube-apiserver";
 /// The definitions there are, and what of them is served.
 #[derive(Default)]
 pub(crate) struct Definitions {
-    /// By name, as they are now; nothing for one that was deleted and is still served.
-    changed: Mutex<BTreeMap<String, Option<Value>>>,
+    /// The names of those that changed. Definitions are large: they are read one at a time when their turn comes.
+    changed: Mutex<BTreeSet<String>>,
     /// By name: group, plural name and generation of what is served.
     served: Mutex<BTreeMap<String, Served>>,
     wake: Notify,
@@ -45,6 +45,7 @@ pub(crate) struct Definitions {
 struct Served {
     group: String,
     resource: String,
+    uid: String,
     generation: i64,
     /// The names that were accepted.
     names: Value,
@@ -56,11 +57,8 @@ fn name_of(object: &Value) -> &str {
 
 impl Definitions {
     fn note(&self, change: Change<'_>) {
-        let (name, state) = match change {
-            Change::Set(definition) => (name_of(definition), Some(definition.clone())),
-            Change::Gone(definition) => (name_of(definition), None),
-        };
-        self.changed.lock().insert(name.to_owned(), state);
+        let (Change::Set(definition) | Change::Gone(definition)) = change;
+        self.changed.lock().insert(name_of(definition).to_owned());
         self.wake.notify_one();
     }
 
@@ -84,17 +82,27 @@ impl Definitions {
     /// the others must not suffer from it.
     async fn settle(&self, server: &Arc<Server>) {
         loop {
-            let Some((name, state)) = self.changed.lock().pop_first() else { return };
-            let result = match &state {
-                None => self.withdraw(server, &name).await,
-                Some(definition) if definition["metadata"]["deletionTimestamp"].is_string() => {
-                    self.finalize(server, definition).await
-                }
-                Some(definition) => self.take(server, definition).await,
-            };
+            let Some(name) = self.changed.lock().pop_first() else { return };
+            let result = self.settle_one(server, &name).await;
             if let Err(error) = result {
                 tracing::warn!(definition = name, %error, "a custom resource definition could not be put into effect");
             }
+        }
+    }
+
+    async fn settle_one(&self, server: &Arc<Server>, name: &str) -> Result<(), Status> {
+        let definition = current(server, name).await?;
+        let uid = definition.as_ref().map(|d| d["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
+        // Another one of the same name may have come in its place; the objects of the old one are not the new one's.
+        if self.served.lock().get(name).is_some_and(|served| Some(&served.uid) != uid.as_ref()) {
+            self.withdraw(server, name).await?;
+        }
+        match &definition {
+            None => Ok(()),
+            Some(definition) if definition["metadata"]["deletionTimestamp"].is_string() => {
+                self.finalize(server, definition).await
+            }
+            Some(definition) => self.take(server, definition).await,
         }
     }
 
@@ -102,13 +110,13 @@ impl Definitions {
         let name = name_of(definition);
         let spec = &definition["spec"];
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-        let wanted = Served {
+        let mut wanted = Served {
             group: text(&spec["group"]),
             resource: text(&spec["names"]["plural"]),
+            uid: text(&definition["metadata"]["uid"]),
             generation: definition["metadata"]["generation"].as_i64().unwrap_or_default(),
             names: Value::Null,
         };
-        let mut wanted = wanted;
         let taken = self.taken(server, name, &wanted.group);
         let (names, said) = names::accept(&spec["names"], &definition["status"]["acceptedNames"], &taken);
         wanted.names = names;
@@ -177,6 +185,17 @@ impl Definitions {
         }
         let left: Vec<Value> = finalizers.into_iter().filter(|f| f != FINALIZER).collect();
         patch(server, name_of(definition), "", json!({"metadata": {"finalizers": left}})).await
+    }
+}
+
+/// A definition as it is now; nothing when it is gone.
+async fn current(server: &Server, name: &str) -> Result<Option<Value>, Status> {
+    let table = server.registry.table();
+    let def = table.get(GROUP, "v1", RESOURCE).ok_or_else(Status::no_such_resource)?;
+    match server.registry.get(def, "", name, &GetOptions::default()).await {
+        Ok(definition) => Ok(Some(definition.to_value())),
+        Err(status) if status.code == 404 => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
