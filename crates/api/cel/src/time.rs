@@ -14,6 +14,12 @@ pub fn parse_timestamp(text: &str) -> Option<jiff::Timestamp> {
     text.parse::<jiff::Timestamp>().ok().filter(in_range)
 }
 
+/// A day such as `2030-01-31` (the format `date` of schemas): its beginning.
+pub fn parse_date(text: &str) -> Option<jiff::Timestamp> {
+    let date: jiff::civil::Date = Some(text).filter(|text| text.len() == 10)?.parse().ok()?;
+    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|day| day.timestamp())
+}
+
 /// Whether CEL knows such times: the years 1 … 9999.
 pub fn in_range(time: &jiff::Timestamp) -> bool {
     const FIRST: i64 = -62_135_596_800;

@@ -271,7 +271,9 @@ fn of_number<'a>(number: &serde_json::Number, declared: &Type) -> Value<'a> {
 fn of_text<'a>(text: &'a str, declared: &Type) -> Value<'a> {
     use base64::Engine;
     let parsed = match declared {
-        Type::Timestamp => crate::time::parse_timestamp(text).map(Value::Timestamp),
+        Type::Timestamp => {
+            crate::time::parse_timestamp(text).or_else(|| crate::time::parse_date(text)).map(Value::Timestamp)
+        }
         Type::Duration => crate::time::parse_duration(text).map(Value::Duration),
         Type::Bytes => {
             base64::engine::general_purpose::STANDARD.decode(text).ok().map(|bytes| Value::Bytes(bytes.into()))
@@ -344,7 +346,8 @@ impl<'a> Map<'a> {
             Map::Owned(entries) => entries.get_text(name).cloned(),
             Map::Json(fields, map) => fields.get(name).map(|json| Value::of_json(json, value_type(map))),
             Map::Object(fields, object) => {
-                let json = fields.get(&*unescape(name))?;
+                // A field that is null is one that is absent, as upstream has it.
+                let json = fields.get(&*unescape(name)).filter(|json| !json.is_null())?;
                 Some(Value::of_json(json, &object.field(name).unwrap_or(Type::Dyn)))
             }
         }

@@ -54,6 +54,40 @@ fn rules_are_evaluated() {
 }
 
 #[test]
+fn formats_and_nulls_are_seen_as_upstream_sees_them() {
+    let schema = schema(json!({
+        "type": "object",
+        "properties": {
+            "day": {"type": "string", "format": "date"},
+            "span": {"type": "string", "format": "duration"},
+            "note": {"type": "string", "nullable": true, "maxLength": 5},
+            "port": {"x-kubernetes-int-or-string": true},
+            "x-y": {"type": "integer"},
+        },
+        "x-kubernetes-validations": [
+            {"rule": "!has(self.day) || self.day < timestamp('2030-01-01T00:00:00Z')", "message": "too late"},
+            {"rule": "!has(self.span) || self.span < duration('1h')", "message": "too long"},
+            {"rule": "!has(self.note)", "message": "a note"},
+            {"rule": "!has(self.port) || type(self.port) == string || self.port > 1024", "message": "low port"},
+            {"rule": "!has(self.x__dash__y) || self.x__dash__y == 1", "message": "not one"},
+        ],
+    }));
+    let rules = Rules::compile(&schema).unwrap();
+    for (spec, wrong) in [
+        (json!({"day": "2031-01-01"}), Some("too late")),
+        (json!({"day": "2029-12-31", "span": "59m", "note": null, "port": "http", "x-y": 1}), None),
+        (json!({"span": "61m"}), Some("too long")),
+        (json!({"note": "n"}), Some("a note")),
+        (json!({"port": 80}), Some("low port")),
+        (json!({"x-y": 2}), Some("not one")),
+    ] {
+        let found = texts(&rules.validate(&schema, &json!({"spec": spec}), None).errors);
+        let wanted: Vec<String> = wrong.iter().map(|why| format!("spec: Invalid value: {why}")).collect();
+        assert_eq!(found, wanted, "{spec}");
+    }
+}
+
+#[test]
 fn rules_about_changes_see_what_was() {
     let fixed = json!({"rule": "self.color == oldSelf.color", "message": "color is fixed"});
     check(fixed.clone(), json!({"color": "a"}), None, &[]);
