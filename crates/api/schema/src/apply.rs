@@ -157,7 +157,7 @@ pub fn apply(
     managed::strip(&mut base);
     if entries.is_empty() && live.is_some() {
         let before = Manager { name: "before-first-apply", ..by };
-        entries = record(ty, None, &base, before, &[], entries);
+        entries = record(ty, None, &base, before, reset, entries);
     }
     let request = Request { ty, base: &base, config: &config, by, reset };
     let (mut object, entries) = match request.run(entries.clone(), force) {

@@ -2,11 +2,12 @@
 
 use crate::context::Context;
 use crate::ownership::labels_of;
-use pintle_client::ClientError;
+use pintle_client::{ClientError, Patch, PatchOptions};
 use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::rbac::v1::{ClusterRole, PolicyRule};
 use pintle_types::selector::LabelSelector;
 use pintle_types::{Kind, ObjectKey};
+use serde_json::json;
 
 const AGGREGATING: &str = "aggregating";
 
@@ -49,9 +50,19 @@ async fn reconcile(context: &Context, roles: &Informer<ClusterRole>, key: Object
     if role.rules.as_deref().unwrap_or_default() == rules {
         return Ok(Outcome::Done);
     }
-    let mut changed = ClusterRole::clone(&role);
-    changed.rules = Some(rules);
-    match context.client.update(&changed).await {
+    // Applied, not written: where there is nothing to aggregate, the rules that somebody else wrote stay.
+    let mut applied = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": role.name()},
+    });
+    if !rules.is_empty() {
+        applied["rules"] = json!(rules);
+    }
+    let options = PatchOptions {
+        field_manager: "clusterrole-aggregation-controller".into(),
+        force: true,
+        ..PatchOptions::default()
+    };
+    match context.client.patch::<ClusterRole>("", &key.name, Patch::Apply(applied), &options).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(Outcome::Done),
     }

@@ -135,6 +135,7 @@ impl Controller {
         if uncounted.fresh || end.is_some() {
             pass.status.uncounted_terminated_pods = Some(uncounted.written());
         }
+        pass.status.uncounted_terminated_pods.get_or_insert_default();
         if let Some(end) = &end {
             let type_ = if end.succeeded { SUCCESS_MET } else { FAILURE_TARGET };
             plan::set_condition(&mut pass.status, type_, "True", &end.reason, &end.message, pass.now);
