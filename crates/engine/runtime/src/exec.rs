@@ -2,8 +2,9 @@
 
 use crate::engine::{Container, Engine};
 use crate::error::{from_failure, internal};
+use crate::options::ExecOptions;
 use crate::records::{ContainerPhase, ContainerRecord};
-use crate::shim_client::ShimClient;
+use crate::shim_client::{ShimClient, started};
 use crate::spec;
 use crate::stdio::{Pipes, Terminal};
 use futures::FutureExt;
@@ -28,6 +29,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 struct Running {
     shim: Arc<ShimClient>,
     id: String,
+    pid: i32,
     controller: Option<OwnedFd>,
     ended: oneshot::Receiver<i32>,
 }
@@ -46,7 +48,7 @@ impl Engine {
     pub(crate) async fn run_sync(&self, id: &str, command: &[String], timeout: u64) -> CriResult<ExecSyncResponse> {
         let container = self.container(id)?;
         let wanted = Wanted { stdin: false, stdout: true, stderr: true, tty: false, size: None };
-        let (running, pipes) = self.run_process(&container, command, wanted).await?;
+        let (running, pipes) = self.run_process(&container, command, wanted, &ExecOptions::default()).await?;
         let (shim, exec) = (Arc::clone(&running.shim), running.id.clone());
         let collected = collect(running, pipes);
         if timeout == 0 {
@@ -71,11 +73,36 @@ impl Engine {
             tty: request.tty,
             size: request.size,
         };
-        let (running, pipes) = self.run_process(&container, &request.command, wanted).await?;
-        let exit = exit_of(running.ended);
+        Ok(self.session(&container, request, wanted, &ExecOptions::default()).await?.0)
+    }
+
+    /// Runs a process as CRI's `exec` does, with further properties; also returns its number in the machine's pid
+    /// namespace.
+    pub async fn exec_with(&self, request: ExecRequest, options: &ExecOptions) -> CriResult<(ExecSession, i32)> {
+        let container = self.container(&request.container_id)?;
+        let wanted = Wanted {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr && !request.tty,
+            tty: request.tty,
+            size: request.size,
+        };
+        self.session(&container, request, wanted, options).await
+    }
+
+    async fn session(
+        &self,
+        container: &Arc<Container>,
+        request: ExecRequest,
+        wanted: Wanted,
+        options: &ExecOptions,
+    ) -> CriResult<(ExecSession, i32)> {
+        let (running, pipes) = self.run_process(container, &request.command, wanted, options).await?;
+        let (exit, pid) = (exit_of(running.ended), running.pid);
         let Some(controller) = running.controller else {
             let resize = mpsc::channel(1).0;
-            return Ok(ExecSession { stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr, resize, exit });
+            let (stdin, stdout, stderr) = (pipes.stdin, pipes.stdout, pipes.stderr);
+            return Ok((ExecSession { stdin, stdout, stderr, resize, exit }, pid));
         };
         let terminal = Terminal::new(controller).map_err(|e| internal("open the terminal", e))?;
         let sized = terminal.clone();
@@ -83,19 +110,35 @@ impl Engine {
             sized.resize(size.width, size.height);
             std::future::ready(true)
         });
-        Ok(ExecSession {
+        let session = ExecSession {
             stdin: request.stdin.then(|| Box::new(terminal.clone()) as _),
             stdout: request.stdout.then(|| Box::new(terminal) as _),
             stderr: None,
             resize,
             exit,
-        })
+        };
+        Ok((session, pid))
     }
 
     pub(crate) async fn join(&self, request: AttachRequest) -> CriResult<ExecSession> {
+        let record = self.container(&request.container_id)?.record.lock().clone();
+        let shim = self.shim_of(&record)?;
+        self.join_in(request, shim).await
+    }
+
+    /// Joins a container that is not started yet: the client gets all of its output.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when its sandbox does not run.
+    pub async fn attach_before_start(&self, request: AttachRequest) -> CriResult<ExecSession> {
+        let sandbox_id = self.container(&request.container_id)?.record.lock().sandbox_id.clone();
+        let shim = self.sandbox(&sandbox_id)?.shim()?;
+        self.join_in(request, shim).await
+    }
+
+    async fn join_in(&self, request: AttachRequest, shim: Arc<ShimClient>) -> CriResult<ExecSession> {
         let container = self.container(&request.container_id)?;
         let record = container.record.lock().clone();
-        let shim = self.shim_of(&record)?;
         let tty = record.config.tty;
         let stdin = request.stdin && record.config.stdin;
         let pipes = Pipes::new(stdin, request.stdout, request.stderr && !tty)?;
@@ -135,22 +178,27 @@ impl Engine {
         container: &Arc<Container>,
         command: &[String],
         wanted: Wanted,
+        options: &ExecOptions,
     ) -> CriResult<(Running, Pipes)> {
         let record = container.record.lock().clone();
         let shim = self.shim_of(&record)?;
         let sandbox = self.sandbox(&record.sandbox_id)?.record.lock().clone();
+        let mut record = record;
+        record.config.security.privileged |= options.privileged;
         let filter = self.seccomp_program(&record.config.security)?;
         let mut pipes = match wanted.tty {
             true => Pipes::default(),
             false => Pipes::new(wanted.stdin, wanted.stdout, wanted.stderr)?,
         };
+        let mut process = ProcessSpec {
+            terminal_size: wanted.size.map(|size| (size.width, size.height)),
+            ..spec::exec(&record, &sandbox, command, wanted.tty, filter)?
+        };
+        options.apply(&mut process);
         let spec = ExecSpec {
             id: next_exec(),
             container: record.id.clone(),
-            process: ProcessSpec {
-                terminal_size: wanted.size.map(|size| (size.width, size.height)),
-                ..spec::exec(&record, &sandbox, command, wanted.tty, filter)?
-            },
+            process,
             stdin: wanted.stdin,
             stdout: wanted.stdout,
             stderr: wanted.stderr,
@@ -159,7 +207,10 @@ impl Engine {
         let ended = shim.exits.expect(&id);
         let descriptors = std::mem::take(&mut pipes.for_process);
         match shim.call(Request::Exec(Box::new(spec)), descriptors).await {
-            Ok((_, controller)) => Ok((Running { shim, id, controller, ended }, pipes)),
+            Ok((answer, controller)) => {
+                let pid = started(answer).map_or(0, |started| started.pid);
+                Ok((Running { shim, id, pid, controller, ended }, pipes))
+            }
             Err(failure) => {
                 shim.exits.forget(&id);
                 Err(exec_failed(&id, failure))

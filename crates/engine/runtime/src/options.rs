@@ -116,3 +116,32 @@ pub struct Tmpfs {
     /// As mount(8) takes them: `size=64m`, `mode=1777`, `ro`, `noexec`, `uid=…`.
     pub options: Vec<String>,
 }
+
+/// Further properties of a process that is run in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOptions {
+    /// Set or replaced after the container's own, as `NAME=value`; without one all of them are the container's.
+    pub env: Vec<String>,
+    /// Empty is the container's.
+    pub cwd: PathBuf,
+    /// `user[:group]`; empty is the container's.
+    pub user: String,
+    pub privileged: bool,
+}
+
+impl ExecOptions {
+    /// Puts them into what a process of the container would be.
+    pub(crate) fn apply(&self, process: &mut pintle_shim::protocol::ProcessSpec) {
+        for variable in &self.env {
+            let name = variable.split('=').next().unwrap_or_default();
+            process.env.retain(|old| old.split('=').next() != Some(name));
+            process.env.push(variable.clone());
+        }
+        if !self.cwd.as_os_str().is_empty() {
+            process.cwd.clone_from(&self.cwd);
+        }
+        if !self.user.is_empty() {
+            process.user.clone_from(&self.user);
+        }
+    }
+}

@@ -27,7 +27,7 @@ pub enum Request {
     Signal { container: String, signal: i32, all: bool },
     /// Sends a signal to a process that `Exec` started.
     SignalExec { exec: String, signal: i32 },
-    /// Joins a container's stdio. With it come the pipe to read stdin from and those to write output to, those that
+    /// Joins a container's stdio, also before it is started. With it come the pipe to read stdin from and those to write output to, those that
     /// are true, in this order.
     Attach { container: String, stdin: bool, stdout: bool, stderr: bool },
     /// Tells the container's terminal its size.

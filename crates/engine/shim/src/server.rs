@@ -22,6 +22,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 /// Daemons that are connected at the same time: one, and for a moment its successor.
 const MAX_CONNECTIONS: usize = 8;
 
+/// Clients that may wait for containers of this sandbox to start.
+const MAX_EARLY: usize = 64;
+
 /// Runs until it is asked to end. The process's exit code.
 pub fn run() -> i32 {
     match Server::new() {
@@ -89,6 +92,8 @@ struct Server {
     tasks: Vec<Task>,
     starting: Vec<Starting>,
     execs: Vec<RunningExec>,
+    /// Clients of containers that are not started yet, so that they miss nothing.
+    early: Vec<(String, Attachment)>,
     /// `State` calls that wait for starts to be over, by connection and number.
     waiting_state: Vec<(u64, u64)>,
     buffer: Vec<u8>,
@@ -124,6 +129,7 @@ impl Server {
             tasks: Vec::new(),
             starting: Vec::new(),
             execs: Vec::new(),
+            early: Vec::new(),
             waiting_state: Vec::new(),
             buffer: vec![0; 16 << 10],
             ending: false,
@@ -275,14 +281,23 @@ impl Server {
             }
             Request::Attach { container, stdin, stdout, stderr } => {
                 let client = attachment([stdin, stdout, stderr], descriptors)?;
-                self.running(&container)?.attach(client);
+                if self.tasks.iter().any(|t| t.id == container) {
+                    self.running(&container)?.attach(client);
+                } else if self.early.len() < MAX_EARLY {
+                    self.early.push((container, client));
+                } else {
+                    return Err(Failure::other("too many clients wait for containers to start"));
+                }
             }
             Request::Resize { container, columns, rows } => self.task(&container)?.resize(columns, rows)?,
             Request::ReopenLog { container } => {
                 let reopened = self.running(&container)?.log.reopen();
                 reopened.map_err(|e| Failure::other(format!("reopen the log file: {e}")))?;
             }
-            Request::Forget { container } => self.tasks.retain(|t| t.id != container || t.exit.is_none()),
+            Request::Forget { container } => {
+                self.tasks.retain(|t| t.id != container || t.exit.is_none());
+                self.early.retain(|(id, _)| *id != container);
+            }
             Request::Shutdown => {
                 self.kill_everything();
                 self.ending = true;
@@ -402,7 +417,11 @@ impl Server {
                     stdio.stdin = controller.try_clone().ok().filter(|_| spec.stdin);
                     stdio.stdout = Some(controller);
                 }
-                self.tasks.push(Task::new(&spec, launch.pid, launch.handle, stdio, log));
+                let mut task = Task::new(&spec, launch.pid, launch.handle, stdio, log);
+                for (_, client) in self.early.extract_if(.., |(id, _)| *id == spec.id) {
+                    task.attach(client);
+                }
+                self.tasks.push(task);
                 self.reply(connection, call, Ok(Answer::Started(started)), None);
             }
             StartKind::Exec(id) => {
