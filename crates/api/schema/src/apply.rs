@@ -303,7 +303,8 @@ fn last_applied(object: &Value) -> Option<&str> {
 fn set_last_applied(object: &mut Value, config: &Value) {
     let mut config = config.clone();
     managed::strip(&mut config);
-    if let Some(annotations) = config["metadata"]["annotations"].as_object_mut() {
+    let annotations = config.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations"));
+    if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);
     }
     object["metadata"]["annotations"][LAST_APPLIED] = Value::String(format!("{config}\n"));

@@ -101,6 +101,7 @@ kinds! {
     namespaced k8s_openapi::api::discovery::v1 { EndpointSlice }
     namespaced k8s_openapi::api::policy::v1 { PodDisruptionBudget }
     namespaced k8s_openapi::api::networking::v1 { NetworkPolicy }
+    cluster k8s_openapi::api::networking::v1 { IPAddress, ServiceCIDR }
     cluster k8s_openapi::api::scheduling::v1 { PriorityClass }
     cluster k8s_openapi::api::storage::v1 { StorageClass, VolumeAttributesClass }
     cluster k8s_openapi::api::node::v1 { RuntimeClass }

@@ -34,6 +34,7 @@ mod resourcequota;
 mod revisions;
 mod run;
 mod serviceaccount;
+mod servicecidr;
 mod statefulset;
 #[cfg(test)]
 mod testing;

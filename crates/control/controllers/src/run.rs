@@ -3,7 +3,8 @@
 use crate::context::Context;
 use crate::{
     certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node,
-    nodeipam, nodettl, podgc, protection, replicaset, resourcequota, serviceaccount, statefulset, ttl, volume,
+    nodeipam, nodettl, podgc, protection, replicaset, resourcequota, serviceaccount, servicecidr, statefulset, ttl,
+    volume,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -55,6 +56,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("pv-protection-controller", |context| protection::run_volumes(context).boxed()),
     ("volumeattributesclass-protection-controller", |context| protection::run_classes(context).boxed()),
     ("persistent-volume-binder", |context| volume::run(context).boxed()),
+    ("service-cidrs-controller", |context| servicecidr::run(context).boxed()),
     ("service-account-controller", |context| serviceaccount::run_accounts(context).boxed()),
 ];
 

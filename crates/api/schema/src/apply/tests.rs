@@ -163,6 +163,7 @@ fn client_side_apply_is_no_conflict_for_kubectl() {
     let stored = written(None, stored, "kubectl-client-side-apply");
     let object = apply(ty(), Some(&stored), config(json!({"replicas": 2})), by("kubectl"), false, &[]).unwrap();
     assert_eq!(object["spec"]["replicas"], 2);
+    assert!(!last_applied(&object).unwrap().contains("annotations"), "what was not applied is not told");
     assert!(last_applied(&object).unwrap().contains("\"replicas\":2"));
     assert!(apply(ty(), Some(&stored), config(json!({"replicas": 2})), by("other"), false, &[]).is_err());
 }

@@ -1,0 +1,25 @@
+//! A range is ready, and goes after its last address.
+
+use super::run;
+use crate::testing::Cluster;
+use futures::FutureExt;
+use pintle_client::DeleteOptions;
+use pintle_types::Kind;
+use pintle_types::k8s::api::networking::v1::{IPAddress, ServiceCIDR};
+use serde_json::json;
+
+#[tokio::test(start_paused = true)]
+async fn a_range_waits_for_its_addresses() {
+    let cluster = Cluster::new().start(|context| run(context).boxed());
+    let range = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.43.0.0/16"]}});
+    cluster.create::<ServiceCIDR>(range).await;
+    cluster.create::<IPAddress>(json!({"metadata": {"name": "10.43.0.1"}, "spec": {"parentRef": {}}})).await;
+    let ready = |range: ServiceCIDR| range.status?.conditions?.first().map(|it| it.status.clone());
+    let get = |api: &pintle_fake_api::FakeApi| api.get::<ServiceCIDR>("", "kubernetes");
+    cluster.until("ready", |api| get(api).and_then(ready).as_deref() == Some("True")).await;
+    cluster.client.delete::<ServiceCIDR>("", "kubernetes", &DeleteOptions::default()).await.unwrap();
+    cluster.until("no longer ready", |api| get(api).and_then(ready).as_deref() == Some("False")).await;
+    assert!(get(&cluster.api).unwrap().is_deleting());
+    cluster.api.remove::<IPAddress>("", "10.43.0.1");
+    cluster.until("it goes", |api| get(api).is_none()).await;
+}
