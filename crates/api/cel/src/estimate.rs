@@ -198,6 +198,10 @@ impl<'e> Estimator<'e> {
                 let size = left.plus(right);
                 CallEstimate { cost: size.cost(STRING_TRAVERSAL_FACTOR), result_size: Some(size) }
             }
+            ("_==_", (Type::Opaque(one), Type::Opaque(other))) if one.name == other.name => {
+                let size = self.computed(right).map_or(1, |size| size.max);
+                same_opaque(&one.name, size)
+            }
             ("_==_" | "_!=_", _) => compared(sizes(self)),
             ("_<_" | "_<=_" | "_>_" | "_>=_", (Type::String | Type::Bytes | Type::Dyn, _)) => compared(sizes(self)),
             _ if function.starts_with('_') => plain(),
@@ -402,6 +406,18 @@ fn compared((left, right): (SizeEstimate, SizeEstimate)) -> CallEstimate {
     let max = left.max.min(right.max);
     let cost = SizeEstimate { min: u64::from(max > 0), max }.cost(STRING_TRAVERSAL_FACTOR);
     CallEstimate { cost, result_size: None }
+}
+
+/// Comparing two values of a library's type: Kubernetes takes most of them for small. `size` is that of the text that a
+/// URL was made from.
+fn same_opaque(name: &str, size: u64) -> CallEstimate {
+    const FORMAT: u64 = 64;
+    let max = match name {
+        "kubernetes.NamedFormat" => FORMAT,
+        "kubernetes.URL" => size,
+        _ => return plain(),
+    };
+    CallEstimate { cost: SizeEstimate { min: 1, max }.cost(STRING_TRAVERSAL_FACTOR), result_size: None }
 }
 
 fn is_binding(fold: &Comprehension) -> bool {

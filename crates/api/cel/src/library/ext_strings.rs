@@ -140,6 +140,13 @@ fn estimate_replace(arguments: &[EstimateArg<'_>]) -> CallEstimate {
     sized(text.cost(2.0 * STRING_TRAVERSAL_FACTOR), result)
 }
 
+/// Two quotation marks are added, and each character may be escaped.
+fn estimate_quote(arguments: &[EstimateArg<'_>]) -> CallEstimate {
+    let size = first_size(arguments);
+    let result = SizeEstimate { min: size.min.saturating_add(2), max: size.max.saturating_mul(2).saturating_add(2) };
+    sized(size.cost(STRING_TRAVERSAL_FACTOR), result)
+}
+
 fn estimate_split(arguments: &[EstimateArg<'_>]) -> CallEstimate {
     let size = first_size(arguments);
     let limit = arguments.get(2).and_then(|limit| limit.literal_int);
@@ -311,7 +318,15 @@ fn whole() -> Vec<Function> {
             Str,
             &[("string_trim", &[], |_, a| Ok(text(a, 0)?.trim().to_owned().into()))],
         ),
-        function("format", Cost::One, Str, &[("string_format", &[Type::list(Type::Dyn)], formatted)]),
-        Function::new("strings.quote", [Overload::global("strings_quote", [Str], Str, quoted)]),
+        Function::new(
+            "format",
+            [Overload::member("string_format", [Str, Type::list(Type::Dyn)], Str, formatted)
+                .cost(first_traversed)
+                .estimate(estimate_traversed)],
+        ),
+        Function::new(
+            "strings.quote",
+            [Overload::global("strings_quote", [Str], Str, quoted).cost(first_traversed).estimate(estimate_quote)],
+        ),
     ]
 }

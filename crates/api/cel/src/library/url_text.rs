@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// An absolute URL or path that a request may ask for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Url {
     text: String,
     pub scheme: String,
@@ -35,7 +35,9 @@ impl Url {
         let (rest, _fragment) = rest.split_once('#').unwrap_or((rest, ""));
         let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
         if !before.starts_with('/') {
-            return Err("invalid URI for request".into());
+            // `mailto:me`: opaque, without host and path.
+            let opaque = Self { text: text.to_owned(), scheme, query: query.to_owned(), ..Self::default() };
+            return if opaque.scheme.is_empty() { Err("invalid URI for request".into()) } else { Ok(opaque) };
         }
         let (host, path) = match before.strip_prefix("//") {
             Some(after) if !scheme.is_empty() || !before.starts_with("///") => {
@@ -81,7 +83,11 @@ impl Url {
 
 impl PartialEq for Url {
     fn eq(&self, other: &Self) -> bool {
-        let rest = |url: &Self| url.text.find(['?', '#']).map(|at| url.text[at..].to_owned());
+        let rest = |url: &Self| {
+            let opaque = url.host.is_empty() && url.escaped_path.is_empty();
+            let from = if opaque { Some(0) } else { url.text.find(['?', '#']) };
+            from.map(|at| url.text[at..].to_owned())
+        };
         (&self.scheme, &self.host, &self.escaped_path) == (&other.scheme, &other.host, &other.escaped_path)
             && rest(self) == rest(other)
     }
