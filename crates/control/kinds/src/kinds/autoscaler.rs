@@ -486,4 +486,19 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn emptied_policies_are_an_error() {
+        let rules = json!({"selectPolicy": "Min"});
+        let mut object = json!({"spec": {
+            "maxReplicas": 2, "behavior": {"scaleUp": rules, "scaleDown": rules},
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+        }});
+        object["spec"]["behavior"]["scaleDown"]["policies"] = json!([]);
+        HorizontalPodAutoscaler.default("autoscaling/v2", &mut object);
+        assert_eq!(object["spec"]["behavior"]["scaleUp"]["policies"].as_array().map(Vec::len), Some(2));
+        let found: Vec<_> = HorizontalPodAutoscaler.validate(&object).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["spec.behavior.scaleDown.policies: Required value: must specify at least one Policy"]);
+        assert!(HorizontalPodAutoscaler.defaults_once());
+    }
 }

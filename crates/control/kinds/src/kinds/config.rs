@@ -300,4 +300,32 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn key_pairs_that_are_none() {
+        let pem = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        let (certificate, key) = (pem("CERTIFICATE"), pem("RSA PRIVATE KEY"));
+        for (crt, key, expected) in [
+            ("x", "x", Some("tls: failed to find any PEM data in certificate input")),
+            (
+                &*key,
+                "x",
+                Some(
+                    "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM \
+                     inputs may have been switched",
+                ),
+            ),
+            (&*certificate, "x", Some("tls: failed to find any PEM data in key input")),
+            (
+                &*certificate,
+                &*certificate,
+                Some("tls: found a certificate rather than a key in the PEM for the private key"),
+            ),
+            (&*certificate, &*key, None),
+        ] {
+            let data = serde_json::json!({"tls.crt": STANDARD.encode(crt), "tls.key": STANDARD.encode(key)});
+            let secret = serde_json::json!({"type": "kubernetes.io/tls", "data": data});
+            assert_eq!(Secret.warnings(&secret, None), Vec::from_iter(expected.map(str::to_owned)), "{crt} {key}");
+        }
+    }
 }

@@ -363,4 +363,13 @@ mod tests {
         object["spec"]["tokenRequests"] = json!([{"audience": "a", "expirationSeconds": 5}, {"audience": "a"}]);
         assert_eq!(CSIDriver.validate(&object).len(), 2);
     }
+
+    #[test]
+    fn tokens_in_attributes_are_warned_of() {
+        let mut driver = json!({"spec": {"tokenRequests": [{"audience": "a"}]}});
+        assert_eq!(CSIDriver.warnings(&driver, None).len(), 1);
+        assert!(CSIDriver.warnings(&driver, Some(&driver)).is_empty(), "only once");
+        driver["spec"]["serviceAccountTokenInSecrets"] = json!(false);
+        assert!(CSIDriver.warnings(&driver, None).is_empty(), "it was decided");
+    }
 }

@@ -197,4 +197,31 @@ mod tests {
             "reclaimPolicy: Invalid value: \"Retain\": field is immutable"
         );
     }
+
+    #[test]
+    fn classes_of_attributes() {
+        let valid = json!({"metadata": {"name": "c"}, "driverName": "csi.example.com", "parameters": {"iops": "1"}});
+        let cases = [
+            ("valid", "parameters", json!({"iops": "2"}), vec![]),
+            (
+                "no parameters",
+                "parameters",
+                json!({}),
+                vec!["parameters: Required value: must contain at least one key/value pair"],
+            ),
+            ("no driver", "driverName", json!(""), vec!["driverName: Required value"]),
+        ];
+        for (name, field, value, expected) in cases {
+            let mut object = valid.clone();
+            object[field] = value;
+            let found: Vec<_> = VolumeAttributesClass.validate(&object).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{name}");
+        }
+        let mut other = valid.clone();
+        other["driverName"] = json!("other.example.com");
+        assert_eq!(
+            VolumeAttributesClass.validate_update(&other, &valid)[0].to_string(),
+            "driverName: Invalid value: \"other.example.com\": field is immutable"
+        );
+    }
 }
