@@ -15,7 +15,7 @@ pub trait Access: Send + Sync {
 
 /// The decisions of one request. Each is asked for once.
 #[derive(Default)]
-pub(super) struct Decisions {
+pub(crate) struct Decisions {
     known: Mutex<HashMap<Query, Decision>>,
     pending: Mutex<Vec<Query>>,
 }
@@ -44,7 +44,7 @@ impl Decisions {
 
 /// Evaluates until all decisions that it asks for are known. Every round learns of at least one of them, and asking is
 /// so expensive that an evaluation's budget ends it soon.
-pub(super) async fn evaluated<T>(
+pub(crate) async fn evaluated<T>(
     decisions: &Arc<Decisions>,
     access: &dyn Access,
     user: &UserInfo,

@@ -155,7 +155,7 @@ fn kind_of(def: &ResourceDef, attributes: &Attributes<'_>) -> Value {
 }
 
 /// The variable `request`. `seen` is the version that the policy matched.
-pub(super) fn request(attributes: &Attributes<'_>, seen: &ResourceDef) -> Value {
+pub(crate) fn request(attributes: &Attributes<'_>, seen: &ResourceDef) -> Value {
     let gvr = |def: &ResourceDef| json!({"group": def.group, "version": def.version, "resource": def.resource});
     let user = attributes.user;
     json!({
@@ -175,7 +175,7 @@ pub(super) fn request(attributes: &Attributes<'_>, seen: &ResourceDef) -> Value 
 }
 
 /// The check that `authorizer.requestResource` begins with.
-pub(super) fn request_check(attributes: &Attributes<'_>) -> Query {
+pub(crate) fn request_check(attributes: &Attributes<'_>) -> Query {
     Query {
         group: attributes.def.group.as_str().into(),
         resource: attributes.def.resource.as_str().into(),
@@ -187,13 +187,13 @@ pub(super) fn request_check(attributes: &Attributes<'_>) -> Query {
 }
 
 /// The variable `authorizer` of one request, which remembers what was decided.
-pub(super) fn authorizer() -> (Arc<Decisions>, AuthorizerValue) {
+pub(crate) fn authorizer() -> (Arc<Decisions>, AuthorizerValue) {
     let decisions = Arc::new(Decisions::default());
     (decisions.clone(), AuthorizerValue::new(decisions))
 }
 
 /// What expressions see of a namespace.
-pub(super) fn namespace_object(namespace: Option<Value>) -> Value {
+pub(crate) fn namespace_object(namespace: Option<Value>) -> Value {
     const FIELDS: [&str; 12] = [
         "name",
         "generateName",

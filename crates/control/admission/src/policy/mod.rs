@@ -7,8 +7,8 @@
 //!
 //! Source: apiserver's `pkg/admission/plugin/policy`.
 
-mod access;
-mod activation;
+pub(crate) mod access;
+pub(crate) mod activation;
 mod definition;
 mod json;
 mod matching;
