@@ -5,6 +5,6 @@
 
 pub mod limits;
 pub mod pod_security;
-pub mod quota;
 pub mod policy;
+pub mod quota;
 pub mod webhook;

@@ -1,4 +1,5 @@
-//! The way to one other server: TLS, one shared HTTP/2 connection, or an HTTP/1.1 connection for each request.
+//! The way to one other server: TLS, one shared HTTP/2 connection, or HTTP/1.1 connections that serve one request after
+//! the other.
 
 use crate::place::Address;
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 /// A server that is gone must not hold a request for longer.
@@ -56,7 +58,20 @@ pub struct Remote {
     shared_tls: TlsConnector,
     plain_tls: TlsConnector,
     shared: Mutex<Option<(Address, http2::SendRequest<Body>)>>,
+    /// Connections to servers that speak HTTP/1.1 only, between two requests.
+    idle: Mutex<Vec<Idle>>,
 }
+
+/// A connection that waits for its next request.
+struct Idle {
+    at: Address,
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
+/// Go's servers keep idle connections for two minutes; whoever keeps them longer finds them closed.
+const MAX_IDLE: Duration = Duration::from_secs(60);
+const MAX_IDLE_CONNECTIONS: usize = 8;
 
 type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
@@ -70,7 +85,7 @@ impl Remote {
             TlsConnector::from(Arc::new(config))
         };
         let (shared_tls, plain_tls) = (with(&[b"h2", b"http/1.1"]), with(&[b"http/1.1"]));
-        Ok(Self { host: host.to_owned(), shared_tls, plain_tls, shared: Mutex::new(None) })
+        Ok(Self { host: host.to_owned(), shared_tls, plain_tls, shared: Mutex::new(None), idle: Mutex::default() })
     }
 
     /// The name that is asked for.
@@ -80,15 +95,38 @@ impl Remote {
 
     /// Sends a request whose URI is a path; the answer's body is a stream.
     pub async fn send(&self, at: &Address, request: Request<Body>) -> Result<Response<Incoming>, RemoteError> {
+        Ok(self.exchange(at, request).await?.0)
+    }
+
+    /// The answer, with its connection if that can serve another request once the answer is read.
+    async fn exchange(
+        &self,
+        at: &Address,
+        request: Request<Body>,
+    ) -> Result<(Response<Incoming>, Option<http1::SendRequest<Body>>), RemoteError> {
         let kept = self.shared.lock().clone().filter(|(address, sender)| address == at && !sender.is_closed());
         if let Some((_, mut sender)) = kept
             && sender.ready().await.is_ok()
         {
-            return sender.send_request(self.addressed(request, true)).await.map_err(exchange);
+            let answer = sender.send_request(self.addressed(request, true)).await.map_err(exchange)?;
+            return Ok((answer, None));
+        }
+        let mut request = request;
+        while let Some(mut sender) = self.take_idle(at).await {
+            match sender.try_send_request(self.addressed(request, false)).await {
+                Ok(answer) => return Ok((answer, Some(sender))),
+                // It was closed before the request went out: another connection takes it.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(exchange(error.into_error())),
+                },
+            }
         }
         let stream = self.connect(at, &self.shared_tls).await?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return self.send_plain(stream, request).await;
+            let mut sender = plain(stream).await?;
+            let answer = sender.send_request(self.addressed(request, false)).await.map_err(exchange)?;
+            return Ok((answer, Some(sender)));
         }
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_interval(PING).adaptive_window(true);
@@ -99,23 +137,35 @@ impl Remote {
             }
         });
         *self.shared.lock() = Some((at.clone(), sender.clone()));
-        sender.send_request(self.addressed(request, true)).await.map_err(exchange)
+        Ok((sender.send_request(self.addressed(request, true)).await.map_err(exchange)?, None))
+    }
+
+    /// A connection that is ready for a request; those that were closed meanwhile are forgotten.
+    async fn take_idle(&self, at: &Address) -> Option<http1::SendRequest<Body>> {
+        loop {
+            let mut sender = {
+                let mut idle = self.idle.lock();
+                idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < MAX_IDLE);
+                let place = idle.iter().rposition(|kept| kept.at == *at)?;
+                idle.swap_remove(place).sender
+            };
+            if sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn keep_idle(&self, at: &Address, sender: http1::SendRequest<Body>) {
+        let mut idle = self.idle.lock();
+        if idle.len() < MAX_IDLE_CONNECTIONS && !sender.is_closed() {
+            idle.push(Idle { at: at.clone(), sender, since: Instant::now() });
+        }
     }
 
     /// Sends a request that may change the protocol of its connection.
     pub async fn send_upgrade(&self, at: &Address, request: Request<Body>) -> Result<Response<Incoming>, RemoteError> {
         let stream = self.connect(at, &self.plain_tls).await?;
-        self.send_plain(stream, request).await
-    }
-
-    async fn send_plain(&self, stream: Stream, request: Request<Body>) -> Result<Response<Incoming>, RemoteError> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(exchange)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to another API server ended");
-            }
-        });
-        sender.send_request(self.addressed(request, false)).await.map_err(exchange)
+        plain(stream).await?.send_request(self.addressed(request, false)).await.map_err(exchange)
     }
 
     /// HTTP/2 wants the host in the URI, HTTP/1.1 in a header.
@@ -154,6 +204,17 @@ impl Remote {
             .map_err(|_| RemoteError::Tls("handshake timeout".into()))?
             .map_err(|e| RemoteError::Tls(format!("failed to verify certificate: {e}")))
     }
+}
+
+/// Speaks HTTP/1.1 on a connection, which lives as long as there is a sender or an answer.
+async fn plain(stream: Stream) -> Result<http1::SendRequest<Body>, RemoteError> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(exchange)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a connection to another API server ended");
+        }
+    });
+    Ok(sender)
 }
 
 fn exchange(error: hyper::Error) -> RemoteError {
@@ -251,9 +312,13 @@ impl Remote {
     ) -> Result<Response<Bytes>, RemoteError> {
         use http_body_util::{BodyExt, Limited};
         let whole = async {
-            let (parts, body) = self.send(at, request).await?.into_parts();
+            let (answer, connection) = self.exchange(at, request).await?;
+            let (parts, body) = answer.into_parts();
             let read = Limited::new(body, limit).collect().await;
             let bytes = read.map_err(|e| RemoteError::Exchange(e.to_string()))?.to_bytes();
+            if let Some(connection) = connection {
+                self.keep_idle(at, connection);
+            }
             Ok(Response::from_parts(parts, bytes))
         };
         match tokio::time::timeout(patience, whole).await {

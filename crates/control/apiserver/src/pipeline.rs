@@ -54,6 +54,8 @@ pub(crate) struct Call {
     pub audit_id: String,
     /// What admission notes, while the request is audited.
     pub annotations: AuditAnnotations,
+    /// When the request is given up; nothing for what goes on for long.
+    pub deadline: Option<tokio::time::Instant>,
     record: Option<Record>,
     body: Mutex<Option<RequestBody>>,
     upgrade: Mutex<Option<OnUpgrade>>,
@@ -144,6 +146,7 @@ impl Server {
             user: self.anonymous.clone(),
             audit_id: audit::request_id(&parts.headers),
             annotations: AuditAnnotations::default(),
+            deadline: None,
             record: None,
             method: parts.method,
             uri: parts.uri,
@@ -168,7 +171,10 @@ impl Server {
         let mut turn = Turn::default();
         let answer = match self.step_in(connection, &mut call, peer, long, &mut turn).await {
             Err(refusal) => Err(refusal),
-            Ok(limit) => within(limit, &call).await,
+            Ok(limit) => {
+                call.deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
+                within(limit, &call).await
+            }
         };
         let failure = answer.as_ref().err().and_then(|failure| failure.status());
         let mut response = match answer {

@@ -19,6 +19,9 @@ const MAX_ANSWER_BYTES: usize = 8 << 20;
 /// As much of an error's body is shown as upstream shows.
 const MAX_SHOWN_BYTES: usize = 2048;
 
+/// What is counted of calls that nobody answered.
+const UNAVAILABLE: u16 = 503;
+
 /// A call that gave no answer: why, and the status of the answer if there was one.
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -26,14 +29,22 @@ pub(super) struct Failed {
     pub code: u16,
 }
 
+/// Whole seconds that are left, as the hook is told; a part of one counts as one.
+fn whole_seconds(patience: Duration) -> u64 {
+    patience.as_secs() + u64::from(patience.subsec_nanos() > 0)
+}
+
 impl Client {
     /// Posts a review and gives the body of the answer.
     pub async fn post(&self, world: &World<'_>, patience: Duration, review: Vec<u8>) -> Result<Bytes, Failed> {
-        let seconds = patience.as_secs().max(1);
+        let seconds = whole_seconds(patience).max(1);
         let shown = |why: &dyn std::fmt::Display| Failed {
             why: format!("failed to call webhook: Post \"{}?timeout={seconds}s\": {why}", self.url),
-            code: 0,
+            code: UNAVAILABLE,
         };
+        if patience.is_zero() {
+            return Err(shown(&"context deadline exceeded"));
+        }
         let remote = self.remote.as_ref().map_err(|why| shown(why))?;
         let address = match &self.place {
             Place::Host(host, port) => Address::Name(host.clone(), *port),

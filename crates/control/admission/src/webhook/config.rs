@@ -28,6 +28,14 @@ impl Flavor {
         }
     }
 
+    /// The label `type` of what is counted of match conditions.
+    pub(super) fn condition_label(self) -> &'static str {
+        match self {
+            Self::Mutating => "admit",
+            Self::Validating => "validate",
+        }
+    }
+
     /// The word in keys of audit annotations.
     pub(super) fn audit_word(self) -> &'static str {
         match self {

@@ -13,6 +13,8 @@ pub(super) struct Metrics {
     requests: Arc<Family<Counter>>,
     rejections: Arc<Family<Counter>>,
     fail_open: Arc<Family<Counter>>,
+    exclusions: Arc<Family<Counter>>,
+    condition_errors: Arc<Family<Counter>>,
 }
 
 /// One call that ended.
@@ -54,7 +56,31 @@ impl Metrics {
                  (validating or mutating).",
                 &["name", "type"],
             ),
+            exclusions: registry.counters(
+                "apiserver_admission_match_condition_exclusions_total",
+                "[ALPHA] Admission match condition evaluation exclusions count, identified by name of resource \
+                 containing the match condition and broken out for each kind containing matchConditions (webhook or \
+                 policy), operation and admission type (validate or admit).",
+                &["name", "kind", "type", "operation"],
+            ),
+            condition_errors: registry.counters(
+                "apiserver_admission_match_condition_evaluation_errors_total",
+                "[ALPHA] Admission match condition evaluation errors count, identified by name of resource containing \
+                 the match condition and broken out for each kind containing matchConditions (webhook or policy), \
+                 operation and admission type (validate or admit).",
+                &["name", "kind", "type", "operation"],
+            ),
         }
+    }
+
+    /// Match conditions kept a hook from being asked.
+    pub fn excluded(&self, name: &str, flavor: Flavor, operation: &str) {
+        self.exclusions.with(&[name, "webhook", flavor.condition_label(), operation]).inc();
+    }
+
+    /// Match conditions could not be evaluated.
+    pub fn condition_failed(&self, name: &str, flavor: Flavor, operation: &str) {
+        self.condition_errors.with(&[name, "webhook", flavor.condition_label(), operation]).inc();
     }
 
     pub fn ended(&self, call: &Ended<'_>) {

@@ -8,6 +8,7 @@ mod call;
 mod conditions;
 mod config;
 mod dispatch;
+mod exchange;
 pub(crate) mod matching;
 mod metrics;
 pub(crate) mod review;
@@ -17,6 +18,7 @@ mod tests;
 pub use config::Flavor;
 pub use dispatch::Reinvocation;
 
+use crate::policy::Access;
 use arc_swap::ArcSwap;
 use config::Hook;
 use parking_lot::Mutex;
@@ -42,6 +44,8 @@ pub struct World<'a> {
     pub itself: Option<&'a Address>,
     /// The request is given up then, whatever a hook's own timeout.
     pub deadline: Option<Instant>,
+    /// Answers what `authorizer` asks.
+    pub access: &'a dyn Access,
 }
 
 /// The hooks of one flavor.
@@ -55,25 +59,25 @@ struct Hooks {
 /// Which hooks may concern a resource. Rules are looked at in full only for those.
 #[derive(Default)]
 struct Index {
-    by_resource: HashMap<String, Vec<Arc<Hook>>>,
+    by_resource: HashMap<String, Vec<Placed>>,
     /// For resources that no rule names: the hooks with a wildcard.
-    others: Vec<Arc<Hook>>,
+    others: Vec<Placed>,
 }
+
+/// A hook and its place among all hooks of its flavor, by which the audit log names it.
+type Placed = (usize, Arc<Hook>);
 
 impl Index {
     fn new(hooks: &[Arc<Hook>]) -> Self {
-        let mut by_resource: HashMap<String, Vec<Arc<Hook>>> = HashMap::new();
-        for name in hooks.iter().flat_map(|hook| hook.resources()) {
-            by_resource.entry(name.to_owned()).or_default();
-        }
-        for (name, found) in &mut by_resource {
-            found.extend(hooks.iter().filter(|hook| hook.may_concern(name)).cloned());
-        }
-        let others = hooks.iter().filter(|hook| hook.has_wildcard()).cloned().collect();
-        Self { by_resource, others }
+        let chosen = |keep: &dyn Fn(&Hook) -> bool| -> Vec<Placed> {
+            hooks.iter().cloned().enumerate().filter(|(_, hook)| keep(hook)).collect()
+        };
+        let names = hooks.iter().flat_map(|hook| hook.resources());
+        let by_resource = names.map(|name| (name.to_owned(), chosen(&|hook| hook.may_concern(name)))).collect();
+        Self { by_resource, others: chosen(&|hook| hook.has_wildcard()) }
     }
 
-    fn hooks_of(&self, resource: &str) -> &[Arc<Hook>] {
+    fn hooks_of(&self, resource: &str) -> &[Placed] {
         self.by_resource.get(resource).unwrap_or(&self.others)
     }
 }

@@ -27,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 /// The plugins, on behalf of one request.
 pub(crate) struct Chain<'a> {
     pub server: &'a Server,
+    /// The request is given up then.
+    pub deadline: Option<tokio::time::Instant>,
 }
 
 /// Whether a write is of that resource (of the core group), and creates it.
@@ -97,7 +99,7 @@ impl Chain<'_> {
     async fn ask_mutating(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let Plugins { webhooks, policies } = &self.server.plugins;
         let itself = self.address();
-        let world = World { registry: &self.server.registry, itself: Some(&itself), deadline: None };
+        let world = World { registry: &self.server.registry, itself: Some(&itself), deadline: self.deadline, access: self.server };
         let policy_world = policy::world(self.server);
         let (mut state, mut policy_state) = (Reinvocation::default(), PolicyReinvocation::default());
         policies.mutate(&policy_world, attributes, &mut policy_state).await?;
@@ -144,7 +146,7 @@ impl Admission for Chain<'_> {
         certificate::restrict_subject(attributes)?;
         self.server.plugins.policies.validate(&policy::world(self.server), attributes).await?;
         let itself = self.address();
-        let world = World { registry, itself: Some(&itself), deadline: None };
+        let world = World { registry, itself: Some(&itself), deadline: self.deadline, access: self.server };
         self.server.plugins.webhooks.validate(&world, attributes).await?;
         // Quotas are charged last: what was refused before costs nothing.
         pintle_admission::quota::charge(registry, attributes, self.server.clock.now_seconds().as_second()).await

@@ -45,7 +45,7 @@ impl<'a> Writer<'a> {
                 groups: user.groups.clone(),
                 extra: user.extra.clone(),
             },
-            chain: Chain { server: &target.call.server },
+            chain: Chain { server: &target.call.server, deadline: target.call.deadline },
             manager,
             options,
         }
