@@ -6,7 +6,7 @@ use super::access::evaluated;
 use super::activation::{self, Activation, Scope};
 use super::definition::{Binding, Mutation, Policy};
 use super::json::{check_type_names, to_json};
-use super::validate::{Ground, binding_concerns, convert, converted, shown_name};
+use super::validate::{Ground, binding_concerns, both, convert, converted, shown_name};
 use super::{Hook, Policies, World, params};
 use crate::webhook::matching::Seen;
 use pintle_cel::admission::POLICY_BUDGET;
@@ -222,7 +222,7 @@ async fn invoke(
     let mut fail = |why: String| failures.add(policy, Some(&invocation.binding), why, true);
     let holds = {
         let activate = |activation: &Activation<'_>| activation.conditions_hold(policy.fail);
-        with_activation(world, attributes, ground, invocation, activate).await
+        with_activation(world, attributes, ground, invocation, activate).await.and_then(|holds| holds)
     };
     match holds {
         Ok(true) => {}
@@ -237,8 +237,12 @@ async fn invoke(
             continue;
         }
         let change = |activation: &Activation<'_>| Change::evaluate(mutation, activation);
-        let change = with_activation(world, attributes, ground, invocation, change).await;
-        if let Err(why) = change.and_then(|change| change.apply(attributes, &invocation.seen)) {
+        let change = with_activation(world, attributes, ground, invocation, change).await.and_then(|change| change);
+        let applied = match change {
+            Ok(change) => change.apply(attributes, &invocation.seen).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = applied {
             fail(why);
         }
     }
@@ -251,12 +255,11 @@ async fn with_activation<T>(
     ground: &Ground,
     invocation: &Invocation,
     evaluate: impl Fn(&Activation<'_>) -> T,
-) -> T {
+) -> Result<T, String> {
     let seen = &invocation.seen;
-    let object = converted(seen, attributes, attributes.object.as_ref());
-    let old = converted(seen, attributes, attributes.old_object.as_deref());
+    let (object, old) = both(seen, attributes).await?;
     let request = activation::request(attributes, seen.as_deref().unwrap_or(attributes.def));
-    evaluated(&ground.decisions, world.access, attributes.user, || {
+    let value = evaluated(&ground.decisions, world.access, attributes.user, || {
         let scope = Scope {
             object: object.as_deref(),
             old_object: old.as_deref(),
@@ -268,7 +271,8 @@ async fn with_activation<T>(
         };
         evaluate(&Activation::new(scope, invocation.policy.expressions()))
     })
-    .await
+    .await;
+    Ok(value)
 }
 
 /// What a mutation wants.
@@ -295,9 +299,9 @@ impl Change {
         }
     }
 
-    fn apply(self, attributes: &mut Attributes<'_>, seen: &Seen) -> Result<(), String> {
+    async fn apply(self, attributes: &mut Attributes<'_>, seen: &Seen) -> Result<(), String> {
         let own = attributes.def.subresource(attributes.subresource).is_none_or(|sub| sub.body.is_none());
-        let Some(before) = converted(seen, attributes, attributes.object.as_ref()) else { return Ok(()) };
+        let Some(before) = converted(seen, attributes, attributes.object.as_ref()).await? else { return Ok(()) };
         let before = before.into_owned();
         let def = seen.as_deref().unwrap_or(attributes.def);
         let ty = def.type_ref().filter(|_| own);
@@ -316,10 +320,13 @@ impl Change {
             },
         };
         if let Some(ty) = ty {
+            if let Some(first) = pintle_schema::check::unknown_fields(ty, &mut after).first() {
+                return Err(format!("strict decoding error: {first}"));
+            }
             pintle_schema::check::types(ty, &after)?;
         }
         if let Some(seen) = seen.as_deref().filter(|_| own) {
-            after = convert(seen, attributes.def, after);
+            after = convert(seen, attributes.def, after).await?;
         }
         if own {
             attributes.def.default_object(&mut after);

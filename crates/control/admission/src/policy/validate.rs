@@ -69,22 +69,29 @@ impl Ground {
 }
 
 /// The version of an object that a policy matched.
-pub(super) fn converted<'v>(
+pub(super) async fn converted<'v>(
     seen: &Seen,
     attributes: &Attributes<'_>,
     object: Option<&'v Value>,
-) -> Option<Cow<'v, Value>> {
+) -> Result<Option<Cow<'v, Value>>, String> {
     let own_body = attributes.def.subresource(attributes.subresource).is_none_or(|sub| sub.body.is_none());
-    Some(match seen {
-        Some(seen) if own_body => Cow::Owned(convert(attributes.def, seen, object?.clone())),
-        _ => Cow::Borrowed(object?),
-    })
+    let Some(object) = object else { return Ok(None) };
+    Ok(Some(match seen {
+        Some(seen) if own_body => Cow::Owned(convert(attributes.def, seen, object.clone()).await?),
+        _ => Cow::Borrowed(object),
+    }))
 }
 
-pub(super) fn convert(from: &ResourceDef, to: &ResourceDef, mut object: Value) -> Value {
+pub(super) async fn convert(from: &ResourceDef, to: &ResourceDef, mut object: Value) -> Result<Value, String> {
+    let failed = |why: &str| format!("failed to convert object version: {why}");
+    if let Some(converter) = from.strategy.converter() {
+        let converted = converter.convert(vec![object], &to.api_version()).await;
+        let last = converted.map_err(|status| failed(&status.message))?.pop();
+        return last.ok_or_else(|| failed("the conversion answered no object"));
+    }
     from.to_storage(&mut object);
     to.from_storage(&mut object);
-    object
+    Ok(object)
 }
 
 /// The name that refusals call the object by.
@@ -194,8 +201,10 @@ async fn evaluate(
     ground: &Ground,
     param: &Value,
 ) -> Verdict {
-    let object = converted(seen, attributes, attributes.object.as_ref());
-    let old = converted(seen, attributes, attributes.old_object.as_deref());
+    let (object, old) = match both(seen, attributes).await {
+        Ok(both) => both,
+        Err(why) => return Verdict::failed(policy, &format!("failed to configure binding: {why}")),
+    };
     let request = activation::request(attributes, seen.as_deref().unwrap_or(attributes.def));
     evaluated(&ground.decisions, world.access, attributes.user, || {
         let scope = Scope {
@@ -210,6 +219,14 @@ async fn evaluate(
         verdict(policy, &Activation::new(scope, policy.expressions()))
     })
     .await
+}
+
+type Both<'v> = (Option<Cow<'v, Value>>, Option<Cow<'v, Value>>);
+
+/// The new and the old object in the version that a policy matched.
+pub(super) async fn both<'v>(seen: &Seen, attributes: &'v Attributes<'_>) -> Result<Both<'v>, String> {
+    let object = converted(seen, attributes, attributes.object.as_ref()).await?;
+    Ok((object, converted(seen, attributes, attributes.old_object.as_deref()).await?))
 }
 
 impl Verdict {
