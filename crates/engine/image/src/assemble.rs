@@ -2,7 +2,8 @@
 
 use crate::blobs::digest_of;
 use crate::layer::chain_ids;
-use crate::store::{ImageRecord, ImageStore, LayerRecord, manifest_json};
+use crate::record::{ImageRecord, LayerRecord};
+use crate::store::{ImageStore, NewImage, manifest_json};
 use crate::{ImageError, Reference, Result};
 use serde_json::{Value, json};
 
@@ -59,10 +60,11 @@ impl ImageStore {
         }
         let layer = self.blobs().put(&tar)?;
         self.blobs().put(&configuration)?;
-        let layers = vec![LayerRecord { digest: layer, diff_id: diff_id.clone(), size: tar.len() as u64 }];
+        let layers = vec![LayerRecord { digest: layer, diff_id: diff_id.clone(), size: tar.len() as u64, content: 0 }];
         let manifest = manifest_json(&id, configuration.len() as u64, &layers);
         let manifest = self.blobs().put(&manifest)?;
-        self.add(id, manifest, layers, chain_ids(&[diff_id]), &configuration, vec![reference.to_string()])
+        let (chain, tags) = (chain_ids(&[diff_id]), vec![reference.to_string()]);
+        self.add(NewImage { id, manifest, layers, chain, configuration, tags, parent: None })
     }
 }
 

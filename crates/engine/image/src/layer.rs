@@ -5,6 +5,7 @@
 use crate::blobs::Hashing;
 use crate::{At, ImageError, Result, untar};
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -38,17 +39,33 @@ pub(crate) fn decompressed<'a>(source: impl Read + Send + 'a) -> io::Result<Box<
 pub(crate) struct Layers {
     directory: PathBuf,
     ingest: PathBuf,
+    /// Bytes of files, of the layers that were unpacked or measured since the store opened.
+    sizes: parking_lot::Mutex<HashMap<String, u64>>,
 }
 
 impl Layers {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let (directory, ingest) = (root.join("layers"), root.join("ingest"));
         fs::create_dir_all(&directory).at("create", &directory)?;
-        Ok(Self { directory, ingest })
+        Ok(Self { directory, ingest, sizes: Default::default() })
     }
 
     pub(crate) fn path(&self, chain_id: &str) -> PathBuf {
         self.directory.join(chain_id.trim_start_matches("sha256:"))
+    }
+
+    /// Bytes of a layer's files: what its archive says, so that a file with two names counts once.
+    pub(crate) fn content_size(&self, chain_id: &str) -> Result<u64> {
+        if let Some(size) = self.sizes.lock().get(chain_id) {
+            return Ok(*size);
+        }
+        let size = crate::tree::file_bytes(&self.path(chain_id))?;
+        self.note_size(chain_id, size);
+        Ok(size)
+    }
+
+    pub(crate) fn note_size(&self, chain_id: &str, bytes: u64) {
+        self.sizes.lock().insert(chain_id.to_owned(), bytes);
     }
 
     /// Unpacks the blob at `blob` as the layer `chain_id`, whose uncompressed content must have the digest `diff_id`.
@@ -61,16 +78,28 @@ impl Layers {
         let temporary = tempfile::tempdir_in(&self.ingest).at("create a directory in", &self.ingest)?;
         let root = temporary.path().join("fs");
         fs::create_dir(&root).at("create", &root)?;
-        let file = File::open(blob).at("open", blob)?;
-        let mut hashing = Hashing::new(decompressed(file).at("read", blob)?);
-        untar::unpack(&mut hashing, &root)?;
-        // What follows the archive's end still belongs to the digest.
-        io::copy(&mut hashing, &mut io::sink()).at("read", blob)?;
-        let (actual, _, _) = hashing.finish();
+        let (actual, content) = self.unpack_to(blob, &root)?;
         if actual != diff_id {
             return Err(ImageError::DigestMismatch { what: "a layer".into(), expected: diff_id.into(), actual });
         }
-        match fs::rename(&root, &target) {
+        self.place(&root, chain_id, content)
+    }
+
+    /// Unpacks a blob into an empty directory; returns the digest of its uncompressed content, and bytes of files.
+    pub(crate) fn unpack_to(&self, blob: &Path, root: &Path) -> Result<(String, u64)> {
+        let file = File::open(blob).at("open", blob)?;
+        let mut hashing = Hashing::new(decompressed(file).at("read", blob)?);
+        let content = untar::unpack(&mut hashing, root)?;
+        // What follows the archive's end still belongs to the digest.
+        io::copy(&mut hashing, &mut io::sink()).at("read", blob)?;
+        Ok((hashing.finish().0, content))
+    }
+
+    /// Puts an unpacked and verified layer into its place.
+    pub(crate) fn place(&self, root: &Path, chain_id: &str, content: u64) -> Result<()> {
+        let target = self.path(chain_id);
+        self.note_size(chain_id, content);
+        match fs::rename(root, &target) {
             // Someone else unpacked the same layer meanwhile.
             Err(_) if target.exists() => Ok(()),
             other => other.at("rename to", &target),

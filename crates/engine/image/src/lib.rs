@@ -17,20 +17,34 @@
 mod archive;
 mod assemble;
 mod blobs;
+mod commit;
+mod configuration;
+mod history;
 mod layer;
 mod receive;
+mod record;
 mod reference;
+mod removal;
+mod save;
 mod snapshot;
 mod store;
+mod tarball;
+mod tree;
 mod untar;
 
 pub use assemble::{BuiltinFile, BuiltinImage};
 pub use blobs::digest_of;
+pub use commit::{Commit, CommitSource, Import};
+pub use configuration::apply_changes;
+pub use history::HistoryEntry;
 pub use layer::chain_ids;
 pub use receive::{Lease, Received};
+pub use record::{ImageRecord, LayerRecord};
 pub use reference::{Reference, ReferenceError};
+pub use removal::{ImageUser, PruneFilter, Pruned, Removed};
 pub use snapshot::SnapshotMounts;
-pub use store::{ImageRecord, ImageStore, LoadedImage, diff_ids_of};
+pub use store::{ImageStore, LoadedImage, diff_ids_of};
+pub use tree::{Change, ChangeKind};
 
 use std::path::PathBuf;
 
@@ -47,6 +61,17 @@ pub enum ImageError {
     Reference(#[from] ReferenceError),
     #[error("no such image: {0}")]
     NotFound(String),
+    /// In the words of `docker save`.
+    #[error("reference does not exist")]
+    NoReference(String),
+    #[error("no such snapshot: {0}")]
+    NoSnapshot(String),
+    /// A change of a configuration that cannot be made, or a filter that makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// A stream ended before its archive did.
+    #[error("unexpected EOF")]
+    CutShort,
     /// The archive or layer is not what it should be.
     #[error("invalid archive: {0}")]
     BadArchive(String),

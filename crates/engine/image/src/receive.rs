@@ -6,7 +6,7 @@
 use crate::archive::Found;
 use crate::blobs::Hashing;
 use crate::layer::decompressed;
-use crate::store::ImageRecord;
+use crate::record::ImageRecord;
 use crate::{At, ImageError, ImageStore, Reference, Result, untar};
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -61,6 +61,23 @@ impl Snapshots {
         Ok(mounts)
     }
 
+    /// The layers below a snapshot, lowest first.
+    pub(crate) fn chain(&self, key: &str) -> Result<Vec<String>> {
+        check_key(key)?;
+        let list = self.directory.join(key).join("chain");
+        match fs::read_to_string(&list) {
+            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(ImageError::NoSnapshot(key.to_owned())),
+            Err(e) => Err(e).at("read", &list),
+        }
+    }
+
+    /// The mounts of a snapshot that was prepared.
+    pub(crate) fn existing(&self, key: &str, lower: Vec<PathBuf>) -> Result<SnapshotMounts> {
+        check_key(key)?;
+        Ok(self.mounts(key, lower))
+    }
+
     pub(crate) fn remove(&self, key: &str) -> Result<()> {
         check_key(key)?;
         let base = self.directory.join(key);

@@ -3,13 +3,12 @@
 use crate::assemble::oci_architecture;
 use crate::blobs::Blobs;
 use crate::layer::{Layers, chain_ids};
-use crate::reference::is_sha256_hex;
+use crate::record::{ImageRecord, Images, LayerRecord, find, read_index, take_names};
 use crate::snapshot::{SnapshotMounts, Snapshots};
 use crate::{At, ImageError, Reference, Result, archive};
 use oci_spec::image::ImageConfiguration;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,46 +17,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const MAX_CONFIGURATION_BYTES: u64 = 8 << 20;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LayerRecord {
-    /// Of the blob, compressed or not.
-    pub(crate) digest: String,
-    /// Of the uncompressed content.
-    pub(crate) diff_id: String,
-    /// Bytes of the blob.
-    pub(crate) size: u64,
-}
-
-/// One image.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ImageRecord {
-    /// `sha256:…` of the configuration.
-    pub id: String,
-    /// Complete names with tags, such as `docker.io/library/redis:7`.
-    pub tags: Vec<String>,
-    /// `repository@sha256:…` of the manifest.
-    pub digests: Vec<String>,
-    /// Bytes of its blobs.
-    pub size: u64,
-    pub configuration: Arc<ImageConfiguration>,
-    /// Lowest first.
-    pub chain: Vec<String>,
-    manifest: String,
-    layers: Vec<LayerRecord>,
-}
-
-impl ImageRecord {
-    /// The digest of its manifest.
-    pub fn manifest(&self) -> &str {
-        &self.manifest
-    }
-
-    /// The digests and sizes of its layers' blobs, lowest first.
-    pub fn layers(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.layers.iter().map(|layer| (layer.digest.as_str(), layer.size))
-    }
-}
-
 /// What `load` brought in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedImage {
@@ -65,7 +24,21 @@ pub struct LoadedImage {
     pub tags: Vec<String>,
 }
 
-type Images = BTreeMap<String, ImageRecord>;
+/// An image to be listed; its blobs are in the store.
+pub(crate) struct NewImage {
+    pub(crate) id: String,
+    pub(crate) manifest: String,
+    pub(crate) layers: Vec<LayerRecord>,
+    pub(crate) chain: Vec<String>,
+    pub(crate) configuration: Vec<u8>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) parent: Option<String>,
+}
+
+/// Now, as image configurations write it.
+pub(crate) fn now() -> String {
+    pintle_clock::system().now().to_string()
+}
 
 /// See the crate's documentation for what is where on the disk.
 pub struct ImageStore {
@@ -126,10 +99,13 @@ impl ImageStore {
         let mut images = self.images.lock();
         let mut changed = images.clone();
         let record = changed.get_mut(id).ok_or_else(|| ImageError::NotFound(id.into()))?;
-        if record.digests.contains(&digest) {
+        if record.origins.contains(&digest) {
             return Ok(());
         }
-        record.digests.push(digest);
+        record.origins.push(digest.clone());
+        if !record.digests.contains(&digest) {
+            record.digests.push(digest);
+        }
         self.write_index(&changed)?;
         *images = changed;
         Ok(())
@@ -145,8 +121,9 @@ impl ImageStore {
             return Err(ImageError::BadArchive(format!("the configuration names {a} layers, the manifest {b}")));
         }
         let pairs = found.layers.into_iter().zip(&diff_ids);
-        let layers: Vec<LayerRecord> =
-            pairs.map(|((digest, size), diff)| LayerRecord { digest, diff_id: diff.clone(), size }).collect();
+        let layers: Vec<LayerRecord> = pairs
+            .map(|((digest, size), diff)| LayerRecord { digest, diff_id: diff.clone(), size, content: 0 })
+            .collect();
         let manifest = match found.manifest {
             Some(manifest) => manifest,
             None => {
@@ -157,40 +134,51 @@ impl ImageStore {
         let tags: Vec<String> =
             found.names.iter().map(|n| Ok(n.parse::<Reference>()?.to_string())).collect::<Result<_>>()?;
         let chain = chain_ids(&diff_ids);
-        let record = self.add(found.configuration, manifest, layers, chain, &configuration_bytes, tags.clone())?;
+        let new = NewImage {
+            id: found.configuration,
+            manifest,
+            layers,
+            chain,
+            configuration: configuration_bytes,
+            tags: tags.clone(),
+            parent: None,
+        };
+        let record = self.add(new)?;
         Ok(LoadedImage { id: record.id, tags })
     }
 
     /// Unpacks an image's layers, several at once, and lists it under its names.
-    pub(crate) fn add(
-        &self,
-        id: String,
-        manifest: String,
-        layers: Vec<LayerRecord>,
-        chain: Vec<String>,
-        configuration: &[u8],
-        tags: Vec<String>,
-    ) -> Result<ImageRecord> {
-        let configuration = Arc::new(parse_configuration(configuration)?);
+    pub(crate) fn add(&self, new: NewImage) -> Result<ImageRecord> {
+        let configuration = Arc::new(parse_configuration(&new.configuration)?);
         check_platform(&configuration)?;
-        self.unpack_all(&layers, &chain)?;
+        self.unpack_all(&new.layers, &new.chain)?;
+        let mut layers = new.layers;
+        for (layer, chain) in layers.iter_mut().zip(&new.chain) {
+            layer.content = self.layers.content_size(chain)?;
+        }
         self.sync()?;
+        let tagged = (!new.tags.is_empty()).then(now);
         let mut images = self.images.lock();
         let mut changed = images.clone();
-        take_names(&mut changed, &tags);
+        take_names(&mut changed, &new.tags);
         let size = layers.iter().map(|l| l.size).sum();
-        let record = changed.entry(id.clone()).or_insert_with(|| ImageRecord {
-            id,
+        let record = changed.entry(new.id.clone()).or_insert_with(|| ImageRecord {
+            id: new.id,
             tags: Vec::new(),
             digests: Vec::new(),
+            origins: Vec::new(),
+            parent: new.parent.clone(),
+            last_tagged: None,
             size,
             configuration,
-            chain,
-            manifest: manifest.clone(),
+            chain: new.chain,
+            manifest: new.manifest.clone(),
             layers,
         });
-        for tag in tags {
-            let digest = format!("{}@{manifest}", tag.parse::<Reference>()?.name());
+        record.parent = record.parent.take().or(new.parent);
+        record.last_tagged = tagged.or(record.last_tagged.take());
+        for tag in new.tags {
+            let digest = format!("{}@{}", tag.parse::<Reference>()?.name(), new.manifest);
             if !record.digests.contains(&digest) {
                 record.digests.push(digest);
             }
@@ -200,6 +188,23 @@ impl ImageStore {
         self.write_index(&changed)?;
         *images = changed;
         Ok(record)
+    }
+
+    /// Changes the index in one step: what `change` returns is given back, and all is kept as it was when it fails.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Images) -> Result<T>) -> Result<T> {
+        let mut images = self.images.lock();
+        let mut changed = images.clone();
+        let result = change(&mut changed)?;
+        if changed != *images {
+            self.write_index(&changed)?;
+            *images = changed;
+        }
+        Ok(result)
+    }
+
+    /// Looks at the index.
+    pub(crate) fn with_images<T>(&self, look: impl FnOnce(&Images) -> T) -> T {
+        look(&self.images.lock())
     }
 
     fn unpack_all(&self, layers: &[LayerRecord], chain: &[String]) -> Result<()> {
@@ -256,6 +261,7 @@ impl ImageStore {
         take_names(&mut changed, std::slice::from_ref(&name));
         if let Some(record) = changed.get_mut(&id) {
             record.tags.push(name);
+            record.last_tagged = Some(now());
         }
         self.write_index(&changed)?;
         *images = changed;
@@ -293,8 +299,32 @@ impl ImageStore {
     pub fn prepare_snapshot(&self, key: &str, image_id: &str) -> Result<SnapshotMounts> {
         let _held = self.sweeping.read();
         let image = self.resolve(image_id).ok_or_else(|| ImageError::NotFound(image_id.into()))?;
-        let lower = image.chain.iter().rev().map(|chain| self.layers.path(chain)).collect();
-        self.snapshots.prepare(key, &image.chain, lower)
+        self.prepare_on(key, &image.chain)
+    }
+
+    /// A writable layer on some layers (lowest first, by chain ID) that need not be an image's; on none it is empty.
+    pub fn prepare_snapshot_on(&self, key: &str, chain: &[String]) -> Result<SnapshotMounts> {
+        let _held = self.sweeping.read();
+        if let Some(missing) = chain.iter().find(|id| !self.has_layer(id)) {
+            return Err(ImageError::NotFound(missing.clone()));
+        }
+        self.prepare_on(key, chain)
+    }
+
+    fn prepare_on(&self, key: &str, chain: &[String]) -> Result<SnapshotMounts> {
+        let lower = chain.iter().rev().map(|id| self.layers.path(id)).collect();
+        self.snapshots.prepare(key, chain, lower)
+    }
+
+    /// What the overlay of a snapshot that exists is made of.
+    pub fn snapshot_mounts(&self, key: &str) -> Result<SnapshotMounts> {
+        let lower = self.snapshots.chain(key)?.iter().rev().map(|id| self.layers.path(id)).collect();
+        self.snapshots.existing(key, lower)
+    }
+
+    /// The layers that a snapshot stands on, lowest first, by chain ID.
+    pub fn snapshot_chain(&self, key: &str) -> Result<Vec<String>> {
+        self.snapshots.chain(key)
     }
 
     pub fn remove_snapshot(&self, key: &str) -> Result<()> {
@@ -308,6 +338,11 @@ impl ImageStore {
     /// Bytes and files that a container wrote into its own layer.
     pub fn snapshot_usage(&self, key: &str) -> Result<(u64, u64)> {
         self.snapshots.usage(key)
+    }
+
+    /// The layers that some snapshot stands on.
+    pub(crate) fn used_chains(&self) -> Result<HashSet<String>> {
+        self.snapshots.used_chains()
     }
 
     /// Removes the blobs and layers that no image names and no snapshot stands on. While something is brought in
@@ -327,16 +362,6 @@ impl ImageStore {
         self.layers.sweep(&chains)?;
         self.blobs.sweep(&blobs)
     }
-}
-
-fn read_index(path: &Path) -> Result<Images> {
-    let bytes = match fs::read(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Images::new()),
-        other => other.at("read", path)?,
-    };
-    let list: Vec<ImageRecord> = serde_json::from_slice(&bytes)
-        .map_err(|e| ImageError::BadIndex { path: path.to_owned(), why: e.to_string() })?;
-    Ok(list.into_iter().map(|record| (record.id.clone(), record)).collect())
 }
 
 fn parse_configuration(bytes: &[u8]) -> Result<ImageConfiguration> {
@@ -359,38 +384,6 @@ fn check_platform(configuration: &ImageConfiguration) -> Result<()> {
     Ok(())
 }
 
-/// Takes names away from the images that have them.
-fn take_names(images: &mut Images, names: &[String]) {
-    for image in images.values_mut() {
-        image.tags.retain(|tag| !names.contains(tag));
-    }
-}
-
-fn find<'a>(images: &'a Images, name: &str) -> Option<&'a ImageRecord> {
-    let hex = name.strip_prefix("sha256:").unwrap_or(name);
-    if is_sha256_hex(hex) {
-        return images.get(&format!("sha256:{hex}"));
-    }
-    let by_name = name.parse::<Reference>().ok().and_then(|reference| {
-        let complete = reference.to_string();
-        images.values().find(|image| match &reference.digest {
-            Some(digest) => *digest == image.manifest && image.digests.iter().any(|d| d.starts_with(&reference.name())),
-            None => image.tags.contains(&complete),
-        })
-    });
-    by_name.or_else(|| by_short_id(images, hex))
-}
-
-fn by_short_id<'a>(images: &'a Images, hex: &str) -> Option<&'a ImageRecord> {
-    if hex.len() < 4 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let prefix = format!("sha256:{hex}");
-    let mut matching = images.values().filter(|image| image.id.starts_with(&prefix));
-    let first = matching.next();
-    if matching.next().is_some() { None } else { first }
-}
-
 /// An OCI manifest for an image that came without one.
 pub(crate) fn manifest_json(configuration: &str, configuration_size: u64, layers: &[LayerRecord]) -> Vec<u8> {
     let layers: Vec<_> = layers
@@ -411,7 +404,7 @@ pub(crate) fn manifest_json(configuration: &str, configuration_size: u64, layers
     .into_bytes()
 }
 
-fn layer_media_type(layer: &LayerRecord) -> &'static str {
+pub(crate) fn layer_media_type(layer: &LayerRecord) -> &'static str {
     if layer.digest == layer.diff_id {
         "application/vnd.oci.image.layer.v1.tar"
     } else {
