@@ -21,6 +21,7 @@ use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use pintle_audit::Record;
 use pintle_auth::User;
+use pintle_auth::authentication::front_proxy::strip;
 use pintle_client::Body;
 use pintle_fairness::{Rejected, Seat};
 use pintle_registry::AuditAnnotations;
@@ -202,14 +203,18 @@ impl Server {
         turn: &mut Turn,
     ) -> Result<Option<Duration>, Failure> {
         let limit = if long { None } else { Some(deadline::requested(&call.query)?) };
-        let asker = match self.authenticate(connection, &call.headers, &call.info.path).await {
+        let (asker, notes) = match self.authenticate(connection, &call.headers, &call.info.path).await {
             Ok(asker) => asker,
             Err(status) => {
                 call.record = audit::begin(call, None, peer);
                 return Err(status.into());
             }
         };
+        strip(self.auth.front_proxy.as_ref(), &mut call.headers);
         call.record = audit::begin(call, Some(&asker), peer);
+        if let Some(record) = &call.record {
+            notes.into_iter().for_each(|(key, value)| record.annotate(&key, value));
+        }
         let user = impersonate(self, asker.clone(), &call.headers, &call.info).await?;
         if let Some(record) = call.record.as_ref().filter(|_| !Arc::ptr_eq(&asker, &user)) {
             record.impersonated(audit::described(&user));
@@ -224,13 +229,12 @@ impl Server {
 
     async fn authorize(&self, call: &Call) -> Result<(), Box<Status>> {
         let what = attributes_of(&call.info);
-        let Some(record) = &call.record else {
-            return self.authorizer.check(&call.user, &what).await;
-        };
         let decision = self.authorizer.decide(&call.user, &what).await;
-        record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
-        record.annotate("authorization.k8s.io/reason", decision.reason);
-        self.authorizer.check(&call.user, &what).await
+        if let Some(record) = &call.record {
+            record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
+            record.annotate("authorization.k8s.io/reason", decision.reason.as_str());
+        }
+        decision.into_result(&call.user, &what)
     }
 
     /// Counts the answer and tells it to the audit log; what goes on for long is counted until its end.

@@ -136,7 +136,7 @@ impl Server {
         self.follow_node_graph(&stop).await?;
         let auth = self.auth.clone();
         let ended = stop.clone();
-        self.tasks.spawn(async move { auth.follow_file(ended).await });
+        self.tasks.spawn(async move { auth.follow_files(ended).await });
         self.aggregator.settle(self).await?;
         Plugins::start(self, &stop).await?;
         Definitions::start(self, &stop).await?;

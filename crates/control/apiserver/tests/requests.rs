@@ -346,7 +346,8 @@ async fn impersonation_needs_the_right_to_it() {
     let refused = cluster.send(User::new("joe", &[]), as_jane).await;
     assert_eq!(
         refused.message(),
-        "users \"jane\" is forbidden: User \"joe\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"
+        "pods is forbidden: User \"joe\" cannot impersonate-on:user-info:list resource \"pods\" in API group \"\" in the \
+         namespace \"default\""
     );
 }
 

@@ -15,6 +15,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+/// How often a webhook is asked, and the time before it is asked a second time, as upstream does.
+const ATTEMPTS: u32 = 5;
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// More is no review, key set or discovery document.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
@@ -27,6 +30,8 @@ pub enum OutboundError {
     Authority(String),
     #[error("{address}: {why}")]
     Failed { address: String, why: String },
+    #[error("{address}: the connection broke: {why}")]
+    Broken { address: String, why: String },
     #[error("{address}: answered {code}")]
     Refused { address: String, code: u16 },
     #[error("{address}: no answer within {after:?}")]
@@ -37,6 +42,13 @@ pub enum OutboundError {
     Token { path: String, source: std::io::Error },
 }
 
+impl OutboundError {
+    /// Whether the same question may be answered a moment later.
+    fn passes(&self) -> bool {
+        matches!(self, Self::Refused { code: 429 | 500 | 504, .. } | Self::Broken { .. })
+    }
+}
+
 /// A server outside.
 pub(crate) struct Endpoint {
     uri: Uri,
@@ -44,6 +56,7 @@ pub(crate) struct Endpoint {
     server_name: Option<String>,
     token: Option<Token>,
     timeout: Duration,
+    retry_pause: Duration,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -96,7 +109,7 @@ impl Endpoint {
         if !known || uri.host().is_none_or(str::is_empty) {
             return Err(wrong());
         }
-        Ok(Self { uri, tls, server_name: None, token: None, timeout })
+        Ok(Self { uri, tls, server_name: None, token: None, timeout, retry_pause: RETRY_PAUSE })
     }
 
     /// The server that a kubeconfig names, with its path.
@@ -117,8 +130,19 @@ impl Endpoint {
         self.ask(Method::GET, Bytes::new()).await
     }
 
+    /// Asks again, a few times and ever later, when the server fails in a way that passes.
     pub async fn post(&self, body: impl Into<Bytes>) -> Result<Bytes, OutboundError> {
-        self.ask(Method::POST, body.into()).await
+        let body = body.into();
+        let mut pause = self.retry_pause;
+        for _ in 1..ATTEMPTS {
+            match self.ask(Method::POST, body.clone()).await {
+                Err(error) if error.passes() => tracing::debug!(%error, "a webhook is asked again"),
+                other => return other,
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.mul_f64(1.5);
+        }
+        self.ask(Method::POST, body).await
     }
 
     async fn ask(&self, method: Method, body: Bytes) -> Result<Bytes, OutboundError> {
@@ -187,7 +211,8 @@ impl Endpoint {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.failed(e))?;
         let answer = async {
-            let response = sender.send_request(request).await.map_err(|e| self.failed(e))?;
+            let broken = |e: hyper::Error| OutboundError::Broken { address: self.uri.to_string(), why: e.to_string() };
+            let response = sender.send_request(request).await.map_err(broken)?;
             let code = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|e| self.failed(e))?.to_bytes();
@@ -205,5 +230,47 @@ impl Endpoint {
                 Err(error) => Err(self.failed(error)),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Asks a server that gives these answers, one a connection; an empty one is a connection that ends.
+    async fn ask(answers: &[&str]) -> Result<Bytes, OutboundError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/x", listener.local_addr().unwrap());
+        let mut endpoint = Endpoint::new(&address, None, Duration::from_secs(10)).unwrap();
+        endpoint.retry_pause = Duration::ZERO;
+        let serving = async {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"{}") {
+                    stream.read_buf(&mut head).await.unwrap();
+                }
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            answer = endpoint.post("{}") => answer,
+            never = serving => never,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_again() {
+        let (good, busy) = ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "HTTP/1.1 429 Too Many\r\n\r\n");
+        assert_eq!(ask(&[busy, "", "HTTP/1.1 500 Oh\r\n\r\n", good]).await.unwrap(), "ok");
+        let refused = ask(&["HTTP/1.1 403 No\r\n\r\n", good]).await;
+        assert!(matches!(refused, Err(OutboundError::Refused { code: 403, .. })), "{refused:?}");
+        let given_up = ask(&[busy, busy, busy, busy, busy, good]).await;
+        assert!(matches!(given_up, Err(OutboundError::Refused { code: 429, .. })), "{given_up:?}");
+        let nonsense = Endpoint::new("ftp://x", None, Duration::ZERO);
+        assert!(matches!(nonsense, Err(OutboundError::Address(_))));
     }
 }

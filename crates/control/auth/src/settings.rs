@@ -75,10 +75,11 @@ pub struct Auth {
     /// Tells clients from front proxies; only there when there are proxies.
     pub clients: Option<CertificateCheck>,
     authentication_file: Option<PathBuf>,
+    authorization: AuthorizationSettings,
     anonymous_flag: bool,
 }
 
-/// How often the authentication file is looked at, as upstream does.
+/// How often the two files are looked at, as upstream does.
 const RELOAD_PERIOD: Duration = Duration::from_secs(60);
 
 impl AuthSettings {
@@ -112,6 +113,7 @@ impl AuthSettings {
             front_proxy,
             clients: clients.transpose().map_err(invalid)?,
             authentication_file: self.authentication_file.clone(),
+            authorization: self.authorization.clone(),
             anonymous_flag: basics.anonymous,
         };
         auth.reload()?;
@@ -163,6 +165,7 @@ impl Auth {
             front_proxy: None,
             clients: None,
             authentication_file: None,
+            authorization: AuthorizationSettings::default(),
             anonymous_flag: basics.anonymous,
         }
     }
@@ -179,20 +182,76 @@ impl Auth {
         Ok(())
     }
 
-    /// Takes over changes of the authentication file until `stop`; ends at once when there is none.
-    pub async fn follow_file(&self, stop: CancellationToken) {
-        let Some(path) = &self.authentication_file else { return };
-        let mut known = read_file(path).ok();
-        while stop.run_until_cancelled(tokio::time::sleep(RELOAD_PERIOD)).await.is_some() {
-            let Ok(now) = read_file(path) else { continue };
-            if known.as_ref() == Some(&now) {
-                continue;
-            }
-            match self.reload() {
-                Ok(()) => tracing::info!(file = %path.display(), "the authentication file was read again"),
-                Err(error) => tracing::error!(%error, "the authentication file has changed, but can't be used"),
-            }
-            known = Some(now);
+    fn reload_authorization(&self) -> Result<(), ConfigurationError> {
+        let invalid = |why| ConfigurationError::Invalid { what: "--authorization-config".into(), why };
+        self.authorizer.replace(self.authorization.modes()?).map_err(invalid)
+    }
+
+    /// Takes over changes of the two files until `stop`; ends at once when there are none.
+    pub async fn follow_files(&self, stop: CancellationToken) {
+        type Reload = fn(&Auth) -> Result<(), ConfigurationError>;
+        let files: [(&Option<PathBuf>, Reload); 2] =
+            [(&self.authentication_file, Self::reload), (&self.authorization.file, Self::reload_authorization)];
+        let named = files.into_iter().filter_map(|(file, reload)| file.as_deref().map(|path| (path, reload)));
+        let mut known: Vec<_> = named.map(|(path, reload)| (path, reload, read_file(path).ok())).collect();
+        if known.is_empty() {
+            return;
         }
+        while stop.run_until_cancelled(tokio::time::sleep(RELOAD_PERIOD)).await.is_some() {
+            for (path, reload, text) in &mut known {
+                let Some(now) = read_file(path).ok().filter(|now| text.as_ref() != Some(now)) else { continue };
+                match reload(self) {
+                    Ok(()) => tracing::info!(file = %path.display(), "the file was read again"),
+                    Err(error) => tracing::error!(%error, "the file has changed, but can't be used"),
+                }
+                *text = Some(now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn basics() -> Basics {
+        Basics {
+            token_key: Arc::new(SigningKey::ephemeral().unwrap()),
+            issuer: "https://own".into(),
+            static_tokens: Vec::new(),
+            anonymous: true,
+            client_authority_pem: String::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changed_files_count_within_a_minute_unless_they_are_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let (who, may) = (folder.path().join("authentication.yaml"), folder.path().join("authorization.yaml"));
+        let head = |kind: &str| format!("apiVersion: apiserver.config.k8s.io/v1\nkind: {kind}\n");
+        let write = |anonymous: &str, authorizers: &str| {
+            let text = format!("{}anonymous: {anonymous}\n", head("AuthenticationConfiguration"));
+            std::fs::write(&who, text).unwrap();
+            let text = format!("{}authorizers: {authorizers}\n", head("AuthorizationConfiguration"));
+            std::fs::write(&may, text).unwrap();
+        };
+        write("{enabled: false}", "[{type: AlwaysDeny, name: d}, {type: AlwaysAllow, name: a}]");
+        let mut settings = AuthSettings { authentication_file: Some(who.clone()), ..AuthSettings::default() };
+        settings.authorization.file = Some(may.clone());
+        let auth = Arc::new(settings.build(basics()).unwrap());
+        let stop = CancellationToken::new();
+        let following = tokio::spawn({
+            let (auth, stop) = (auth.clone(), stop.clone());
+            async move { auth.follow_files(stop).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!auth.anonymous.load().admits("/livez"));
+        write("{enabled: true, conditions: [{path: /livez}]}", "[{type: RBAC, name: r}]");
+        tokio::time::sleep(RELOAD_PERIOD).await;
+        assert!(auth.anonymous.load().admits("/livez") && !auth.anonymous.load().admits("/api"));
+        let decision = auth.authorizer.decide(&User::anonymous(), &Default::default()).await;
+        assert!(decision.allowed, "another set of built-in modes is not taken over: {decision:?}");
+        stop.cancel();
+        following.await.unwrap();
     }
 }

@@ -72,11 +72,6 @@ fn body_of(call: &Call) -> Body {
 
 fn headers(call: &Call, upgrade: bool) -> HeaderMap {
     let mut headers = passed_on(&call.headers, upgrade);
-    let claims: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-remote-")).cloned().collect();
-    for name in claims {
-        headers.remove(name);
-    }
     add_user(&mut headers, &call.user);
     if let Ok(value) = HeaderValue::from_str(call.uri.path()) {
         headers.insert("x-forwarded-uri", value);

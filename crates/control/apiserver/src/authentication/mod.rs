@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 pub(crate) use impersonation::impersonate;
 
+/// Keys and values for the audit log.
+type Notes = Vec<(String, String)>;
+
 /// What a connection says about who is behind it; worked out once, when it is made.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connection {
@@ -54,30 +57,31 @@ impl Connection {
 }
 
 impl Server {
-    /// The user of a request. A bad credential is an error even where nobody would be let in.
+    /// The user of a request, and what the audit log is to say of the credential. A bad credential is an error even
+    /// where nobody would be let in.
     pub(crate) async fn authenticate(
         &self,
         connection: &Connection,
         headers: &HeaderMap,
         path: &str,
-    ) -> Result<Arc<User>, Box<Status>> {
+    ) -> Result<(Arc<User>, Notes), Box<Status>> {
         if let Some(proxy) = self.auth.front_proxy.as_ref().filter(|_| connection.proxy)
             && let Some(user) = proxy.user_of(headers)
         {
-            return Ok(Arc::new(user));
+            return Ok((Arc::new(user), Notes::new()));
         }
         if let Some(user) = &connection.user {
-            return Ok(user.clone());
+            return Ok((user.clone(), Notes::new()));
         }
         if let Some(token) = bearer(headers) {
             let known = self.user_of_token(&token, &[]).await;
-            return known.map(|known| Arc::new(known.user)).map_err(|why| {
+            return known.map(|known| (Arc::new(known.user), known.annotations)).map_err(|why| {
                 tracing::debug!(why, "a bearer token was refused");
                 Box::new(Status::unauthorized())
             });
         }
         if !headers.contains_key(AUTHORIZATION) && self.auth.anonymous.load().admits(path) {
-            return Ok(self.anonymous.clone());
+            return Ok((self.anonymous.clone(), Notes::new()));
         }
         Err(Box::new(Status::unauthorized()))
     }

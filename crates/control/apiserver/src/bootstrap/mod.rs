@@ -22,7 +22,8 @@ pub(crate) async fn run(server: &Server) -> Result<(), Status> {
     all(server, roles::objects()).await?;
     all(server, priority_classes()).await?;
     all(server, crate::flow::objects()).await?;
-    all(server, vec![authentication_map(server), service_cidr(server), service(server)]).await?;
+    all(server, vec![tracking_map(server), service_cidr(server), service(server)]).await?;
+    keep(server, authentication_map(server)).await?;
     // A server without a port, such as one that is asked in process only, is nobody's endpoint.
     if server.port() != 0 {
         for object in endpoints(server) {
@@ -151,6 +152,14 @@ fn authentication_map(server: &Server) -> Value {
     let mut map = object("v1", "ConfigMap", "kube-system", "extension-apiserver-authentication");
     let proxy = server.auth.front_proxy.as_ref().map(|proxy| &proxy.settings);
     map["data"] = pintle_auth::authentication::front_proxy::published_data(&server.config.authority_pem, proxy);
+    map
+}
+
+/// Since when the uses of tokens that secrets keep are noted; the cleaner of such tokens asks for it.
+fn tracking_map(server: &Server) -> Value {
+    let mut map = object("v1", "ConfigMap", "kube-system", "kube-apiserver-legacy-service-account-token-tracking");
+    let today = server.clock.now().to_string();
+    map["data"] = json!({"since": today.split('T').next()});
     map
 }
 

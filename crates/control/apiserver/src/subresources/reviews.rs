@@ -21,7 +21,7 @@ pub(crate) async fn create(target: &Target<'_>) -> Answer {
     let mut review = body_of(target, &options, "").await?;
     remember_manager(target, &options, &mut review);
     let status = match &*target.def.resource {
-        "tokenreviews" => token_review(target, &review).await,
+        "tokenreviews" => token_review(target, &review).await?,
         "selfsubjectreviews" => {
             review["metadata"]["creationTimestamp"] = target.call.server.clock.now_seconds().to_string().into();
             json!({"userInfo": user_value(&target.call.user)})
@@ -189,16 +189,19 @@ fn user_value(user: &User) -> Value {
     value
 }
 
-async fn token_review(target: &Target<'_>, review: &Value) -> Value {
+async fn token_review(target: &Target<'_>, review: &Value) -> Result<Value, Box<Status>> {
     let spec = &review["spec"];
     let token = spec["token"].as_str().unwrap_or_default();
+    if token.is_empty() {
+        return Err(Box::new(Status::bad_request("token is required for TokenReview in authentication")));
+    }
     let wanted = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let wanted: Vec<String> = wanted.map(str::to_owned).collect();
     let server = &target.call.server;
-    match server.user_of_token(token, &wanted).await {
+    Ok(match server.user_of_token(token, &wanted).await {
         Err(error) => json!({"user": {}, "error": error}),
         Ok(known) => json!({"authenticated": true, "user": user_value(&known.user), "audiences": known.audiences}),
-    }
+    })
 }
 
 fn rules(target: &Target<'_>, review: &Value) -> Result<Value, Box<Status>> {

@@ -33,12 +33,13 @@ pub(super) async fn create(target: &Target<'_>) -> Answer {
     let seconds = seconds(&review)?;
     let accounts = &server.auth.tokens.accounts;
     let audiences = audiences(&review, &accounts.audiences);
-    let seconds = accounts.max_seconds.map_or(seconds, |most| seconds.min(most));
     let bound = bound(target, &review).await?;
+    let seconds = shortened(target, seconds);
     let node = node_of(target, bound.as_ref()).await;
     let now = server.clock.now().as_second();
     let for_here = audiences.iter().all(|a| accounts.audiences.contains(a));
-    let extend = accounts.extend_expiration && seconds == POD_SECONDS && bound.is_some() && for_here;
+    let for_pod = bound.as_ref().is_some_and(|(kind, _)| *kind == "pod");
+    let extend = accounts.extend_expiration && seconds == POD_SECONDS && for_pod && for_here;
     let order = Order {
         namespace: ns,
         account: &account,
@@ -86,6 +87,18 @@ fn seconds(review: &Value) -> Result<i64, Box<Status>> {
     Err(Box::new(Status::invalid(&kind, "", &errors)))
 }
 
+/// No longer than the server's settings allow, of which the client is told.
+fn shortened(target: &Target<'_>, seconds: i64) -> i64 {
+    match target.call.server.auth.tokens.accounts.max_seconds {
+        Some(most) if most < seconds => {
+            let warning = format!("requested expiration of {seconds} seconds shortened to {most} seconds");
+            target.call.warn([warning]);
+            most
+        }
+        _ => seconds,
+    }
+}
+
 fn audiences(review: &Value, own: &[String]) -> Vec<String> {
     let given = review["spec"]["audiences"].as_array().map(Vec::as_slice).unwrap_or_default();
     match given {
@@ -108,7 +121,8 @@ async fn bound(target: &Target<'_>, review: &Value) -> Result<Option<(&'static s
         (None | Some("" | "v1"), Some("Node")) => ("node", "nodes", ""),
         (version, kind) => {
             let (version, kind) = (version.unwrap_or_default(), kind.unwrap_or_default());
-            let message = format!("cannot bind token to object of type {version}, Kind={kind}");
+            let group = if version.contains('/') { "" } else { "/" };
+            let message = format!("cannot bind token to object of type {group}{version}, Kind={kind}");
             return Err(Box::new(Status::bad_request(message)));
         }
     };
@@ -126,7 +140,7 @@ async fn bound(target: &Target<'_>, review: &Value) -> Result<Option<(&'static s
             "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have \
              been deleted and then recreated"
         );
-        return Err(Box::new(Status::conflict("", resource, name, &why)));
+        return Err(Box::new(Status::conflict("", reference["kind"].as_str().unwrap_or_default(), name, &why)));
     }
     Ok(Some((kind, object)))
 }

@@ -5,6 +5,7 @@
 
 use crate::User;
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -128,18 +129,26 @@ impl FrontProxy {
         }
         Some(user.authenticated())
     }
+}
 
-    /// Takes away the headers that only proxies may set, so that nothing behind believes them.
-    pub fn strip(&self, headers: &mut HeaderMap) {
-        let settings = &self.settings;
-        for name in settings.username_headers.iter().chain(&settings.uid_headers).chain(&settings.group_headers) {
-            headers.remove(name.as_str());
-        }
-        let is_extra = |name: &str| settings.extra_prefixes.iter().any(|p| name.starts_with(&p.to_ascii_lowercase()));
-        let extra: Vec<_> = headers.keys().filter(|name| is_extra(name.as_str())).cloned().collect();
-        for name in extra {
-            headers.remove(name);
-        }
+/// Takes away the credentials of a request and the headers that only proxies may set, the usual ones and those of the
+/// settings, so that nothing behind believes them.
+pub fn strip(proxy: Option<&FrontProxy>, headers: &mut HeaderMap) {
+    headers.remove(AUTHORIZATION);
+    let is_own = |name: &str| {
+        let Some(settings) = proxy.map(|proxy| &proxy.settings) else { return false };
+        let mut names = settings.username_headers.iter().chain(&settings.uid_headers).chain(&settings.group_headers);
+        names.any(|own| own.eq_ignore_ascii_case(name))
+            || settings.extra_prefixes.iter().any(|prefix| name.starts_with(&prefix.to_ascii_lowercase()))
+    };
+    let is_usual = |name: &str| {
+        let rest = name.strip_prefix("x-remote-");
+        rest.is_some_and(|rest| matches!(rest, "user" | "uid" | "group") || rest.starts_with("extra-"))
+    };
+    let claims: Vec<_> =
+        headers.keys().filter(|name| is_usual(name.as_str()) || is_own(name.as_str())).cloned().collect();
+    for name in claims {
+        headers.remove(name);
     }
 }
 
@@ -190,7 +199,12 @@ mod tests {
         assert_eq!((user.name.as_str(), user.uid.as_str()), ("jane", "7"));
         assert_eq!(user.groups, ["a", "b", "system:authenticated"]);
         assert_eq!(user.extra["scopes/x"], ["s"]);
-        proxy.strip(&mut asked);
+        strip(Some(&proxy), &mut asked);
         assert!(asked.is_empty() && proxy.user_of(&asked).is_none());
+        let mut own = headers(&[("X-Remote-User", "jane"), ("X-Who", "jane"), ("Authorization", "x"), ("Accept", "x")]);
+        let mut settings = FrontProxySettings::new(authority.certificate_pem().to_owned());
+        settings.username_headers = vec!["X-Who".into()];
+        strip(Some(&FrontProxy::new(settings).unwrap()), &mut own);
+        assert_eq!(own.keys().map(|k| k.as_str()).collect::<Vec<_>>(), ["accept"]);
     }
 }

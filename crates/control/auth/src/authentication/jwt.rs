@@ -47,6 +47,11 @@ impl<'a> Parsed<'a> {
         self.claims["iss"].as_str().unwrap_or_default()
     }
 
+    /// How the token is said to be signed.
+    pub fn algorithm(&self) -> &str {
+        self.header["alg"].as_str().unwrap_or_default()
+    }
+
     /// The id of the key that is said to have signed it; empty when it says nothing.
     pub fn key_id(&self) -> &str {
         self.header["kid"].as_str().unwrap_or_default()

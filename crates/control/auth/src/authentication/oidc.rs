@@ -86,6 +86,9 @@ impl Issuer {
         };
         let keys = self.keys_for(parsed.key_id()).await.map_err(|e| format!("oidc: {e}"))?;
         let algorithms: Vec<&str> = self.settings.algorithms.iter().map(String::as_str).collect();
+        if parsed.algorithm() == "ES512" {
+            return Err("oidc: verify token: signatures by ES512 are not supported; have the issuer use ES384".into());
+        }
         let claims = parsed.verified(&keys.list, &algorithms);
         let claims = claims.ok_or("oidc: verify token: failed to verify id token signature")?;
         self.check_times(&claims, now)?;

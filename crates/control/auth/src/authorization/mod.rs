@@ -8,7 +8,10 @@ pub mod rules;
 pub mod webhook;
 
 use crate::{MASTERS, User};
+use arc_swap::ArcSwap;
 use pintle_types::Status;
+use std::collections::HashSet;
+use std::sync::Arc;
 use webhook::Webhook;
 
 /// A part of a field or label selector.
@@ -60,6 +63,11 @@ impl Decision {
         Self { reason: reason.into(), ..Self::default() }
     }
 
+    /// Nothing when it may be done, the refusal otherwise.
+    pub fn into_result(self, user: &User, what: &Attributes<'_>) -> Result<(), Box<Status>> {
+        if self.allowed { Ok(()) } else { Err(Box::new(refusal(user, what, &self.reason))) }
+    }
+
     fn is_final(&self) -> bool {
         self.allowed || self.denied
     }
@@ -75,12 +83,26 @@ pub enum Mode {
     Webhook(Box<Webhook>),
 }
 
+impl Mode {
+    /// The name of a mode that decides by itself.
+    fn built_in(&self) -> Option<&'static str> {
+        match self {
+            Self::AlwaysAllow => Some("AlwaysAllow"),
+            Self::AlwaysDeny => Some("AlwaysDeny"),
+            Self::Node => Some("Node"),
+            Self::Rbac => Some("RBAC"),
+            Self::Webhook(_) => None,
+        }
+    }
+}
+
 /// Asks each mode until one decides. Members of `system:masters` may do everything.
 #[derive(Debug)]
 pub struct Authorizer {
     pub rbac: rbac::Index,
     pub nodes: node::Graph,
-    modes: Vec<Mode>,
+    /// Replaced when their file changes.
+    modes: ArcSwap<Vec<Mode>>,
 }
 
 impl Default for Authorizer {
@@ -91,17 +113,27 @@ impl Default for Authorizer {
 
 impl Authorizer {
     pub fn new(modes: Vec<Mode>) -> Self {
-        Self { rbac: rbac::Index::default(), nodes: node::Graph::default(), modes }
+        Self { rbac: rbac::Index::default(), nodes: node::Graph::default(), modes: ArcSwap::from_pointee(modes) }
+    }
+
+    /// Takes over a changed chain. Only webhooks may come and go: what the others need was made ready at the start.
+    pub fn replace(&self, modes: Vec<Mode>) -> Result<(), String> {
+        let fixed = |modes: &[Mode]| -> HashSet<&'static str> { modes.iter().filter_map(Mode::built_in).collect() };
+        if fixed(&modes) != fixed(&self.modes.load()) {
+            return Err("only webhooks can be added and removed while the server runs".into());
+        }
+        self.modes.store(Arc::new(modes));
+        Ok(())
     }
 
     /// Whether nodes are told apart, so that the graph has to be kept.
     pub fn uses_nodes(&self) -> bool {
-        self.modes.iter().any(|mode| matches!(mode, Mode::Node))
+        self.modes.load().iter().any(|mode| matches!(mode, Mode::Node))
     }
 
     /// Whether what users may do can't be listed in full: an authorizer decides case by case.
     pub fn incomplete_rules(&self, user: &User) -> Option<&'static str> {
-        if self.modes.iter().any(|mode| matches!(mode, Mode::Webhook(_))) {
+        if self.modes.load().iter().any(|mode| matches!(mode, Mode::Webhook(_))) {
             return Some("webhook authorizer does not support user rule resolution");
         }
         let is_node = self.uses_nodes() && node::identity(user).is_some();
@@ -113,7 +145,7 @@ impl Authorizer {
             return Decision::allow("");
         }
         let (mut reasons, mut errors) = (Vec::new(), Vec::new());
-        for mode in &self.modes {
+        for mode in self.modes.load_full().iter() {
             let decision = match mode {
                 Mode::AlwaysAllow => Decision::allow(""),
                 Mode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
@@ -132,14 +164,13 @@ impl Authorizer {
 
     /// Nothing when it may be done, the refusal otherwise.
     pub async fn check(&self, user: &User, what: &Attributes<'_>) -> Result<(), Box<Status>> {
-        let decision = self.decide(user, what).await;
-        if decision.allowed { Ok(()) } else { Err(Box::new(refusal(user, what, &decision.reason))) }
+        self.decide(user, what).await.into_result(user, what)
     }
 }
 
 /// Several errors as one text, as upstream joins them: without repetitions, in brackets when more than one is left.
 pub(crate) fn aggregate(mut errors: Vec<String>) -> String {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     errors.retain(|error| seen.insert(error.clone()));
     match errors.as_slice() {
         [] => String::new(),
@@ -191,6 +222,14 @@ mod tests {
         assert_eq!(refused, Decision::no_opinion("Everything is forbidden."));
         let masters = User::new("root", &[MASTERS]);
         assert!(Authorizer::new(vec![Mode::AlwaysDeny]).decide(&masters, &what).await.allowed);
+    }
+
+    #[tokio::test]
+    async fn a_changed_chain_keeps_what_the_server_started_with() {
+        let authorizer = Authorizer::new(vec![Mode::Rbac, Mode::AlwaysAllow]);
+        assert!(authorizer.replace(vec![Mode::Rbac]).is_err());
+        assert!(authorizer.replace(vec![Mode::AlwaysAllow, Mode::Rbac]).is_ok());
+        assert!(authorizer.decide(&User::new("jane", &[]), &Attributes::default()).await.allowed);
     }
 
     #[test]
