@@ -1,17 +1,26 @@
-//! Serves the Docker Engine API on a unix socket, over the same images and containers that CRI serves.
+//! Serves the Docker Engine API on a unix socket, over the same images and runtime that CRI serves.
 //!
-//! What there is so far: ping, version, images (list, inspect, load, tag, remove), containers (list, inspect, logs
-//! without following). Everything else answers with the Engine's own form of error, never with success.
-//! Source: Docker Engine API 1.51.
+//! Routes are grouped by the first part of their path, a file or folder each. Everything that is not there answers with
+//! the Engine's own form of error, never with success. Source: Docker Engine API 1.51.
 
 mod answer;
+mod auth;
+mod build;
+mod call;
 mod containers;
+mod detach;
+mod distribution;
+mod exec;
+mod hijack;
 mod images;
+mod networks;
 mod route;
+mod swarm;
+mod system;
+mod volumes;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pintle_cri::RuntimeService;
 use pintle_docker::Daemon;
 use pintle_image::ImageStore;
 use std::io;
@@ -51,7 +60,6 @@ pub struct DockerApi {
 
 pub(crate) struct State {
     pub(crate) images: Arc<ImageStore>,
-    pub(crate) runtime: Arc<dyn RuntimeService>,
     pub(crate) daemon: Arc<Daemon>,
 }
 
@@ -72,8 +80,8 @@ pub fn bind(config: Config) -> Result<DockerApi, BindError> {
     };
     let listener = open().map_err(|source| BindError { path: path.clone(), source })?;
     let daemon = config.daemon;
-    let (images, runtime) = (Arc::clone(&daemon.images), Arc::clone(&daemon.engine) as Arc<dyn RuntimeService>);
-    Ok(DockerApi { listener, state: Arc::new(State { images, runtime, daemon }) })
+    let images = Arc::clone(&daemon.images);
+    Ok(DockerApi { listener, state: Arc::new(State { images, daemon }) })
 }
 
 impl DockerApi {
@@ -92,7 +100,7 @@ impl DockerApi {
                 let service = service_fn(move |request| route::answer(Arc::clone(&state), request));
                 let mut server = hyper::server::conn::http1::Builder::new();
                 server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-                let connection = server.serve_connection(TokioIo::new(stream), service);
+                let connection = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
                 if let Some(Err(error)) = stop.run_until_cancelled(connection).await {
                     tracing::debug!(%error, "a Docker client's connection broke");
                 }

@@ -1,12 +1,15 @@
 //! The daemon: everything that Docker's commands work on, in one place.
 
+use crate::containers::Containers;
 use crate::error::{DockerError, Result};
 use crate::events::Events;
+use crate::exec::Execs;
 use pintle_clock::Clock;
 use pintle_image::ImageStore;
 use pintle_runtime::Engine;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the daemon keeps things.
 #[derive(Clone, Debug)]
@@ -28,6 +31,9 @@ pub struct Daemon {
     pub engine: Arc<Engine>,
     pub clock: Arc<dyn Clock>,
     pub events: Events,
+    pub(crate) containers: Containers,
+    pub(crate) execs: Execs,
+    stopping: AtomicBool,
 }
 
 impl Daemon {
@@ -46,6 +52,24 @@ impl Daemon {
             made.map_err(|e| DockerError::io(format_args!("create {}", directory.display()), e))?;
         }
         let events = Events::new(Arc::clone(&clock));
-        Ok(Arc::new(Self { config, images, engine, clock, events }))
+        let containers = Containers::open(config.data_dir.join("containers"))?;
+        let (execs, stopping) = Default::default();
+        let daemon = Arc::new(Self { config, images, engine, clock, events, containers, execs, stopping });
+        daemon.recover().await?;
+        Ok(daemon)
+    }
+
+    /// Nanoseconds since the epoch.
+    pub fn now(&self) -> i64 {
+        i64::try_from(self.clock.unix_nanos()).unwrap_or(i64::MAX)
+    }
+
+    /// From now on no policy starts a container again: the process is about to end, and the containers run on.
+    pub fn end(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 }

@@ -4,9 +4,13 @@
 //! replaced atomically; what runs is held by the runtime's shims, so the daemon can end at any instruction. It knows
 //! nothing of HTTP: [`DockerError`] carries the status that the Engine API would answer with.
 
+pub mod containers;
 mod daemon;
 mod error;
 pub mod events;
+pub mod exec;
+mod health;
+pub mod model;
 
 pub use daemon::{Config, Daemon};
 pub use error::{DockerError, Result};

@@ -144,6 +144,11 @@ impl Engine {
         blocking(move || cgroups.processes(&cgroup)).await
     }
 
+    /// Whether all controllers are in one hierarchy of version 2.
+    pub fn cgroups_are_v2(&self) -> bool {
+        self.cgroups.version() == pintle_linux::cgroup::Version::V2
+    }
+
     /// What happens to all sandboxes and containers, of every owner.
     pub fn all_events(&self) -> broadcast::Receiver<RuntimeEvent> {
         self.events.subscribe()

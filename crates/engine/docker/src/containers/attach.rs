@@ -1,0 +1,97 @@
+//! Joins clients to a container's stdio, those that come before its start too.
+
+use super::Container;
+use super::record::Status;
+use crate::daemon::Daemon;
+use crate::error::{DockerError, Result};
+use pintle_cri::{AttachRequest, ExecSession, RuntimeService};
+use tokio::sync::oneshot;
+
+/// Clients that may wait for one container to start.
+const MAX_WAITING: usize = 64;
+
+/// Which streams a client wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttachWanted {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// A client that waits for the start.
+pub(crate) struct Pending {
+    pub wanted: AttachWanted,
+    pub give: oneshot::Sender<Result<ExecSession>>,
+}
+
+/// The streams of a container, now or as soon as it starts.
+pub enum Attached {
+    Now(ExecSession),
+    /// Ends without a session when the container cannot be started or goes.
+    Later(oneshot::Receiver<Result<ExecSession>>),
+}
+
+impl Daemon {
+    /// Joins a client to a container.
+    ///
+    /// # Errors
+    /// 409 for a paused container or one that is about to be started again.
+    pub async fn attach_container(&self, container: &Container, wanted: AttachWanted) -> Result<Attached> {
+        let status = container.status();
+        match status {
+            Status::Paused => {
+                return Err(DockerError::conflict(format!(
+                    "container {} is paused, unpause the container before attach",
+                    container.id
+                )));
+            }
+            Status::Restarting => {
+                return Err(DockerError::conflict(format!(
+                    "container {} is restarting, wait until the container is running",
+                    container.id
+                )));
+            }
+            _ => {}
+        }
+        self.tell_of(container, "attach", &[]);
+        if status == Status::Running {
+            let request = AttachRequest {
+                container_id: container.id.clone(),
+                stdin: wanted.stdin,
+                tty: false,
+                stdout: wanted.stdout,
+                stderr: wanted.stderr,
+            };
+            return Ok(Attached::Now(self.engine.attach(request).await?));
+        }
+        let (give, given) = oneshot::channel();
+        let mut waiting = container.attaching.lock();
+        waiting.retain(|client| !client.give.is_closed());
+        if waiting.len() >= MAX_WAITING {
+            return Err(DockerError::conflict("too many clients wait for the container to start"));
+        }
+        waiting.push(Pending { wanted, give });
+        Ok(Attached::Later(given))
+    }
+
+    /// A client left a container by its keys.
+    pub fn note_detached(&self, container: &Container) {
+        self.tell_of(container, "detach", &[]);
+    }
+
+    /// Tells the container's terminal its size.
+    ///
+    /// # Errors
+    /// 409 when it does not run.
+    pub async fn resize_container(&self, wanted: &str, columns: u16, rows: u16) -> Result<()> {
+        let container = self.container(wanted)?;
+        if container.status() != Status::Running {
+            return Err(DockerError::conflict(format!("container {} is not running", container.id)));
+        }
+        // One without a terminal has no size to set, as with Docker.
+        let _ = self.engine.resize_container(&container.id, columns, rows).await;
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        self.tell_of(&container, "resize", &[("height", &rows), ("width", &columns)]);
+        Ok(())
+    }
+}

@@ -1,0 +1,249 @@
+//! Further processes in containers: made first, started later, and known for a while after their end.
+
+use crate::containers::{Container, Status, not_running};
+use crate::daemon::Daemon;
+use crate::error::{DockerError, Result};
+use parking_lot::Mutex;
+use pintle_cri::{ByteReader, CriError, ExecRequest, ExecSession, ExitOutcome, TerminalSize};
+use pintle_runtime::options::ExecOptions;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Instances that are known at a time, over all containers: those that have ended make room first.
+const MAX_KNOWN: usize = 4096;
+
+/// What is to be run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecConfig {
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub user: String,
+    pub working_dir: String,
+    pub privileged: bool,
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub detach_keys: String,
+    /// Columns and rows.
+    pub size: Option<(u16, u16)>,
+}
+
+/// Where an instance is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExecPhase {
+    #[default]
+    Created,
+    Running,
+    Ended(i32),
+}
+
+/// An instance.
+pub struct Exec {
+    pub id: String,
+    pub container_id: String,
+    pub config: ExecConfig,
+    state: Mutex<ExecState>,
+}
+
+#[derive(Default)]
+struct ExecState {
+    phase: ExecPhase,
+    pid: i32,
+    resize: Option<mpsc::Sender<TerminalSize>>,
+}
+
+impl Exec {
+    pub fn phase(&self) -> ExecPhase {
+        self.state.lock().phase
+    }
+
+    /// 0 before it runs.
+    pub fn pid(&self) -> i32 {
+        self.state.lock().pid
+    }
+}
+
+/// All instances, by id.
+#[derive(Default)]
+pub(crate) struct Execs(Mutex<HashMap<String, Arc<Exec>>>);
+
+/// A running process whose streams the caller holds; its end is noted when `ended` is awaited elsewhere already.
+pub struct ExecStreams {
+    pub stdin: Option<pintle_cri::ByteWriter>,
+    pub stdout: Option<ByteReader>,
+    pub stderr: Option<ByteReader>,
+}
+
+impl Daemon {
+    /// Makes an instance; returns its id.
+    ///
+    /// # Errors
+    /// 404 without the container, 409 when it does not run or is paused, 400 without a command.
+    pub fn create_exec(&self, wanted: &str, config: ExecConfig) -> Result<String> {
+        let container = self.container(wanted)?;
+        check_state(&container)?;
+        if config.command.is_empty() {
+            return Err(DockerError::invalid("No exec command specified"));
+        }
+        let id = crate::containers::new_id();
+        let told = config.command.join(" ");
+        let exec = Exec { id: id.clone(), container_id: container.id.clone(), config, state: Mutex::default() };
+        let mut known = self.execs.0.lock();
+        if known.len() >= MAX_KNOWN {
+            known.retain(|_, e| !matches!(e.phase(), ExecPhase::Ended(_)));
+        }
+        if known.len() >= MAX_KNOWN {
+            return Err(DockerError::conflict("too many exec instances"));
+        }
+        known.insert(id.clone(), Arc::new(exec));
+        drop(known);
+        container.execs.lock().insert(id.clone());
+        self.tell_of(&container, &format!("exec_create: {told}"), &[("execID", &id)]);
+        Ok(id)
+    }
+
+    /// An instance by its id.
+    pub fn exec(&self, id: &str) -> Result<Arc<Exec>> {
+        let found = self.execs.0.lock().get(id).cloned();
+        found.ok_or_else(|| DockerError::not_found(format!("No such exec instance: {id}")))
+    }
+
+    /// Starts an instance and gives its streams, those that its configuration names.
+    ///
+    /// # Errors
+    /// 409 when it was started before; 400 with the runtime's words when the program cannot be executed.
+    pub async fn start_exec(self: &Arc<Self>, id: &str, size: Option<(u16, u16)>) -> Result<ExecStreams> {
+        let exec = self.exec(id)?;
+        let container = self.container(&exec.container_id)?;
+        check_state(&container)?;
+        {
+            let mut state = exec.state.lock();
+            match state.phase {
+                ExecPhase::Created => state.phase = ExecPhase::Running,
+                ExecPhase::Running => {
+                    return Err(DockerError::conflict(format!("exec command {id} is already running")));
+                }
+                ExecPhase::Ended(_) => {
+                    return Err(DockerError::conflict(format!("exec command {id} has already run")));
+                }
+            }
+        }
+        self.tell_of(&container, &format!("exec_start: {}", exec.config.command.join(" ")), &[("execID", id)]);
+        let started = self.engine.exec_with(request(&exec, size), &options(&exec.config)).await;
+        let (session, pid) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                let (code, error) = failure(&error);
+                exec.state.lock().phase = ExecPhase::Ended(code);
+                container.execs.lock().remove(id);
+                return Err(error);
+            }
+        };
+        {
+            let mut state = exec.state.lock();
+            state.pid = pid;
+            state.resize = Some(session.resize.clone());
+        }
+        Ok(self.note_end(&container, &exec, session))
+    }
+
+    /// Writes down how the process ends, whoever holds its streams.
+    fn note_end(self: &Arc<Self>, container: &Arc<Container>, exec: &Arc<Exec>, session: ExecSession) -> ExecStreams {
+        let ExecSession { stdin, stdout, stderr, exit, .. } = session;
+        let (daemon, container, exec) = (Arc::downgrade(self), Arc::clone(container), Arc::clone(exec));
+        tokio::spawn(async move {
+            let code = match exit.await {
+                Ok(ExitOutcome::Code(code)) => code,
+                _ => 137,
+            };
+            {
+                let mut state = exec.state.lock();
+                state.phase = ExecPhase::Ended(code);
+                state.resize = None;
+            }
+            container.execs.lock().remove(&exec.id);
+            if let Some(daemon) = daemon.upgrade() {
+                daemon.tell_of(&container, "exec_die", &[("execID", &exec.id), ("exitCode", &code.to_string())]);
+            }
+        });
+        ExecStreams { stdin, stdout, stderr }
+    }
+
+    /// Tells a process's terminal its size.
+    pub async fn resize_exec(&self, id: &str, columns: u16, rows: u16) -> Result<()> {
+        let exec = self.exec(id)?;
+        let resize = exec.state.lock().resize.clone();
+        let Some(resize) = resize else {
+            return Err(DockerError::conflict(format!("exec process is not started: {id}")));
+        };
+        // One that has just ended needs no size.
+        let _ = resize.send(TerminalSize { width: columns, height: rows }).await;
+        Ok(())
+    }
+
+    /// Instances of a container that has gone.
+    pub(crate) fn drop_execs(&self, container: &Container) {
+        self.execs.0.lock().retain(|_, exec| exec.container_id != container.id);
+    }
+}
+
+fn check_state(container: &Container) -> Result<()> {
+    match container.status() {
+        Status::Running => Ok(()),
+        Status::Paused => Err(DockerError::conflict(format!(
+            "Container {} is paused, unpause the container before exec",
+            container.name()
+        ))),
+        Status::Restarting => Err(DockerError::conflict(format!(
+            "Container {} is restarting, wait until the container is running",
+            container.id
+        ))),
+        _ => Err(not_running(&container.id)),
+    }
+}
+
+fn request(exec: &Exec, size: Option<(u16, u16)>) -> ExecRequest {
+    let config = &exec.config;
+    let size = size.or(config.size).filter(|(columns, rows)| *columns > 0 && *rows > 0);
+    ExecRequest {
+        container_id: exec.container_id.clone(),
+        command: config.command.clone(),
+        tty: config.tty,
+        size: size.map(|(width, height)| TerminalSize { width, height }),
+        stdin: config.stdin,
+        stdout: config.stdout,
+        stderr: config.stderr,
+    }
+}
+
+fn options(config: &ExecConfig) -> ExecOptions {
+    ExecOptions {
+        env: config.env.clone(),
+        cwd: PathBuf::from(&config.working_dir),
+        user: config.user.clone(),
+        privileged: config.privileged,
+    }
+}
+
+/// The exit code of a process that could not be executed, and Docker's words for it.
+fn failure(error: &CriError) -> (i32, DockerError) {
+    let text = error.to_string();
+    let own = text.rsplit_once("unable to start container process: ").map_or(text.as_str(), |(_, own)| own);
+    let has = |parts: &[&str]| parts.iter().any(|part| own.contains(part));
+    let code = if has(&["executable file not found", "no such file or directory"]) {
+        127
+    } else if has(&["permission denied", "is a directory"]) {
+        126
+    } else {
+        255
+    };
+    if own.starts_with("unable to find user") || own.starts_with("unable to find group") {
+        return (126, DockerError::invalid(own));
+    }
+    let status = if code == 255 { 500 } else { 400 };
+    let message = format!("OCI runtime exec failed: exec failed: unable to start container process: {own}");
+    (code, DockerError::new(status, message))
+}
