@@ -9,12 +9,15 @@ mod command;
 mod host;
 mod image;
 mod leftovers;
+mod script;
 mod suite;
+mod transcript;
 mod wait;
 
 pub use cluster::{Cluster, Space};
 pub use command::{Output, Spawned, run as run_command};
 pub use host::Host;
 pub use image::BUSYBOX;
-pub use suite::{Test, suite};
+pub use script::play;
+pub use suite::{Case, Test, suite, suite_of};
 pub use wait::until;

@@ -12,6 +12,12 @@ use std::time::Instant;
 /// A test: its name, and what it does with the cluster.
 pub type Test = (&'static str, fn(&Cluster) -> Result<()>);
 
+/// A test that was made from data.
+pub struct Case {
+    pub name: String,
+    pub run: Box<dyn Fn(&Cluster) -> Result<()> + Send + Sync>,
+}
+
 /// Tests that run at the same time.
 const PARALLEL: usize = 3;
 
@@ -27,13 +33,19 @@ struct Outcomes {
 
 /// Runs the tests whose names contain the first argument, if there is one. Prints as cargo's own tests do.
 pub fn suite(tests: &[Test]) -> ExitCode {
+    let case = |(name, run): &Test| Case { name: (*name).to_owned(), run: Box::new(*run) };
+    suite_of(&tests.iter().map(case).collect::<Vec<_>>())
+}
+
+/// The same, of tests that were made from data.
+pub fn suite_of(tests: &[Case]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|a| a == "--list") {
-        tests.iter().for_each(|(name, _)| tell(&format!("{name}: test")));
+        tests.iter().for_each(|test| tell(&format!("{}: test", test.name)));
         return ExitCode::SUCCESS;
     }
     let filter = arguments.iter().find(|a| !a.starts_with('-')).map(String::as_str).unwrap_or_default();
-    let chosen: Vec<&Test> = tests.iter().filter(|(name, _)| name.contains(filter)).collect();
+    let chosen: Vec<&Case> = tests.iter().filter(|test| test.name.contains(filter)).collect();
     let mut outcomes = Outcomes { passed: 0, failures: Vec::new() };
     tell(&format!("\nrunning {} tests", chosen.len() + usize::from(!chosen.is_empty())));
     if !chosen.is_empty() {
@@ -49,7 +61,7 @@ pub fn suite(tests: &[Test]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_on_cluster(tests: &[&Test], outcomes: &mut Outcomes) {
+fn run_on_cluster(tests: &[&Case], outcomes: &mut Outcomes) {
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
         Err(error) => return note(outcomes, "a cluster starts", Instant::now(), Err(error)),
@@ -58,9 +70,9 @@ fn run_on_cluster(tests: &[&Test], outcomes: &mut Outcomes) {
     std::thread::scope(|scope| {
         for _ in 0..PARALLEL.min(tests.len()) {
             scope.spawn(|| {
-                while let Some((name, test)) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(Case { name, run }) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let start = Instant::now();
-                    let result = catch_unwind(AssertUnwindSafe(|| test(&cluster)));
+                    let result = catch_unwind(AssertUnwindSafe(|| run(&cluster)));
                     let result =
                         result.unwrap_or_else(|panic| Err(anyhow::anyhow!("panicked: {}", panic_text(&*panic))));
                     let mut outcomes = shared.lock().unwrap_or_else(|p| p.into_inner());
