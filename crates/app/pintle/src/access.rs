@@ -1,5 +1,6 @@
 //! Who is let in and who decides what they may: the flags, put as the API server's settings.
 
+use crate::credentials::PROXY_NAME;
 use anyhow::{Context, Result, anyhow};
 use pintle_auth::AuthSettings;
 use pintle_auth::authentication::configuration::OidcSettings;
@@ -8,6 +9,7 @@ use pintle_auth::authorization::configuration::AuthorizationSettings;
 use pintle_auth::configuration::duration;
 use pintle_cli::Settings;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 fn list(text: &Option<String>) -> Vec<String> {
@@ -20,9 +22,12 @@ fn time(flag: &str, text: &Option<String>) -> Result<Option<Duration>> {
     parsed.map_err(|why| anyhow!("--{flag}: {why}"))
 }
 
-/// What the flags say of authentication and authorization. Files are read later, but for the authority of proxies.
-pub(crate) fn settings(flags: &Settings) -> Result<AuthSettings> {
+/// What the flags say of authentication and authorization. Files are read later, but for the authority of proxies;
+/// `own_proxy_authority` is that of this server's own certificate as a proxy of other servers (PEM).
+pub(crate) fn settings(flags: &Settings, own_proxy_authority: &str) -> Result<AuthSettings> {
     let version = |text: &Option<String>| text.clone().unwrap_or_default();
+    let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+    let other_proxies = flags.requestheader_client_ca_file.as_ref().map(read).transpose()?;
     Ok(AuthSettings {
         authorization: AuthorizationSettings {
             file: flags.authorization_config.clone(),
@@ -57,7 +62,7 @@ pub(crate) fn settings(flags: &Settings) -> Result<AuthSettings> {
             &flags.service_account_max_token_expiration,
         )?,
         keep_expiration: flags.service_account_extend_token_expiration == Some(false),
-        front_proxy: front_proxy(flags)?,
+        front_proxy: Some(front_proxy(flags, other_proxies.as_deref(), own_proxy_authority)),
     })
 }
 
@@ -83,11 +88,15 @@ fn oidc(flags: &Settings) -> Result<Option<OidcSettings>> {
     }))
 }
 
-fn front_proxy(flags: &Settings) -> Result<Option<FrontProxySettings>> {
-    let Some(path) = &flags.requestheader_client_ca_file else { return Ok(None) };
-    let pem = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let mut settings = FrontProxySettings::new(pem);
+/// Other servers learn from these settings whom to believe: besides the proxies that the flags name, this server.
+fn front_proxy(flags: &Settings, others: Option<&str>, own_authority: &str) -> FrontProxySettings {
+    let authorities = others.map_or_else(String::new, |pem| format!("{}\n", pem.trim_end())) + own_authority;
+    let mut settings = FrontProxySettings::new(authorities);
     settings.allowed_names = list(&flags.requestheader_allowed_names);
+    // Without names, those whom the flags speak of may have any.
+    if others.is_none() || !settings.allowed_names.is_empty() {
+        settings.allowed_names.push(PROXY_NAME.to_owned());
+    }
     for (flag, names) in [
         (&flags.requestheader_username_headers, &mut settings.username_headers),
         (&flags.requestheader_uid_headers, &mut settings.uid_headers),
@@ -98,5 +107,21 @@ fn front_proxy(flags: &Settings) -> Result<Option<FrontProxySettings>> {
             *names = list(flag);
         }
     }
-    Ok(Some(settings))
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_server_is_always_among_the_proxies() {
+        let mut flags = Settings::default();
+        let none = front_proxy(&flags, None, "own");
+        assert_eq!((none.authority_pem.as_str(), none.allowed_names), ("own", vec![PROXY_NAME.to_owned()]));
+        let any = front_proxy(&flags, Some("theirs\n"), "own");
+        assert_eq!((any.authority_pem.as_str(), any.allowed_names.len()), ("theirs\nown", 0));
+        flags.requestheader_allowed_names = Some("a, b".into());
+        assert_eq!(front_proxy(&flags, Some("theirs"), "own").allowed_names, ["a", "b", PROXY_NAME]);
+    }
 }

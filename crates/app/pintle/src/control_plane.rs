@@ -4,11 +4,13 @@ use crate::cluster::Cluster;
 use crate::credentials::Credentials;
 use anyhow::Result;
 use pintle_apiserver::{Server, User};
+use pintle_auth::{Auth, AuthSettings};
 use pintle_client::Client;
 use pintle_clock::Clock;
 use pintle_informer::Informers;
 use pintle_kinds::Table;
 use pintle_registry::Registry;
+use pintle_types::Kind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,7 @@ pub(crate) struct ControlPlane {
     /// Read-only copies of objects, shared by all controllers and the scheduler.
     informers: Informers,
     clock: Arc<dyn Clock>,
+    auth: Arc<Auth>,
     pod_range: ipnet::Ipv4Net,
     authority: Arc<pintle_pki::CertificateAuthority>,
 }
@@ -39,7 +42,9 @@ impl ControlPlane {
         let store = crate::protection::seal(crate::datastore::open(cluster).await?, &cluster.settings)?;
         let options = pintle_registry::Options { service_range: cluster.service_cidr, ..Default::default() };
         let registry = Registry::open(store, Table::builtin(), Arc::clone(&clock), options).await?;
-        let server = Server::new(config(cluster, credentials)?, registry, Arc::clone(&clock));
+        let settings = crate::access::settings(&cluster.settings, &credentials.front_proxy_authority)?;
+        let (config, auth) = config(cluster, credentials, settings)?;
+        let server = Server::new(config, registry, Arc::clone(&clock));
         // The listener first: what every cluster has names its port.
         let listener = server.bind().await?;
         server.start(stop.clone()).await?;
@@ -47,7 +52,7 @@ impl ControlPlane {
         let manager = User::new("system:kube-controller-manager", &[]);
         let informers = Informers::new(client_of(&server, manager, MANAGER), stop);
         let authority = Arc::clone(&credentials.authority);
-        Ok(Self { server, informers, clock, pod_range: cluster.pod_cidr, authority })
+        Ok(Self { server, informers, clock, auth, pod_range: cluster.pod_cidr, authority })
     }
 
     /// A client that acts as the given user, in process.
@@ -74,8 +79,9 @@ impl ControlPlane {
             clients: Arc::new(move |name: &str| {
                 // What comes before the slash is the manager of the fields that they write.
                 let agent = format!("{MANAGER}/{name}");
-                client_of(&server, User::service_account("kube-system", name), &agent)
+                client_of(&server, identity(name), &agent)
             }),
+            issue_token: issue_token(Arc::clone(&self.auth)),
             informers: self.informers.clone(),
             clock: Arc::clone(&self.clock),
             pod_range: self.pod_range,
@@ -84,6 +90,22 @@ impl ControlPlane {
         let controlling = pintle_controllers::run(controllers, stop.clone());
         tasks.spawn(controlling);
     }
+}
+
+/// Who a controller acts as: a service account of its own, but for the one that makes tokens of service accounts.
+fn identity(controller: &str) -> User {
+    match controller {
+        "tokens-controller" => User::new("system:kube-controller-manager", &[]),
+        name => User::service_account("kube-system", name),
+    }
+}
+
+/// Makes the tokens that secrets of service accounts hold.
+fn issue_token(auth: Arc<Auth>) -> pintle_controllers::Issue {
+    Arc::new(move |account, secret| {
+        let accounts = &auth.tokens.accounts;
+        accounts.issue_legacy(&account.to_value(), &secret.to_value()).map_err(|error| error.to_string())
+    })
 }
 
 fn client_of(server: &Arc<Server>, user: User, agent: &str) -> Client {
@@ -96,9 +118,12 @@ async fn serve(listener: pintle_apiserver::BoundServer, stop: CancellationToken)
     }
 }
 
-fn config(cluster: &Cluster, credentials: &Credentials) -> Result<pintle_apiserver::Config> {
+fn config(
+    cluster: &Cluster,
+    credentials: &Credentials,
+    auth: AuthSettings,
+) -> Result<(pintle_apiserver::Config, Arc<Auth>)> {
     let authority = credentials.authority.certificate_pem();
-    let auth = crate::access::settings(&cluster.settings)?;
     // Front proxies may have an authority of their own; whose a certificate is, is told apart later.
     let proxies = auth.front_proxy.as_ref().map(|proxy| proxy.authority_pem.as_str()).unwrap_or_default();
     let trusted = format!("{authority}\n{proxies}");
@@ -119,6 +144,7 @@ fn config(cluster: &Cluster, credentials: &Credentials) -> Result<pintle_apiserv
     config.kubelet_tls = Some(pintle_pki::client_config_http1(authority, Some(&credentials.kubelet_client))?);
     crate::protection::configure(&mut config, &cluster.settings)?;
     config.anonymous = cluster.settings.anonymous_auth.unwrap_or(true);
-    config.auth = Some(Arc::new(auth.build(config.basics())?));
-    Ok(config)
+    let auth = Arc::new(auth.build(config.basics())?);
+    config.auth = Some(Arc::clone(&auth));
+    Ok((config, auth))
 }

@@ -21,8 +21,13 @@ pub(crate) struct Credentials {
     pub(crate) administrator: Identity,
     /// What the API server shows to other API servers that it passes requests to.
     pub(crate) front_proxy: Arc<Identity>,
+    /// The authority of that, PEM.
+    pub(crate) front_proxy_authority: String,
     pub(crate) token_key: Arc<SigningKey>,
 }
+
+/// The name in the certificate that other API servers know this one by.
+pub(crate) const PROXY_NAME: &str = "front-proxy-client";
 
 impl Credentials {
     pub(crate) fn load_or_create(cluster: &Cluster, clock: &dyn Clock) -> Result<Self> {
@@ -34,7 +39,7 @@ impl Credentials {
         // An authority of its own: whoever shows its certificates is believed who they speak for.
         let front_proxy_authority = CertificateAuthority::load_or_create(&directory, "front-proxy-ca", now)?;
         let front_proxy =
-            front_proxy_authority.client_in(&directory, "front-proxy-client", "front-proxy-client", &[], now)?;
+            front_proxy_authority.client_in(&directory, PROXY_NAME, PROXY_NAME, &[], now)?;
         Ok(Self {
             api_server: authority.server_in(&directory, "apiserver", &server_names(cluster), now)?,
             kubelet_client: authority.client_in(
@@ -47,6 +52,7 @@ impl Credentials {
             kubelet_server: authority.server_in(&directory, "kubelet", &node_names(cluster), now)?,
             administrator: authority.client_in(&directory, "admin", "kubernetes-admin", &masters, now)?,
             front_proxy: Arc::new(front_proxy),
+            front_proxy_authority: front_proxy_authority.certificate_pem().to_owned(),
             token_key: Arc::new(SigningKey::load_or_create(&directory, "service-account")?),
             authority: Arc::new(authority),
         })

@@ -135,27 +135,18 @@ impl AuthSettings {
             others.extend(PublicKey::all_from_pem(&read_file(path)?).map_err(|e| invalid(path, e.to_string()))?);
         }
         let issuers = if self.issuers.is_empty() { vec![basics.issuer.clone()] } else { self.issuers.clone() };
-        let audiences = if self.audiences.is_empty() { vec![issuers[0].clone()] } else { self.audiences.clone() };
-        Ok(ServiceAccounts {
-            keys: KeyRing::new(signer, others),
-            issuers,
-            audiences,
-            extend_expiration: !self.keep_expiration,
-            max_seconds: self.max_token_expiration.map(|time| time.as_secs().try_into().unwrap_or(i64::MAX)),
-        })
+        let mut accounts = ServiceAccounts::new(KeyRing::new(signer, others), issuers, self.audiences.clone());
+        accounts.extend_expiration = !self.keep_expiration;
+        accounts.max_seconds = self.max_token_expiration.map(|time| time.as_secs().try_into().unwrap_or(i64::MAX));
+        Ok(accounts)
     }
 }
 
 impl Auth {
     /// What a server has without any setting: nothing is read, so nothing can fail.
     pub fn basic(basics: Basics) -> Self {
-        let accounts = ServiceAccounts {
-            keys: KeyRing::new(basics.token_key.into(), Vec::new()),
-            audiences: vec![basics.issuer.clone()],
-            issuers: vec![basics.issuer],
-            extend_expiration: true,
-            max_seconds: None,
-        };
+        let keys = KeyRing::new(basics.token_key.into(), Vec::new());
+        let accounts = ServiceAccounts::new(keys, vec![basics.issuer], Vec::new());
         let mut tokens = Tokens::new(accounts);
         tokens.fixed = StaticTokens::new(basics.static_tokens);
         Self {

@@ -6,6 +6,7 @@
 //! nothing of how the API server stores or checks what they write.
 
 mod batches;
+mod bootstrap;
 mod certificates;
 mod claim;
 mod clusterrole;
@@ -42,3 +43,4 @@ mod ttl;
 mod volume;
 
 pub use run::{Config, run};
+pub use serviceaccount::Issue;

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::{
-    certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node,
+    bootstrap, certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node,
     nodeipam, nodettl, podgc, protection, replicaset, resourcequota, serviceaccount, servicecidr, statefulset, ttl,
     volume,
 };
@@ -27,6 +27,8 @@ pub struct Config {
     pub pod_range: ipnet::Ipv4Net,
     /// Its certificate is what pods trust the API server by; the built-in signers of certificate requests are it.
     pub authority: Arc<CertificateAuthority>,
+    /// Makes the tokens that secrets of accounts hold.
+    pub issue_token: serviceaccount::Issue,
 }
 
 pub(crate) type Start = fn(Context) -> BoxFuture<'static, ()>;
@@ -57,6 +59,9 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("volumeattributesclass-protection-controller", |context| protection::run_classes(context).boxed()),
     ("persistent-volume-binder", |context| volume::run(context).boxed()),
     ("service-cidrs-controller", |context| servicecidr::run(context).boxed()),
+    ("bootstrap-signer", |context| bootstrap::run_signer(context).boxed()),
+    ("token-cleaner", |context| bootstrap::run_cleaner(context).boxed()),
+    ("legacy-service-account-token-cleaner", |context| serviceaccount::run_cleaner(context).boxed()),
     ("service-account-controller", |context| serviceaccount::run_accounts(context).boxed()),
 ];
 
@@ -68,6 +73,12 @@ pub async fn run(config: Config, stop: CancellationToken) {
     }
     running.spawn(nodeipam::run(context(&config, "node-controller", &stop), config.pod_range));
     let root_ca = config.authority.certificate_pem().to_owned();
+    let tokens = serviceaccount::run_tokens(
+        context(&config, "tokens-controller", &stop),
+        root_ca.clone(),
+        config.issue_token.clone(),
+    );
+    running.spawn(tokens);
     running.spawn(serviceaccount::run_root_ca(context(&config, "root-ca-cert-publisher", &stop), root_ca));
     running.spawn(certificates::run(context(&config, "certificate-controller", &stop), config.authority));
     while let Some(ended) = running.join_next().await {

@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(PublicKey::from_jwk(&public.to_jwk()).unwrap(), *public);
         let der = base64::engine::general_purpose::STANDARD.encode(public.der());
         let pem = format!("-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n");
-        assert_eq!(PublicKey::all_from_pem(&pem).unwrap(), [public.clone()]);
+        assert_eq!(PublicKey::all_from_pem(&pem).unwrap(), std::slice::from_ref(public));
         let signature = signer.sign(b"x").unwrap();
         assert!(public.verify("ES256", b"x", &signature) && !public.verify("ES256", b"y", &signature));
         assert!(!public.verify("none", b"x", &signature) && !public.verify("RS256", b"x", &signature));

@@ -6,10 +6,13 @@ use super::jwt::{self, Parsed};
 use super::keys::{KeyError, KeyRing};
 use super::{Authenticated, Objects, Verdict, same, shared_audiences};
 use crate::User;
+use crate::cache::Expiring;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Clocks may differ by this much.
 const LEEWAY_SECONDS: i64 = 10;
@@ -34,7 +37,12 @@ pub struct ServiceAccounts {
     pub extend_expiration: bool,
     /// The longest time that a token may ask for; nothing is no bound of its own.
     pub max_seconds: Option<i64>,
+    /// The claims of tokens whose signature was found good a moment ago: checking it costs more than all the rest.
+    verified: Expiring<Arc<Value>>,
 }
+
+/// How long a signature is not checked again. The keys stay the same, so this is about memory only.
+const VERIFIED_TTL: Duration = Duration::from_secs(60);
 
 /// What a token is asked for.
 #[derive(Debug)]
@@ -61,6 +69,12 @@ fn text(value: &Value) -> &str {
 }
 
 impl ServiceAccounts {
+    /// Accounts whose tokens are for these audiences, by default for the first issuer.
+    pub fn new(keys: KeyRing, issuers: Vec<String>, audiences: Vec<String>) -> Self {
+        let audiences = if audiences.is_empty() { issuers.iter().take(1).cloned().collect() } else { audiences };
+        Self { keys, issuers, audiences, extend_expiration: true, max_seconds: None, verified: Expiring::default() }
+    }
+
     /// The issuer of new tokens.
     pub fn issuer(&self) -> &str {
         self.issuers.first().map(String::as_str).unwrap_or_default()
@@ -121,9 +135,7 @@ impl ServiceAccounts {
         if !legacy && !self.issuers.iter().any(|known| known == issuer) {
             return Ok(None);
         }
-        let Some(claims) = parsed.verified(self.keys.verifiers(), &self.keys.algorithms()) else {
-            return Err("the token is not signed by a key of this cluster".into());
-        };
+        let claims = self.verified(parsed, token).ok_or("the token is not signed by a key of this cluster")?;
         let token_audiences: Vec<String> = match jwt::audiences(&claims).as_slice() {
             [] if legacy => self.audiences.clone(),
             some => some.iter().map(|a| (*a).to_owned()).collect(),
@@ -139,6 +151,16 @@ impl ServiceAccounts {
             bound_user(objects, now, &claims).await?
         };
         Ok(Some(Authenticated { annotations: stale(&claims, now), ..Authenticated::new(user, shared) }))
+    }
+
+    /// The claims of a token that one of the keys signed.
+    fn verified(&self, parsed: Parsed<'_>, token: &str) -> Option<Arc<Value>> {
+        if let Some(claims) = self.verified.get(token.as_bytes()) {
+            return Some(claims);
+        }
+        let claims = Arc::new(parsed.verified(self.keys.verifiers(), &self.keys.algorithms())?);
+        self.verified.put(token.as_bytes(), claims.clone(), VERIFIED_TTL);
+        Some(claims)
     }
 }
 

@@ -130,13 +130,8 @@ mod tests {
 
     fn tokens(others: Vec<super::super::keys::PublicKey>) -> Tokens {
         let signer = Arc::new(SigningKey::ephemeral().unwrap()).into();
-        Tokens::new(ServiceAccounts {
-            keys: KeyRing::new(signer, others),
-            issuers: vec!["https://new".into(), "https://old".into()],
-            audiences: vec!["https://new".into()],
-            extend_expiration: true,
-            max_seconds: None,
-        })
+        let issuers = vec!["https://new".into(), "https://old".into()];
+        Tokens::new(ServiceAccounts::new(KeyRing::new(signer, others), issuers, Vec::new()))
     }
 
     fn account() -> Value {

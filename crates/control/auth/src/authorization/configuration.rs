@@ -44,11 +44,11 @@ impl AuthorizationSettings {
                 })
             }
             Some(path) => from_file(path),
-            None => self.from_flags(),
+            None => self.of_flags(),
         }
     }
 
-    fn from_flags(&self) -> Result<Vec<Mode>, ConfigurationError> {
+    fn of_flags(&self) -> Result<Vec<Mode>, ConfigurationError> {
         let invalid = |why: String| ConfigurationError::Invalid { what: "--authorization-mode".into(), why };
         if self.modes.is_empty() {
             return Ok(vec![Mode::Node, Mode::Rbac]);
