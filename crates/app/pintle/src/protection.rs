@@ -1,7 +1,7 @@
-//! The settings that protect the API server and what it keeps: audit, encryption at rest, limits.
+//! The settings that protect the API server and what it keeps: admission, audit, encryption at rest, limits.
 
 use anyhow::{Context, Result, bail};
-use pintle_apiserver::{AuditConfig, AuditLogOptions};
+use pintle_apiserver::{AdmissionSettings, AuditConfig, AuditLogOptions};
 use pintle_cli::Settings;
 use pintle_kinds::Table;
 use pintle_store::sealed::Configuration;
@@ -23,6 +23,12 @@ pub(crate) fn configure(config: &mut pintle_apiserver::Config, settings: &Settin
     config.max_in_flight = settings.max_requests_inflight() as usize;
     config.max_mutating_in_flight = settings.max_mutating_requests_inflight() as usize;
     config.audit = audit(settings)?;
+    let names = |list: &Option<String>| -> Vec<String> {
+        let names = list.as_deref().unwrap_or_default().split(',').map(str::trim);
+        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    };
+    let (enable, disable) = (names(&settings.enable_admission_plugins), names(&settings.disable_admission_plugins));
+    config.admission = AdmissionSettings::new(&enable, &disable, settings.admission_control_config_file.as_deref())?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What a server needs to know before it starts.
 
+use crate::admission::AdmissionSettings;
 use crate::audit::AuditConfig;
 use pintle_auth::User;
 use pintle_pki::{Identity, SigningKey};
@@ -41,6 +42,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// As many more may be writes; with priority and fairness the two are one number of seats.
     pub max_mutating_in_flight: usize,
+    /// Which admission plugins judge writes, and what they are told.
+    pub admission: AdmissionSettings,
     /// What is audited, if anything is.
     pub audit: Option<AuditConfig>,
     /// The value of the header `Strict-Transport-Security`, which is not sent without one.
@@ -77,6 +80,7 @@ impl Config {
             auth: None,
             max_in_flight: 400,
             max_mutating_in_flight: 200,
+            admission: AdmissionSettings::default(),
             audit: None,
             strict_transport_security: None,
             all_versions: false,

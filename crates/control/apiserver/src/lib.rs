@@ -32,6 +32,7 @@ mod response;
 mod server;
 mod subresources;
 
+pub use admission::{AdmissionSettings, AdmissionSettingsError};
 pub use audit::AuditConfig;
 pub use config::Config;
 pub use local::LocalTransport;

@@ -120,6 +120,12 @@ settings! {
     audit_log_maxsize: u32 = 100u32, "MEGABYTES";
     /// A kubeconfig that names the server to send audit events to
     audit_webhook_config_file: PathBuf, "FILE";
+    /// Admission plugins to turn on besides those that are on by default, as `NAME,…`
+    enable_admission_plugins: String, "NAMES";
+    /// Admission plugins to turn off, as `NAME,…`
+    disable_admission_plugins: String, "NAMES";
+    /// A file with an AdmissionConfiguration
+    admission_control_config_file: PathBuf, "FILE";
     /// A file that says which resources are encrypted in the store, and with which keys
     encryption_provider_config: PathBuf, "FILE";
     /// Reading requests that are answered at a time [default: 400]

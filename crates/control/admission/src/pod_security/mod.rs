@@ -3,83 +3,20 @@
 //! Source: `k8s.io/pod-security-admission` of Kubernetes.
 
 mod baseline;
+mod configuration;
 mod containers;
+mod namespaces;
+mod policy;
 mod restricted;
 #[cfg(test)]
 mod tests;
 
+pub use configuration::Configuration;
+
 use pintle_registry::{Attributes, GetOptions, Operation, Registry};
 use pintle_types::Status;
+use policy::{Policies, Policy};
 use serde_json::Value;
-
-const PREFIX: &str = "pod-security.kubernetes.io";
-/// The newest minor version whose rules are known.
-const LATEST: u32 = 36;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Privileged,
-    Baseline,
-    Restricted,
-}
-
-/// A level as of a version; nothing is the latest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Policy {
-    level: Level,
-    version: Option<u32>,
-}
-
-impl Policy {
-    /// What a namespace's labels say for `enforce`, `audit` or `warn`. What they say wrong is taken for the strictest.
-    fn of(labels: &Value, mode: &str) -> Self {
-        let label = |suffix: &str| labels.get(format!("{PREFIX}/{mode}{suffix}")).and_then(Value::as_str);
-        let level = match label("") {
-            None | Some("privileged") => Level::Privileged,
-            Some("baseline") => Level::Baseline,
-            Some(_) => Level::Restricted,
-        };
-        let version = label("-version").and_then(|text| text.strip_prefix("v1.")).and_then(|minor| minor.parse().ok());
-        Self { level, version }
-    }
-
-    fn minor(self) -> u32 {
-        self.version.unwrap_or(LATEST)
-    }
-
-    /// All that a pod does against the policy: `privileged (container "a" must not …), hostPort (…)`.
-    fn violations(self, metadata: &Value, spec: &Value) -> Option<String> {
-        if self.level == Level::Privileged {
-            return None;
-        }
-        let restricted = self.level == Level::Restricted;
-        let mut found = baseline::violations(metadata, spec, self.minor(), restricted);
-        if restricted {
-            found.extend(restricted::violations(spec, self.minor()));
-        }
-        if found.is_empty() {
-            return None;
-        }
-        let told = found
-            .into_iter()
-            .map(|v| if v.detail.is_empty() { v.reason } else { format!("{} ({})", v.reason, v.detail) });
-        Some(told.collect::<Vec<_>>().join(", "))
-    }
-}
-
-impl std::fmt::Display for Policy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let level = match self.level {
-            Level::Privileged => "privileged",
-            Level::Baseline => "baseline",
-            Level::Restricted => "restricted",
-        };
-        match self.version {
-            Some(minor) => write!(f, "{level}:v1.{minor}"),
-            None => write!(f, "{level}:latest"),
-        }
-    }
-}
 
 /// What a pod does that it must not.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,6 +28,9 @@ struct Violation {
 fn violation(reason: &str, detail: impl Into<String>) -> Violation {
     Violation { reason: reason.to_owned(), detail: detail.into() }
 }
+
+/// Subresources of pods that cannot change what their containers may do.
+const HARMLESS: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
 
 /// The metadata and the spec of the pods that an object makes.
 fn pod_of<'a>(attributes: &Attributes<'_>, object: &'a Value) -> Option<(&'a Value, &'a Value)> {
@@ -106,66 +46,107 @@ fn pod_of<'a>(attributes: &Attributes<'_>, object: &'a Value) -> Option<(&'a Val
     template["spec"].is_object().then_some((&template["metadata"], &template["spec"]))
 }
 
-/// Judges pods, and warns of what makes pods that would be refused.
-pub async fn validate(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+/// Judges pods, warns of what makes pods that would be refused, and of namespaces whose pods would be.
+pub async fn validate(
+    configuration: &Configuration,
+    registry: &Registry,
+    attributes: &mut Attributes<'_>,
+) -> Result<(), Status> {
     if !matches!(attributes.operation, Operation::Create | Operation::Update) {
         return Ok(());
     }
-    let is_pod = attributes.def.group.is_empty() && attributes.def.resource == "pods";
-    let concerned = attributes.subresource.is_empty() || (is_pod && attributes.subresource == "ephemeralcontainers");
+    let (group, resource) = (&*attributes.def.group, &*attributes.def.resource);
+    let (is_pod, sub) = (group.is_empty() && resource == "pods", attributes.subresource);
+    if group.is_empty() && resource == "namespaces" && sub.is_empty() {
+        return namespaces::judge(configuration, registry, attributes).await;
+    }
+    let concerned = sub.is_empty() || (is_pod && !HARMLESS.contains(&sub));
+    if !concerned
+        || attributes.namespace.is_empty()
+        || configuration.lets_off(attributes.namespace, &attributes.user.name)
+    {
+        return Ok(());
+    }
     let Some(object) = attributes.object.take() else { return Ok(()) };
-    let result = match pod_of(attributes, &object).filter(|_| concerned && !attributes.namespace.is_empty()) {
-        Some((metadata, spec)) => judge(registry, attributes, is_pod, metadata, spec).await,
-        None => Ok(()),
+    let result = match pod_of(attributes, &object) {
+        Some((metadata, spec)) if !configuration.lets_off_class(spec) => {
+            let insignificant = is_pod
+                && attributes.operation == Operation::Update
+                && attributes.old_object.as_deref().is_some_and(|old| !is_significant(&object, old));
+            match insignificant {
+                true => Ok(()),
+                false => judge(configuration, registry, attributes, is_pod, metadata, spec).await,
+            }
+        }
+        _ => Ok(()),
     };
     attributes.object = Some(object);
     result
 }
 
 async fn judge(
+    configuration: &Configuration,
     registry: &Registry,
     attributes: &mut Attributes<'_>,
     is_pod: bool,
     metadata: &Value,
     spec: &Value,
 ) -> Result<(), Status> {
-    if is_pod && attributes.operation == Operation::Update && !is_significant(attributes, spec) {
+    let labels = labels_of(registry, attributes.namespace).await?;
+    let (policies, errors) = Policies::of(&labels, &configuration.defaults);
+    if policies.are_privileged() && errors.is_empty() {
         return Ok(());
     }
-    let labels = labels_of(registry, attributes.namespace).await?;
-    let policy = |mode: &str| Policy::of(&labels, mode);
-    let would = |policy: Policy| {
-        Some(format!("would violate PodSecurity \"{policy}\": {}", policy.violations(metadata, spec)?))
-    };
+    if !errors.is_empty() {
+        let told = format!("Failed to parse policy: {}", namespaces::shown(&errors));
+        attributes.annotate("pod-security.kubernetes.io/error", told);
+    }
+    let would =
+        |policy: Policy| Some(format!("would violate PodSecurity \"{policy}\": {}", policy.told(metadata, spec)?));
     let mut refused = None;
     if is_pod {
-        let enforced = policy("enforce");
-        attributes.annotate(&format!("{PREFIX}/enforce-policy"), enforced.to_string());
-        refused = enforced.violations(metadata, spec).map(|why| format!("violates PodSecurity \"{enforced}\": {why}"));
+        let enforced = policies.enforce;
+        attributes.annotate("pod-security.kubernetes.io/enforce-policy", enforced.to_string());
+        refused = enforced.told(metadata, spec).map(|why| format!("violates PodSecurity \"{enforced}\": {why}"));
     }
-    if let Some(told) = would(policy("audit")) {
-        attributes.annotate(&format!("{PREFIX}/audit-violations"), told);
+    if let Some(told) = would(policies.audit) {
+        attributes.annotate("pod-security.kubernetes.io/audit-violations", told);
     }
     match refused {
         Some(why) => Err(Status::forbidden(&attributes.def.group, &attributes.def.resource, attributes.name, &why)),
         None => {
-            attributes.warnings.extend(would(policy("warn")));
+            attributes.warnings.extend(would(policies.warn));
             Ok(())
         }
     }
 }
 
-/// Whether an update of a pod changes what the levels are about.
-fn is_significant(attributes: &Attributes<'_>, spec: &Value) -> bool {
-    if attributes.subresource == "ephemeralcontainers" {
+/// Whether an update of a pod changes what the levels are about: images and seccomp annotations of containers.
+fn is_significant(new: &Value, old: &Value) -> bool {
+    const POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+    let annotation = |pod: &Value, key: &str| pod["metadata"]["annotations"].get(key).cloned();
+    let differs = |new_container: &Value, old_container: &Value| {
+        let name = new_container["name"].as_str().unwrap_or_default();
+        let key = format!("container.seccomp.security.alpha.kubernetes.io/{name}");
+        new_container["image"] != old_container["image"] || annotation(new, &key) != annotation(old, &key)
+    };
+    if annotation(new, POD) != annotation(old, POD) {
         return true;
     }
-    let Some(old) = attributes.old_object.as_deref() else { return true };
-    let images = |spec: &Value| -> Vec<Value> {
-        let lists = ["initContainers", "containers"].into_iter();
-        lists.flat_map(|list| spec[list].as_array().cloned().unwrap_or_default()).map(|c| c["image"].clone()).collect()
-    };
-    images(spec) != images(&old["spec"])
+    for list in ["containers", "initContainers"] {
+        let (after, before) = (items(new, list), items(old, list));
+        if after.len() != before.len() || after.iter().zip(before).any(|(after, before)| differs(after, before)) {
+            return true;
+        }
+    }
+    let before = items(old, "ephemeralContainers");
+    items(new, "ephemeralContainers").iter().any(|container| {
+        before.iter().find(|other| other["name"] == container["name"]).is_none_or(|other| differs(container, other))
+    })
+}
+
+fn items<'a>(pod: &'a Value, list: &str) -> &'a [Value] {
+    pod["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 async fn labels_of(registry: &Registry, namespace: &str) -> Result<Value, Status> {

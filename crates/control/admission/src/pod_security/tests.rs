@@ -1,10 +1,11 @@
 //! What the levels say of pods, in upstream's words.
 
-use super::{Level, Policy};
+use super::Configuration;
+use super::policy::{Level, Policies, Policy};
 use serde_json::{Value, json};
 
 fn judge(level: Level, spec: Value) -> Option<String> {
-    Policy { level, version: None }.violations(&json!({}), &spec)
+    Policy { level, version: None }.told(&json!({}), &spec)
 }
 
 #[test]
@@ -69,9 +70,45 @@ fn the_baseline_level_names_each_way_to_the_node() {
 fn labels_say_level_and_version() {
     let labels = json!({
         "pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.24",
-        "pod-security.kubernetes.io/warn": "what",
+        "pod-security.kubernetes.io/warn": "what", "pod-security.kubernetes.io/audit-version": "1.24",
     });
-    assert_eq!(Policy::of(&labels, "enforce").to_string(), "baseline:v1.24");
-    assert_eq!(Policy::of(&labels, "warn").to_string(), "restricted:latest");
-    assert_eq!(Policy::of(&labels, "audit").to_string(), "privileged:latest");
+    let (policies, errors) = Policies::of(&labels, &Policies::default());
+    assert_eq!(policies.enforce.to_string(), "baseline:v1.24");
+    assert_eq!(policies.warn.to_string(), "privileged:latest", "wrong levels count only where they are enforced");
+    assert_eq!(policies.audit.to_string(), "privileged:latest");
+    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "metadata.labels[pod-security.kubernetes.io/audit-version]: Invalid value: \"1.24\": must be \"latest\" or \
+             \"v1.x\"",
+            "metadata.labels[pod-security.kubernetes.io/warn]: Invalid value: \"what\": must be one of privileged, \
+             baseline, restricted",
+        ]
+    );
+    let (wrong, _) = Policies::of(&json!({"pod-security.kubernetes.io/enforce": "x"}), &Policies::default());
+    assert_eq!(wrong.enforce.to_string(), "restricted:latest");
+}
+
+#[test]
+fn a_configuration_gives_defaults_and_lets_off() {
+    let configuration = Configuration::parse(&json!({
+        "apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+        "defaults": {"enforce": "baseline", "enforce-version": "v1.30", "warn": "restricted"},
+        "exemptions": {"usernames": ["ann"], "namespaces": ["kube-system"], "runtimeClasses": ["kata"]},
+    }))
+    .unwrap();
+    let (policies, _) = Policies::of(&serde_json::Value::Null, &configuration.defaults);
+    assert_eq!(
+        (policies.enforce.to_string(), policies.warn.to_string()),
+        ("baseline:v1.30".into(), "restricted:latest".into())
+    );
+    assert!(configuration.lets_off("default", "ann") && configuration.lets_off("kube-system", "bob"));
+    assert!(
+        !configuration.lets_off("default", "bob") && configuration.lets_off_class(&json!({"runtimeClassName": "kata"}))
+    );
+    let wrong = json!({"apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+                       "defaults": {"audit": "most"}});
+    let why = Configuration::parse(&wrong).unwrap_err();
+    assert_eq!(why, "defaults.audit: Invalid value: \"most\": must be one of privileged, baseline, restricted");
 }

@@ -182,10 +182,7 @@ fn place(config: &Value) -> Result<Located, String> {
         let text = |field: &str| service[field].as_str().unwrap_or_default().to_owned();
         let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
         let wanted = ServiceRef { namespace: text("namespace"), name: text("name"), port };
-        let mut path = text("path");
-        if !path.starts_with('/') {
-            path.insert(0, '/');
-        }
+        let path = cleaned(&text("path"));
         let host = wanted.host();
         return Ok((Place::Service(wanted), host.clone(), format!("https://{host}:{port}{path}"), path));
     }
@@ -195,6 +192,12 @@ fn place(config: &Value) -> Result<Located, String> {
     let uri: Uri = url.parse().map_err(|_| format!("unparsable webhook URL {url:?}"))?;
     let host = uri.host().ok_or_else(|| format!("unparsable webhook URL {url:?}: it names no host"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let path = uri.path().to_owned();
-    Ok((Place::Host(host.clone(), uri.port_u16().unwrap_or(443)), host, url.trim_end_matches('/').to_owned(), path))
+    let path = cleaned(uri.path());
+    let url = format!("https://{}{path}", uri.authority().map(http::uri::Authority::as_str).unwrap_or_default());
+    Ok((Place::Host(host.clone(), uri.port_u16().unwrap_or(443)), host, url, path))
+}
+
+/// With a slash at its beginning and none at its end.
+fn cleaned(path: &str) -> String {
+    format!("/{}", path.trim_matches('/'))
 }

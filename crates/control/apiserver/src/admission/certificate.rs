@@ -3,10 +3,10 @@
 //!
 //! Source: `plugin/pkg/admission/certificates` and `pkg/certauthorization` of Kubernetes.
 
-use super::forbidden;
+use super::roles::only_ownership_differs;
+use super::{forbidden, user_of};
 use crate::authorization::{self, Authorizer};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use pintle_auth::User;
 use pintle_pki::CertificateRequest;
 use pintle_registry::{Attributes, Operation};
 use pintle_types::Status;
@@ -42,24 +42,49 @@ pub(super) fn restrict_subject(attributes: &Attributes<'_>) -> Result<(), Status
     Ok(())
 }
 
-/// CertificateApproval and CertificateSigning: who decides about a request needs the right to it for its signer.
-pub(super) async fn protect_signer(authorizer: &Authorizer, attributes: &Attributes<'_>) -> Result<(), Status> {
-    if !is_request(attributes) || attributes.operation != Operation::Update {
-        return Ok(());
+/// CertificateApproval: who approves a request needs the right to it for its signer.
+pub(super) async fn protect_approval(authorizer: &Authorizer, attributes: &Attributes<'_>) -> Result<(), Status> {
+    match is_request(attributes) && attributes.operation == Operation::Update && attributes.subresource == "approval" {
+        true => protect(authorizer, attributes, "approve").await,
+        false => Ok(()),
     }
+}
+
+/// CertificateSigning: so does who signs it.
+pub(super) async fn protect_signing(authorizer: &Authorizer, attributes: &Attributes<'_>) -> Result<(), Status> {
+    let concerned =
+        is_request(attributes) && attributes.operation == Operation::Update && attributes.subresource == "status";
+    let objects = attributes.old_object.as_deref().zip(attributes.object.as_ref());
+    match objects.is_some_and(|(old, new)| concerned && answers(old, new)) {
+        true => protect(authorizer, attributes, "sign").await,
+        false => Ok(()),
+    }
+}
+
+async fn protect(authorizer: &Authorizer, attributes: &Attributes<'_>, verb: &str) -> Result<(), Status> {
     // The stored signer counts, in case that somebody tries to change it by the way.
     let Some(old) = attributes.old_object.as_deref() else { return Ok(()) };
-    let verb = match attributes.subresource {
-        "approval" => "approve",
-        "status" if attributes.object.as_ref().is_some_and(|new| answers(old, new)) => "sign",
-        _ => return Ok(()),
-    };
     let signer = old["spec"]["signerName"].as_str().unwrap_or_default();
     if may(authorizer, attributes, verb, signer).await {
         return Ok(());
     }
     let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
     Err(forbidden(attributes, &why))
+}
+
+/// ClusterTrustBundleAttest: whoever publishes the authorities of a signer speaks for that signer.
+pub(super) async fn attest(authorizer: &Authorizer, attributes: &Attributes<'_>) -> Result<(), Status> {
+    let bundle = attributes.def.group == GROUP && attributes.def.resource == "clustertrustbundles";
+    let writes = matches!(attributes.operation, Operation::Create | Operation::Update);
+    let Some(new) = attributes.object.as_ref().filter(|_| bundle && writes && attributes.subresource.is_empty()) else {
+        return Ok(());
+    };
+    let signer = new["spec"]["signerName"].as_str().unwrap_or_default();
+    let unchanged = attributes.old_object.as_deref().is_some_and(|old| only_ownership_differs(old, new));
+    if signer.is_empty() || unchanged || may(authorizer, attributes, "attest", signer).await {
+        return Ok(());
+    }
+    Err(forbidden(attributes, &format!("user not permitted to attest for signerName {signer:?}")))
 }
 
 /// Whether a status says anything else about the request than the old one.
@@ -74,9 +99,7 @@ fn answers(old: &Value, new: &Value) -> bool {
 
 /// Whether the user may do so for this signer, or for all signers of its domain.
 async fn may(authorizer: &Authorizer, attributes: &Attributes<'_>, verb: &str, signer: &str) -> bool {
-    let from = attributes.user;
-    let user =
-        User { name: from.name.clone(), uid: from.uid.clone(), groups: from.groups.clone(), extra: from.extra.clone() };
+    let user = user_of(attributes);
     let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
     for name in [signer, &format!("{domain}/*")] {
         let what = authorization::Attributes { verb, group: GROUP, resource: "signers", name, ..Default::default() };

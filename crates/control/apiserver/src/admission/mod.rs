@@ -4,8 +4,11 @@
 
 mod certificate;
 mod classes;
+mod metrics;
 mod namespace;
 mod node;
+mod optional;
+mod plugins;
 mod pod;
 mod policy;
 mod priority;
@@ -13,15 +16,21 @@ mod roles;
 mod service_account;
 mod storage;
 
+pub use plugins::{AdmissionSettings, AdmissionSettingsError};
+
 use crate::follow::{Change, Follower};
 use crate::server::Server;
 use async_trait::async_trait;
+use metrics::{Metrics, Step};
 use pintle_admission::policy::{Policies, Reinvocation as PolicyReinvocation};
 use pintle_admission::webhook::{Flavor, Reinvocation, Webhooks, World};
 use pintle_aggregator::Address;
+use pintle_auth::User;
 use pintle_registry::{Admission, Attributes, Operation};
 use pintle_types::Status;
+use plugins::Plugin;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The plugins, on behalf of one request.
@@ -45,16 +54,23 @@ fn forbidden(attributes: &Attributes<'_>, why: &str) -> Status {
     Status::forbidden(&attributes.def.group, &attributes.def.resource, attributes.name, why)
 }
 
+/// Who writes, as the authorizer knows users.
+fn user_of(attributes: &Attributes<'_>) -> User {
+    let from = attributes.user;
+    User { name: from.name.clone(), uid: from.uid.clone(), groups: from.groups.clone(), extra: from.extra.clone() }
+}
+
 /// What the plugins keep between requests.
 pub(crate) struct Plugins {
     pub webhooks: Webhooks,
     pub policies: Policies,
+    metrics: Metrics,
 }
 
 impl Plugins {
     /// Nothing is known yet of whom to ask.
     pub fn new(metrics: &pintle_metrics::Registry) -> Self {
-        Self { webhooks: Webhooks::new(metrics), policies: Policies::default() }
+        Self { webhooks: Webhooks::new(metrics), policies: Policies::default(), metrics: Metrics::new(metrics) }
     }
 
     /// Follows the configurations of webhooks and policies until `stop`.
@@ -78,77 +94,184 @@ impl Plugins {
     }
 }
 
+/// Policies and webhooks look at what all other plugins made of the object, so they come last.
+fn asks_others(plugin: Plugin) -> bool {
+    matches!(plugin, Plugin::MutatingAdmissionPolicy | Plugin::MutatingAdmissionWebhook)
+}
+
 impl Chain<'_> {
-    /// The mutating plugins of this server itself, in upstream's order. A second time they change nothing more, unless
-    /// somebody else did in between.
-    async fn amend(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        let registry = &self.server.registry;
-        namespace::lifecycle(self.server, attributes).await?;
-        certificate::sign_with_requester(attributes);
-        pintle_admission::limits::mutate(registry, attributes).await?;
-        service_account::admit(self.server, attributes).await?;
-        node::restrict(attributes)?;
-        node::taint(attributes);
-        priority::admit(self.server, attributes).await?;
-        pod::default_tolerations(attributes);
-        storage::default_class(self.server, attributes).await?;
-        classes::runtime(self.server, attributes).await?;
-        classes::ingress(self.server, attributes).await
+    fn enabled(&self) -> impl Iterator<Item = Plugin> {
+        let settings = &self.server.config.admission;
+        Plugin::all().filter(|plugin| settings.is_enabled(*plugin))
     }
 
-    async fn ask_mutating(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        let Plugins { webhooks, policies } = &self.server.plugins;
-        let itself = self.address();
-        let world = World { registry: &self.server.registry, itself: Some(&itself), deadline: self.deadline, access: self.server };
-        let policy_world = policy::world(self.server);
-        let (mut state, mut policy_state) = (Reinvocation::default(), PolicyReinvocation::default());
-        policies.mutate(&policy_world, attributes, &mut policy_state).await?;
-        webhooks.mutate(&world, attributes, &mut state).await?;
-        if state.is_wanted() || policy_state.is_wanted() {
-            state.begin_second();
-            policy_state.begin_second();
-            if attributes.operation != Operation::Delete {
-                self.amend(attributes).await?;
-            }
-            policies.mutate(&policy_world, attributes, &mut policy_state).await?;
-            webhooks.mutate(&world, attributes, &mut state).await?;
+    /// The mutating plugins of this server itself. A second time they change nothing more, unless somebody else did in
+    /// between.
+    async fn amend(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let mut last = Instant::now();
+        for plugin in self.enabled().filter(|plugin| !asks_others(*plugin)) {
+            let result = self.amend_by(plugin, attributes).await;
+            last = self.asked(plugin, Step::Admit, attributes, last, &result);
+            result?;
         }
         Ok(())
+    }
+
+    async fn amend_by(&self, plugin: Plugin, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let server = self.server;
+        match plugin {
+            Plugin::NamespaceLifecycle => namespace::lifecycle(server, attributes).await,
+            Plugin::NodeRestriction => node::restrict(server, attributes).await,
+            // A deletion has nothing that could be changed.
+            _ if attributes.operation == Operation::Delete => Ok(()),
+            Plugin::LimitRanger => pintle_admission::limits::mutate(&server.registry, attributes).await,
+            Plugin::ServiceAccount => service_account::admit(server, attributes).await,
+            Plugin::TaintNodesByCondition => done(node::taint(attributes)),
+            Plugin::AlwaysPullImages => done(optional::pull_always(attributes)),
+            Plugin::Priority => priority::admit(server, attributes).await,
+            Plugin::DefaultTolerationSeconds => done(pod::default_tolerations(attributes)),
+            Plugin::ExtendedResourceToleration => done(optional::tolerate_devices(attributes)),
+            Plugin::DefaultStorageClass => storage::default_class(server, attributes).await,
+            Plugin::StorageObjectInUseProtection => done(storage::protect(attributes)),
+            Plugin::RuntimeClass => classes::runtime(server, attributes).await,
+            Plugin::DefaultIngressClass => classes::ingress(server, attributes).await,
+            Plugin::PodTopologyLabels => optional::topology_labels(server, attributes).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks policies and webhooks, and goes over everything once more when one of them changed something.
+    async fn ask_mutating(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let (mut hooks, mut policies) = (Reinvocation::default(), PolicyReinvocation::default());
+        self.ask_once(attributes, &mut hooks, &mut policies).await?;
+        if hooks.is_wanted() || policies.is_wanted() {
+            hooks.begin_second();
+            policies.begin_second();
+            self.amend(attributes).await?;
+            self.ask_once(attributes, &mut hooks, &mut policies).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_once(
+        &self,
+        attributes: &mut Attributes<'_>,
+        hooks: &mut Reinvocation,
+        policies: &mut PolicyReinvocation,
+    ) -> Result<(), Status> {
+        let (plugins, settings) = (&self.server.plugins, &self.server.config.admission);
+        let mut last = Instant::now();
+        if settings.is_enabled(Plugin::MutatingAdmissionPolicy) {
+            let result = plugins.policies.mutate(&policy::world(self.server), attributes, policies).await;
+            last = self.asked(Plugin::MutatingAdmissionPolicy, Step::Admit, attributes, last, &result);
+            result?;
+        }
+        if settings.is_enabled(Plugin::MutatingAdmissionWebhook) {
+            let itself = self.address();
+            let result = plugins.webhooks.mutate(&self.world(&itself), attributes, hooks).await;
+            self.asked(Plugin::MutatingAdmissionWebhook, Step::Admit, attributes, last, &result);
+            result?;
+        }
+        Ok(())
+    }
+
+    async fn judge(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let mut last = Instant::now();
+        for plugin in self.enabled() {
+            let result = self.judge_by(plugin, attributes).await;
+            last = self.asked(plugin, Step::Validate, attributes, last, &result);
+            result?;
+        }
+        Ok(())
+    }
+
+    async fn judge_by(&self, plugin: Plugin, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let (server, registry) = (self.server, &*self.server.registry);
+        match plugin {
+            Plugin::NamespaceExists => optional::namespace_exists(server, attributes).await,
+            Plugin::LimitPodHardAntiAffinityTopology => optional::limit_anti_affinity(attributes),
+            Plugin::LimitRanger => pintle_admission::limits::validate(registry, attributes).await,
+            Plugin::ServiceAccount => service_account::validate(attributes),
+            Plugin::PodSecurity => {
+                let configuration = &server.config.admission.pod_security;
+                pintle_admission::pod_security::validate(configuration, registry, attributes).await
+            }
+            Plugin::Priority => priority::one_default(server, attributes).await,
+            Plugin::PersistentVolumeClaimResize => storage::resize(server, attributes).await,
+            Plugin::CertificateApproval => certificate::protect_approval(&server.authorizer, attributes).await,
+            Plugin::CertificateSigning => certificate::protect_signing(&server.authorizer, attributes).await,
+            Plugin::ClusterTrustBundleAttest => certificate::attest(&server.authorizer, attributes).await,
+            Plugin::CertificateSubjectRestriction => certificate::restrict_subject(attributes),
+            Plugin::DenyServiceExternalIPs => optional::deny_external_ips(attributes),
+            Plugin::ValidatingAdmissionPolicy => {
+                server.plugins.policies.validate(&policy::world(server), attributes).await
+            }
+            Plugin::ValidatingAdmissionWebhook => {
+                let itself = self.address();
+                server.plugins.webhooks.validate(&self.world(&itself), attributes).await
+            }
+            // Quotas are charged last: what was refused before costs nothing.
+            Plugin::ResourceQuota => {
+                let now = server.clock.now_seconds().as_second();
+                pintle_admission::quota::charge(registry, attributes, now).await
+            }
+            Plugin::AlwaysDeny => optional::deny(attributes),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts what a plugin took since `from`; the time now.
+    fn asked(
+        &self,
+        plugin: Plugin,
+        step: Step,
+        attributes: &Attributes<'_>,
+        from: Instant,
+        result: &Result<(), Status>,
+    ) -> Instant {
+        let now = Instant::now();
+        self.server.plugins.metrics.asked(plugin, step, attributes.operation, now - from, result.is_err());
+        now
+    }
+
+    fn world<'w>(&'w self, itself: &'w Address) -> World<'w> {
+        World { registry: &self.server.registry, itself: Some(itself), deadline: self.deadline, access: self.server }
     }
 
     /// Where this server listens, for hooks that it answers itself.
     fn address(&self) -> Address {
         Address::Socket((std::net::Ipv4Addr::LOCALHOST, self.server.port()).into())
     }
+
+    async fn all_mutating(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        certificate::sign_with_requester(attributes);
+        self.amend(attributes).await?;
+        self.ask_mutating(attributes).await?;
+        roles::forbid_escalation(&self.server.authorizer, attributes).await
+    }
+}
+
+fn done((): ()) -> Result<(), Status> {
+    Ok(())
 }
 
 #[async_trait]
 impl Admission for Chain<'_> {
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        self.amend(attributes).await?;
-        self.ask_mutating(attributes).await?;
-        roles::forbid_escalation(&self.server.authorizer, attributes).await
+        let began = Instant::now();
+        let result = self.all_mutating(attributes).await;
+        self.server.plugins.metrics.done(Step::Admit, attributes.operation, began.elapsed(), result.is_err());
+        result
     }
 
     async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        // A deletion has no object to change: the plugins that judge it do so here.
+        // The registry asks about deletions only once: those who would change them are asked here.
         if attributes.operation == Operation::Delete {
-            namespace::lifecycle(self.server, attributes).await?;
-            node::restrict(attributes)?;
-            self.ask_mutating(attributes).await?;
+            self.mutate(attributes).await?;
         }
-        let registry = &self.server.registry;
-        pintle_admission::limits::validate(registry, attributes).await?;
-        service_account::validate(attributes)?;
-        pintle_admission::pod_security::validate(registry, attributes).await?;
-        storage::resize(self.server, attributes).await?;
-        certificate::protect_signer(&self.server.authorizer, attributes).await?;
-        certificate::restrict_subject(attributes)?;
-        self.server.plugins.policies.validate(&policy::world(self.server), attributes).await?;
-        let itself = self.address();
-        let world = World { registry, itself: Some(&itself), deadline: self.deadline, access: self.server };
-        self.server.plugins.webhooks.validate(&world, attributes).await?;
-        // Quotas are charged last: what was refused before costs nothing.
-        pintle_admission::quota::charge(registry, attributes, self.server.clock.now_seconds().as_second()).await
+        let began = Instant::now();
+        let result = self.judge(attributes).await;
+        self.server.plugins.metrics.done(Step::Validate, attributes.operation, began.elapsed(), result.is_err());
+        result
     }
 }

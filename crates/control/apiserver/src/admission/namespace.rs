@@ -16,7 +16,8 @@ pub(super) async fn lifecycle(server: &Server, attributes: &Attributes<'_>) -> R
     if is_namespace && attributes.operation == Operation::Delete && IMMORTAL.contains(&attributes.name) {
         return Err(forbidden(attributes, "this namespace may not be deleted"));
     }
-    if is_namespace || attributes.namespace.is_empty() || attributes.operation != Operation::Create {
+    let creates = attributes.operation == Operation::Create;
+    if is_namespace || attributes.namespace.is_empty() || !(creates || attributes.operation == Operation::Update) {
         return Ok(());
     }
     // Who may do what can be asked of any namespace.
@@ -25,7 +26,11 @@ pub(super) async fn lifecycle(server: &Server, attributes: &Attributes<'_>) -> R
     }
     let table = server.registry.table();
     let Some(def) = table.get("", "v1", "namespaces") else { return Ok(()) };
-    let namespace = server.registry.get(def, "", attributes.namespace, &GetOptions::default()).await?.to_value();
+    let namespace = server.registry.get(def, "", attributes.namespace, &GetOptions::default()).await?;
+    if !creates {
+        return Ok(());
+    }
+    let namespace = namespace.to_value();
     let since = namespace["metadata"]["deletionTimestamp"].as_str();
     if since.is_none() && namespace["status"]["phase"] != "Terminating" {
         return Ok(());

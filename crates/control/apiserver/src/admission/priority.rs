@@ -8,10 +8,8 @@ use pintle_registry::{Attributes, GetOptions, ListOptions, Operation};
 use pintle_types::Status;
 use serde_json::Value;
 
+/// Gives a new pod the number and the policy of its class.
 pub(super) async fn admit(server: &Server, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-    if attributes.def.group == "scheduling.k8s.io" && attributes.def.resource == "priorityclasses" {
-        return one_default(server, attributes).await;
-    }
     if !creates(attributes, "pods") {
         return Ok(());
     }
@@ -69,7 +67,11 @@ async fn default_class(server: &Server) -> Result<Option<Value>, Status> {
     Ok(defaults.min_by_key(|c| c["value"].as_i64().unwrap_or_default()))
 }
 
-async fn one_default(server: &Server, attributes: &Attributes<'_>) -> Result<(), Status> {
+/// Refuses a second default class.
+pub(super) async fn one_default(server: &Server, attributes: &Attributes<'_>) -> Result<(), Status> {
+    if attributes.def.group != "scheduling.k8s.io" || attributes.def.resource != "priorityclasses" {
+        return Ok(());
+    }
     let writes = matches!(attributes.operation, Operation::Create | Operation::Update);
     if !writes || attributes.object.as_ref().is_none_or(|c| c["globalDefault"] != true) {
         return Ok(());

@@ -2,7 +2,7 @@
 //!
 //! Source: `pkg/registry/rbac/{role,clusterrole,rolebinding,clusterrolebinding}/policybased` of Kubernetes.
 
-use super::forbidden;
+use super::{forbidden, user_of};
 use crate::authorization::{self, Authorizer};
 use pintle_auth::authorization::{escalation, rules::Rule};
 use pintle_auth::{MASTERS, User};
@@ -23,8 +23,7 @@ pub(super) async fn forbid_escalation(authorizer: &Authorizer, attributes: &Attr
     if from.groups.iter().any(|group| group == MASTERS) {
         return Ok(());
     }
-    let user =
-        User { name: from.name.clone(), uid: from.uid.clone(), groups: from.groups.clone(), extra: from.extra.clone() };
+    let user = user_of(attributes);
     let Some(new) = &attributes.object else { return Ok(()) };
     let old = attributes.old_object.as_deref();
     if old.is_some_and(|old| only_ownership_differs(old, new)) {
@@ -38,7 +37,7 @@ pub(super) async fn forbid_escalation(authorizer: &Authorizer, attributes: &Attr
 }
 
 /// Whether a write does no more than what the garbage collector needs to do before it deletes.
-fn only_ownership_differs(old: &Value, new: &Value) -> bool {
+pub(super) fn only_ownership_differs(old: &Value, new: &Value) -> bool {
     let rest = |object: &Value| {
         let mut object = object.clone();
         if let Some(metadata) = object["metadata"].as_object_mut() {

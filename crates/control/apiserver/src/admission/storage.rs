@@ -12,7 +12,6 @@ use serde_json::Value;
 const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 
 pub(super) async fn default_class(server: &Server, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-    protect(attributes);
     if !creates(attributes, "persistentvolumeclaims") {
         return Ok(());
     }
@@ -39,7 +38,7 @@ pub(super) async fn default_class(server: &Server, attributes: &mut Attributes<'
 
 /// Gives new claims, volumes and classes of their attributes the finalizer that a controller takes away again once
 /// nobody uses them.
-fn protect(attributes: &mut Attributes<'_>) {
+pub(super) fn protect(attributes: &mut Attributes<'_>) {
     if attributes.operation != Operation::Create || !attributes.subresource.is_empty() {
         return;
     }

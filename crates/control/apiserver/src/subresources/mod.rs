@@ -1,5 +1,6 @@
 //! Subresources that do more than read and write their object: logs, streams, proxies, tokens, reviews.
 
+mod connect;
 mod kubelet;
 mod pod;
 mod proxy;

@@ -1,7 +1,7 @@
 //! `log`, `exec`, `attach` and `portforward` of pods: checked here, done by the kubelet of the pod's node.
 
 use super::upgrade::{failure_of, is_upgrade, pass};
-use super::{kubelet, renamed};
+use super::{connect, kubelet, renamed};
 use crate::authorization::{Attributes, attributes_of};
 use crate::resources::Target;
 use crate::response::{Answer, text};
@@ -12,7 +12,7 @@ use pintle_client::{BoxError, empty_body};
 use pintle_types::Status;
 use pintle_types::field::{ErrorList, FieldError, Path};
 use pintle_types::names::GroupKind;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What is read of a kubelet's error.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
@@ -122,37 +122,44 @@ fn check_log_options(target: &Target<'_>) -> Result<(), Box<Status>> {
     Err(Box::new(Status::invalid(&kind, &target.path.name, &errors)))
 }
 
+const STREAMS: [&str; 4] = ["stdin", "stdout", "stderr", "tty"];
+
 pub(super) async fn exec(target: &Target<'_>) -> Answer {
-    let mut query = Vec::new();
-    renamed(target.call, "command", "command", &mut query);
+    let options = connect::admit(target, connect::options(target, &STREAMS, &["container"], &["command"])).await?;
+    let command = options["command"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let query: Vec<_> = command.map(|word| ("command".to_owned(), word.to_owned())).collect();
     if query.is_empty() {
         return Err(Box::new(Status::bad_request("you must specify at least 1 command for the container")));
     }
-    stream(target, "exec", query).await
+    stream(target, "exec", &options, query).await
 }
 
 pub(super) async fn attach(target: &Target<'_>) -> Answer {
-    stream(target, "attach", Vec::new()).await
+    let options = connect::admit(target, connect::options(target, &STREAMS, &["container"], &[])).await?;
+    stream(target, "attach", &options, Vec::new()).await
 }
 
 /// The kubelet's names of the streams, with upstream's rule for a terminal: it has no error stream of its own.
-async fn stream(target: &Target<'_>, verb: &str, mut query: Vec<(String, String)>) -> Answer {
+async fn stream(target: &Target<'_>, verb: &str, options: &Value, mut query: Vec<(String, String)>) -> Answer {
     let flags = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
-    let on: Vec<_> = flags.iter().filter(|(from, _)| target.call.query.flag(from)).collect();
+    let on: Vec<_> = flags.iter().filter(|(from, _)| options[*from] == true).collect();
     if !on.iter().any(|(from, _)| *from != "tty") {
         return Err(Box::new(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr")));
     }
     query.extend(on.iter().map(|(_, to)| ((*to).to_owned(), "1".to_owned())));
     let pod = pod_of(target).await?;
-    let container = container(&pod, target.call.query.text("container"))?;
-    connect(target, &pod, &kubelet_path(target, verb, Some(&container)), &query).await
+    let container = container(&pod, options["container"].as_str().unwrap_or_default())?;
+    open(target, &pod, &kubelet_path(target, verb, Some(&container)), &query).await
 }
 
 pub(super) async fn port_forward(target: &Target<'_>) -> Answer {
     let mut query = Vec::new();
     renamed(target.call, "ports", "port", &mut query);
+    let ports: Vec<i64> = query.iter().filter_map(|(_, port)| port.parse().ok()).collect();
+    let options = if ports.is_empty() { json!({}) } else { json!({"ports": ports}) };
+    connect::admit(target, options).await?;
     let pod = pod_of(target).await?;
-    connect(target, &pod, &kubelet_path(target, "portForward", None), &query).await
+    open(target, &pod, &kubelet_path(target, "portForward", None), &query).await
 }
 
 /// WebSockets begin with a GET, but what they do is more than reading: the right to create is needed for them too, as
@@ -162,7 +169,7 @@ async fn check_right(target: &Target<'_>) -> Result<(), Box<Status>> {
     call.server.authorizer.check(&call.user, &Attributes { verb: "create", ..attributes_of(&call.info) }).await
 }
 
-async fn connect(target: &Target<'_>, pod: &Value, path: &str, query: &[(String, String)]) -> Answer {
+async fn open(target: &Target<'_>, pod: &Value, path: &str, query: &[(String, String)]) -> Answer {
     check_right(target).await?;
     let Some(node) = node_of(pod) else {
         let message = format!("pod {} does not have a host assigned", target.path.name);
@@ -180,7 +187,6 @@ async fn connect(target: &Target<'_>, pod: &Value, path: &str, query: &[(String,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn check(spec: Value, wanted: &str, expected: &str) {
         let pod = json!({"metadata": {"name": "x"}, "spec": spec});

@@ -2,6 +2,7 @@
 //!
 //! The address is worked out once, checked, and that very address is dialled (CVE-2020-8562).
 
+use super::connect;
 use super::kubelet::{self, unreachable};
 use super::upgrade::{is_upgrade, pass, passed_on};
 use crate::pipeline::{Call, RequestBody};
@@ -14,10 +15,13 @@ use hyper::client::conn::http1::SendRequest;
 use pintle_client::{Body, BoxError, body_from, empty_body};
 use pintle_registry::GetOptions;
 use pintle_types::{Reason, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) async fn proxy(target: &Target<'_>) -> Answer {
+    let path = target.path.rest.as_ref().map(|rest| format!("/{rest}")).unwrap_or_default();
+    let options = if path.is_empty() { json!({}) } else { json!({"path": path}) };
+    connect::admit(target, options).await?;
     let Some(rest) = &target.path.rest else { return with_slash(target.call) };
     let server = &target.call.server;
     let (address, backend) = match &*target.def.resource {
@@ -177,7 +181,6 @@ async fn forward(call: &Call, mut backend: SendRequest<Body>, address: SocketAdd
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn names_may_carry_scheme_and_port() {

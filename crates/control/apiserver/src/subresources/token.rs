@@ -2,6 +2,7 @@
 //!
 //! Source: `pkg/registry/core/serviceaccount/storage/token.go` of Kubernetes.
 
+use super::connect;
 use crate::media::{Shape, negotiate};
 use crate::options::WriteOptions;
 use crate::resources::{Target, body_of, encode_value};
@@ -25,10 +26,11 @@ const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 pub(super) async fn create(target: &Target<'_>) -> Answer {
     let format = negotiate(&target.call.headers, Shape::Object)?;
     let options = WriteOptions::read(&target.call.query, "CreateOptions", false)?;
-    let mut review = body_of(target, &options, "token").await?;
+    let review = body_of(target, &options, "token").await?;
     let server = &target.call.server;
     let (ns, name) = (target.path.namespace.as_str(), target.path.name.as_str());
     check_names(&review, ns, name)?;
+    let mut review = connect::admit_made(target, review, options.dry_run).await?;
     let account = server.core_object("serviceaccounts", ns, name).await?;
     let seconds = seconds(&review)?;
     let accounts = &server.auth.tokens.accounts;

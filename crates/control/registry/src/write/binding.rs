@@ -89,6 +89,12 @@ impl Registry {
             let annotations = metadata_mut(&mut new).entry("annotations").or_insert_with(|| json!({}));
             given.iter().for_each(|(key, value)| tree::set(annotations, key, value.clone()));
         }
+        let labels = binding["metadata"]["labels"].as_object();
+        if let Some(given) = labels.filter(|given| !given.is_empty()) {
+            let labels = metadata_mut(&mut new).entry("labels").or_insert_with(|| json!({}));
+            // What the pod says of itself stays.
+            given.iter().for_each(|(key, value)| tree::default_to(labels, key, value.clone()));
+        }
         self.set_scheduled(&mut new);
         new
     }
