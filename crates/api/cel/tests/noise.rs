@@ -10,6 +10,7 @@ const SAMPLES: &[&str] = &[
     "self.?a[?'b'].optMap(x, string(x) + 'y').orValue('z').startsWith('a')",
     "{'a': 1}.exists_one(k, k == 'a') ? type(1) == int : !true || -1 % 2 == 0",
     "Foo.Bar{a: [?optional.none()], ?b: optional.of(1)}.a",
+    "a < !!! * !!!b",
     "((((((((((1))))))))))+[[[[[[[[1]]]]]]]][0][0][0][0][0][0][0][0]",
 ];
 
@@ -35,7 +36,8 @@ fn the_deepest_expressions_fit_the_stack() {
     let env = Env::builder().variable("self", Type::Dyn).build();
     let variables = Variables::new().with("self", Value::Null);
     let nested = |open: &str, close: &str| (1..260).map(|n| open.repeat(n) + "self" + &close.repeat(n)).collect();
-    let texts: [Vec<String>; 5] = [
+    let texts: [Vec<String>; 6] = [
+        vec!["!*".repeat(40_000)],
         nested("[", "]"),
         nested("{1: ", "}"),
         nested("!(-", ")"),

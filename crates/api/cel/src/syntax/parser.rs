@@ -442,7 +442,15 @@ impl<'p> Parser<'p> {
                 self.recover();
                 self.nothing(token.at)
             }
-            _ if self.sync(FIRST) => self.member(),
+            _ if self.sync(FIRST) => match self.kind() {
+                // Something too much was skipped before it.
+                Kind::Not => {
+                    let depths = self.depths;
+                    let operand = if self.deeper(Rule::Member) { self.unary() } else { self.nothing(first.at) };
+                    self.leave(depths, operand)
+                }
+                _ => self.member(),
+            },
             _ => {
                 self.mismatched(FIRST);
                 self.nothing(first.at)
@@ -575,10 +583,11 @@ impl<'p> Parser<'p> {
                 Ok(value) => (Some(value), ""),
                 Err(problem) => (None, problem),
             },
-            _ => match literal::bytes(token.text) {
+            Kind::Bytes => match literal::bytes(token.text) {
                 Ok(value) => (Some(value), ""),
                 Err(problem) => (None, problem),
             },
+            _ => (None, "a literal is missing"),
         };
         match value {
             Some(value) => self.node(token.at, ExprKind::Literal(value)),
