@@ -8,6 +8,7 @@ use managed::{Entries, Entry, Identity};
 use serde_json::Value;
 use set::{Set, Step};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 mod managed;
 mod overlay;
@@ -71,6 +72,11 @@ const UNOWNED: [&str; 12] = [
     "metadata.resourceVersion",
 ];
 
+fn unowned() -> &'static Set {
+    static SET: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&UNOWNED));
+    &SET
+}
+
 /// `Apply failed with 1 conflict: conflict with "kubectl" using apps/v1: .spec.replicas`
 fn conflict_message(conflicts: &[Conflict]) -> String {
     if let [one] = conflicts {
@@ -124,11 +130,12 @@ fn record(
     let written = changes.modified.union(changes.added);
     if !(written.is_empty() && changes.removed.is_empty()) {
         entries.retain(|_, entry| {
-            entry.set = entry.set.difference(&written).difference(&changes.removed);
+            let set = std::mem::take(&mut entry.set);
+            entry.set = set.into_difference(&written).into_difference(&changes.removed);
             !entry.set.is_empty()
         });
     }
-    let own = written.difference(&Set::of_fields(&UNOWNED));
+    let own = written.into_difference(unowned());
     if !own.is_empty() {
         let identity = Identity::updater(by);
         let before = entries.remove(&identity).map(|entry| entry.set).unwrap_or_default();
@@ -233,7 +240,7 @@ impl Request<'_> {
         self.take(&mut entries, &object, force)?;
         typed::drop_emptied(&mut object, &merged);
         let changed = object != *self.base;
-        let set = own.difference(&Set::of_fields(&UNOWNED));
+        let set = own.into_difference(unowned());
         if !set.is_empty() {
             let time = if changed { Some(self.by.time.to_owned()) } else { last_time };
             entries.insert(identity, Entry { set, api_version: self.by.api_version.into(), time });

@@ -5,6 +5,7 @@
 //! from an `openAPIV3Schema` at run time.
 
 pub mod apply;
+pub mod cbor;
 pub mod check;
 mod crd;
 pub mod custom;

@@ -170,6 +170,8 @@ pub(crate) struct Definition {
     pub unions: Option<Text>,
     /// The map type is stated: only then OpenAPI shows it.
     pub atomic: bool,
+    /// Found out when the first object is completed.
+    pub always_printed: std::sync::OnceLock<Box<[u32]>>,
 }
 
 #[derive(Debug, Default)]
@@ -329,6 +331,18 @@ impl<'a> TypeRef<'a> {
         range.map(move |index| FieldRef { schema, index })
     }
 
+    /// The fields that print although they were not given: few, so that objects are completed fast.
+    pub(crate) fn always_printed(&self) -> impl Iterator<Item = FieldRef<'a>> + use<'a> {
+        let schema = self.schema;
+        let printed = self.declared().map_or(&[][..], |definition| {
+            definition.always_printed.get_or_init(|| {
+                let is_printed = |at: &u32| matches!(schema.fields[*at as usize].print, Print::Always | Print::Null);
+                definition.fields.clone().filter(is_printed).collect()
+            })
+        });
+        printed.iter().map(move |index| FieldRef { schema, index: *index })
+    }
+
     /// The definition's full name, such as `io.k8s.api.core.v1.PodSpec`; "" for what has none.
     pub fn name(&self) -> &'a str {
         self.declared().map_or("", |definition| definition.name.as_ref())
@@ -337,6 +351,14 @@ impl<'a> TypeRef<'a> {
     /// Whether it belongs to a custom resource's schema.
     pub fn is_custom(&self) -> bool {
         self.schema.custom
+    }
+
+    /// The number of the definition among the built-in ones; none for what has none, and for custom schemas.
+    pub(crate) fn definition_number(&self) -> Option<usize> {
+        match &self.schema.nodes[self.node as usize] {
+            Node::Object { definition, .. } if !self.schema.custom => Some(*definition as usize),
+            _ => None,
+        }
     }
 
     pub(crate) fn declared(&self) -> Option<&'a Definition> {

@@ -110,7 +110,7 @@ fn structure(ty: TypeRef<'_>, map: &mut Map<String, Value>) {
             Print::NotEmpty => !is_empty(value) || is_kept(field.ty(), value),
         }
     });
-    for field in ty.fields() {
+    for field in ty.always_printed() {
         let missing = match field.print() {
             Print::Always => zero_value(field.ty()).unwrap_or(Value::Null),
             Print::Null => Value::Null,

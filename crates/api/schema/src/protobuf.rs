@@ -8,6 +8,7 @@
 
 mod decode;
 mod encode;
+mod partial;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -128,34 +129,111 @@ impl<'a> Envelope<'a> {
 /// Encodes an object or a list, which must have `apiVersion` and `kind`, with its envelope. None for kinds that have no
 /// message, such as custom resources and tables.
 pub fn encode(object: &Value) -> Option<Vec<u8>> {
-    let map = object.as_object()?;
-    let text = |field: &str| map.get(field).and_then(Value::as_str);
-    let (api_version, kind) = (text("apiVersion")?, text("kind")?);
-    let raw = encode::object(message_of(api_version, kind)?, map)?;
-    let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 4);
-    wire::put_bytes(&mut type_meta, 1, api_version.as_bytes());
-    wire::put_bytes(&mut type_meta, 2, kind.as_bytes());
-    let mut out = Vec::with_capacity(raw.len() + type_meta.len() + 20);
-    out.extend(MAGIC);
-    wire::put_bytes(&mut out, 1, &type_meta);
-    wire::put_bytes(&mut out, 2, &raw);
-    // Upstream always writes the encoding and the content type, empty.
-    wire::put_bytes(&mut out, 3, b"");
-    wire::put_bytes(&mut out, 4, b"");
+    let (api_version, kind) = identity(object)?;
+    Some(envelope(api_version, kind, &message(object)?))
+}
+
+/// The object's own message, as it is in an envelope or a list. None for kinds that have none.
+pub fn message(object: &Value) -> Option<Vec<u8>> {
+    let (api_version, kind) = identity(object)?;
+    if let Some(message) = partial::message(api_version, kind, object) {
+        return Some(message);
+    }
+    let mut out = Vec::new();
+    encode::object(message_of(api_version, kind)?, object.as_object()?, &mut out);
     Some(out)
 }
 
-/// Encodes an event of a watch as it is framed on the wire: a length of four bytes, big-endian, and a `WatchEvent`.
-pub fn encode_watch_event(event: &str, object: &Value) -> Option<Vec<u8>> {
-    let raw = encode(object)?;
-    let mut extension = Vec::with_capacity(raw.len() + 8);
-    wire::put_bytes(&mut extension, 1, &raw);
-    let mut out = vec![0; 4];
-    wire::put_bytes(&mut out, 1, event.as_bytes());
-    wire::put_bytes(&mut out, 2, &extension);
-    let length = u32::try_from(out.len() - 4).ok()?;
-    out[..4].copy_from_slice(&length.to_be_bytes());
+/// Puts an object's own message into its envelope.
+pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(raw.len() + api_version.len() + kind.len() + 32);
+    open_envelope(&mut out, api_version, kind);
+    wire::put_bytes(&mut out, 2, raw);
+    close_envelope(&mut out);
+    out
+}
+
+/// A list of objects whose own messages are there already, in its envelope. `metadata` is the list's. None for kinds
+/// of lists that have no message.
+pub fn encode_list(
+    api_version: &str,
+    kind: &str,
+    metadata: &Map<String, Value>,
+    items: &[impl AsRef<[u8]>],
+) -> Option<Vec<u8>> {
+    let order = list_order(api_version, kind)?;
+    let mut head = Vec::new();
+    let ty = Schema::builtin().definition("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")?;
+    wire::put_nested(&mut head, order.metadata, |out| encode::object(ty, metadata, out));
+    let framed = |length: usize| 1 + wire::varint_len(length as u64) + length;
+    let length = head.len() + items.iter().map(|item| framed(item.as_ref().len())).sum::<usize>();
+    let mut out = Vec::with_capacity(length + api_version.len() + kind.len() + 32);
+    open_envelope(&mut out, api_version, kind);
+    wire::put_length(&mut out, 2, length);
+    if order.metadata < order.items {
+        out.extend(&head);
+    }
+    items.iter().for_each(|item| wire::put_bytes(&mut out, order.items, item.as_ref()));
+    if order.metadata > order.items {
+        out.extend(&head);
+    }
+    close_envelope(&mut out);
     Some(out)
+}
+
+/// The numbers of a list's fields.
+struct ListOrder {
+    metadata: u8,
+    items: u8,
+}
+
+fn list_order(api_version: &str, kind: &str) -> Option<ListOrder> {
+    if let Some((metadata, items)) = partial::list_order(api_version, kind) {
+        return Some(ListOrder { metadata, items });
+    }
+    let layout = table::layout(message_of(api_version, kind)?)?;
+    let number = |name: &str| layout.entries.iter().find(|entry| entry.field.name() == name).map(|e| e.path[0]);
+    Some(ListOrder { metadata: number("metadata")?, items: number("items")? })
+}
+
+fn identity(object: &Value) -> Option<(&str, &str)> {
+    let map = object.as_object()?;
+    let text = |field: &str| map.get(field).and_then(Value::as_str);
+    Some((text("apiVersion")?, text("kind")?))
+}
+
+fn open_envelope(out: &mut Vec<u8>, api_version: &str, kind: &str) {
+    out.extend(MAGIC);
+    wire::put_nested(out, 1, |out| {
+        wire::put_bytes(out, 1, api_version.as_bytes());
+        wire::put_bytes(out, 2, kind.as_bytes());
+    });
+}
+
+/// Upstream always writes the encoding and the content type, empty.
+fn close_envelope(out: &mut Vec<u8>) {
+    wire::put_bytes(out, 3, b"");
+    wire::put_bytes(out, 4, b"");
+}
+
+/// Frames an event of a watch, whose object is in its envelope, for the wire: a length of four bytes, big-endian, and a
+/// `WatchEvent`.
+pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(object.len() + event.len() + 24);
+    out.extend([0; 4]);
+    wire::put_bytes(&mut out, 1, event.as_bytes());
+    let inner = 1 + wire::varint_len(object.len() as u64) + object.len();
+    wire::put_length(&mut out, 2, inner);
+    wire::put_bytes(&mut out, 1, object);
+    // Objects are some megabytes at most.
+    let length = (out.len() - 4) as u32;
+    out[..4].copy_from_slice(&length.to_be_bytes());
+    out
+}
+
+/// Encodes an event of a watch as it is framed on the wire.
+pub fn encode_watch_event(event: &str, object: &Value) -> Option<Vec<u8>> {
+    Some(watch_frame(event, &encode(object)?))
 }
 
 fn message_of(api_version: &str, kind: &str) -> Option<TypeRef<'static>> {

@@ -85,3 +85,15 @@ fn custom_resources() {
         let _ = custom::Validator::new(&schema, &custom::Patterns::default()).validate(&value, None).len();
     }
 }
+
+#[test]
+fn cbor() {
+    let written = pintle_schema::cbor::encode(&object());
+    let others: &[u8] = b"\xbf\x61a\x9f\x01\xf9\x3c\x00\xff\x5f\x41b\x41c\xff\xd6\x42\x01\x02\xff";
+    feed(&[&written, others], 1500, |bytes| {
+        if let Ok(value) = pintle_schema::cbor::decode(bytes, Limits::default()) {
+            let again = pintle_schema::cbor::encode(&value);
+            assert_eq!(pintle_schema::cbor::decode(&again, Limits::default()).as_ref(), Ok(&value));
+        }
+    });
+}

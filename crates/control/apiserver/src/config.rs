@@ -50,6 +50,8 @@ pub struct Config {
     pub strict_transport_security: Option<http::HeaderValue>,
     /// Whether alpha and beta versions of built-in kinds are served too.
     pub all_versions: bool,
+    /// Whether objects can be had and given in CBOR: upstream's alpha feature `CBORServingAndStorage`.
+    pub cbor: bool,
 }
 
 /// The default issuer and audience.
@@ -84,6 +86,7 @@ impl Config {
             audit: None,
             strict_transport_security: None,
             all_versions: false,
+            cbor: false,
         }
     }
 

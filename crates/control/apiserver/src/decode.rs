@@ -1,6 +1,6 @@
 //! Bodies into objects: the content type, the kind, unknown fields, types; told in upstream's words.
 
-use crate::media::PROTOBUF;
+use crate::media::{CBOR, Offers, PROTOBUF};
 use crate::response::{JSON, YAML};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -20,23 +20,23 @@ pub(crate) struct Expected<'a> {
     pub validation: FieldValidation,
 }
 
-const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
-/// The encoding that the content type names; none is JSON.
-pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Box<Status>> {
+/// The encoding that the content type names, of those that are taken; none is JSON.
+pub(crate) fn encoding(headers: &HeaderMap, offers: Offers) -> Result<Encoding, Box<Status>> {
     match media_type(headers) {
         "" | JSON => Ok(Encoding::Json),
         YAML => Ok(Encoding::Yaml),
-        PROTOBUF => Ok(Encoding::Protobuf),
-        _ => Err(unknown_format(ACCEPTED)),
+        PROTOBUF if offers.protobuf => Ok(Encoding::Protobuf),
+        CBOR if offers.cbor => Ok(Encoding::Cbor),
+        _ => Err(unknown_format(&offers.media_types())),
     }
 }
 
@@ -102,6 +102,16 @@ fn tree(bytes: &[u8], encoding: Encoding, expected: &GroupVersionKind) -> Result
     let kind = &expected.kind;
     if encoding == Encoding::Protobuf {
         let value = protobuf(bytes, (&expected.api_version(), kind))?;
+        return Ok(Decoded { value, duplicates: Vec::new() });
+    }
+    if encoding == Encoding::Cbor {
+        let head = format!("the object provided is unrecognized (must be of type {kind}): couldn't get version/kind");
+        let bad =
+            |why: &dyn std::fmt::Display| Box::new(Status::bad_request(format!("{head}; {why} ({})", summary(bytes))));
+        let value = pintle_schema::cbor::decode(bytes, Limits::default()).map_err(|e| bad(&e))?;
+        if !value.is_object() {
+            return Err(bad(&"cbor: the object is no map"));
+        }
         return Ok(Decoded { value, duplicates: Vec::new() });
     }
     let unrecognized = |why: &dyn std::fmt::Display| {

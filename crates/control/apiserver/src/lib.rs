@@ -19,6 +19,7 @@ mod decode;
 mod ending;
 mod flow;
 mod follow;
+mod gather;
 mod local;
 mod media;
 mod metrics;

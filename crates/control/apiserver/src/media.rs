@@ -23,6 +23,7 @@ pub(crate) enum Written {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
 impl Written {
@@ -31,6 +32,7 @@ impl Written {
             Self::Json => JSON,
             Self::Yaml => YAML,
             Self::Protobuf => PROTOBUF,
+            Self::Cbor => CBOR,
         }
     }
 }
@@ -71,22 +73,47 @@ struct Clause<'a> {
     quality: u16,
 }
 
-/// Chooses the form. Clients that take both protobuf and JSON are served JSON: objects are kept in it.
+/// What is offered beyond JSON and YAML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offers {
+    /// Objects of built-in kinds; the metadata of objects is always offered in protobuf.
+    pub protobuf: bool,
+    /// Upstream's alpha feature `CBORServingAndStorage`.
+    pub cbor: bool,
+}
+
+impl Offers {
+    /// As messages list them.
+    pub fn media_types(self) -> String {
+        let mut types = vec![JSON, YAML];
+        types.extend(self.protobuf.then_some(PROTOBUF));
+        types.extend(self.cbor.then_some(CBOR));
+        types.join(", ")
+    }
+}
+
+/// Chooses the form among those that built-in kinds have.
 pub(crate) fn negotiate(headers: &HeaderMap, shape: Shape) -> Result<Format, Box<Status>> {
+    negotiate_among(headers, shape, Offers { protobuf: true, cbor: false })
+}
+
+/// Chooses the form: the first that can be served, in the order of quality, then of the header; wildcards come last.
+pub(crate) fn negotiate_among(headers: &HeaderMap, shape: Shape, offers: Offers) -> Result<Format, Box<Status>> {
     let text = accept(headers);
     if text.is_empty() {
         return Ok(Format::JSON);
     }
     let mut clauses: Vec<Clause<'_>> = text.split(',').take(MAX_CLAUSES).map(clause).collect();
-    clauses.sort_by_key(|c| std::cmp::Reverse(c.quality));
-    let known = |c: &Clause<'_>| matches!(c.media, JSON | YAML | "*/*" | PROTOBUF);
-    if !clauses.iter().any(known) && !clauses.iter().any(|c| c.media == "application/*") {
+    let wildcards = |media: &str| media.bytes().filter(|byte| *byte == b'*').count();
+    clauses.sort_by_key(|c| (std::cmp::Reverse(c.quality), wildcards(c.media)));
+    let known = |c: &Clause<'_>| {
+        matches!(c.media, JSON | YAML | "*/*" | "application/*" | PROTOBUF) || (c.media == CBOR && offers.cbor)
+    };
+    if !clauses.iter().any(known) {
         return Err(not_acceptable_by_route(shape));
     }
-    let protobuf = || clauses.iter().any(|c| c.media == PROTOBUF && c.kind.is_empty());
-    let binary = || protobuf().then_some(Format { written: Written::Protobuf, view: View::Whole });
-    clauses.iter().find_map(|c| format(c, shape)).or_else(binary).ok_or_else(|| {
-        let message = format!("only the following media types are accepted: {TYPES}");
+    clauses.iter().find_map(|c| format(c, shape, offers)).ok_or_else(|| {
+        let message = format!("only the following media types are accepted: {}", offers.media_types());
         Box::new(Status::failure(406, Reason::NotAcceptable, message))
     })
 }
@@ -94,22 +121,8 @@ pub(crate) fn negotiate(headers: &HeaderMap, shape: Shape) -> Result<Format, Box
 /// What typed Go clients speak.
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-/// Whether answers can be in no other form than protobuf.
-pub(crate) fn takes_only_protobuf(headers: &HeaderMap) -> bool {
-    negotiate(headers, Shape::Other).is_ok_and(|format| format.written == Written::Protobuf)
-}
-
-/// What is served in JSON and YAML alone: custom resources.
-pub(crate) const TEXT_TYPES: &str = "application/json, application/yaml";
-
-/// Refuses a client that takes only protobuf, before anything is done for it.
-pub(crate) fn refuse_only_protobuf(headers: &HeaderMap) -> Result<(), Box<Status>> {
-    if !takes_only_protobuf(headers) {
-        return Ok(());
-    }
-    let message = format!("only the following media types are accepted: {TEXT_TYPES}");
-    Err(Box::new(Status::failure(406, Reason::NotAcceptable, message)))
-}
+/// Upstream's binary form of JSON, where it is enabled (KEP-4222).
+pub(crate) const CBOR: &str = "application/cbor";
 
 /// Whether the client asks for aggregated discovery, before any other form.
 pub(crate) fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
@@ -147,10 +160,12 @@ fn clause(text: &str) -> Clause<'_> {
     out
 }
 
-fn format(clause: &Clause<'_>, shape: Shape) -> Option<Format> {
+fn format(clause: &Clause<'_>, shape: Shape, offers: Offers) -> Option<Format> {
     let written = match clause.media {
         JSON | "*/*" | "application/*" => Written::Json,
         YAML => Written::Yaml,
+        PROTOBUF => Written::Protobuf,
+        CBOR if offers.cbor => Written::Cbor,
         _ => return None,
     };
     let version = match clause.version {
@@ -159,9 +174,11 @@ fn format(clause: &Clause<'_>, shape: Shape) -> Option<Format> {
         _ => None,
     };
     let view = match (clause.kind, clause.group, shape) {
+        ("", ..) if written == Written::Protobuf && !offers.protobuf => return None,
         ("", ..) => View::Whole,
         (_, _, Shape::Other) => return None,
-        ("Table", "meta.k8s.io", _) => View::Table(version?),
+        // Tables have no message.
+        ("Table", "meta.k8s.io", _) if written != Written::Protobuf => View::Table(version?),
         ("PartialObjectMetadata", "meta.k8s.io", Shape::Object) => View::Metadata(version?),
         ("PartialObjectMetadataList", "meta.k8s.io", Shape::List) => View::Metadata(version?),
         _ => return None,
@@ -170,8 +187,8 @@ fn format(clause: &Clause<'_>, shape: Shape) -> Option<Format> {
 }
 
 /// The watch of a list: its objects come one by one, so both metadata forms mean the same.
-pub(crate) fn negotiate_watch(headers: &HeaderMap) -> Result<Format, Box<Status>> {
-    negotiate(headers, Shape::Object).or_else(|_| negotiate(headers, Shape::List))
+pub(crate) fn negotiate_watch(headers: &HeaderMap, offers: Offers) -> Result<Format, Box<Status>> {
+    negotiate_among(headers, Shape::Object, offers).or_else(|_| negotiate_among(headers, Shape::List, offers))
 }
 
 fn not_acceptable_by_route(shape: Shape) -> Box<Status> {
@@ -195,12 +212,40 @@ mod tests {
     }
 
     #[test]
+    fn custom_resources_have_only_their_metadata_in_protobuf() {
+        let offers = Offers { protobuf: false, cbor: true };
+        let check = |accept: &'static str| {
+            let headers = HeaderMap::from_iter([(ACCEPT, http::HeaderValue::from_static(accept))]);
+            negotiate_among(&headers, Shape::List, offers).map(|f| f.written).map_err(|s| s.message.clone())
+        };
+        let types = "application/json, application/yaml, application/cbor";
+        assert_eq!(
+            check("application/vnd.kubernetes.protobuf").unwrap_err(),
+            format!("only the following media types are accepted: {types}")
+        );
+        assert_eq!(check("application/vnd.kubernetes.protobuf, application/json"), Ok(Written::Json));
+        assert_eq!(check("application/cbor, application/json"), Ok(Written::Cbor));
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+        assert_eq!(check(metadata), Ok(Written::Protobuf));
+    }
+
+    #[test]
     fn the_first_form_that_can_be_served_is_chosen() {
         let table = Format { written: Written::Json, view: View::Table("v1") };
         let whole = |written| Format { written, view: View::Whole };
         check("", Shape::Object, Ok(Format::JSON));
         check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Shape::List, Ok(table));
-        check("application/vnd.kubernetes.protobuf, application/json", Shape::List, Ok(Format::JSON));
+        let binary = whole(Written::Protobuf);
+        check("application/vnd.kubernetes.protobuf, application/json", Shape::List, Ok(binary));
+        check("application/json, application/vnd.kubernetes.protobuf", Shape::List, Ok(Format::JSON));
+        check("application/vnd.kubernetes.protobuf;q=0.5, application/json", Shape::List, Ok(Format::JSON));
+        check("*/*, application/vnd.kubernetes.protobuf", Shape::List, Ok(binary));
+        let tables = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json";
+        check(tables, Shape::List, Ok(Format::JSON));
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        check(metadata, Shape::Object, Ok(Format { written: Written::Protobuf, view: View::Metadata("v1") }));
+        check("application/cbor", Shape::List, Err("406: Not Acceptable"));
+        check("application/cbor, application/json", Shape::List, Ok(Format::JSON));
         check("application/yaml", Shape::List, Ok(whole(Written::Yaml)));
         check("application/yaml;q=0.1, application/json;q=0.8", Shape::List, Ok(Format::JSON));
         check("application/json;as=Table;v=v9;g=meta.k8s.io", Shape::List, Err("only the following"));

@@ -1,6 +1,6 @@
 //! How answers are put on the wire: status codes, headers, compression.
 
-use crate::media::{PROTOBUF, takes_only_protobuf};
+use crate::media::{PROTOBUF, Shape, Written, negotiate};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -51,7 +51,7 @@ pub(crate) fn page_not_found() -> Response<Body> {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-/// A failure as its `Status`, in protobuf for a client that takes nothing else.
+/// A failure as its `Status`.
 pub(crate) fn failure(status: &Status, request: &HeaderMap) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = self::status(code, status, request);
@@ -62,12 +62,18 @@ pub(crate) fn failure(status: &Status, request: &HeaderMap) -> Response<Body> {
     response
 }
 
-/// A `Status` in the form that the client takes: JSON, unless it takes only protobuf.
+/// A `Status` in the form that the client prefers: JSON where it takes none that there is.
 pub(crate) fn status(code: StatusCode, status: &Status, request: &HeaderMap) -> Response<Body> {
     let text = status.to_json();
-    let binary = || pintle_schema::protobuf::encode(&serde_json::from_slice(text.as_ref()).ok()?);
-    match takes_only_protobuf(request).then(binary).flatten() {
-        Some(bytes) => with_type(code, PROTOBUF, bytes),
+    let tree = || serde_json::from_slice::<serde_json::Value>(text.as_ref()).ok();
+    let written = negotiate(request, Shape::Other).map_or(Written::Json, |format| format.written);
+    let other = match written {
+        Written::Protobuf => tree().and_then(|tree| pintle_schema::protobuf::encode(&tree)).map(|b| (PROTOBUF, b)),
+        Written::Yaml => tree().and_then(|tree| serde_yaml_ng::to_string(&tree).ok()).map(|t| (YAML, t.into_bytes())),
+        Written::Json | Written::Cbor => None,
+    };
+    match other {
+        Some((content_type, bytes)) => with_type(code, content_type, bytes),
         None => json(code, text),
     }
 }

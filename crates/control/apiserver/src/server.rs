@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::custom::Definitions;
 use crate::flow;
 use crate::follow::{Change, Follower};
+use crate::gather::gather;
 use crate::local::LocalTransport;
 use crate::metrics::Metrics;
 use crate::paths::openapi::Documents;
@@ -24,6 +25,7 @@ use pintle_clock::Clock;
 use pintle_fairness::Fairness;
 use pintle_registry::Registry;
 use sha2::{Digest, Sha256};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -296,11 +298,12 @@ async fn connection(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD_BYTES);
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32).max_concurrent_streams(MAX_STREAMS);
+    let (stream, gatherer) = gather(stream);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     tokio::select! {
-        done = serving.as_mut() => return done,
+        done = poll_fn(|context| gatherer.poll(serving.as_mut(), context)) => return done,
         () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
     }
-    serving.await
+    poll_fn(|context| gatherer.poll(serving.as_mut(), context)).await
 }

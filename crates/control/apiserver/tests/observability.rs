@@ -144,8 +144,10 @@ async fn first_status(cluster: &Cluster, path: &str) {
     let transport = cluster.server.local_transport(admin());
     let mut body = transport.call(request(Method::GET, path, Value::Null)).await.unwrap().into_body();
     while let Some(frame) = body.frame().await {
-        let line: Value = serde_json::from_slice(&frame.unwrap().into_data().unwrap()).unwrap();
-        if line["object"]["status"]["conditions"][0]["status"] == "False" {
+        let frame = frame.unwrap().into_data().unwrap();
+        let events = serde_json::Deserializer::from_slice(&frame).into_iter::<Value>();
+        let is_false = |event: Value| event["object"]["status"]["conditions"][0]["status"] == "False";
+        if events.map(Result::unwrap).any(is_false) {
             return;
         }
     }

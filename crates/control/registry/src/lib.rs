@@ -21,7 +21,7 @@ mod services;
 mod write;
 
 pub use admission::{Admission, AdmitAll, Attributes, AuditAnnotations, Operation};
-pub use object::{Deletion, EventKind, List, Object, Watch, WatchEvent, Written};
+pub use object::{BinaryFrame, Deletion, EventKind, List, Object, Watch, WatchEvent, Written, frames_made};
 pub use registry::{OpenError, Options, Registry};
 pub use request::{
     DeleteOptions, FieldValidation, GetOptions, ListOptions, Patch, Preconditions, Request, UserInfo, VersionMatch,

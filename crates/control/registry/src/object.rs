@@ -7,6 +7,7 @@ use pintle_store::Revision;
 use pintle_types::Status;
 use serde_json::Value;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -48,6 +49,14 @@ impl Object {
         let mut out = BytesMut::new();
         self.write_json(&mut out);
         out.freeze()
+    }
+
+    /// The object's own message in protobuf, without its envelope; none for kinds that have none.
+    pub fn message(&self) -> Option<Bytes> {
+        match self {
+            Self::Stored(entry) => entry.message(),
+            Self::Tree(value) => pintle_schema::protobuf::message(value).map(Bytes::from),
+        }
     }
 
     /// The object as a tree: parsed for this call when it is stored bytes.
@@ -150,16 +159,34 @@ impl EventKind {
     }
 }
 
-/// The frame of an event, made by the first watcher that sends it, shared by all others.
+/// The frames of an event, each made by the first watcher that sends it, shared by all others.
 #[derive(Debug, Default)]
-pub struct SharedFrame(OnceLock<Bytes>);
+pub struct SharedFrames {
+    json: OnceLock<Bytes>,
+    others: OnceLock<Box<[OnceLock<Bytes>; 2]>>,
+}
+
+/// Frames beside the one in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinaryFrame {
+    Protobuf,
+    Cbor,
+}
+
+/// How many events were written out since the process began: once for each form, however many watch.
+static SERIALIZED: AtomicU64 = AtomicU64::new(0);
+
+/// How many frames of watches this process has made. One event makes one for each form in which it is watched.
+pub fn frames_made() -> u64 {
+    SERIALIZED.load(Ordering::Relaxed)
+}
 
 /// One event of a watch.
 #[derive(Clone, Debug)]
 pub struct WatchEvent {
     pub kind: EventKind,
     pub object: Object,
-    pub(crate) frame: Arc<SharedFrame>,
+    pub(crate) frame: Arc<SharedFrames>,
 }
 
 impl WatchEvent {
@@ -174,10 +201,21 @@ impl WatchEvent {
 
     /// The line that a watch sends: `{"type":"ADDED","object":{…}}` and a newline.
     pub fn frame(&self) -> Bytes {
-        self.frame.0.get_or_init(|| self.serialize()).clone()
+        self.frame.json.get_or_init(|| self.serialize()).clone()
+    }
+
+    /// The frame in another form, which `make` writes if nobody has yet.
+    pub fn binary_frame(&self, form: BinaryFrame, make: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        let others = self.frame.others.get_or_init(Box::default);
+        let made = others[form as usize].get_or_init(|| {
+            SERIALIZED.fetch_add(1, Ordering::Relaxed);
+            make(self)
+        });
+        made.clone()
     }
 
     fn serialize(&self) -> Bytes {
+        SERIALIZED.fetch_add(1, Ordering::Relaxed);
         let mut out = BytesMut::new();
         out.put_slice(b"{\"type\":\"");
         out.put_slice(self.kind.as_str().as_bytes());

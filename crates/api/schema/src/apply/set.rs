@@ -155,6 +155,32 @@ impl Set {
         self.without(other, true)
     }
 
+    /// [`Set::difference`] of a set that is not needed any more: costs what the other one is large.
+    pub(super) fn into_difference(mut self, other: &Self) -> Self {
+        self.take_away(other, false);
+        self
+    }
+
+    /// [`Set::recursive_difference`] of a set that is not needed any more.
+    pub(super) fn into_recursive_difference(mut self, other: &Self) -> Self {
+        self.take_away(other, true);
+        self
+    }
+
+    fn take_away(&mut self, other: &Self, recursive: bool) {
+        self.member &= !other.member;
+        for (step, other) in &other.below {
+            let Some(below) = self.below.get_mut(step) else { continue };
+            let gone = (recursive && other.member) || {
+                below.take_away(other, recursive);
+                below.is_empty()
+            };
+            if gone {
+                self.below.remove(step);
+            }
+        }
+    }
+
     fn without(&self, other: &Self, recursive: bool) -> Self {
         let mut rest = Self { member: self.member && !other.member, ..Self::default() };
         for (step, set) in &self.below {

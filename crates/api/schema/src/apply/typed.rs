@@ -138,15 +138,25 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    fn put(&mut self, step: &Step, below: Self) {
-        if !below.removed.is_empty() {
-            self.removed.put(step.clone(), below.removed);
-        }
-        if !below.modified.is_empty() {
-            self.modified.put(step.clone(), below.modified);
-        }
-        if !below.added.is_empty() {
-            self.added.put(step.clone(), below.added);
+    fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
+    }
+
+    /// Most changes are of one sort: then the step is not cloned.
+    fn put(&mut self, step: Step, below: Self) {
+        let sorts =
+            [(&mut self.removed, below.removed), (&mut self.modified, below.modified), (&mut self.added, below.added)];
+        let mut left = sorts.iter().filter(|(_, set)| !set.is_empty()).count();
+        let mut step = Some(step);
+        for (of, set) in sorts {
+            if set.is_empty() {
+                continue;
+            }
+            left -= 1;
+            let own = if left == 0 { step.take() } else { step.clone() };
+            if let Some(own) = own {
+                of.below.insert(own, set);
+            }
         }
     }
 
@@ -156,9 +166,9 @@ impl Changes {
             return self;
         }
         Self {
-            removed: self.removed.recursive_difference(fields),
-            modified: self.modified.recursive_difference(fields),
-            added: self.added.recursive_difference(fields),
+            removed: self.removed.into_recursive_difference(fields),
+            modified: self.modified.into_recursive_difference(fields),
+            added: self.added.into_recursive_difference(fields),
         }
     }
 }
@@ -209,13 +219,13 @@ fn compare_keys(keys: Keys<'_>, old: Option<&Value>, new: Option<&Value>, change
     let (old, new) = (object(old), object(new));
     for (key, was) in old.into_iter().flatten() {
         let below = compare(keys.ty(key), Some(was), new.and_then(|map| map.get(key)));
-        if !(below.removed.is_empty() && below.modified.is_empty() && below.added.is_empty()) {
-            changes.put(&Step::Field(key.clone()), below);
+        if !below.is_empty() {
+            changes.put(Step::Field(key.clone()), below);
         }
     }
     for (key, is) in new.into_iter().flatten() {
         if old.is_none_or(|map| !map.contains_key(key)) {
-            changes.put(&Step::Field(key.clone()), compare(keys.ty(key), None, Some(is)));
+            changes.put(Step::Field(key.clone()), compare(keys.ty(key), None, Some(is)));
         }
     }
 }
@@ -235,23 +245,23 @@ fn compare_items(
             }
         }
     }
-    for (step, [was, is]) in &sides {
+    for (step, [was, is]) in sides {
         let item = Some(item);
         match (was.len(), is.len()) {
             (0 | 1, 0 | 1) => changes.put(step, compare(item, was.first().copied(), is.first().copied())),
             (2.., 2..) if was == is => {}
-            (2.., 2..) => changes.modified.put(step.clone(), Set::leaf()),
+            (2.., 2..) => changes.modified.put(step, Set::leaf()),
             (2.., _) => {
                 if let Some(first) = is.first() {
-                    changes.put(step, compare(item, None, Some(first)));
+                    changes.put(step.clone(), compare(item, None, Some(first)));
                 }
-                changes.removed.put(step.clone(), Set::leaf());
+                changes.removed.put(step, Set::leaf());
             }
             _ => {
                 if let Some(first) = was.first() {
-                    changes.put(step, compare(item, Some(first), None));
+                    changes.put(step.clone(), compare(item, Some(first), None));
                 }
-                changes.added.put(step.clone(), Set::leaf());
+                changes.added.put(step, Set::leaf());
             }
         }
     }

@@ -5,7 +5,6 @@
 //! behind the number is a message that stands for something else in JSON ([`Form`]). `tools/protobuf-gen` writes it.
 
 use crate::{FieldRef, Schema, TypeRef};
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// Messages that are no objects in JSON.
@@ -65,8 +64,9 @@ impl Layout {
 
 /// The layout of an object type's message; none for types that have no message.
 pub(super) fn layout(ty: TypeRef<'_>) -> Option<&'static Layout> {
-    static TABLE: LazyLock<HashMap<&'static str, Layout>> = LazyLock::new(load);
-    TABLE.get(ty.name()).filter(|_| !ty.is_custom())
+    // By the number of the definition: every message of every object asks.
+    static TABLE: LazyLock<Vec<Option<Layout>>> = LazyLock::new(load);
+    TABLE.get(ty.definition_number()?)?.as_ref()
 }
 
 /// The type of schemas in definitions of custom resources, which [`Form`]s hold.
@@ -75,9 +75,16 @@ pub(super) fn schema_type() -> Option<TypeRef<'static>> {
 }
 
 /// Definitions and fields that the schema lacks are left out; a test tells that there are none.
-fn load() -> HashMap<&'static str, Layout> {
-    let lines = include_str!("../../data/protobuf.txt").lines();
-    lines.filter_map(definition).collect()
+fn load() -> Vec<Option<Layout>> {
+    let mut table = Vec::new();
+    for (name, layout) in include_str!("../../data/protobuf.txt").lines().filter_map(definition) {
+        let Some(number) = Schema::builtin().definition(name).and_then(|ty| ty.definition_number()) else { continue };
+        if table.len() <= number {
+            table.resize_with(number + 1, || None);
+        }
+        table[number] = Some(layout);
+    }
+    table
 }
 
 fn definition(line: &'static str) -> Option<(&'static str, Layout)> {

@@ -256,3 +256,39 @@ fn never_panics() {
         }
     }
 }
+
+#[test]
+fn lists_of_finished_messages_are_as_those_of_trees() {
+    let item = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b".repeat(300)}});
+    let metadata = json!({"resourceVersion": "7", "continue": "x", "remainingItemCount": 3});
+    let list =
+        json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": [item("a"), item("b")]});
+    let items = ["a", "b"].map(|name| message(&item(name)).unwrap());
+    let made = encode_list("v1", "ConfigMapList", metadata.as_object().unwrap(), &items).unwrap();
+    assert_eq!(made, encode(&list).unwrap());
+    assert!(encode_list("example.com/v1", "ThingList", metadata.as_object().unwrap(), &items).is_none());
+}
+
+#[test]
+fn metadata_alone_has_a_form() {
+    let metadata = json!({"metadata": {"name": "n", "labels": {"a": "b"}}});
+    let with = |version: &str, kind: &str, rest: Value| {
+        let mut object = rest;
+        object["apiVersion"] = version.into();
+        object["kind"] = kind.into();
+        encode(&object).unwrap()
+    };
+    let one = with("meta.k8s.io/v1", "PartialObjectMetadata", metadata.clone());
+    let envelope = Envelope::open(&one).unwrap();
+    let (field, inner) = Reader::new(envelope.raw).next().unwrap().unwrap();
+    assert_eq!(field, 1);
+    assert!(matches!(inner, Payload::Bytes(bytes) if bytes.starts_with(b"\x0a\x01n")));
+    let list = json!({"metadata": {"resourceVersion": "5"}, "items": [metadata]});
+    let first = |version: &str| {
+        let list = with(version, "PartialObjectMetadataList", list.clone());
+        Reader::new(Envelope::open(&list).unwrap().raw).next().unwrap().unwrap().1
+            == Payload::Bytes(Envelope::open(&one).unwrap().raw)
+    };
+    assert!(first("meta.k8s.io/v1beta1"), "items come first there");
+    assert!(!first("meta.k8s.io/v1"));
+}

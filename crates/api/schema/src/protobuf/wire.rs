@@ -91,6 +91,39 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// The bytes that a number takes as a varint.
+pub(super) fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+/// Writes a message or bytes of a length that is known when they are written: the length is put before them then.
+pub(super) fn put_nested(out: &mut Vec<u8>, number: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    put_tag(out, number, 2);
+    let at = out.len();
+    // Most messages are short: their length is one byte.
+    out.push(0);
+    let start = out.len();
+    write(out);
+    let length = out.len() - start;
+    let extra = varint_len(length as u64) - 1;
+    if extra > 0 {
+        let end = out.len();
+        out.resize(end + extra, 0);
+        out.copy_within(start..end, start + extra);
+    }
+    let mut rest = length as u64;
+    for place in &mut out[at..=at + extra] {
+        *place = rest as u8 | 0x80;
+        rest >>= 7;
+    }
+    out[at + extra] &= 0x7f;
+}
+
+pub(super) fn put_length(out: &mut Vec<u8>, number: u8, length: usize) {
+    put_tag(out, number, 2);
+    put_raw_varint(out, length as u64);
+}
+
 fn put_raw_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

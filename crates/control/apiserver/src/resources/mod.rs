@@ -6,7 +6,7 @@ mod view;
 mod watch;
 mod write;
 
-use crate::media::refuse_only_protobuf;
+use crate::media::{Format, Offers, Shape, negotiate_among};
 use crate::pipeline::Call;
 use crate::request::ResourceRequest;
 use crate::response::{self, Answer};
@@ -25,6 +25,18 @@ pub(crate) struct Target<'a> {
     pub path: ResourceRequest,
 }
 
+impl Target<'_> {
+    /// In which forms the objects can be had: custom resources have no messages.
+    pub fn offers(&self) -> Offers {
+        Offers { protobuf: self.def.schema.is_none(), cbor: self.call.server.config.cbor }
+    }
+
+    /// The form that the client prefers among those.
+    pub fn negotiate(&self, shape: Shape) -> Result<Format, Box<Status>> {
+        negotiate_among(&self.call.headers, shape, self.offers())
+    }
+}
+
 pub(crate) async fn answer(call: &Call) -> Answer {
     let path = call.resource();
     let table = call.server.registry.table();
@@ -35,9 +47,6 @@ pub(crate) async fn answer(call: &Call) -> Answer {
     };
     if !scope_fits(&def, &path) {
         return Err(Box::new(Status::no_such_resource()));
-    }
-    if def.schema.is_some() {
-        refuse_only_protobuf(&call.headers)?;
     }
     call.warn(def.strategy.deprecation().map(str::to_owned));
     let target = Target { call, def, path };

@@ -1,14 +1,14 @@
 //! GET of one object, of a subresource, and of a list.
 
 use super::{Target, view};
-use crate::media::{Shape, negotiate};
+use crate::media::Shape;
 use crate::options;
 use crate::response::Answer;
 use http::StatusCode;
 use pintle_registry::GetOptions;
 
 pub(crate) async fn get(target: &Target<'_>) -> Answer {
-    let format = negotiate(&target.call.headers, Shape::Object)?;
+    let format = target.negotiate(Shape::Object)?;
     let options = GetOptions { resource_version: target.call.query.text("resourceVersion").to_owned() };
     let path = &target.path;
     let object = target.call.server.registry.get(&target.def, namespace(target), &path.name, &options).await?;
@@ -16,7 +16,7 @@ pub(crate) async fn get(target: &Target<'_>) -> Answer {
 }
 
 pub(crate) async fn get_subresource(target: &Target<'_>) -> Answer {
-    let format = negotiate(&target.call.headers, Shape::Object)?;
+    let format = target.negotiate(Shape::Object)?;
     let path = &target.path;
     let registry = &target.call.server.registry;
     let object = registry.get_subresource(&target.def, namespace(target), &path.name, &path.subresource).await?;
@@ -24,7 +24,7 @@ pub(crate) async fn get_subresource(target: &Target<'_>) -> Answer {
 }
 
 pub(crate) async fn list(target: &Target<'_>) -> Answer {
-    let format = negotiate(&target.call.headers, Shape::List)?;
+    let format = target.negotiate(Shape::List)?;
     let options = options::list_options(&target.call.query)?;
     let list = target.call.server.registry.list(&target.def, namespace(target), &options).await?;
     view::list(target, format, &list)

@@ -9,7 +9,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use pintle_kinds::ResourceDef;
 use pintle_registry::{EventKind, List, Object, WatchEvent};
-use pintle_schema::protobuf;
+use pintle_schema::{cbor, protobuf};
 use pintle_types::{Reason, Status};
 use serde_json::{Value, json};
 
@@ -35,6 +35,10 @@ impl Include {
 pub(crate) fn object(target: &Target<'_>, format: Format, code: StatusCode, object: &Object) -> Answer {
     match format.view {
         View::Whole if format.written == Written::Json => Ok(send(target, format, code, object.to_json())),
+        View::Whole if format.written == Written::Protobuf && matches!(object, Object::Stored(_)) => {
+            let body = binary_object(&target.def.api_version(), &target.def.kind, object)?;
+            Ok(send(target, format, code, body))
+        }
         View::Whole => send_value(target, format, code, &object.to_value()),
         View::Metadata(version) => send_value(target, format, code, &partial(&object.to_value(), version)),
         View::Table(version) => {
@@ -53,6 +57,15 @@ pub(crate) fn object(target: &Target<'_>, format: Format, code: StatusCode, obje
 pub(crate) fn list(target: &Target<'_>, format: Format, list: &List) -> Answer {
     let code = StatusCode::OK;
     match format.view {
+        View::Whole if format.written == Written::Protobuf => {
+            let messages: Option<Vec<Bytes>> = list.items.iter().map(Object::message).collect();
+            let metadata = list_metadata(list);
+            let (Some(messages), Some(metadata)) = (messages, metadata.as_object()) else {
+                return Err(no_protobuf(&list.kind));
+            };
+            let body = protobuf::encode_list(&list.api_version, &list.kind, metadata, &messages);
+            Ok(send(target, format, code, body.ok_or_else(|| no_protobuf(&list.kind))?.into()))
+        }
         View::Whole => {
             let mut out = BytesMut::with_capacity(256 + list.items.len() * 1024);
             list.write_json(&mut out);
@@ -169,10 +182,21 @@ pub(crate) fn encode_value(value: &Value, written: Written) -> Result<Bytes, Box
             Ok(text) => Ok(text.into()),
             Err(e) => Err(Box::new(Status::internal(e))),
         },
-        Written::Protobuf => protobuf::encode(value).map(Bytes::from).ok_or_else(|| {
-            let kind = value["kind"].as_str().unwrap_or_default();
-            let message = format!("objects of kind {kind:?} have no protobuf form: accept application/json");
-            Box::new(Status::failure(406, Reason::NotAcceptable, message))
-        }),
+        Written::Cbor => Ok(cbor::encode(value).into()),
+        Written::Protobuf => {
+            let encoded = protobuf::encode(value).map(Bytes::from);
+            encoded.ok_or_else(|| no_protobuf(value["kind"].as_str().unwrap_or_default()))
+        }
     }
+}
+
+fn no_protobuf(kind: &str) -> Box<Status> {
+    let message = format!("objects of kind {kind:?} have no protobuf form: accept application/json");
+    Box::new(Status::failure(406, Reason::NotAcceptable, message))
+}
+
+/// An object in its envelope, from the message that is kept with it.
+pub(super) fn binary_object(api_version: &str, kind: &str, object: &Object) -> Result<Bytes, Box<Status>> {
+    let message = object.message().ok_or_else(|| no_protobuf(kind))?;
+    Ok(protobuf::envelope(api_version, kind, &message).into())
 }

@@ -1,24 +1,33 @@
-//! Watches: a response that goes on, one line for each event.
+//! Watches: a response that goes on, one frame for each event.
 
 use super::read::namespace;
 use super::{Target, view};
 use crate::media::{Format, View, Written, negotiate_watch};
 use crate::options;
 use crate::response::{Answer, with_type};
-use bytes::Bytes;
-use futures::StreamExt;
+use crate::server::Server;
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
 use http::StatusCode;
 use http_body::Frame;
-use http_body_util::StreamBody;
 use pintle_client::{Body, BoxError};
-use pintle_registry::{EventKind, Watch, WatchEvent};
+use pintle_kinds::ResourceDef;
+use pintle_metrics::{Counter, Histogram};
+use pintle_registry::{BinaryFrame, EventKind, Object, Watch, WatchEvent};
+use pintle_schema::{cbor, protobuf};
 use pintle_types::Status;
 use pintle_types::selector::{FieldSelector, ParseSelectorError};
 use serde_json::json;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Events that wait together are sent together, up to so many bytes.
+const TOGETHER_BYTES: usize = 16 << 10;
 
 pub(crate) async fn watch(target: &Target<'_>) -> Answer {
-    let format = negotiate_watch(&target.call.headers)?;
+    let format = negotiate_watch(&target.call.headers, target.offers())?;
     let mut options = options::watch_options(&target.call.query)?;
     if !target.path.name.is_empty() {
         options.fields = one_name(&target.path.name).map_err(|e| Box::new(Status::bad_request(e.to_string())))?;
@@ -28,6 +37,7 @@ pub(crate) async fn watch(target: &Target<'_>) -> Answer {
     let body = body(target, format, events);
     let content_type = match format.written {
         Written::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Written::Cbor => "application/cbor-seq",
         _ => "application/json",
     };
     let mut response = with_type(StatusCode::OK, content_type, Bytes::new());
@@ -44,41 +54,152 @@ fn body(target: &Target<'_>, format: Format, events: Watch) -> Body {
     let server = target.call.server.clone();
     let def = target.def.clone();
     let include = view::Include::read(&target.call.query);
-    let mut first = true;
     let (sent, sizes) = server.metrics.watch_events(&def.group, &def.version, &def.resource);
-    let lines = events.map(move |event| {
-        let line = match format.view {
-            View::Whole if format.written == Written::Protobuf => binary(&event),
-            View::Whole => event.frame(),
-            _ if event.kind == EventKind::Error => event.frame(),
-            View::Table(version) => {
-                let table =
-                    view::event_table(&def, version, include, &event, std::mem::take(&mut first), server.clock.now());
-                line(&event, &table)
-            }
-            View::Metadata(version) => line(&event, &view::partial(&event.object.to_value(), version)),
+    let stop = server.stopping();
+    let counted = server.metrics.watcher();
+    let writer = Writer { server, def, format, include, first: true };
+    let stopped = Box::pin(stop.clone().cancelled_owned());
+    Body::new(Events { events, writer, stop, stopped, asked: None, over: false, sent, sizes, _counted: counted })
+}
+
+/// A body that is polled once for each event: what an event does not need is not touched.
+struct Events {
+    events: Watch,
+    writer: Writer,
+    stop: CancellationToken,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Who is woken when the server stops: asked for once, as that takes a lock that all watchers share.
+    asked: Option<Waker>,
+    over: bool,
+    sent: Arc<Counter>,
+    sizes: Arc<Histogram>,
+    /// Counts this watcher.
+    _counted: Arc<()>,
+}
+
+impl Events {
+    fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(context) else { return Poll::Pending };
+        let Some(event) = event else {
+            self.over = true;
+            return Poll::Ready(None);
         };
-        sent.inc();
-        sizes.observe(line.len() as f64);
-        Ok::<_, BoxError>(Frame::data(line))
-    });
-    let stop = target.call.server.stopping();
-    let watchers = target.call.server.metrics.watcher();
-    let stream = lines.take_until(async move { stop.cancelled_owned().await }).inspect(move |_| {
-        // Held until the stream is dropped: counts this watcher.
-        let _ = Arc::strong_count(&watchers);
-    });
-    Body::new(StreamBody::new(stream))
+        let frame = self.writer.frame(&event);
+        self.sent.inc();
+        self.sizes.observe(frame.len() as f64);
+        Poll::Ready(Some(frame))
+    }
+
+    fn poll_stop(&mut self, context: &mut Context<'_>) -> bool {
+        if self.asked.as_ref().is_some_and(|asked| asked.will_wake(context.waker())) {
+            return self.stop.is_cancelled();
+        }
+        self.asked = Some(context.waker().clone());
+        self.stopped.as_mut().poll(context).is_ready()
+    }
+}
+
+impl http_body::Body for Events {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if this.over {
+            return Poll::Ready(None);
+        }
+        let first = match this.next(context) {
+            Poll::Ready(Some(first)) => first,
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending if this.poll_stop(context) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        };
+        let Some(mut next) = this.another(&first, context) else { return Poll::Ready(Some(Ok(Frame::data(first)))) };
+        let mut together = BytesMut::with_capacity(TOGETHER_BYTES);
+        together.extend_from_slice(&first);
+        loop {
+            together.extend_from_slice(&next);
+            match this.another(&together, context) {
+                Some(another) => next = another,
+                None => return Poll::Ready(Some(Ok(Frame::data(together.freeze())))),
+            }
+        }
+    }
+}
+
+impl Events {
+    /// The next frame if it is there already and small enough to go with what is to be sent.
+    fn another(&mut self, before: &[u8], context: &mut Context<'_>) -> Option<Bytes> {
+        if self.over || before.len() * 2 > TOGETHER_BYTES {
+            return None;
+        }
+        match self.next(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => None,
+        }
+    }
+}
+
+/// Writes events in the form that the watcher asked for.
+struct Writer {
+    server: Arc<Server>,
+    def: Arc<ResourceDef>,
+    format: Format,
+    include: view::Include,
+    /// Columns are told once.
+    first: bool,
+}
+
+impl Writer {
+    fn frame(&mut self, event: &WatchEvent) -> Bytes {
+        match (self.format.view, self.format.written) {
+            (View::Whole, Written::Protobuf) => event.binary_frame(BinaryFrame::Protobuf, binary),
+            (View::Whole, Written::Cbor) => {
+                event.binary_frame(BinaryFrame::Cbor, |event| concise(event, &event.object.to_value()))
+            }
+            (View::Whole, _) => event.frame(),
+            (_, written) if event.kind == EventKind::Error => match written {
+                Written::Protobuf => binary(event),
+                Written::Cbor => concise(event, &event.object.to_value()),
+                _ => event.frame(),
+            },
+            (View::Table(version), written) => {
+                let first = std::mem::take(&mut self.first);
+                let now = self.server.clock.now();
+                let table = view::event_table(&self.def, version, self.include, event, first, now);
+                shown(event, &table, written)
+            }
+            (View::Metadata(version), written) => {
+                shown(event, &view::partial(&event.object.to_value(), version), written)
+            }
+        }
+    }
 }
 
 /// An event as clients of protobuf read it. Whoever asks for it knows that the kind has such a form.
 fn binary(event: &WatchEvent) -> Bytes {
-    let object = event.object.to_value();
-    pintle_schema::protobuf::encode_watch_event(event.kind.as_str(), &object).unwrap_or_default().into()
+    let kind = event.kind.as_str();
+    if let Object::Stored(entry) = &event.object
+        && let Some((api_version, name)) = entry.identity()
+        && let Some(message) = entry.message()
+    {
+        return protobuf::watch_frame(kind, &protobuf::envelope(api_version, name, &message)).into();
+    }
+    protobuf::encode_watch_event(kind, &event.object.to_value()).unwrap_or_default().into()
 }
 
-fn line(event: &WatchEvent, object: &serde_json::Value) -> Bytes {
-    let mut text = json!({"type": event.kind.as_str(), "object": object}).to_string();
-    text.push('\n');
-    text.into()
+fn concise(event: &WatchEvent, object: &serde_json::Value) -> Bytes {
+    cbor::encode(&json!({"type": event.kind.as_str(), "object": object})).into()
+}
+
+fn shown(event: &WatchEvent, object: &serde_json::Value, written: Written) -> Bytes {
+    match written {
+        Written::Protobuf => protobuf::encode_watch_event(event.kind.as_str(), object).unwrap_or_default().into(),
+        Written::Cbor => concise(event, object),
+        Written::Json | Written::Yaml => {
+            let mut text = json!({"type": event.kind.as_str(), "object": object}).to_string();
+            text.push('\n');
+            text.into()
+        }
+    }
 }

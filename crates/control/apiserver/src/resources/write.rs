@@ -5,7 +5,7 @@ use super::{Target, view};
 use crate::admission::Chain;
 use crate::custom;
 use crate::decode::{self, Expected, media_type};
-use crate::media::{Format, Shape, TEXT_TYPES, negotiate};
+use crate::media::{Format, Offers, Shape};
 use crate::options::{self, WriteOptions};
 use crate::pipeline::Call;
 use crate::response::{self, Answer};
@@ -68,10 +68,7 @@ fn manager_of_agent(agent: &str) -> String {
 
 /// Decodes the request's body into the kind that its path takes.
 pub(crate) async fn body_of(target: &Target<'_>, options: &WriteOptions, sub: &str) -> Result<Value, Box<Status>> {
-    let encoding = decode::encoding(&target.call.headers)?;
-    if encoding == decode::Encoding::Protobuf && target.def.schema.is_some() {
-        return Err(decode::unknown_format(TEXT_TYPES));
-    }
+    let encoding = decode::encoding(&target.call.headers, target.offers())?;
     let bytes = target.call.read_body().await?;
     let (gvk, own) = body_kind(&target.def, sub);
     let ty = if own { target.def.type_ref() } else { Schema::builtin().kind(&gvk.group, &gvk.version, &gvk.kind) };
@@ -93,7 +90,7 @@ fn body_kind(def: &ResourceDef, sub: &str) -> (GroupVersionKind, bool) {
 }
 
 pub(crate) async fn create(target: &Target<'_>) -> Answer {
-    let format = negotiate(&target.call.headers, Shape::Object)?;
+    let format = target.negotiate(Shape::Object)?;
     let options = WriteOptions::read(&target.call.query, "CreateOptions", false)?;
     let object = body_of(target, &options, "").await?;
     let writer = Writer::new(target, options);
@@ -104,7 +101,7 @@ pub(crate) async fn create(target: &Target<'_>) -> Answer {
 }
 
 pub(crate) async fn create_subresource(target: &Target<'_>) -> Answer {
-    let format = negotiate(&target.call.headers, Shape::Object)?;
+    let format = target.negotiate(Shape::Object)?;
     let sub = target.path.subresource.as_str();
     let options = WriteOptions::read(&target.call.query, "CreateOptions", false)?;
     let body = body_of(target, &options, sub).await?;
@@ -133,7 +130,7 @@ pub(crate) async fn post_subresource(
 }
 
 pub(crate) async fn update(target: &Target<'_>, sub: &str) -> Answer {
-    let format = negotiate(&target.call.headers, Shape::Object)?;
+    let format = target.negotiate(Shape::Object)?;
     let options = WriteOptions::read(&target.call.query, "UpdateOptions", false)?;
     let object = body_of(target, &options, sub).await?;
     check_name(target, &object)?;
@@ -173,10 +170,11 @@ fn check_name(target: &Target<'_>, object: &Value) -> Result<(), Box<Status>> {
 }
 
 pub(crate) async fn patch(target: &Target<'_>, sub: &str) -> Answer {
-    let format = negotiate(&target.call.headers, Shape::Object)?;
+    let format = target.negotiate(Shape::Object)?;
     let kind = media_type(&target.call.headers);
-    check_patch_type(&target.def, kind)?;
-    let apply = kind == APPLY_PATCH;
+    let cbor = target.call.server.config.cbor;
+    check_patch_type(&target.def, kind, cbor)?;
+    let apply = matches!(kind, APPLY_PATCH | APPLY_PATCH_CBOR);
     let options = WriteOptions::read(&target.call.query, "PatchOptions", apply)?;
     let bytes = target.call.read_body().await?;
     let patch = read_patch(kind, &bytes, options.force)?;
@@ -197,15 +195,18 @@ const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
 const APPLY_PATCH: &str = "application/apply-patch+yaml";
+const APPLY_PATCH_CBOR: &str = "application/apply-patch+cbor";
 /// Upstream's bound: more operations cost more than an object is worth.
 const MAX_OPERATIONS: usize = 10_000;
 
-fn check_patch_type(def: &ResourceDef, kind: &str) -> Result<(), Box<Status>> {
+fn check_patch_type(def: &ResourceDef, kind: &str, cbor: bool) -> Result<(), Box<Status>> {
     let custom = def.schema.is_some();
+    let mut known = vec![JSON_PATCH, MERGE_PATCH, APPLY_PATCH];
+    known.extend(cbor.then_some(APPLY_PATCH_CBOR));
     match kind {
-        JSON_PATCH | MERGE_PATCH | APPLY_PATCH => Ok(()),
+        kind if known.contains(&kind) => Ok(()),
         STRATEGIC_PATCH if !custom => Ok(()),
-        _ if custom => Err(decode::unknown_format(&[JSON_PATCH, MERGE_PATCH, APPLY_PATCH].join(", "))),
+        _ if custom => Err(decode::unknown_format(&known.join(", "))),
         _ => {
             let status = Status::failure(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type");
             Err(Box::new(status.with_details(Details::default())))
@@ -214,6 +215,11 @@ fn check_patch_type(def: &ResourceDef, kind: &str) -> Result<(), Box<Status>> {
 }
 
 fn read_patch(kind: &str, bytes: &[u8], force: bool) -> Result<Patch, Box<Status>> {
+    if kind == APPLY_PATCH_CBOR {
+        let configuration = pintle_schema::cbor::decode(bytes, Limits::default())
+            .map_err(|e| Box::new(Status::bad_request(format!("error decoding CBOR: {e}"))))?;
+        return Ok(Patch::Apply { configuration, force });
+    }
     if kind == APPLY_PATCH {
         let decoded = pintle_schema::decode::yaml(bytes, Limits::default())
             .map_err(|e| Box::new(Status::bad_request(format!("error decoding YAML: {e}"))))?;
@@ -237,7 +243,7 @@ fn read_patch(kind: &str, bytes: &[u8], force: bool) -> Result<Patch, Box<Status
 }
 
 pub(crate) async fn delete(target: &Target<'_>) -> Answer {
-    let format = negotiate(&target.call.headers, Shape::Object)?;
+    let format = target.negotiate(Shape::Object)?;
     let (delete, options) = delete_options(target).await?;
     warn_of_orphans(target, &delete);
     if custom::defines(&target.def) && !options.dry_run && delete.preconditions.is_none() {
@@ -255,7 +261,7 @@ pub(crate) async fn delete(target: &Target<'_>) -> Answer {
 }
 
 pub(crate) async fn delete_collection(target: &Target<'_>) -> Answer {
-    let format = negotiate(&target.call.headers, Shape::List)?;
+    let format = target.negotiate(Shape::List)?;
     let which = options::list_options(&target.call.query)?;
     let (delete, options) = delete_options(target).await?;
     warn_of_orphans(target, &delete);
@@ -286,7 +292,7 @@ async fn delete_options(target: &Target<'_>) -> Result<(DeleteOptions, WriteOpti
         ..DeleteOptions::default()
     };
     if !bytes.is_empty() {
-        let encoding = decode::encoding(&target.call.headers)?;
+        let encoding = decode::encoding(&target.call.headers, Offers { protobuf: true, ..target.offers() })?;
         let value = delete_body(&bytes, encoding)?;
         target.call.audit_object(&value);
         dry_run |= value["dryRun"].as_array().is_some_and(|list| !list.is_empty());
@@ -309,6 +315,10 @@ async fn delete_options(target: &Target<'_>) -> Result<(DeleteOptions, WriteOpti
 fn delete_body(bytes: &[u8], encoding: decode::Encoding) -> Result<Value, Box<Status>> {
     let decoded = match encoding {
         decode::Encoding::Protobuf => return decode::protobuf(bytes, ("v1", "DeleteOptions")),
+        decode::Encoding::Cbor => {
+            return pintle_schema::cbor::decode(bytes, Limits::default())
+                .map_err(|e| Box::new(Status::bad_request(e.to_string())));
+        }
         decode::Encoding::Json => pintle_schema::decode::json(bytes, Limits::default()),
         decode::Encoding::Yaml => pintle_schema::decode::yaml(bytes, Limits::default()),
     };

@@ -8,6 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pintle_kinds::SelectableField;
 use pintle_store::{KeyValue, Revision};
 use serde_json::Value;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Why a stored value is no object.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +49,7 @@ impl Fields {
 }
 
 /// An object of the cache. Its bytes are those that the store holds.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Entry {
     /// `<prefix>/<namespace>/<name>` or `<prefix>/<name>`.
     key: Bytes,
@@ -58,6 +60,31 @@ pub struct Entry {
     namespace_at: u32,
     name_at: u32,
     pub(crate) fields: Fields,
+    /// The object's message, made for the first reader of protobuf.
+    binary: OnceLock<Box<Kept>>,
+}
+
+/// Messages that are kept take at most this many bytes together; beyond that they are made for each reader.
+const MAX_KEPT: usize = 64 << 20;
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// A message, counted as long as it is kept.
+#[derive(Debug)]
+struct Kept(Bytes);
+
+impl Kept {
+    /// Nothing when too much is kept already.
+    fn new(bytes: &Bytes) -> Option<Box<Self>> {
+        let before = KEPT.fetch_add(bytes.len(), Ordering::Relaxed);
+        let kept = Box::new(Self(bytes.clone()));
+        (before + bytes.len() <= MAX_KEPT).then_some(kept)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(self.0.len(), Ordering::Relaxed);
+    }
 }
 
 impl Entry {
@@ -80,7 +107,22 @@ impl Entry {
             namespace_at: (prefix_len + 1) as u32,
             name_at: (prefix_len + 1 + name_in_rest) as u32,
             fields,
+            binary: OnceLock::new(),
         })
+    }
+
+    /// The object's own message in protobuf, its resourceVersion included; none for kinds that have none.
+    pub fn message(&self) -> Option<Bytes> {
+        if let Some(kept) = self.binary.get() {
+            return Some(kept.0.clone());
+        }
+        // An allocation of just this size.
+        let message = Bytes::from(pintle_schema::protobuf::message(&self.to_value())?.into_boxed_slice());
+        if let Some(kept) = Kept::new(&message) {
+            // Another reader may have been first: its message is the same.
+            let _ = self.binary.set(kept);
+        }
+        Some(message)
     }
 
     pub fn key(&self) -> &[u8] {
@@ -126,13 +168,31 @@ impl Entry {
 
     /// The same object under a later revision, as the event of its deletion shows it.
     pub(super) fn at_revision(&self, revision: Revision) -> Self {
-        Self { revision, ..self.clone() }
+        Self {
+            key: self.key.clone(),
+            bytes: self.bytes.clone(),
+            revision,
+            splice: self.splice,
+            namespace_at: self.namespace_at,
+            name_at: self.name_at,
+            fields: self.fields.clone(),
+            binary: OnceLock::new(),
+        }
     }
 
     /// Whether the stored form is that of a version: it is the first that is written.
     pub(crate) fn is_of(&self, api_version: &str) -> bool {
         let rest = self.bytes.strip_prefix(b"{\"apiVersion\":\"").unwrap_or_default();
         rest.strip_prefix(api_version.as_bytes()).is_some_and(|rest| rest.starts_with(b"\""))
+    }
+
+    /// The stored `apiVersion` and `kind`, which are the first fields; none where they are written otherwise.
+    pub fn identity(&self) -> Option<(&str, &str)> {
+        let rest = self.bytes.strip_prefix(b"{\"apiVersion\":\"")?;
+        let end = rest.iter().position(|byte| *byte == b'"')?;
+        let kind = rest[end..].strip_prefix(b"\",\"kind\":\"")?;
+        let kind = &kind[..kind.iter().position(|byte| *byte == b'"')?];
+        Some((std::str::from_utf8(&rest[..end]).ok()?, std::str::from_utf8(kind).ok()?))
     }
 
     /// Appends the object with its resourceVersion.

@@ -1,10 +1,11 @@
 //! Who watches a resource, found by what a change is about: a watcher that cannot match costs nothing.
 
-use super::entry::Entry;
+use super::entry::Entry as CacheEntry;
 use super::resource::Change;
 use super::watch::Selection;
 use crate::object::WatchEvent;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -20,7 +21,7 @@ pub(crate) enum Interest {
 }
 
 struct Watcher {
-    interest: Interest,
+    id: u64,
     selection: Arc<Selection>,
     events: mpsc::Sender<WatchEvent>,
 }
@@ -28,8 +29,9 @@ struct Watcher {
 /// The watchers of one resource.
 #[derive(Default)]
 pub(super) struct Hub {
-    watchers: HashMap<u64, Watcher>,
-    by_interest: HashMap<Interest, HashSet<u64>>,
+    /// Each watcher is in one list, in the order of their numbers.
+    by_interest: HashMap<Interest, Vec<Watcher>>,
+    interests: HashMap<u64, Interest>,
     next_id: u64,
 }
 
@@ -41,37 +43,37 @@ impl Hub {
         events: mpsc::Sender<WatchEvent>,
     ) -> u64 {
         self.next_id += 1;
-        self.by_interest.entry(interest.clone()).or_default().insert(self.next_id);
-        self.watchers.insert(self.next_id, Watcher { interest, selection, events });
+        let watcher = Watcher { id: self.next_id, selection, events };
+        self.by_interest.entry(interest.clone()).or_default().push(watcher);
+        self.interests.insert(self.next_id, interest);
         self.next_id
     }
 
     pub(super) fn remove(&mut self, id: u64) {
-        let Some(watcher) = self.watchers.remove(&id) else { return };
-        if let Some(ids) = self.by_interest.get_mut(&watcher.interest) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.by_interest.remove(&watcher.interest);
-            }
+        let Some(interest) = self.interests.remove(&id) else { return };
+        let Entry::Occupied(mut watchers) = self.by_interest.entry(interest) else { return };
+        if let Ok(at) = watchers.get().binary_search_by_key(&id, |watcher| watcher.id) {
+            watchers.get_mut().remove(at);
+        }
+        if watchers.get().is_empty() {
+            watchers.remove();
         }
     }
 
     /// Sends a change to all that it concerns. A watcher whose queue is full is let go: it comes back and replays.
     // flow: pod 4/16
     pub(super) fn send(&mut self, change: &Change, indexed: Option<usize>) {
-        if self.watchers.is_empty() {
+        if self.interests.is_empty() {
             return;
         }
-        let mut concerned = HashSet::new();
-        for interest in interests(change, indexed) {
-            concerned.extend(self.by_interest.get(&interest).into_iter().flatten().copied());
-        }
         let mut slow = Vec::new();
-        for id in concerned {
-            let Some(watcher) = self.watchers.get(&id) else { continue };
-            let Some(event) = change.event(&watcher.selection) else { continue };
-            if watcher.events.try_send(event).is_err() {
-                slow.push(id);
+        // No two of the interests are the same, so nobody hears twice.
+        for interest in interests(change, indexed) {
+            for watcher in self.by_interest.get(&interest).into_iter().flatten() {
+                let Some(event) = change.event(&watcher.selection) else { continue };
+                if watcher.events.try_send(event).is_err() {
+                    slow.push(watcher.id);
+                }
             }
         }
         for id in slow {
@@ -82,7 +84,7 @@ impl Hub {
 
 /// Under which interests a change is found.
 fn interests(change: &Change, indexed: Option<usize>) -> Vec<Interest> {
-    let field = |entry: &Arc<Entry>| entry.fields.selected.get(indexed?).map(Box::from);
+    let field = |entry: &Arc<CacheEntry>| entry.fields.selected.get(indexed?).map(Box::from);
     let (old, new) = (change.old.as_ref(), change.new.as_ref());
     let mut found = vec![Interest::Everything];
     if let Some(entry) = new.or(old) {

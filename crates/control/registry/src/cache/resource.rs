@@ -6,7 +6,7 @@ use super::hub::Hub;
 use super::pick::Wanted;
 use super::snapshot::Snapshot;
 use super::{Limits, watch::Selection};
-use crate::object::{EventKind, Object, SharedFrame, WatchEvent};
+use crate::object::{EventKind, Object, SharedFrames, WatchEvent};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pintle_kinds::{ResourceDef, SelectableField};
@@ -36,9 +36,9 @@ pub(crate) struct Change {
     pub new: Option<Arc<Entry>>,
     /// The old object under the revision of the change, as deletions show it.
     gone: OnceLock<Arc<Entry>>,
-    added: Arc<SharedFrame>,
-    modified: Arc<SharedFrame>,
-    deleted: Arc<SharedFrame>,
+    added: Arc<SharedFrames>,
+    modified: Arc<SharedFrames>,
+    deleted: Arc<SharedFrames>,
 }
 
 impl Change {

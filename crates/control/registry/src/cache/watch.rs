@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 /// Events that a watcher may be behind before it is let go.
 const QUEUE: usize = 1024;
@@ -136,6 +136,8 @@ struct Watcher {
     plan: WatchPlan,
     ends: Instant,
     next_bookmark: Instant,
+    /// Runs until the next bookmark or the end; events don't touch it.
+    timer: Option<Pin<Box<Sleep>>>,
     over: bool,
     /// Changes up to this revision are not for it, when it began in the future.
     after: Revision,
@@ -188,13 +190,39 @@ impl Shared {
             plan,
             ends,
             next_bookmark,
+            timer: None,
             over: false,
         };
-        let events = futures::stream::unfold(watcher, |mut watcher| async move {
-            let event = watcher.next().await?;
-            Some((event, watcher))
-        });
-        Ok(CacheWatch { events: Box::pin(events) })
+        Ok(CacheWatch { events: Box::pin(watcher) })
+    }
+}
+
+impl Stream for Watcher {
+    type Item = WatchEvent;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
+        let watcher = self.get_mut();
+        if watcher.over {
+            return Poll::Ready(None);
+        }
+        if let Some(first) = watcher.first.pop_front() {
+            return Poll::Ready(Some(watcher.show(first)));
+        }
+        // Its memory is not needed any more.
+        watcher.first = VecDeque::new();
+        loop {
+            let event = match watcher.events.poll_recv(context) {
+                Poll::Ready(event) => event,
+                Poll::Pending => {
+                    ready!(watcher.poll_timer(context));
+                    watcher.pause()
+                }
+            };
+            match event {
+                Some(event) if watcher.is_early(&event) => {}
+                other => return Poll::Ready(other),
+            }
+        }
     }
 }
 
@@ -213,27 +241,14 @@ fn interest(resource: &Resource, selection: &Selection) -> Interest {
 }
 
 impl Watcher {
-    async fn next(&mut self) -> Option<WatchEvent> {
-        if self.over {
-            return None;
+    /// Whether the time of a bookmark or of the end has come.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let due = if self.plan.bookmarks { self.next_bookmark.min(self.ends) } else { self.ends };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
         }
-        if let Some(first) = self.first.pop_front() {
-            return Some(self.show(first));
-        }
-        // Its memory is not needed any more.
-        self.first = VecDeque::new();
-        let bookmark_at = if self.plan.bookmarks { self.next_bookmark } else { self.ends };
-        loop {
-            let event = tokio::select! {
-                biased;
-                event = self.events.recv() => event,
-                () = tokio::time::sleep_until(bookmark_at.min(self.ends)) => self.pause(),
-            };
-            match event {
-                Some(event) if self.is_early(&event) => {}
-                other => return other,
-            }
-        }
+        timer.as_mut().poll(context)
     }
 
     fn is_early(&self, event: &WatchEvent) -> bool {

@@ -25,18 +25,21 @@ impl Registry {
         target.complete(&mut object);
         wipe(&mut object);
         self.record_manager(&target, None, &mut object);
-        let object = self.admit(&target, Operation::Create, object, None).await?;
+        let mut object = self.admit(&target, Operation::Create, object, None).await?;
         let generated = meta(&object, "name").is_empty() && !meta(&object, "generateName").is_empty();
+        let asked = if generated { meta(&object, "generateName") } else { meta(&object, "name") }.to_owned();
         let mut attempts = if generated { NAMES } else { 1 };
+        // Alone on its store, and with a name, a creation is tried once.
+        let again = generated || self.store.is_shared();
         for _ in 0..ATTEMPTS {
-            match self.create_admitted(&target, object.clone()).await? {
-                Attempt::Done(created) => return Ok(created.into()),
+            let given = if again { object.clone() } else { std::mem::take(&mut object) };
+            match self.create_admitted(&target, given).await? {
+                Attempt::Done(created) => return Ok(created),
                 // It does not exist: another server took an address that this one meant to give it.
-                Attempt::Stale(None) => {}
-                Attempt::Stale(_) if attempts > 1 => attempts -= 1,
+                Attempt::Stale(None) if again => {}
+                Attempt::Stale(Some(_)) if attempts > 1 => attempts -= 1,
                 Attempt::Stale(existing) => {
-                    let name = if generated { meta(&object, "generateName") } else { meta(&object, "name") };
-                    return Err(already_exists(def, name, existing.as_ref().map(|e| &*e.value)));
+                    return Err(already_exists(def, &asked, existing.as_ref().map(|e| &*e.value)));
                 }
             }
         }
@@ -44,7 +47,7 @@ impl Registry {
     }
 
     /// Stores a new object that mutating admission has seen; answers it in the version of the request.
-    pub(super) async fn create_admitted(&self, target: &Target<'_>, object: Value) -> Result<Attempt<Value>, Status> {
+    pub(super) async fn create_admitted(&self, target: &Target<'_>, object: Value) -> Result<Attempt<Object>, Status> {
         let mut object = object;
         target.complete_again(&mut object);
         let given = meta(&object, "resourceVersion").to_owned();
@@ -57,7 +60,7 @@ impl Registry {
         self.settle(&target, &mut object);
         target.invalid(&name, &target.def.validate_create(&object))?;
         target.def.strategy.warnings(&object, None).into_iter().for_each(|warning| target.by.warn(warning));
-        self.judge(&target, Operation::Create, Some(target.shown(&object)), None).await?;
+        let mut object = self.judge_stored(&target, Operation::Create, object, None).await?;
         self.read_back(&target, &mut object);
         if !matches!(&*given, "" | "0") {
             return Err(Status::plain_internal("resourceVersion should not be set on objects to be created".into()));
@@ -66,15 +69,12 @@ impl Registry {
             self.reach_newest().await?;
             return Ok(match self.current(target.def, target.ns, &name)? {
                 Some(existing) => Attempt::Stale(Some(existing)),
-                None => Attempt::Done(target.shown(&object)),
+                None => Attempt::Done(target.shown(&object).into()),
             });
         }
         match self.swap_with(&target, 0, &object, addresses).await? {
             Attempt::Stale(existing) => Ok(Attempt::Stale(existing)),
-            Attempt::Done(revision) => {
-                super::set_revision(&mut object, revision);
-                Ok(Attempt::Done(target.shown(&object)))
-            }
+            Attempt::Done(put) => Ok(Attempt::Done(target.answered(object, &put))),
         }
     }
 }

@@ -14,8 +14,9 @@ mod scale;
 mod update;
 
 use crate::admission::{Attributes, Operation};
-use crate::cache::Fields;
+use crate::cache::{Entry, Fields};
 use crate::codec;
+use crate::object::Object;
 use crate::read::store_status;
 use crate::registry::Registry;
 use crate::request::Request;
@@ -50,6 +51,14 @@ pub(crate) struct Target<'a> {
 pub(crate) struct Current {
     pub value: Arc<Value>,
     pub revision: Revision,
+}
+
+/// What was put into the store.
+#[derive(Debug)]
+pub(crate) struct Put {
+    pub revision: Revision,
+    /// The object's bytes; none where they are in another version's form than the object that was given.
+    bytes: Option<Bytes>,
 }
 
 /// What came of an attempt.
@@ -105,13 +114,35 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Whether the request's version is the one that is stored.
+    fn is_stored_version(&self) -> bool {
+        self.def.version == self.def.storage.version && self.def.group == self.def.storage.group
+    }
+
     /// The stored form in the version of the request.
     fn shown(&self, stored: &Value) -> Value {
         let mut value = stored.clone();
-        if self.def.version != self.def.storage.version || self.def.group != self.def.storage.group {
+        if !self.is_stored_version() {
             self.def.from_storage(&mut value);
         }
         value
+    }
+
+    /// The answer to a write: the very bytes that were stored, where they are of the request's version.
+    fn answered(&self, mut stored: Value, put: &Put) -> Object {
+        let entry = put.bytes.clone().filter(|_| self.is_stored_version()).and_then(|value| {
+            let (key, mod_revision) = (self.key(), put.revision);
+            let kv = KeyValue { key, value, create_revision: 0, mod_revision, version: 0, lease: 0 };
+            Entry::new(&kv, self.def.storage.key_prefix.len(), Fields::default()).ok()
+        });
+        if let Some(entry) = entry {
+            return Object::Stored(Arc::new(entry));
+        }
+        set_revision(&mut stored, put.revision);
+        if !self.is_stored_version() {
+            self.def.from_storage(&mut stored);
+        }
+        stored.into()
     }
 }
 
@@ -190,7 +221,10 @@ impl Registry {
         expected: Revision,
         object: &Value,
     ) -> Result<Attempt<Revision>, Status> {
-        self.swap_claiming(def, key, expected, object, &Claims::default()).await
+        Ok(match self.swap_claiming(def, key, expected, object, &Claims::default()).await? {
+            Attempt::Done(put) => Attempt::Done(put.revision),
+            Attempt::Stale(found) => Attempt::Stale(found),
+        })
     }
 
     /// The same with what was allocated for the object: kept if it is stored, given back if not. Where another server
@@ -201,7 +235,7 @@ impl Registry {
         expected: Revision,
         object: &Value,
         allocation: Allocation,
-    ) -> Result<Attempt<Revision>, Status> {
+    ) -> Result<Attempt<Put>, Status> {
         let claims = allocation.claims(self.store.is_shared());
         let attempt = self.swap_claiming(target.def, target.key(), expected, object, &claims).await?;
         match &attempt {
@@ -223,7 +257,7 @@ impl Registry {
         expected: Revision,
         object: &Value,
         claims: &Claims,
-    ) -> Result<Attempt<Revision>, Status> {
+    ) -> Result<Attempt<Put>, Status> {
         let converted = crate::convert::outward(def, object).await?;
         let object = converted.as_ref().unwrap_or(object);
         let value = codec::to_stored(object);
@@ -234,12 +268,17 @@ impl Registry {
             self.cache.shared.expect(&value, fields)
         });
         let lease = self.lease_for(def).await?;
+        let bytes = converted.is_none().then(|| value.clone());
         let put = Op::Put { key: key.clone(), value, lease };
-        let attempt = self.compare_and(key, expected, put, claims).await?;
-        if let (Attempt::Done(_), Some(parsed)) = (&attempt, parsed) {
-            parsed.written();
+        match self.compare_and(key, expected, put, claims).await? {
+            Attempt::Done(revision) => {
+                if let Some(parsed) = parsed {
+                    parsed.written();
+                }
+                Ok(Attempt::Done(Put { revision, bytes }))
+            }
+            Attempt::Stale(found) => Ok(Attempt::Stale(found)),
         }
-        Ok(attempt)
     }
 
     /// Deletes an object if it has not changed, and takes back what it held.
@@ -342,6 +381,24 @@ impl Registry {
         attributes.warnings.drain(..).for_each(|warning| target.by.warn(warning));
         judged?;
         Ok(attributes.object)
+    }
+}
+
+impl Registry {
+    /// Runs the validating plugins over an object in the stored form, and gives it back.
+    async fn judge_stored(
+        &self,
+        target: &Target<'_>,
+        operation: Operation,
+        stored: Value,
+        old: Option<&Arc<Value>>,
+    ) -> Result<Value, Status> {
+        if !target.is_stored_version() {
+            self.judge(target, operation, Some(target.shown(&stored)), old).await?;
+            return Ok(stored);
+        }
+        let judged = self.judge(target, operation, Some(stored), old).await?;
+        judged.ok_or_else(|| Status::internal("a validating plugin took the object away"))
     }
 }
 

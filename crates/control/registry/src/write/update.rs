@@ -69,7 +69,7 @@ impl Registry {
         let new = body.make(self, target, None)?;
         let new = self.admit(target, Operation::Create, new, None).await?;
         match self.create_admitted(target, new).await? {
-            Attempt::Done(created) => Ok(Attempt::Done(Written { object: created.into(), created: true })),
+            Attempt::Done(created) => Ok(Attempt::Done(Written { object: created, created: true })),
             Attempt::Stale(existing) if target.by.dry_run => {
                 Err(already_exists(target.def, target.name, existing.as_ref().map(|e| &*e.value)))
             }
@@ -121,7 +121,7 @@ impl Registry {
         warnings.into_iter().for_each(|warning| target.by.warn(warning));
         if target.sub != "scale" {
             let shown = shared(target, &old.value);
-            self.judge(target, Operation::Update, Some(target.shown(&new)), Some(&shown)).await?;
+            new = self.judge_stored(target, Operation::Update, new, Some(&shown)).await?;
         }
         self.read_back(target, &mut new);
         set_revision(&mut new, old.revision);
@@ -141,9 +141,9 @@ impl Registry {
         }
         match self.swap_with(target, old.revision, &new, addresses).await? {
             Attempt::Stale(newer) => Ok(Attempt::Stale(newer)),
-            Attempt::Done(revision) => {
-                set_revision(&mut new, revision);
-                done(&new)
+            Attempt::Done(put) => {
+                let object = target.answered(new, &put);
+                Ok(Attempt::Done(Written { object, created: false }))
             }
         }
     }
