@@ -1,6 +1,7 @@
 //! Expressions in configuration files: compiled when the file is read, evaluated over one JSON variable.
 
-use pintle_cel::{Budget, Env, Program, Type, Value as Cel, Variables};
+use pintle_cel::rules::kubernetes_env;
+use pintle_cel::{Budget, Program, Type, Value as Cel, Variables};
 use serde_json::Value;
 
 /// Upstream's bound for the cost of one expression of an authentication or authorization file.
@@ -21,7 +22,7 @@ impl std::fmt::Debug for Expression {
 impl Expression {
     /// Compiles a text that uses `variable`, an object of any shape.
     pub fn compile(text: &str, variable: &str) -> Result<Self, String> {
-        let env = Env::builder().variable(variable, Type::Dyn).build();
+        let env = kubernetes_env().extend().variable(variable, Type::Dyn).build();
         let program = env.compile(text).map_err(|issues| format!("compilation failed: {issues}"))?;
         Ok(Self { text: text.to_owned(), program })
     }
@@ -53,5 +54,22 @@ impl Expression {
             other => other.as_str().map(|text| if text.is_empty() { Vec::new() } else { vec![text.to_owned()] }),
         })?;
         answer.ok_or_else(|| "must evaluate to a string or a list of strings".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn expressions_have_the_libraries_of_kubernetes() {
+        let split = Expression::compile("claims.teams.split(',')", "claims").unwrap();
+        assert_eq!(split.texts("claims", &json!({"teams": "a,b"})).unwrap(), ["a", "b"]);
+        assert!(
+            split.texts("claims", &json!({"teams": 1})).is_err()
+                && split.holds("claims", &json!({"teams": "a"})).is_err()
+        );
+        assert!(Expression::compile("user.name", "claims").is_err());
     }
 }

@@ -1,6 +1,8 @@
 //! A server over an empty store in memory, asked through its local transport.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub mod outside;
+
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use pintle_apiserver::{Config, Server, User};
@@ -101,6 +103,11 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// The events of one frame of a watch: those that come at a time are sent together.
+pub fn events(frame: &[u8]) -> Vec<Value> {
+    serde_json::Deserializer::from_slice(frame).into_iter().map(Result::unwrap).collect()
 }
 
 pub fn admin() -> User {
