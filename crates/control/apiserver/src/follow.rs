@@ -5,6 +5,7 @@ use futures::StreamExt;
 use pintle_kinds::ResourceDef;
 use pintle_registry::{EventKind, ListOptions, WatchEvent, WatchOptions};
 use pintle_types::Status;
+use pintle_types::selector::FieldSelector;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ type Apply = Box<dyn FnMut(Change<'_>) + Send>;
 pub(crate) struct Follower {
     server: Arc<Server>,
     def: Arc<ResourceDef>,
+    fields: FieldSelector,
     version: String,
     seen: HashSet<(String, String)>,
     apply: Apply,
@@ -48,16 +50,34 @@ impl Follower {
         resource: &str,
         apply: impl FnMut(Change<'_>) + Send + 'static,
     ) -> Result<Self, Status> {
+        Self::load_selected(server, group, resource, FieldSelector::default(), apply).await
+    }
+
+    /// The same for those objects only that have these fields; one that has them no more is gone.
+    pub async fn load_selected(
+        server: &Arc<Server>,
+        group: &str,
+        resource: &str,
+        fields: FieldSelector,
+        apply: impl FnMut(Change<'_>) + Send + 'static,
+    ) -> Result<Self, Status> {
         let table = server.registry.table();
         let def = table.get(group, "v1", resource).cloned().ok_or_else(Status::no_such_resource)?;
-        let mut follower =
-            Self { server: server.clone(), def, version: String::new(), seen: HashSet::new(), apply: Box::new(apply) };
+        let mut follower = Self {
+            server: server.clone(),
+            def,
+            fields,
+            version: String::new(),
+            seen: HashSet::new(),
+            apply: Box::new(apply),
+        };
         follower.list().await?;
         Ok(follower)
     }
 
     async fn list(&mut self) -> Result<(), Status> {
-        let list = self.server.registry.list(&self.def, "", &ListOptions::default()).await?;
+        let options = ListOptions { fields: self.fields.clone(), ..ListOptions::default() };
+        let list = self.server.registry.list(&self.def, "", &options).await?;
         let mut gone = std::mem::take(&mut self.seen);
         for object in &list.items {
             let object = object.to_value();
@@ -91,6 +111,7 @@ impl Follower {
 
     async fn watch(&mut self) -> Result<(), Status> {
         let options = WatchOptions {
+            fields: self.fields.clone(),
             resource_version: self.version.clone(),
             allow_bookmarks: true,
             timeout: Some(ENDLESS),

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use pintle_apiserver::User;
 use pintle_client::Transport;
 use serde_json::{Value, json};
-use support::{Cluster, admin, request};
+use support::{Cluster, admin, events, request};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -60,7 +60,7 @@ async fn what_is_written_is_read_listed_and_shown_as_a_table() {
 }
 
 #[tokio::test]
-async fn protobuf_is_read_and_written_where_it_is_all_that_a_client_takes() {
+async fn protobuf_is_read_and_written_for_those_who_prefer_it() {
     let cluster = Cluster::new().await;
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
     let protobuf = "application/vnd.kubernetes.protobuf";
@@ -74,7 +74,9 @@ async fn protobuf_is_read_and_written_where_it_is_all_that_a_client_takes() {
     let read = envelope.object(("", ""), Default::default()).unwrap();
     assert_eq!(read, cluster.get(&format!("{MAPS}/a")).await.json());
     let both = cluster.send(admin(), accepting(MAPS, "application/vnd.kubernetes.protobuf,application/json")).await;
-    assert_eq!(both.headers["content-type"], "application/json");
+    assert_eq!(both.headers["content-type"], protobuf);
+    let list = cluster.get(MAPS).await.json();
+    assert_eq!(pintle_schema::protobuf::encode(&list).unwrap(), both.body, "as if the JSON were encoded");
     let missing = cluster.send(admin(), accepting(&format!("{MAPS}/b"), protobuf)).await;
     assert_eq!((missing.code.as_u16(), &missing.headers["content-type"]), (404, &protobuf.parse().unwrap()));
     let status = pintle_schema::protobuf::Envelope::open(&missing.body).unwrap();
@@ -365,13 +367,11 @@ async fn custom_resources_are_served_once_they_are_defined() {
     let watch = format!("{definitions}?watch=1&fieldSelector=metadata.name%3Dwidgets.example.com");
     let mut lines =
         transport.call(request(Method::GET, &watch, Value::Null)).await.unwrap().into_body().into_data_stream();
-    loop {
-        let event: Value = serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap();
+    let is_established = |event: &Value| {
         let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
-            break;
-        }
-    }
+        conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True")
+    };
+    while !events(&lines.next().await.unwrap().unwrap()).iter().any(is_established) {}
     let widgets = "/apis/example.com/v1/namespaces/default/widgets";
     let made = cluster.create(widgets, json!({"metadata": {"name": "a"}, "spec": {"size": 1}})).await;
     assert_eq!(made["spec"], json!({"size": 1, "color": "blue"}));
@@ -397,10 +397,5 @@ async fn custom_resources_are_served_once_they_are_defined() {
     }
     let released = cluster.admin(Method::PATCH, &held, json!({"metadata": {"finalizers": null}})).await;
     assert_eq!(released.code, StatusCode::OK, "the definition waits for its objects");
-    loop {
-        let event: Value = serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap();
-        if event["type"] == "DELETED" {
-            break;
-        }
-    }
+    while !events(&lines.next().await.unwrap().unwrap()).iter().any(|event| event["type"] == "DELETED") {}
 }

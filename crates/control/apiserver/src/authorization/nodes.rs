@@ -4,6 +4,7 @@ use crate::follow::{Change, Follower};
 use crate::server::Server;
 use pintle_auth::authorization::node::Graph;
 use pintle_types::Status;
+use pintle_types::selector::FieldSelector;
 use serde_json::Value;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,10 @@ impl Server {
                 Change::Set(object) => set(&authorizer.nodes, object),
                 Change::Gone(object) => remove(&authorizer.nodes, object),
             };
-            let follower = Follower::load(self, group, resource, apply).await?;
+            // A pod without a node lets no node see anything, and costs nothing here.
+            let fields = if resource == "pods" { "spec.nodeName!=" } else { "" };
+            let fields = FieldSelector::parse(fields).unwrap_or_default();
+            let follower = Follower::load_selected(self, group, resource, fields, apply).await?;
             self.tasks.spawn(follower.run(stop.clone()));
         }
         Ok(())
