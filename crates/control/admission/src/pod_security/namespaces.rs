@@ -3,8 +3,9 @@
 use super::configuration::Configuration;
 use super::policy::{Level, Policies, Policy};
 use pintle_registry::{Attributes, ListOptions, Operation, Registry};
+use pintle_types::Status;
 use pintle_types::field::ErrorList;
-use pintle_types::{Reason, Status};
+use pintle_types::names::GroupKind;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,11 +33,8 @@ pub(super) async fn judge(
     let (old, old_errors) = labels(attributes.old_object.as_deref());
     let created = attributes.operation == Operation::Create;
     if !errors.is_empty() && (created || shown(&errors) != shown(&old_errors)) {
-        let def = attributes.def;
-        let mut status = Status::forbidden(&def.group, &def.resource, attributes.name, &shown(&errors));
-        (status.code, status.reason) = (422, Reason::Invalid);
-        status.message = format!("{} {:?} is forbidden: {}", def.resource, attributes.name, shown(&errors));
-        return Err(status);
+        let kind = GroupKind { group: String::new(), kind: "Namespace".into() };
+        return Err(Status::invalid(&kind, attributes.name, &errors));
     }
     let (before, after) = (old.enforce, new.enforce);
     let relaxed = after.version == before.version && after.level <= before.level;

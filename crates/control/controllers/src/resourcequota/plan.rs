@@ -25,9 +25,14 @@ pub fn status(quota: &Value, present: &[Present<'_>], now: i64) -> (Amounts, Amo
 
 /// Names that are counted by the number of objects alone: group and resource of each.
 pub fn counted(hard: &Amounts) -> Vec<(String, String)> {
+    counted_names(hard.keys())
+}
+
+/// The same of names alone.
+pub fn counted_names<'a>(names: impl Iterator<Item = &'a String>) -> Vec<(String, String)> {
     let plain = ["configmaps", "secrets", "replicationcontrollers", "resourcequotas"];
     let mut found = Vec::new();
-    for name in hard.keys() {
+    for name in names {
         let name = match name.strip_prefix("count/") {
             Some(name) => name,
             None if plain.contains(&name.as_str()) => name,

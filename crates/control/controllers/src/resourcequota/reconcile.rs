@@ -1,21 +1,22 @@
 //! Watches quotas and what frees something of them, and keeps their status.
 
+use super::counts::Counts;
 use super::plan::{self, Present};
 use crate::context::Context;
 use crate::discovery::discover;
-use crate::metadata::Metadata;
 use pintle_client::ClientError;
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_quota::{Resource, parse, to_value};
 use pintle_types::k8s::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use pintle_types::{Kind, ObjectKey};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What admission charged may never have been stored: it is counted again after this time.
 const RECOUNT: Duration = Duration::from_secs(30);
-/// Kinds that are only counted are not watched; they are counted again now and then, as upstream does for all.
+/// A kind that nobody serves may come to be served: its name is looked up again after this time.
 const RESYNC: Duration = Duration::from_secs(300);
 
 struct Controller {
@@ -24,19 +25,30 @@ struct Controller {
     pods: Informer<Pod>,
     services: Informer<Service>,
     claims: Informer<PersistentVolumeClaim>,
+    counts: Counts,
 }
 
 /// Runs the controller until the context's stop.
 pub async fn run(context: Context) {
     let informers = &context.informers;
+    let queue: Queue<ObjectKey> = Queue::new();
+    let quotas: Informer<ResourceQuota> = informers.of();
+    let (of_namespace, from_counts) = (quotas.clone(), queue.clone());
+    let freed = move |namespace: Option<&str>| {
+        let quotas = match namespace {
+            Some(namespace) => of_namespace.in_namespace(namespace),
+            None => of_namespace.list(),
+        };
+        quotas.iter().for_each(|quota| from_counts.add(quota.key()));
+    };
     let controller = Controller {
-        quotas: informers.of(),
+        counts: Counts::new(context.client.clone(), context.stop.clone(), Arc::new(freed)),
+        quotas,
         pods: informers.of(),
         services: informers.of(),
         claims: informers.of(),
         context: context.clone(),
     };
-    let queue: Queue<ObjectKey> = Queue::new();
     let from_quotas = queue.clone();
     controller.quotas.on_change(move |change| match change {
         Change::Modified(_, new) if is_counted(new) => from_quotas.add_after(new.key(), RECOUNT),
@@ -95,6 +107,7 @@ fn values<K: Kind + serde::Serialize>(objects: Vec<Arc<K>>) -> Vec<Value> {
 
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
+        self.counts.keep(&self.counted_by_all());
         let Some(quota) = self.quotas.get(&key).filter(|quota| !quota.is_deleting()) else { return Ok(Outcome::Done) };
         let value = serde_json::to_value(&*quota)?;
         let counted = plan::counted(&parse(&value["spec"]["hard"]));
@@ -109,9 +122,11 @@ impl Controller {
                 objects: values(self.claims.in_namespace(&key.namespace)),
             },
         ];
-        present.extend(self.count(&key.namespace, &counted).await?);
+        // What can't be counted must not look as if it were gone.
+        let Some(known) = self.count(&key.namespace, &counted).await? else { return Ok(Outcome::After(RECOUNT)) };
+        let again = if known.len() == counted.len() { Outcome::Done } else { Outcome::After(RESYNC) };
+        present.extend(known);
         let (hard, used) = plan::status(&value, &present, self.context.now().as_second());
-        let again = if counted.is_empty() { Outcome::Done } else { Outcome::After(RESYNC) };
         if parse(&value["status"]["hard"]) == hard && parse(&value["status"]["used"]) == used {
             return Ok(again);
         }
@@ -123,20 +138,34 @@ impl Controller {
         }
     }
 
-    /// As many empty objects as there are of each kind. Kinds that nobody serves have none.
-    async fn count<'a>(&self, namespace: &str, kinds: &'a [(String, String)]) -> Result<Vec<Present<'a>>, ClientError> {
+    /// The kinds that quotas count, of all namespaces.
+    fn counted_by_all(&self) -> HashSet<(String, String)> {
+        let hard = |quota: &ResourceQuota| quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
+        let names = |quota: Arc<ResourceQuota>| plan::counted_names(hard(&quota).keys());
+        self.quotas.list().into_iter().flat_map(names).collect()
+    }
+
+    /// As many empty objects as there are of each kind, without those that nobody serves; nothing when one of them can't be
+    /// counted now.
+    async fn count<'a>(
+        &self,
+        namespace: &str,
+        kinds: &'a [(String, String)],
+    ) -> Result<Option<Vec<Present<'a>>>, ClientError> {
         if kinds.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let served = discover(&self.context.client).await?.resources;
         let mut found = Vec::new();
         for (group, resource) in kinds {
-            let same = |known: &&crate::discovery::Resource| known.group == *group && known.resource == *resource;
+            let same = |known: &&crate::discovery::Resource| {
+                known.group == *group && known.resource == *resource && known.can(&["list", "watch"])
+            };
             let Some(known) = served.iter().find(same) else { continue };
-            let objects = Metadata::list(&self.context.client, &known.path(namespace, "")).await?;
-            let objects = vec![Value::Null; objects.len()];
+            let Some(number) = self.counts.of(known, namespace).await else { return Ok(None) };
+            let objects = vec![Value::Null; number];
             found.push(Present { resource: Resource::new(group, resource), objects });
         }
-        Ok(found)
+        Ok(Some(found))
     }
 }

@@ -3,7 +3,8 @@
 use super::run;
 use crate::testing::Cluster;
 use futures::FutureExt;
-use pintle_types::k8s::api::core::v1::{Pod, ResourceQuota};
+use pintle_clock::Clock;
+use pintle_types::k8s::api::core::v1::{ConfigMap, Pod, ResourceQuota};
 use serde_json::json;
 
 fn used(api: &pintle_fake_api::FakeApi, name: &str) -> Option<String> {
@@ -29,4 +30,30 @@ async fn what_goes_is_given_back() {
     cluster.until("one pod counts", |api| used(api, "pods").as_deref() == Some("1")).await;
     cluster.api.remove::<Pod>("default", "b");
     cluster.until("none counts", |api| used(api, "requests.cpu").as_deref() == Some("0")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn kinds_that_are_only_counted_are_given_back_at_once() {
+    let cluster = Cluster::new();
+    let maps = json!({"name": "configmaps", "kind": "ConfigMap", "namespaced": true, "verbs": ["list", "watch"]});
+    cluster.api.serve("/api", json!({"versions": ["v1"]}));
+    cluster.api.serve("/api/v1", json!({"resources": [maps]}));
+    cluster.api.serve("/apis", json!({"groups": []}));
+    let cluster = cluster.start(|context| run(context).boxed());
+    for name in ["a", "b"] {
+        cluster.create::<ConfigMap>(json!({"metadata": {"name": name, "namespace": "default"}})).await;
+        cluster.create::<ConfigMap>(json!({"metadata": {"name": name, "namespace": "other"}})).await;
+    }
+    let hard = json!({"configmaps": "5", "count/configmaps": "5", "count/things.example.com": "1"});
+    cluster
+        .create::<ResourceQuota>(json!({"metadata": {"name": "q", "namespace": "default"}, "spec": {"hard": hard}}))
+        .await;
+    cluster.until("two count", |api| used(api, "configmaps").as_deref() == Some("2")).await;
+    assert_eq!(used(&cluster.api, "count/configmaps").as_deref(), Some("2"));
+    assert_eq!(used(&cluster.api, "count/things.example.com").as_deref(), Some("0"));
+    let before = cluster.clock.now();
+    cluster.api.remove::<ConfigMap>("default", "a");
+    cluster.until("one counts", |api| used(api, "configmaps").as_deref() == Some("1")).await;
+    let took = cluster.clock.now().as_second() - before.as_second();
+    assert!(took <= 1, "it took {took} s");
 }
