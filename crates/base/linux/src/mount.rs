@@ -153,7 +153,8 @@ impl Overlay<'_> {
         }
     }
 
-    fn tree(&self) -> Result<Tree> {
+    /// Mounted, but nowhere: files are opened from it. Needs Linux 6.5.
+    pub fn tree(&self) -> Result<Tree> {
         let what = || "mount an overlay";
         let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).context(what)?;
         let set = |key: &str, value: &Path| {

@@ -4,6 +4,8 @@ use crate::containers::Containers;
 use crate::error::{DockerError, Result};
 use crate::events::Events;
 use crate::exec::Execs;
+use crate::networks::{self, Networks};
+use crate::volumes::Volumes;
 use pintle_clock::Clock;
 use pintle_image::ImageStore;
 use pintle_runtime::Engine;
@@ -31,6 +33,8 @@ pub struct Daemon {
     pub engine: Arc<Engine>,
     pub clock: Arc<dyn Clock>,
     pub events: Events,
+    pub networks: Arc<Networks>,
+    pub volumes: Arc<Volumes>,
     pub(crate) containers: Containers,
     pub(crate) execs: Execs,
     stopping: AtomicBool,
@@ -53,8 +57,11 @@ impl Daemon {
         }
         let events = Events::new(Arc::clone(&clock));
         let containers = Containers::open(config.data_dir.join("containers"))?;
+        let networks = Networks::open(networks_config(&config), Arc::clone(&clock))?;
+        let volumes = Arc::new(Volumes::open(config.data_dir.join("volumes"), Arc::clone(&clock))?);
         let (execs, stopping) = Default::default();
-        let daemon = Arc::new(Self { config, images, engine, clock, events, containers, execs, stopping });
+        let daemon =
+            Arc::new(Self { config, images, engine, clock, events, networks, volumes, containers, execs, stopping });
         daemon.recover().await?;
         Ok(daemon)
     }
@@ -71,5 +78,15 @@ impl Daemon {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// The bridge of pods may go on forwarding whoever switched forwarding on.
+fn networks_config(config: &Config) -> networks::Config {
+    networks::Config {
+        data_dir: config.data_dir.clone(),
+        run_dir: config.run_dir.clone(),
+        bridge: config.bridge.clone(),
+        trusted: vec!["pintle0".to_owned()],
     }
 }

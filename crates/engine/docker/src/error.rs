@@ -65,7 +65,11 @@ impl From<ImageError> for DockerError {
     fn from(error: ImageError) -> Self {
         let status = match &error {
             ImageError::NotFound(_) => 404,
-            ImageError::Reference(_) | ImageError::BadArchive(_) | ImageError::DigestMismatch { .. } => 400,
+            ImageError::Invalid(_)
+            | ImageError::CutShort
+            | ImageError::Reference(_)
+            | ImageError::BadArchive(_)
+            | ImageError::DigestMismatch { .. } => 400,
             ImageError::Conflict(_) => 409,
             _ => 500,
         };

@@ -10,7 +10,10 @@ mod error;
 pub mod events;
 pub mod exec;
 mod health;
+pub mod logs;
 pub mod model;
+pub mod networks;
+pub mod volumes;
 
 pub use daemon::{Config, Daemon};
 pub use error::{DockerError, Result};

@@ -49,9 +49,10 @@ impl Daemon {
         }
         let image_config = self.config_of(&image)?;
         let config = defaults::merge(request.config, image_config)?;
+        let networks = endpoints(&request.host, request.networking);
+        self.check_endpoints(&networks)?;
         let id = new_id();
         let name = self.take_name(&request.name, &id)?;
-        let networks = endpoints(&request.host, request.networking);
         let made = self.make(&id, name.clone(), config, request.host, networks, &image).await;
         if let Err(error) = made {
             self.unmake(&id, &name).await;

@@ -37,6 +37,8 @@ impl Daemon {
         }
         self.clean_sandboxes(&all).await;
         self.clean_layers().await;
+        let running = views.values().filter(|v| v.phase == ContainerPhase::Running).map(|v| v.id.clone());
+        self.networks.retain(&running.collect::<Vec<_>>())?;
         for container in &all {
             self.adopt(container, views.get(&container.id)).await;
         }

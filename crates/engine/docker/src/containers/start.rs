@@ -62,6 +62,7 @@ impl Daemon {
         let (sandbox, options) = spec::sandbox(self, &record, files)?;
         let (config, container_options) = spec::container(self, &record)?;
         self.check_sources(&record)?;
+        self.prepare_volumes(&record).await?;
         let sandbox_id = self.engine.make_sandbox_with(sandbox, options).await.map_err(|e| words_of(&e))?;
         self.change(container, |r| r.sandbox = Some(sandbox_id.clone()))?;
         self.connect_networks(container, &sandbox_id).await?;

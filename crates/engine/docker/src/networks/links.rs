@@ -36,8 +36,13 @@ pub(super) fn raise_bridge(netlink: &mut Netlink, network: &Network) -> Result<u
     }
     let vanished = || failed(format_args!("bridge {name} vanished while it was set up"));
     let link = netlink.link(name).map_err(failed)?.ok_or_else(vanished)?.index;
-    let present: Vec<IpNet> =
-        netlink.addresses().map_err(failed)?.into_iter().filter(|a: &Address| a.link == link).map(|a| a.address).collect();
+    let present: Vec<IpNet> = netlink
+        .addresses()
+        .map_err(failed)?
+        .into_iter()
+        .filter(|a: &Address| a.link == link)
+        .map(|a| a.address)
+        .collect();
     for pool in &network.pools {
         if !present.contains(&pool.gateway_net()) {
             netlink.add_address(link, pool.gateway_net()).map_err(failed)?;

@@ -97,7 +97,10 @@ impl Pool {
             }
         };
         if pool.auxiliary.values().any(|a| *a == gateway) {
-            return Err(DockerError::new(403, "failed to allocate gateway (".to_owned() + &gateway.to_string() + "): Address already in use"));
+            return Err(DockerError::new(
+                403,
+                "failed to allocate gateway (".to_owned() + &gateway.to_string() + "): Address already in use",
+            ));
         }
         Ok(Self { gateway, ..pool })
     }
@@ -211,7 +214,10 @@ mod tests {
         assert_eq!(addresses.pool.gateway.to_string(), "10.0.0.128");
         assert_eq!(addresses.take(None).unwrap().to_string(), "10.0.0.129");
         let mut six = pool("fd00:1::/64", None);
-        assert_eq!((six.pool.gateway.to_string(), six.take(None).unwrap().to_string()), ("fd00:1::1".into(), "fd00:1::2".into()));
+        assert_eq!(
+            (six.pool.gateway.to_string(), six.take(None).unwrap().to_string()),
+            ("fd00:1::1".into(), "fd00:1::2".into())
+        );
     }
 
     #[test]

@@ -193,9 +193,8 @@ pub(crate) struct BridgeOptions {
 pub(crate) fn bridge_options(options: &BTreeMap<String, String>) -> Result<BridgeOptions> {
     let mut read = BridgeOptions::default();
     for (key, value) in options {
-        let bad = |kind: &str| {
-            Err(DockerError::invalid(format!("failed to parse {key} value: \"{value}\" is not {kind}")))
-        };
+        let bad =
+            |kind: &str| Err(DockerError::invalid(format!("failed to parse {key} value: \"{value}\" is not {kind}")));
         match key.as_str() {
             "com.docker.network.bridge.name" => match value.as_str() {
                 "" => {}

@@ -1,0 +1,240 @@
+//! Reads what containers have written: files of one JSON object a line, rotated ones first, and follows them by
+//! inotify rather than by looking again and again.
+
+use crate::containers::{Condition, log_name};
+use crate::daemon::Daemon;
+use crate::error::{DockerError, Result};
+use serde::Deserialize;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Rotated files that are looked for.
+const MAX_ROTATED: u32 = 100;
+/// The longest line that is read, in bytes: what is longer is no line of ours.
+const MAX_LINE: u64 = 1 << 20;
+/// Lines that may wait for a slow client.
+const WAITING: usize = 64;
+
+/// Which lines.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    pub stdout: bool,
+    pub stderr: bool,
+    pub follow: bool,
+    /// Nanoseconds since the epoch.
+    pub since: Option<i64>,
+    pub until: Option<i64>,
+    /// The last so many only.
+    pub tail: Option<usize>,
+}
+
+/// A piece of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// 1 is stdout, 2 stderr.
+    pub stream: u8,
+    /// RFC 3339.
+    pub time: String,
+    /// With its line's end, where it had one.
+    pub text: String,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    log: String,
+    stream: String,
+    time: String,
+}
+
+impl Daemon {
+    /// The output of a container, as a channel that ends with it.
+    ///
+    /// # Errors
+    /// 501 when the container's driver keeps nothing.
+    pub fn container_logs(self: &Arc<Self>, wanted: &str, options: LogOptions) -> Result<mpsc::Receiver<LogLine>> {
+        let container = self.container(wanted)?;
+        let (driver, ever) = container.look(|r| (r.host.log_config.kind.clone(), r.state.started_at != 0));
+        if driver == "none" {
+            return Err(DockerError::new(501, "configured logging driver does not support reading"));
+        }
+        let path = self.containers.folder.of(&container.id).join(log_name(&container.id));
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let follow = options.follow && container.status().is_running() && ever;
+        let waiting = self.wait_for(&container, Condition::NotRunning);
+        let watch = if follow { Some(watch(&path)?) } else { None };
+        tokio::spawn(async move {
+            let mut reading = Reading { path, options, sender, position: None };
+            if !reading.all().await {
+                return;
+            }
+            let Some(watch) = watch else { return };
+            let ended = waiting.done();
+            tokio::pin!(ended);
+            let mut last = false;
+            loop {
+                tokio::select! {
+                    _ = &mut ended, if !last => last = true,
+                    changed = watch.readable() => match changed {
+                        Ok(mut ready) => {
+                            drain(watch.get_ref());
+                            ready.clear_ready();
+                        }
+                        Err(_) => return,
+                    },
+                    () = reading.sender.closed() => return,
+                }
+                if !reading.more().await || last {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
+    }
+}
+
+/// Watches the folder of a log: a rotation makes a new file in it.
+fn watch(path: &Path) -> Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
+    use rustix::fs::inotify;
+    let folder = path.parent().unwrap_or(path);
+    let watching = || -> std::io::Result<_> {
+        let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_FROM;
+        inotify::add_watch(&fd, folder, flags)?;
+        tokio::io::unix::AsyncFd::new(fd)
+    };
+    watching().map_err(|e| DockerError::io(format_args!("watch {}", folder.display()), e))
+}
+
+fn drain(fd: &std::os::fd::OwnedFd) {
+    let mut buffer = [0_u8; 4096];
+    // What has changed does not matter: the file is read to its end.
+    while rustix::io::read(fd, &mut buffer[..]).is_ok_and(|count| count > 0) {}
+}
+
+struct Reading {
+    path: PathBuf,
+    options: LogOptions,
+    sender: mpsc::Sender<LogLine>,
+    /// The open file, and the inode that it has.
+    position: Option<BufReader<File>>,
+}
+
+impl Reading {
+    /// What is there. False when nobody listens any more.
+    async fn all(&mut self) -> bool {
+        let mut kept: VecDeque<LogLine> = VecDeque::new();
+        let tail = self.options.tail;
+        let old = (1..=MAX_ROTATED).map(|n| PathBuf::from(format!("{}.{n}", self.path.display())));
+        let mut files: Vec<PathBuf> = old.take_while(|p| p.exists()).collect();
+        files.reverse();
+        for path in files {
+            let Ok(file) = File::open(&path) else { continue };
+            let mut reader = BufReader::new(file);
+            if !self.pass(&mut reader, tail.map(|t| (t, &mut kept))).await {
+                return false;
+            }
+        }
+        if let Ok(file) = File::open(&self.path) {
+            let mut reader = BufReader::new(file);
+            if !self.pass(&mut reader, tail.map(|t| (t, &mut kept))).await {
+                return false;
+            }
+            self.position = Some(reader);
+        }
+        for line in kept {
+            if self.sender.send(line).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What has come since, of a new file too when there is one.
+    async fn more(&mut self) -> bool {
+        if let Some(mut reader) = self.position.take() {
+            if !self.pass(&mut reader, None).await {
+                return false;
+            }
+            if !self.was_rotated(&reader) {
+                self.position = Some(reader);
+                return true;
+            }
+        }
+        let Ok(file) = File::open(&self.path) else { return true };
+        let mut reader = BufReader::new(file);
+        let going = self.pass(&mut reader, None).await;
+        self.position = Some(reader);
+        going
+    }
+
+    fn was_rotated(&self, reader: &BufReader<File>) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let open = reader.get_ref().metadata().map(|m| m.ino());
+        let named = std::fs::metadata(&self.path).map(|m| m.ino());
+        matches!((open, named), (Ok(open), Ok(named)) if open != named)
+    }
+
+    /// Passes whole lines on, or keeps the last of them.
+    async fn pass(&self, reader: &mut BufReader<File>, mut tail: Option<(usize, &mut VecDeque<LogLine>)>) -> bool {
+        loop {
+            let Some(line) = next_line(reader) else { return true };
+            let Ok(stored) = serde_json::from_str::<Stored>(&line) else { continue };
+            match self.select(stored) {
+                Selected::Line(line) => match &mut tail {
+                    None => {
+                        if self.sender.send(line).await.is_err() {
+                            return false;
+                        }
+                    }
+                    Some((most, kept)) => {
+                        kept.push_back(line);
+                        while kept.len() > *most {
+                            kept.pop_front();
+                        }
+                    }
+                },
+                Selected::Passed => {}
+                Selected::TooLate => return self.options.until.is_none() || !self.options.follow,
+            }
+        }
+    }
+
+    fn select(&self, stored: Stored) -> Selected {
+        let stream = if stored.stream == "stderr" { 2 } else { 1 };
+        let nanos = || {
+            let time = stored.time.parse::<pintle_clock::Timestamp>();
+            time.ok().and_then(|t| i64::try_from(t.as_nanosecond()).ok()).unwrap_or_default()
+        };
+        if self.options.until.is_some_and(|until| nanos() > until) {
+            return Selected::TooLate;
+        }
+        let wanted = if stream == 1 { self.options.stdout } else { self.options.stderr };
+        if !wanted || self.options.since.is_some_and(|since| nanos() < since) {
+            return Selected::Passed;
+        }
+        Selected::Line(LogLine { stream, time: stored.time, text: stored.log })
+    }
+}
+
+enum Selected {
+    Line(LogLine),
+    Passed,
+    TooLate,
+}
+
+/// The next whole line; of a line that is being written nothing is taken.
+fn next_line(reader: &mut BufReader<File>) -> Option<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let start = reader.stream_position().ok()?;
+    let mut line = Vec::new();
+    reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).ok()?;
+    if line.last() != Some(&b'\n') {
+        reader.seek(SeekFrom::Start(start)).ok()?;
+        return None;
+    }
+    Some(String::from_utf8_lossy(&line).into_owned())
+}
