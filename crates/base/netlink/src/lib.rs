@@ -15,7 +15,9 @@ mod socket;
 mod wire;
 
 pub use error::Error;
-pub use route::{Address, Bridge, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Veth};
+pub use route::{
+    Address, Bridge, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Stacked, StackedKind, Veth,
+};
 
 /// What every call of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -13,6 +13,12 @@ const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
 /// Attributes of a bridge's port (`IFLA_PROTINFO` with `AF_BRIDGE`).
 const PORT_HAIRPIN: u16 = 4;
+const PORT_ISOLATED: u16 = 33;
+/// Attributes of the data of macvlan and ipvlan (linux/if_link.h), and the modes in which neighbours meet.
+const MACVLAN_MODE: u16 = 1;
+const MACVLAN_BRIDGE: u32 = 4;
+const IPVLAN_MODE: u16 = 1;
+const IPVLAN_L2: u16 = 0;
 /// Bytes of `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
 
@@ -77,6 +83,25 @@ pub struct Peer<'a> {
     pub namespace: Option<BorrowedFd<'a>>,
 }
 
+/// How an interface shares another one's wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StackedKind {
+    /// With a hardware address of its own.
+    Macvlan,
+    /// With the hardware address of the one below.
+    Ipvlan,
+}
+
+/// An interface on top of another one, to make; those on one reach each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Stacked<'a> {
+    pub kind: StackedKind,
+    /// The index of the one below.
+    pub parent: u32,
+    pub mtu: u32,
+    pub peer: Peer<'a>,
+}
+
 /// What to change about a link; nothing stays as it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinkChange<'a> {
@@ -137,6 +162,31 @@ impl Netlink {
         })
     }
 
+    /// Makes an interface on top of another, directly in its namespace.
+    pub fn add_stacked(&mut self, stacked: &Stacked<'_>) -> Result<()> {
+        let kind = match stacked.kind {
+            StackedKind::Macvlan => "macvlan",
+            StackedKind::Ipvlan => "ipvlan",
+        };
+        self.add_link(stacked.peer.name, kind, |w| {
+            w.u32(libc::IFLA_LINK, stacked.parent);
+            w.u32(libc::IFLA_MTU, stacked.mtu);
+            if let (Some(hardware), StackedKind::Macvlan) = (stacked.peer.hardware, stacked.kind) {
+                w.attribute(libc::IFLA_ADDRESS, &hardware.0);
+            }
+            if let Some(namespace) = stacked.peer.namespace {
+                w.attribute(libc::IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
+            }
+            w.nest(libc::IFLA_LINKINFO, |w| {
+                w.attribute(INFO_KIND, kind.as_bytes());
+                w.nest(INFO_DATA, |w| match stacked.kind {
+                    StackedKind::Macvlan => w.u32(MACVLAN_MODE, MACVLAN_BRIDGE),
+                    StackedKind::Ipvlan => w.attribute(IPVLAN_MODE, &IPVLAN_L2.to_ne_bytes()),
+                });
+            });
+        })
+    }
+
     fn add_link(&mut self, name: &str, kind: &str, fill: impl FnOnce(&mut Writer)) -> Result<()> {
         check_name(name)?;
         let up = libc::IFF_UP as u32;
@@ -184,6 +234,24 @@ impl Netlink {
             || format!("set hairpin mode of link {port}"),
             |w| w.nest(libc::IFLA_PROTINFO, |w| w.u8(PORT_HAIRPIN, u8::from(on))),
         )
+    }
+
+    /// Keeps a bridge from passing frames between this port and others that are isolated too.
+    pub fn set_isolated(&mut self, port: u32, on: bool) -> Result<()> {
+        self.socket.request(
+            libc::RTM_SETLINK,
+            0,
+            &header(libc::AF_BRIDGE, port, 0, 0),
+            || format!("set isolation of link {port}"),
+            |w| w.nest(libc::IFLA_PROTINFO, |w| w.u8(PORT_ISOLATED, u8::from(on))),
+        )
+    }
+
+    /// Puts a link into a group, see [`Self::delete_group`].
+    pub fn set_group(&mut self, index: u32, group: u32) -> Result<()> {
+        let header = header(libc::AF_UNSPEC, index, 0, 0);
+        let fill = |w: &mut Writer| w.u32(libc::IFLA_GROUP, group);
+        self.socket.request(libc::RTM_NEWLINK, 0, &header, || format!("set the group of link {index}"), fill)
     }
 
     /// Deletes a link, and the other end of a pair with it.

@@ -6,7 +6,7 @@ mod neighbor;
 mod table;
 
 pub use address::Address;
-pub use link::{Bridge, HardwareAddress, Link, LinkChange, Peer, Veth};
+pub use link::{Bridge, HardwareAddress, Link, LinkChange, Peer, Stacked, StackedKind, Veth};
 pub use neighbor::Neighbor;
 pub use table::{Route, Scope};
 
