@@ -16,6 +16,9 @@ if [ "${1:-run}" = test ]; then
   need ip iproute2
   need nft nftables
   need etcd etcd-server
+  need docker-registry docker-registry
+  need htpasswd apache2-utils
+  need skopeo skopeo
   [ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || missing+=(busybox-static)
 fi
 

@@ -13,8 +13,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -49,6 +50,8 @@ impl Default for TrustRoots {
 pub struct Connector {
     roots: TrustRoots,
     insecure: Arc<[String]>,
+    /// By authority: reading all certificates for every request would take longer than the request.
+    tls: Arc<Mutex<HashMap<String, Arc<ClientConfig>>>>,
 }
 
 /// A request to be sent.
@@ -84,17 +87,16 @@ pub(crate) fn bytes_body(bytes: Bytes) -> SendBody {
 
 impl Connector {
     pub fn new(roots: TrustRoots, insecure: &[String]) -> Self {
-        Self { roots, insecure: insecure.into() }
+        Self { roots, insecure: insecure.into(), tls: Arc::default() }
     }
 
     /// Whether a host may go without a verified certificate.
     pub(crate) fn is_insecure(&self, authority: &str) -> bool {
         let host = host_of(authority);
         let address: Option<std::net::IpAddr> = host.parse().ok();
-        let loopback = host == "localhost" || address.is_some_and(|a| a.is_loopback());
         let listed =
             |entry: &String| entry == authority || entry == host || address.is_some_and(|a| in_range(entry, a));
-        loopback || self.insecure.iter().any(listed)
+        self.insecure.iter().any(listed)
     }
 
     /// Sends a request and follows redirects of reads; credentials go to the first host only.
@@ -150,9 +152,17 @@ impl Connector {
         authority: &str,
         tcp: TcpStream,
     ) -> std::result::Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
-        let config = self.tls_config(authority)?;
+        let known = self.tls.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(authority).cloned();
+        let config = match known {
+            Some(config) => config,
+            None => {
+                let made = Arc::new(self.tls_config(authority)?);
+                let mut all = self.tls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                Arc::clone(all.entry(authority.to_owned()).or_insert(made))
+            }
+        };
         let name = ServerName::try_from(host_of(authority).to_owned()).map_err(|e| e.to_string())?;
-        let handshake = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp);
+        let handshake = tokio_rustls::TlsConnector::from(config).connect(name, tcp);
         let done = tokio::time::timeout(CONNECT_TIMEOUT, handshake).await;
         done.map_err(|_| "net/http: TLS handshake timeout".to_owned())?.map_err(|e| match e.to_string() {
             text if text.contains("InvalidContentType") => "http: server gave HTTP response to HTTPS client".to_owned(),
@@ -313,7 +323,9 @@ mod tests {
 
     #[test]
     fn only_loopback_and_listed_hosts_are_insecure() {
-        let connector = Connector::new(TrustRoots::default(), &["registry.test:5000".into(), "10.1.0.0/16".into()]);
+        let mut insecure = crate::Options::default().insecure;
+        insecure.extend(["registry.test:5000".into(), "10.1.0.0/16".into()]);
+        let connector = Connector::new(TrustRoots::default(), &insecure);
         for host in ["localhost:5000", "127.0.0.1", "[::1]:5000", "registry.test:5000", "10.1.2.3:80"] {
             assert!(connector.is_insecure(host), "{host}");
         }

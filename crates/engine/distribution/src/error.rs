@@ -36,6 +36,33 @@ impl Error {
         }
     }
 
+    /// A registry's refusal of a manifest, as Docker words it.
+    pub(crate) fn of_manifest(self, reference: &pintle_image::Reference) -> Self {
+        let Self::Refused { status, code, message } = self else { return self };
+        let name = pintle_image::Reference { tag: None, digest: None, ..reference.clone() }.familiar();
+        let message = match code.as_str() {
+            "MANIFEST_UNKNOWN" => return Self::NoManifest(reference.familiar()),
+            "NAME_UNKNOWN" => format!("repository {name} not found: {message}"),
+            "DENIED" => {
+                format!(
+                    "pull access denied for {name}, repository does not exist or may require 'docker login': {message}"
+                )
+            }
+            _ if status == 404 => return Self::NoManifest(reference.familiar()),
+            _ => message,
+        };
+        Self::Refused { status, code, message }
+    }
+
+    /// Whether the registry does not have what was asked for.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::NoManifest(_) | Self::NoPlatform { .. } => true,
+            Self::Refused { code, .. } => matches!(code.as_str(), "NAME_UNKNOWN" | "DENIED"),
+            _ => false,
+        }
+    }
+
     /// Whether the registry wants other credentials.
     pub fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Refused { status: 401 | 403, .. })

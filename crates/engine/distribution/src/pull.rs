@@ -42,10 +42,36 @@ pub async fn pull(
     options: &Options,
     progress: Sink<'_>,
 ) -> Result<Pulled> {
-    let registry = Registry::open(reference, credentials, options, false).await?;
-    let tag = reference.digest.clone().or_else(|| reference.tag.clone()).unwrap_or_else(|| "latest".to_owned());
     let _lease = Lease::of(store);
-    let (bytes, digest, manifest, manifest_digest) = find(&registry, reference, &tag, options).await?;
+    let mirrors = if reference.registry == "docker.io" { &options.mirrors[..] } else { &[] };
+    for mirror in mirrors {
+        let pulled = match Registry::open_mirror(mirror, reference, options).await {
+            Ok(registry) => pull_from(store, &registry, reference, options, progress).await,
+            Err(error) => Err(error),
+        };
+        match pulled {
+            Ok(pulled) => return Ok(pulled),
+            Err(error) => tracing::info!(mirror, %reference, %error, "the mirror does not help: asking the registry"),
+        }
+    }
+    let registry = Registry::open(reference, credentials, options, false).await?;
+    let pulled = pull_from(store, &registry, reference, options, progress).await;
+    if pulled.is_err() {
+        // What has come goes when the last lease is given back; another sweep would find it as well.
+        let _ = store.sweep();
+    }
+    pulled
+}
+
+async fn pull_from(
+    store: &Arc<ImageStore>,
+    registry: &Registry,
+    reference: &Reference,
+    options: &Options,
+    progress: Sink<'_>,
+) -> Result<Pulled> {
+    let tag = reference.digest.clone().or_else(|| reference.tag.clone()).unwrap_or_else(|| "latest".to_owned());
+    let (bytes, digest, manifest, manifest_digest) = find(registry, reference, &tag, options).await?;
     let familiar = Reference { tag: None, digest: None, ..reference.clone() };
     let repository = if familiar.registry == "docker.io" { familiar.repository } else { familiar.name() };
     progress(Progress::From { tag, repository });
@@ -53,14 +79,19 @@ pub async fn pull(
         Some(_) => image.tags.contains(&Reference { digest: None, ..reference.clone() }.to_string()),
         None => true,
     });
-    let configuration = configuration(&registry, &manifest.config).await?;
+    if store.resolve(&manifest.config.digest).is_some() {
+        let image = name_present(store, reference, &digest, manifest.config.digest).await?;
+        progress(Progress::Digest(digest.clone()));
+        return Ok(Pulled { image, digest, up_to_date: had });
+    }
+    let configuration = configuration(registry, &manifest.config).await?;
     let diff_ids = diff_ids_of(&configuration)?;
     if diff_ids.len() != manifest.layers.len() {
         let (a, b) = (diff_ids.len(), manifest.layers.len());
         return Err(Error::Invalid(format!("the configuration names {a} layers, the manifest {b}")));
     }
     let plan = plan(&manifest, &diff_ids);
-    fetch_layers(store, &registry, plan, options.parallel.max(1), progress).await?;
+    fetch_layers(store, registry, plan, options, progress).await?;
     let store_manifest = put(store, bytes, &manifest_digest).await?;
     put(store, configuration, &manifest.config.digest).await?;
     let received = Received {
@@ -74,6 +105,21 @@ pub async fn pull(
     let image = blocking(move || Ok(listing.list_received(received)?)).await?;
     progress(Progress::Digest(digest.clone()));
     Ok(Pulled { image, digest, up_to_date: had })
+}
+
+/// Gives an image that is here already the name that it has in the registry.
+async fn name_present(store: &Arc<ImageStore>, reference: &Reference, digest: &str, id: String) -> Result<ImageRecord> {
+    let tag = reference.tag.as_ref().map(|_| Reference { digest: None, ..reference.clone() });
+    let origin = Reference { tag: None, digest: Some(digest.to_owned()), ..reference.clone() };
+    let store = Arc::clone(store);
+    blocking(move || {
+        if let Some(tag) = tag {
+            store.tag(&id, &tag.to_string())?;
+        }
+        store.note_origin(&id, &origin)?;
+        Ok(store.resolve(&id).ok_or(pintle_image::ImageError::NotFound(id))?)
+    })
+    .await
 }
 
 /// The manifest for this platform with its bytes, the digest of what the tag points to, and the manifest's own.
@@ -102,8 +148,7 @@ async fn fetch_manifest(registry: &Registry, reference: &Reference, tag: &str) -
     let answer = registry.ask(Method::GET, &url, &manifest::ACCEPT, None).await?;
     match answer.status().as_u16() {
         200 => {}
-        404 => return Err(Error::NoManifest(reference.familiar())),
-        _ => return Err(Registry::refused(answer).await),
+        _ => return Err(Registry::refused(answer).await.of_manifest(reference)),
     }
     let media = answer.headers().get(http::header::CONTENT_TYPE).and_then(|m| m.to_str().ok()).unwrap_or_default();
     let media = media.to_owned();
@@ -165,22 +210,37 @@ async fn fetch_layers(
     store: &Arc<ImageStore>,
     registry: &Registry,
     layers: Vec<Layer>,
-    parallel: usize,
+    options: &Options,
     progress: Sink<'_>,
 ) -> Result<()> {
-    for layer in &layers {
-        let id = short(&layer.digest);
-        progress(Progress::Layer { id, step: Step::PullingLayer });
+    let (present, missing): (Vec<Layer>, Vec<Layer>) =
+        layers.into_iter().partition(|l| store.has_blob(&l.digest) && store.has_layer(&l.chain_id));
+    let tell = |layer: &Layer, step| progress(Progress::Layer { id: short(&layer.digest), step });
+    present.iter().for_each(|layer| tell(layer, Step::AlreadyExists));
+    missing.iter().for_each(|layer| tell(layer, Step::PullingLayer));
+    let parallel = options.parallel.max(1);
+    missing.iter().skip(parallel).for_each(|layer| tell(layer, Step::Waiting));
+    // A loop, not a closure: the compiler cannot prove of the latter's that they may go to another thread.
+    let mut fetching = Vec::new();
+    for layer in &missing {
+        fetching.push(async move {
+            let _alone = options.in_flight.alone(&layer.chain_id).await;
+            fetch_layer(store, registry, layer, progress).await.map(|()| layer)
+        });
     }
-    let fetching = layers.iter().map(|layer| fetch_layer(store, registry, layer, progress));
-    futures::stream::iter(fetching).buffer_unordered(parallel).try_collect::<Vec<()>>().await.map(drop)
+    // Layers arrive in any order, and are done in theirs.
+    let mut done = futures::stream::iter(fetching).buffered(parallel);
+    while let Some(layer) = done.try_next().await? {
+        tell(layer, Step::PullComplete);
+    }
+    Ok(())
 }
 
 async fn fetch_layer(store: &Arc<ImageStore>, registry: &Registry, layer: &Layer, progress: Sink<'_>) -> Result<()> {
     let id = short(&layer.digest);
     let tell = |step| progress(Progress::Layer { id: id.clone(), step });
     if store.has_blob(&layer.digest) && store.has_layer(&layer.chain_id) {
-        tell(Step::AlreadyExists);
+        tell(Step::DownloadComplete);
         return Ok(());
     }
     let (sender, pieces) = stream::pieces();
@@ -195,6 +255,7 @@ async fn fetch_layer(store: &Arc<ImageStore>, registry: &Registry, layer: &Layer
         // The other side may have given up already.
         let _ = sender.send(Err(std::io::Error::other(error.to_string()))).await;
     } else {
+        tell(Step::Verifying);
         tell(Step::DownloadComplete);
         tell(Step::Extracting(layer.size, layer.size));
     }
@@ -202,7 +263,6 @@ async fn fetch_layer(store: &Arc<ImageStore>, registry: &Registry, layer: &Layer
     let received = receiving.await.map_err(|e| Error::Invalid(e.to_string()))?;
     download?;
     received?;
-    tell(Step::PullComplete);
     Ok(())
 }
 

@@ -35,24 +35,31 @@ pub async fn push(
     progress: Sink<'_>,
 ) -> Result<Pushed> {
     let image = store.resolve(&reference.to_string());
-    let image = image.ok_or_else(|| Error::NotPresent(reference.name()))?;
+    let image = image
+        .ok_or_else(|| Error::NotPresent(Reference { tag: None, digest: None, ..reference.clone() }.familiar()))?;
     let _lease = Lease::of(store);
     let registry = Registry::open(reference, credentials, options, true).await?;
-    let sources = mount_sources(&image.digests, reference);
+    let (compressing, id) = (Arc::clone(store), image.id.clone());
+    let compressed = tokio::task::spawn_blocking(move || compressing.compress_layers(&id)).await;
+    let image = compressed.map_err(|e| Error::Invalid(e.to_string()))??;
+    let sources = mount_sources(&image.origins, reference);
     *registry.also_pull.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = sources.clone();
     let manifest = store.read_blob(image.manifest(), MAX_MANIFEST)?;
-    let layers: Vec<(String, u64)> = image.layers().map(|(digest, size)| (digest.to_owned(), size)).collect();
-    for (digest, _) in &layers {
-        progress(Progress::Layer { id: short(digest), step: Step::Preparing });
+    let layers = image.layer_records();
+    progress(Progress::Line(format!("The push refers to repository [{}]", reference.name())));
+    for layer in layers {
+        progress(Progress::Layer { id: short(&layer.diff_id), step: Step::Preparing });
     }
-    let sending = layers.iter().map(|(digest, size)| {
+    let mut sending = Vec::new();
+    for layer in &layers {
         let (registry, sources) = (&registry, &sources);
-        async move { send_blob(store, registry, digest, *size, sources, Some(progress)).await }
-    });
+        let tell = move |step| progress(Progress::Layer { id: short(&layer.diff_id), step });
+        sending.push(async move { send_blob(store, registry, &layer.digest, layer.size, sources, &tell).await });
+    }
     let done = futures::stream::iter(sending).buffer_unordered(options.parallel.max(1));
     done.try_collect::<Vec<()>>().await?;
     let configuration = std::fs::metadata(store.blob_path(&image.id)).map_or(0, |m| m.len());
-    send_blob(store, &registry, &image.id, configuration, &[], None).await?;
+    send_blob(store, &registry, &image.id, configuration, &[], &|_| {}).await?;
     let tag = reference.tag.clone().unwrap_or_else(|| "latest".to_owned());
     let digest = send_manifest(&registry, &tag, &manifest).await?;
     let size = manifest.len() as u64;
@@ -82,13 +89,8 @@ async fn send_blob(
     digest: &str,
     size: u64,
     sources: &[String],
-    progress: Option<Sink<'_>>,
+    tell: &(dyn Fn(Step) + Send + Sync),
 ) -> Result<()> {
-    let tell = |step: Step| {
-        if let Some(progress) = progress {
-            progress(Progress::Layer { id: short(digest), step });
-        }
-    };
     let url = registry.url(&format!("blobs/{digest}"));
     let head = registry.ask(Method::HEAD, &url, &[], None).await?;
     if head.status() == 200 {
@@ -110,7 +112,7 @@ async fn send_blob(
     let location = registry.location(&begun)?;
     let url = format!("{location}{}digest={digest}", if location.contains('?') { '&' } else { '?' });
     let path = store.blob_path(digest);
-    let answer = upload(registry, &url, &path, size, &tell).await?;
+    let answer = upload(registry, &url, &path, size, tell).await?;
     if answer.status() != 201 {
         return Err(Registry::refused(answer).await);
     }

@@ -1,7 +1,7 @@
 //! One repository of a registry: its address, the credentials for it, and requests with both.
 
 use crate::authorization::{self, Challenge};
-use crate::connection::{Connector, Outgoing, TrustRoots};
+use crate::connection::{Connector, Outgoing};
 use crate::error::{Error, Result};
 use crate::{Credentials, Options, stream};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -35,32 +35,53 @@ impl Registry {
     /// When it does not answer, or refuses the credentials.
     pub async fn open(reference: &Reference, credentials: Credentials, options: &Options, push: bool) -> Result<Self> {
         let host = if reference.registry == "docker.io" { "registry-1.docker.io" } else { &reference.registry };
+        let connector = Connector::new(options.trust.clone(), &options.insecure);
         let mut bases = vec![format!("https://{host}")];
-        if reference.registry == "docker.io" && !push {
-            bases.splice(0..0, options.mirrors.iter().map(|m| m.trim_end_matches('/').to_owned()));
-        }
-        let connector = Connector::new(TrustRoots::default(), &options.insecure);
         if connector.is_insecure(host) {
             bases.push(format!("http://{host}"));
         }
-        let mut first_error = None;
+        let mut last = Error::Invalid("no registry to ask".into());
         for base in bases {
-            let actions = if push { "pull,push" } else { "pull" };
-            let registry = Self {
-                connector: connector.clone(),
-                credentials: credentials.clone(),
-                base,
-                repository: reference.repository.clone(),
-                actions,
-                authorization: Mutex::default(),
-                also_pull: Mutex::default(),
-            };
-            match registry.ping().await {
-                Ok(()) => return Ok(registry),
-                Err(error) => first_error = first_error.or(Some(error)),
+            match Self::open_at(connector.clone(), base, reference, credentials.clone(), push).await {
+                Ok(registry) => return Ok(registry),
+                Err(error) => last = error,
             }
         }
-        Err(first_error.unwrap_or_else(|| Error::Invalid("no registry to ask".into())))
+        Err(last)
+    }
+
+    /// The same at a mirror, which wants no credentials of ours.
+    pub(crate) async fn open_mirror(base: &str, reference: &Reference, options: &Options) -> Result<Self> {
+        let connector = Connector::new(options.trust.clone(), &options.insecure);
+        let base = base.trim_end_matches('/').to_owned();
+        Self::open_at(connector, base, reference, Credentials::default(), false).await
+    }
+
+    async fn open_at(
+        connector: Connector,
+        base: String,
+        reference: &Reference,
+        credentials: Credentials,
+        push: bool,
+    ) -> Result<Self> {
+        let registry = Self {
+            connector,
+            credentials,
+            base,
+            repository: reference.repository.clone(),
+            actions: if push { "pull,push" } else { "pull" },
+            authorization: Mutex::default(),
+            also_pull: Mutex::default(),
+        };
+        match registry.ping().await {
+            // The daemon asks for the manifest before it thinks of credentials, and says so.
+            Err(Error::Refused { status: 401, code, message }) if !push && !registry.repository.is_empty() => {
+                let tag = reference.digest.as_deref().or(reference.tag.as_deref()).unwrap_or("latest");
+                let message = format!("Head {:?}: {message}", registry.url(&format!("manifests/{tag}")));
+                Err(Error::Refused { status: 401, code, message })
+            }
+            other => other.map(|()| registry),
+        }
     }
 
     /// Checks credentials only, as `docker login` does.
@@ -112,8 +133,9 @@ impl Registry {
         if answer.status() == 200 {
             return Ok(());
         }
-        let status = answer.status().as_u16();
-        Err(refusal(status, &stream::collect(answer, MAX_ERROR).await?))
+        let (status, code) = (answer.status(), "UNAUTHORIZED".to_owned());
+        let message = format!("login attempt to {}/v2/ failed with status: {status}", self.base);
+        Err(Error::Refused { status: status.as_u16(), code, message })
     }
 
     fn scopes(&self) -> Vec<String> {

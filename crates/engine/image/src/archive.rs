@@ -7,7 +7,7 @@
 use crate::blobs::Blobs;
 use crate::layer::decompressed;
 use crate::reference::is_digest;
-use crate::{ImageError, Result};
+use crate::{ImageError, Result, entries};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::io::Read;
@@ -105,12 +105,11 @@ struct Manifest {
 
 /// Stores all files of an archive and says which images it holds.
 pub(crate) fn ingest(source: impl Read + Send, blobs: &Blobs, ingest: &Path) -> Result<Vec<Found>> {
-    let bad = |e: std::io::Error| ImageError::BadArchive(e.to_string());
     let mut files = Files { blobs: HashMap::new(), links: HashMap::new() };
-    let mut archive = tar::Archive::new(decompressed(source).map_err(bad)?);
-    for (count, entry) in archive.entries().map_err(bad)?.enumerate() {
-        let mut entry = entry.map_err(bad)?;
-        if count >= MAX_ENTRIES {
+    let mut count = 0;
+    entries::for_each(decompressed(source).map_err(entries::broken)?, |entry| {
+        count += 1;
+        if count > MAX_ENTRIES {
             return Err(ImageError::BadArchive(format!("more than {MAX_ENTRIES} files, in {}", ingest.display())));
         }
         let name = normal(&String::from_utf8_lossy(&entry.path_bytes()));
@@ -121,15 +120,19 @@ pub(crate) fn ingest(source: impl Read + Send, blobs: &Blobs, ingest: &Path) -> 
             files.links.insert(name.clone(), normal(&format!("{base}/{target}")));
         } else if kind.is_file() {
             let expected = name.strip_prefix("blobs/sha256/").map(|hex| format!("sha256:{hex}"));
-            let stored = blobs.ingest_from(&mut entry, expected.as_deref())?;
+            let stored = blobs.ingest_from(entry, expected.as_deref())?;
             files.blobs.insert(name, stored);
         }
-    }
+        Ok(())
+    })?;
     if files.blobs.contains_key("manifest.json") {
         return docker_images(&files, blobs);
     }
     if files.blobs.contains_key("index.json") {
         return oci_images(&files, blobs);
+    }
+    if count == 0 {
+        return Err(ImageError::CutShort);
     }
     Err(ImageError::BadArchive("neither manifest.json (docker save) nor index.json (OCI layout) is in it".into()))
 }
@@ -141,13 +144,14 @@ fn parse<T: for<'a> Deserialize<'a>>(blobs: &Blobs, digest: &str, what: &str) ->
 
 fn docker_images(files: &Files, blobs: &Blobs) -> Result<Vec<Found>> {
     let list: Vec<DockerManifest> = parse(blobs, &files.blob("manifest.json")?.0, "manifest.json")?;
+    let known = oci_images(files, blobs).unwrap_or_default();
     let image = |m: DockerManifest| {
-        Ok(Found {
-            names: m.repo_tags.unwrap_or_default(),
-            configuration: files.blob(&m.config)?.0.clone(),
-            manifest: None,
-            layers: m.layers.iter().map(|l| files.blob(l).cloned()).collect::<Result<_>>()?,
-        })
+        let configuration = files.blob(&m.config)?.0.clone();
+        let layers: Vec<(String, u64)> = m.layers.iter().map(|l| files.blob(l).cloned()).collect::<Result<_>>()?;
+        // Newer archives are OCI layouts too: then the image keeps the manifest, and the digest, that it had.
+        let same = known.iter().find(|k| k.configuration == configuration && k.layers == layers);
+        let manifest = same.and_then(|k| k.manifest.clone());
+        Ok(Found { names: m.repo_tags.unwrap_or_default(), configuration, manifest, layers })
     };
     list.into_iter().map(image).collect()
 }
@@ -158,6 +162,8 @@ fn oci_images(files: &Files, blobs: &Blobs) -> Result<Vec<Found>> {
     for descriptor in &index.manifests {
         let names = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
         let name = names.iter().find_map(|key| descriptor.annotations.get(*key)).cloned();
+        // A word alone is only a tag: of what, the layout does not say.
+        let name = name.filter(|name| name.contains([':', '/']));
         found.extend(oci_image(files, blobs, descriptor, name.into_iter().collect(), 0)?);
     }
     Ok(found)

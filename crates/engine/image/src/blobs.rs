@@ -92,7 +92,11 @@ impl Blobs {
     pub(crate) fn ingest_from(&self, source: &mut dyn Read, expected: Option<&str>) -> Result<(String, u64)> {
         let mut temporary = tempfile::NamedTempFile::new_in(&self.ingest).at("create a file in", &self.ingest)?;
         let mut hashing = Hashing::new(source);
-        io::copy(&mut hashing, temporary.as_file_mut()).at("write", temporary.path())?;
+        let file = temporary.as_file_mut();
+        crate::entries::copy(&mut hashing, |piece| file.write_all(piece)).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => ImageError::CutShort,
+            _ => ImageError::Io { action: "write", path: self.ingest.clone(), source: e },
+        })?;
         let (digest, bytes, _) = hashing.finish();
         if let Some(expected) = expected.filter(|e| *e != digest) {
             return Err(ImageError::DigestMismatch {

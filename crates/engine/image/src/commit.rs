@@ -106,7 +106,7 @@ impl ImageStore {
 
     /// Makes an image of what a container wrote, or of a new configuration alone.
     pub fn commit(&self, commit: &Commit<'_>) -> Result<ImageRecord> {
-        let _held = self.sweeping.read();
+        let _held = self.hold();
         let find = |name: &str| self.resolve(name).ok_or_else(|| ImageError::NotFound(name.into()));
         let parent = commit.parent.map(find).transpose()?;
         let below = parent.as_ref().map(|p| p.chain.clone()).unwrap_or_default();
@@ -134,7 +134,7 @@ impl ImageStore {
 
     /// Makes an image of an archive of a root file system, compressed or not.
     pub fn import(&self, source: impl Read + Send, import: &Import<'_>) -> Result<ImageRecord> {
-        let _held = self.sweeping.read();
+        let _held = self.hold();
         let layer = self.take_layer(source)?;
         let created = if import.created.is_empty() { now() } else { import.created.to_owned() };
         let comment = if import.comment.is_empty() { "Imported from -" } else { import.comment };

@@ -14,20 +14,48 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// While it is held, nothing is swept.
+/// While it is held, nothing is swept; what was to be swept meanwhile goes when the last one is dropped.
 pub struct Lease(Arc<ImageStore>);
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.leases.fetch_sub(1, Ordering::AcqRel);
+        self.0.release();
     }
 }
 
 impl Lease {
     pub fn of(store: &Arc<ImageStore>) -> Self {
-        let _not_sweeping = store.sweeping.read();
-        store.leases.fetch_add(1, Ordering::AcqRel);
+        store.acquire();
         Self(Arc::clone(store))
+    }
+}
+
+/// The same for as long as a call takes.
+pub(crate) struct Held<'a>(&'a ImageStore);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl ImageStore {
+    pub(crate) fn hold(&self) -> Held<'_> {
+        self.acquire();
+        Held(self)
+    }
+
+    fn acquire(&self) {
+        let _not_sweeping = self.sweeping.read();
+        self.leases.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn release(&self) {
+        let last = self.leases.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last && self.sweep_later.swap(false, Ordering::AcqRel) {
+            // Nobody waits for it: the next sweep tries again, and says why where someone asks for it.
+            let _ = self.sweep();
+        }
     }
 }
 
@@ -88,22 +116,18 @@ impl ImageStore {
         let mut tee = Tee { source: Hashing::new(source), file: temporary.as_file() };
         let unpacked = unpack(&mut tee, &root, diff_id);
         if unpacked.is_ok() {
-            io::copy(&mut tee, &mut io::sink()).at("write", temporary.path())?;
+            crate::entries::copy(&mut tee, |_| Ok(())).at("write", temporary.path())?;
         }
         let (actual, bytes, _) = tee.source.finish();
         // A cut stream fails to unpack too: the stream's own error says more.
-        unpacked?;
+        let content = unpacked?;
         if actual != digest {
             return Err(ImageError::DigestMismatch { what: "a layer".into(), expected: digest.into(), actual });
         }
         let path = self.blobs().path(digest);
         temporary.persist(&path).map_err(|e| e.error).at("rename to", &path)?;
-        let target = self.layers().path(chain_id);
-        match std::fs::rename(&root, &target) {
-            // Someone else unpacked the same layer meanwhile.
-            Err(_) if target.exists() => Ok(bytes),
-            other => other.at("rename to", &target).map(|()| bytes),
-        }
+        self.layers().place(&root, chain_id, content)?;
+        Ok(bytes)
     }
 
     /// Lists an image that was received.
@@ -123,16 +147,16 @@ impl ImageStore {
     }
 }
 
-fn unpack(tee: &mut Tee<'_, impl Read + Send>, root: &std::path::Path, diff_id: &str) -> Result<()> {
+fn unpack(tee: &mut Tee<'_, impl Read + Send>, root: &std::path::Path, diff_id: &str) -> Result<u64> {
     let mut hashing = Hashing::new(decompressed(tee).at("read", root)?);
-    untar::unpack(&mut hashing, root)?;
+    let content = untar::unpack(&mut hashing, root)?;
     // What follows the archive's end still belongs to the digest.
-    io::copy(&mut hashing, &mut io::sink()).at("read", root)?;
+    crate::entries::copy(&mut hashing, |_| Ok(())).at("read", root)?;
     let (actual, _, _) = hashing.finish();
     if actual != diff_id {
         return Err(ImageError::DigestMismatch { what: "a layer".into(), expected: diff_id.into(), actual });
     }
-    Ok(())
+    Ok(content)
 }
 
 /// Writes what is read to a file as well.

@@ -244,17 +244,24 @@ impl Removal<'_> {
                 && !filter.not_labels.iter().any(has)
         };
         let chosen: Vec<String> = self.images.values().filter(fits).map(|i| i.id.clone()).collect();
-        for id in chosen {
-            // What is in use or has children stays; that is no error here. A parent may be gone with its child.
-            if self.users.iter().any(|u| u.image_id == id) || !children(self.images, &id).is_empty() {
-                continue;
-            }
-            for reference in self.references(&id) {
-                self.untag(&id, &reference);
-            }
-            // As above.
-            let _ = self.delete(&id, false, true, true);
+        let mut before = usize::MAX;
+        // A parent can go when its children have gone.
+        while before != self.removed.len() {
+            before = self.removed.len();
+            chosen.iter().for_each(|id| self.prune_one(id));
         }
+    }
+
+    fn prune_one(&mut self, id: &str) {
+        // What is in use or has children stays; that is no error here. A parent may be gone with its child.
+        if self.users.iter().any(|u| u.image_id == id) || !children(self.images, id).is_empty() {
+            return;
+        }
+        for reference in self.references(id) {
+            self.untag(id, &reference);
+        }
+        // As above.
+        let _ = self.delete(id, false, true, true);
     }
 }
 

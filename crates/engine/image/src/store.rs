@@ -13,7 +13,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const MAX_CONFIGURATION_BYTES: u64 = 8 << 20;
 
@@ -47,10 +47,12 @@ pub struct ImageStore {
     layers: Layers,
     snapshots: Snapshots,
     images: Mutex<Images>,
-    /// Held for reading while something is being brought in, for writing while what is unused is swept away.
+    /// Held for reading for a moment, while snapshots or leases are made, for writing while what is unused goes.
     pub(crate) sweeping: parking_lot::RwLock<()>,
     /// How many are bringing something in over a longer time.
     pub(crate) leases: AtomicUsize,
+    /// There was something to sweep while something was brought in.
+    pub(crate) sweep_later: AtomicBool,
 }
 
 impl ImageStore {
@@ -65,8 +67,8 @@ impl ImageStore {
         fs::create_dir_all(&ingest).at("create", &ingest)?;
         let images = read_index(&root.join("images.json"))?;
         let (blobs, layers, snapshots) = (Blobs::open(&root)?, Layers::open(&root)?, Snapshots::open(&root)?);
-        let (sweeping, leases) = Default::default();
-        Ok(Self { root, blobs, layers, snapshots, images: Mutex::new(images), sweeping, leases })
+        let (sweeping, leases, sweep_later) = Default::default();
+        Ok(Self { root, blobs, layers, snapshots, images: Mutex::new(images), sweeping, leases, sweep_later })
     }
 
     pub fn root(&self) -> &Path {
@@ -83,13 +85,15 @@ impl ImageStore {
 
     /// Loads a `docker save` archive or an OCI layout from a tar stream, compressed or not.
     pub fn load(&self, source: impl Read + Send) -> Result<Vec<LoadedImage>> {
-        let _held = self.sweeping.read();
+        let _held = self.hold();
+        // What the archive holds besides, and all of it when it is broken, goes when this is done.
+        self.sweep_later.store(true, Ordering::Release);
         let found = archive::ingest(source, &self.blobs, &self.root.join("ingest"))?;
         found.into_iter().map(|image| self.adopt(image)).collect()
     }
 
     pub(crate) fn adopt_found(&self, found: archive::Found) -> Result<LoadedImage> {
-        let _held = self.sweeping.read();
+        let _held = self.hold();
         self.adopt(found)
     }
 
@@ -346,10 +350,11 @@ impl ImageStore {
     }
 
     /// Removes the blobs and layers that no image names and no snapshot stands on. While something is brought in
-    /// nothing goes: a later sweep takes it.
+    /// nothing goes: it does when that is done.
     pub fn sweep(&self) -> Result<()> {
         let _alone = self.sweeping.write();
         if self.leases.load(Ordering::Acquire) > 0 {
+            self.sweep_later.store(true, Ordering::Release);
             return Ok(());
         }
         let mut chains = self.snapshots.used_chains()?;

@@ -118,26 +118,18 @@ impl<W: Write> Tarball<W> {
 
     /// An empty file that says something of others.
     fn marker(&mut self, path: &Path) -> Result<()> {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(tar::EntryType::Regular);
-        self.append(header, path, None, &[], io::empty())
+        self.append(plain_header(tar::EntryType::Regular, 0o600, 0), path, None, &[], io::empty())
     }
 
     /// A file of our own making.
     pub(crate) fn file(&mut self, path: &str, mode: u32, size: u64, content: impl Read) -> Result<()> {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(tar::EntryType::Regular);
-        header.set_mode(mode);
-        header.set_size(size);
+        let header = plain_header(tar::EntryType::Regular, mode, size);
         self.append(header, Path::new(path), None, &[], Exactly { inner: content, left: size })
     }
 
     /// A directory of our own making.
     pub(crate) fn folder(&mut self, path: &str) -> Result<()> {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(tar::EntryType::Directory);
-        header.set_mode(0o755);
-        self.append(header, Path::new(path), None, &[], io::empty())
+        self.append(plain_header(tar::EntryType::Directory, 0o755, 0), Path::new(path), None, &[], io::empty())
     }
 
     /// Writes an entry of a directory under another path. What is gone meanwhile, and sockets, are left out.
@@ -223,6 +215,18 @@ impl<W: Write> Tarball<W> {
 fn fill(field: &mut [u8], text: &[u8]) {
     let count = field.len().min(text.len());
     field[..count].copy_from_slice(&text[..count]);
+}
+
+/// Of root, from 1970.
+fn plain_header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    header
 }
 
 fn header_of(stat: &rfs::Stat) -> io::Result<tar::Header> {

@@ -190,8 +190,16 @@ impl Upper {
 pub(crate) fn plan(upper: &Path, lower: &[PathBuf]) -> Result<Plan> {
     let upper = Upper::open(upper)?;
     let mut comparison = Comparison { upper, plan: Plan::default() };
-    comparison.directory(Path::new(""), lower, 0)?;
+    comparison.directory(Path::new(""), lower, false, 0)?;
     Ok(comparison.plan)
+}
+
+/// Where an entry is found.
+struct Place<'a> {
+    parent: &'a OwnedFd,
+    name: &'a OsStr,
+    hidden: bool,
+    depth: usize,
 }
 
 struct Comparison {
@@ -200,29 +208,33 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn directory(&mut self, path: &Path, lower: &[PathBuf], depth: usize) -> Result<()> {
+    /// Compares one directory; hidden means that an opaque one above it hides what is below.
+    fn directory(&mut self, path: &Path, lower: &[PathBuf], hidden: bool, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(ImageError::Invalid(format!("/{} is deeper than {MAX_DEPTH} directories", path.display())));
         }
         let directory = self.upper.directory(path)?;
         let names = self.upper.names(&directory, path)?;
-        if is_opaque(&directory) && !lower.is_empty() {
+        let opaque = is_opaque(&directory);
+        if opaque && !hidden && !lower.is_empty() {
+            self.plan.items.push(Planned { path: path.to_owned(), action: Action::Opaque, kind: None });
+        }
+        let hidden = hidden || opaque;
+        if hidden {
             self.hidden(path, lower, &names)?;
         }
-        let lower = if is_opaque(&directory) { &[] } else { lower };
         for name in names {
             let child = path.join(&name);
             // A running container may have removed it just now.
             let Ok(stat) = rfs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             let below = lookup(lower, &name)?;
-            self.entry(&directory, &name, child, &stat, below, depth)?;
+            self.entry(Place { parent: &directory, name: &name, hidden, depth }, child, &stat, below)?;
         }
         Ok(())
     }
 
     /// What an opaque directory hides and does not have itself.
     fn hidden(&mut self, path: &Path, lower: &[PathBuf], names: &BTreeSet<OsString>) -> Result<()> {
-        self.plan.items.push(Planned { path: path.to_owned(), action: Action::Opaque, kind: None });
         for name in names_below(lower)?.difference(names) {
             if lookup(lower, name)?.is_some() {
                 let kind = Some(ChangeKind::Deleted);
@@ -232,17 +244,10 @@ impl Comparison {
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        parent: &OwnedFd,
-        name: &OsStr,
-        path: PathBuf,
-        stat: &rfs::Stat,
-        below: Option<Below>,
-        depth: usize,
-    ) -> Result<()> {
+    fn entry(&mut self, place: Place<'_>, path: PathBuf, stat: &rfs::Stat, below: Option<Below>) -> Result<()> {
+        let Place { parent, name, hidden, depth } = place;
         if stat_is_whiteout(stat) {
-            if below.is_some() {
+            if below.is_some() && !hidden {
                 let kind = Some(ChangeKind::Deleted);
                 self.plan.items.push(Planned { path, action: Action::Whiteout, kind });
             }
@@ -265,13 +270,13 @@ impl Comparison {
             return Ok(());
         }
         let lower = below.map(|b| b.directories).unwrap_or_default();
-        self.directory(&path, &lower, depth + 1)?;
-        self.settle(index, generated, &path);
+        self.directory(&path, &lower, hidden, depth + 1)?;
+        self.settle(index, generated, &path, hidden);
         Ok(())
     }
 
     /// A directory that was copied up only for what is in it changed with that, or is none of the container's work.
-    fn settle(&mut self, index: usize, generated: usize, path: &Path) {
+    fn settle(&mut self, index: usize, generated: usize, path: &Path, hidden: bool) {
         let empty = self.plan.items.len() == index + 1;
         let kind = &mut self.plan.items[index].kind;
         let for_mounts = empty && *kind == Some(ChangeKind::Added) && is_mount_directory(path);
@@ -279,7 +284,10 @@ impl Comparison {
             self.plan.items.pop();
             self.plan.generated.insert(generated, path.to_owned());
         } else if empty && kind.is_none() {
-            self.plan.items.pop();
+            // Below an opaque directory it has to be written all the same.
+            if !hidden {
+                self.plan.items.pop();
+            }
         } else {
             kind.get_or_insert(ChangeKind::Modified);
         }

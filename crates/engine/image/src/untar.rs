@@ -5,12 +5,12 @@
 //! devices, opaque markers (`.wh..wh..opq`) the `trusted.overlay.opaque` attribute.
 //! Source: OCI image specification, "Image Layer Filesystem Changeset".
 
-use crate::{ImageError, Result};
+use crate::{ImageError, Result, entries};
 use rustix::fs::{self as rfs, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -18,7 +18,11 @@ use tar::{Entry, EntryType};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What other entries of the engine that invented them begin with: nothing for anyone else.
+const WHITEOUT_META: &[u8] = b".wh..wh.";
 const MAX_PATH_BYTES: usize = 4096;
+/// Bytes that the sparse files of one layer may claim: writing holes takes time, though no space.
+const MAX_SPARSE: u64 = 64 << 30;
 
 fn bad(path: &Path, why: impl std::fmt::Display) -> ImageError {
     ImageError::BadArchive(format!("{}: {why}", path.display()))
@@ -28,14 +32,12 @@ fn bad(path: &Path, why: impl std::fmt::Display) -> ImageError {
 pub(crate) fn unpack(source: &mut dyn Read, directory: &Path) -> Result<u64> {
     let root = rfs::openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| bad(directory, e))?;
-    let mut unpacker = Unpacker { root, directories: Vec::new(), bytes: 0 };
-    let mut archive = tar::Archive::new(source);
-    let entries = archive.entries().map_err(|e| ImageError::BadArchive(e.to_string()))?;
-    for entry in entries {
-        let mut entry = entry.map_err(|e| ImageError::BadArchive(e.to_string()))?;
-        let path = clean(&entry)?;
-        unpacker.entry(&mut entry, &path)?;
-    }
+    let buffer = vec![0; entries::PIECE];
+    let mut unpacker = Unpacker { root, directories: Vec::new(), bytes: 0, sparse: 0, buffer };
+    entries::for_each(source, |entry| {
+        let path = clean(entry)?;
+        unpacker.entry(entry, &path)
+    })?;
     unpacker.finish()
 }
 
@@ -63,6 +65,9 @@ struct Unpacker {
     /// Directories whose times are set at the end, since unpacking into them changes those.
     directories: Vec<(PathBuf, i64)>,
     bytes: u64,
+    /// Bytes that sparse files claim to have.
+    sparse: u64,
+    buffer: Vec<u8>,
 }
 
 /// Owner, mode and time of an entry.
@@ -87,10 +92,19 @@ impl Unpacker {
             return rfs::fsetxattr(&opened, "trusted.overlay.opaque", b"y", rfs::XattrFlags::empty())
                 .map_err(|e| bad(path, e));
         }
+        if name.as_bytes().starts_with(WHITEOUT_META) {
+            return Ok(());
+        }
         if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
+            if matches!(hidden, b"" | b"." | b"..") {
+                return Err(bad(path, "a whiteout of no name"));
+            }
             return whiteout(&parent, OsStr::from_bytes(hidden)).map_err(|e| bad(path, e));
         }
-        self.make(entry, kind, path, &parent, name, &meta).map_err(|e| bad(path, e))
+        self.make(entry, kind, path, &parent, name, &meta).map_err(|e| match entries::broken(e) {
+            ImageError::BadArchive(why) => bad(path, why),
+            other => other,
+        })
     }
 
     fn root_directory(&self, meta: &Meta) -> io::Result<()> {
@@ -133,9 +147,7 @@ impl Unpacker {
         remove(parent, name)?;
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let written = regular(entry, parent, name, meta)?;
-                self.bytes += written;
-                return Ok(());
+                return self.regular(entry, parent, name, meta);
             }
             EntryType::Link => return self.hard_link(entry, parent, name),
             EntryType::Symlink => {
@@ -176,6 +188,44 @@ impl Unpacker {
         dress(entry, &opened, meta)?;
         self.directories.push((path.to_owned(), meta.mtime));
         Ok(())
+    }
+
+    fn regular<R: Read>(
+        &mut self,
+        entry: &mut Entry<'_, R>,
+        parent: &OwnedFd,
+        name: &OsStr,
+        meta: &Meta,
+    ) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rfs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
+        let sparse = entry.header().entry_type() == EntryType::GNUSparse;
+        if sparse {
+            self.sparse = self.sparse.saturating_add(entry.size());
+            if self.sparse > MAX_SPARSE {
+                return Err(io::Error::other(format!("sparse files of more than {MAX_SPARSE} bytes")));
+            }
+        }
+        let mut length = 0;
+        loop {
+            let count = entry.read(&mut self.buffer)?;
+            if count == 0 {
+                break;
+            }
+            let piece = &self.buffer[..count];
+            if sparse && piece.iter().all(|b| *b == 0) {
+                file.seek_relative(i64::try_from(count).unwrap_or(0))?;
+            } else {
+                file.write_all(piece)?;
+            }
+            length += count as u64;
+        }
+        if sparse {
+            file.set_len(length)?;
+        }
+        self.bytes += length;
+        dress(entry, file.as_fd(), meta)?;
+        Ok(rfs::futimens(&file, &times(meta.mtime))?)
     }
 
     fn hard_link<R: Read>(&self, entry: &Entry<'_, R>, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
@@ -255,15 +305,6 @@ fn remove(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
         }
         Err(e) => Err(e.into()),
     }
-}
-
-fn regular<R: Read>(entry: &mut Entry<'_, R>, parent: &OwnedFd, name: &OsStr, meta: &Meta) -> io::Result<u64> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rfs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
-    let written = io::copy(entry, &mut file)?;
-    dress(entry, file.as_fd(), meta)?;
-    rfs::futimens(&file, &times(meta.mtime))?;
-    Ok(written)
 }
 
 fn node<R: Read>(entry: &Entry<'_, R>, parent: &OwnedFd, name: &OsStr, kind: FileType, meta: &Meta) -> io::Result<()> {
