@@ -97,6 +97,8 @@ impl Daemon {
 }
 
 /// Watches the folder of a log: a rotation makes a new file in it.
+// Deprecated for types whose descriptor may change under its hands; an `OwnedFd` is not such a type.
+#[allow(deprecated)]
 fn watch(path: &Path) -> Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     use rustix::fs::inotify;
     let folder = path.parent().unwrap_or(path);
