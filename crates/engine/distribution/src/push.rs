@@ -51,7 +51,7 @@ pub async fn push(
         progress(Progress::Layer { id: short(&layer.diff_id), step: Step::Preparing });
     }
     let mut sending = Vec::new();
-    for layer in &layers {
+    for layer in layers {
         let (registry, sources) = (&registry, &sources);
         let tell = move |step| progress(Progress::Layer { id: short(&layer.diff_id), step });
         sending.push(async move { send_blob(store, registry, &layer.digest, layer.size, sources, &tell).await });
