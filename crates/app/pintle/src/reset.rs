@@ -77,6 +77,7 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
 
 fn remove_network(cluster: &Cluster) -> Result<()> {
     BridgeNetwork::open(network_config(cluster))?.remove_all()?;
+    pintle_docker::networks::remove_leftovers().context("remove the networks of Docker's containers")?;
     pintle_proxy::Kernel::open()?.remove_all().context("remove the rules of services")?;
     Ok(())
 }
