@@ -2,19 +2,27 @@
 
 use async_trait::async_trait;
 use pintle_cri::{AuthConfig, FilesystemUsage, Image};
-use pintle_image::{ImageError, ImageRecord, ImageStore};
+use pintle_distribution::{Credentials, Error, Options};
+use pintle_image::{ImageError, ImageRecord, ImageStore, Reference, ReferenceError};
 use pintle_runtime::{ImageInfo, Images, PortError, SnapshotMounts, SnapshotUsage};
 use std::sync::Arc;
 
 /// The store does its work on the disk, so every call that touches it runs on a blocking thread.
-pub(crate) struct StoredImages(pub(crate) Arc<ImageStore>);
+pub(crate) struct StoredImages {
+    store: Arc<ImageStore>,
+    registries: Options,
+}
 
 impl StoredImages {
+    pub(crate) fn new(store: Arc<ImageStore>) -> Self {
+        Self { store, registries: Options::default() }
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ImageStore) -> Result<T, ImageError> + Send + 'static,
     ) -> Result<T, PortError> {
-        let store = Arc::clone(&self.0);
+        let store = Arc::clone(&self.store);
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
         done.map_err(|e| PortError::Failed(e.to_string()))?.map_err(port_error)
     }
@@ -25,6 +33,28 @@ fn port_error(error: ImageError) -> PortError {
         ImageError::NotFound(_) => PortError::NotFound(error.to_string()),
         ImageError::Reference(_) => PortError::InvalidArgument(error.to_string()),
         other => PortError::Failed(other.to_string()),
+    }
+}
+
+fn credentials(auth: AuthConfig) -> Credentials {
+    let AuthConfig { username, password, identity_token, registry_token, .. } = auth;
+    Credentials { username, password, identity_token, registry_token }
+}
+
+/// Why an image did not come, in the words that users of clusters know.
+fn pull_error(reference: &Reference, error: &Error) -> PortError {
+    let what = format!("failed to pull and unpack image \"{reference}\"");
+    let resolving = format!("{what}: failed to resolve reference \"{reference}\"");
+    match error {
+        Error::NoManifest(_) => PortError::NotFound(format!("{resolving}: {reference}: not found")),
+        error if error.is_not_found() || error.is_unauthorized() => PortError::Failed(format!(
+            "{resolving}: pull access denied, repository does not exist or may require authorization: {error}"
+        )),
+        Error::NoPlatform { .. } => PortError::NotFound(format!("{what}: {error}")),
+        Error::Connection { .. } | Error::Broken { .. } => {
+            PortError::Failed(format!("{resolving}: failed to do request: {error}"))
+        }
+        other => PortError::Failed(format!("{what}: {other}")),
     }
 }
 
@@ -47,7 +77,7 @@ fn cri_image(record: ImageRecord) -> Image {
 #[async_trait]
 impl Images for StoredImages {
     async fn resolve(&self, reference: &str) -> Result<Option<ImageInfo>, PortError> {
-        Ok(self.0.resolve(reference).map(|record| ImageInfo {
+        Ok(self.store.resolve(reference).map(|record| ImageInfo {
             id: record.id,
             refs: record.tags,
             digests: record.digests,
@@ -57,21 +87,23 @@ impl Images for StoredImages {
     }
 
     async fn list(&self) -> Result<Vec<Image>, PortError> {
-        Ok(self.0.list().into_iter().map(cri_image).collect())
+        Ok(self.store.list().into_iter().map(cri_image).collect())
     }
 
     async fn status(&self, reference: &str) -> Result<Option<Image>, PortError> {
-        Ok(self.0.resolve(reference).map(cri_image))
+        Ok(self.store.resolve(reference).map(cri_image))
     }
 
-    /// An image that was built in, loaded or built here is the newest of its name: there is nowhere to pull it from.
-    async fn pull(&self, reference: &str, _: Option<AuthConfig>) -> Result<String, PortError> {
-        if let Some(present) = self.0.resolve(reference) {
+    /// An image that was built in, loaded or built here is the newest of its name: no registry is asked for it.
+    async fn pull(&self, reference: &str, auth: Option<AuthConfig>) -> Result<String, PortError> {
+        if let Some(present) = self.store.resolve(reference).filter(|image| image.origins.is_empty()) {
             return Ok(present.id);
         }
-        Err(PortError::Unsupported(format!(
-            "pulling {reference:?} from a registry (bring it with `pintle image load ARCHIVE`)"
-        )))
+        let parsed: Reference =
+            reference.parse().map_err(|e: ReferenceError| PortError::InvalidArgument(e.to_string()))?;
+        let credentials = auth.map(credentials).unwrap_or_default();
+        let pulled = pintle_distribution::pull(&self.store, &parsed, credentials, &self.registries, &|_| {}).await;
+        pulled.map(|pulled| pulled.image.id).map_err(|error| pull_error(&parsed, &error))
     }
 
     async fn remove(&self, reference: &str) -> Result<(), PortError> {
@@ -83,12 +115,12 @@ impl Images for StoredImages {
     }
 
     async fn fs_info(&self) -> Result<FilesystemUsage, PortError> {
-        let root = self.0.root().to_owned();
+        let root = self.store.root().to_owned();
         let stat = rustix::fs::statvfs(&root).map_err(|e| PortError::Failed(format!("{}: {e}", root.display())))?;
         Ok(FilesystemUsage {
             timestamp: i64::try_from(pintle_clock::system().unix_nanos()).unwrap_or(i64::MAX),
             mountpoint: root.display().to_string(),
-            used_bytes: self.0.list().iter().map(|i| i.size).sum(),
+            used_bytes: self.store.list().iter().map(|i| i.size).sum(),
             inodes_used: stat.f_files.saturating_sub(stat.f_ffree),
         })
     }
