@@ -88,7 +88,8 @@ fn pair(a: spdy::Stream, b: spdy::Stream) -> Option<PortStream> {
 }
 
 fn ports_of_query(query: &str) -> Result<Vec<u16>, UpgradeError> {
-    let lists = query.split('&').filter_map(|pair| pair.strip_prefix("ports="));
+    // Clients say `ports`; API servers pass it on as `port`.
+    let lists = query.split('&').filter_map(|pair| pair.strip_prefix("ports=").or_else(|| pair.strip_prefix("port=")));
     let texts = lists.flat_map(|list| list.split(',').flat_map(|part| part.split("%2C")));
     let ports: Result<Vec<u16>, _> = texts.map(str::parse::<u16>).collect();
     match ports {
@@ -132,6 +133,7 @@ mod tests {
         for (query, expected) in [
             ("ports=80", Some(vec![80])),
             ("a=b&ports=80,443", Some(vec![80, 443])),
+            ("port=80&port=443", Some(vec![80, 443])),
             ("ports=80%2C443&ports=5", Some(vec![80, 443, 5])),
             ("", None),
             ("ports=0", None),

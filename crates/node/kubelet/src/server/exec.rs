@@ -101,7 +101,14 @@ async fn serve(
     };
     let result = match session {
         Ok(session) => join(session, tty, from, to, errors, resize).await,
-        Err(error) => Err(error),
+        Err(error) => {
+            // Clients over SPDY read these to their ends before they look at the outcome.
+            for mut output in [to, errors].into_iter().flatten() {
+                // A client that has gone reads nothing.
+                let _ = output.shutdown().await;
+            }
+            Err(error)
+        }
     };
     // A client that has gone does not want the outcome.
     let _ = outcome.send(in_words(verb, result));
