@@ -7,6 +7,7 @@ use pintle_distribution::{Credentials, Options, Registry};
 use pintle_docker::DockerError;
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::HashMap;
 
 /// What clients send in the header `X-Registry-Auth` and to `/auth`.
 #[derive(Default, Deserialize)]
@@ -36,6 +37,15 @@ pub(crate) fn credentials(call: &Call) -> Credentials {
     let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let bytes = engine.decode(text).unwrap_or_default();
     serde_json::from_slice::<AuthConfig>(&bytes).unwrap_or_default().into()
+}
+
+/// The credentials for several registries that a build may pull from, by their addresses.
+pub(crate) fn registry_credentials(call: &Call) -> HashMap<String, Credentials> {
+    let text = call.header("x-registry-config").trim_end_matches('=');
+    let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let bytes = engine.decode(text).unwrap_or_default();
+    let all: HashMap<String, AuthConfig> = serde_json::from_slice(&bytes).unwrap_or_default();
+    all.into_iter().map(|(address, auth)| (address, auth.into())).collect()
 }
 
 /// `docker login`

@@ -3,6 +3,9 @@
 //! Routes are grouped by the first part of their path, a file or folder each. Everything that is not there answers with
 //! the Engine's own form of error, never with success. Source: Docker Engine API 1.51.
 
+// Answers of many fields are one expression each.
+#![recursion_limit = "512"]
+
 mod answer;
 mod auth;
 mod build;
@@ -10,6 +13,7 @@ mod call;
 mod containers;
 mod detach;
 mod distribution;
+mod events;
 mod exec;
 mod hijack;
 mod images;
@@ -17,10 +21,12 @@ mod networks;
 mod route;
 mod swarm;
 mod system;
+mod times;
 mod volumes;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pintle_build::Builder;
 use pintle_docker::Daemon;
 use pintle_image::ImageStore;
 use std::io;
@@ -61,6 +67,7 @@ pub struct DockerApi {
 pub(crate) struct State {
     pub(crate) images: Arc<ImageStore>,
     pub(crate) daemon: Arc<Daemon>,
+    pub(crate) builder: Arc<Builder>,
 }
 
 /// Opens the socket, mode 0660. A socket that a dead server left behind is replaced; a live one is an error.
@@ -81,12 +88,14 @@ pub fn bind(config: Config) -> Result<DockerApi, BindError> {
     let listener = open().map_err(|source| BindError { path: path.clone(), source })?;
     let daemon = config.daemon;
     let images = Arc::clone(&daemon.images);
-    Ok(DockerApi { listener, state: Arc::new(State { images, daemon }) })
+    let builder = Builder::open(Arc::clone(&daemon)).map_err(|source| BindError { path, source })?;
+    Ok(DockerApi { listener, state: Arc::new(State { images, daemon, builder }) })
 }
 
 impl DockerApi {
     /// Answers requests until `stop`.
     pub async fn serve(self, stop: CancellationToken) {
+        self.state.builder.recover().await;
         while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
             let stream = match accepted {
                 Ok((stream, _)) => stream,

@@ -1,9 +1,11 @@
 //! Starts, stops, restarts, kills and removes containers.
 
 use crate::State;
-use crate::answer::{Result, nothing};
+use crate::answer::{Result, nothing, value};
 use crate::call::Call;
-use pintle_docker::containers::{RemoveOptions, StopOptions};
+use pintle_docker::containers::{RemoveOptions, StopOptions, Update};
+use pintle_docker::model::HostConfig;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(crate) async fn start(state: &Arc<State>, id: &str) -> Result {
@@ -45,4 +47,33 @@ pub(crate) async fn remove(state: &Arc<State>, call: &Call, id: &str) -> Result 
 async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let done = tokio::spawn(work).await;
     done.map_err(|e| pintle_docker::DockerError::internal(e.to_string()))?
+}
+
+pub(crate) async fn pause(state: &Arc<State>, id: &str, paused: bool) -> Result {
+    match paused {
+        true => state.daemon.pause_container(id).await?,
+        false => state.daemon.unpause_container(id).await?,
+    }
+    nothing()
+}
+
+pub(crate) fn rename(state: &Arc<State>, call: &Call, id: &str) -> Result {
+    state.daemon.rename_container(id, call.query.get("name"))?;
+    nothing()
+}
+
+pub(crate) async fn update(state: &Arc<State>, mut call: Call, id: &str) -> Result {
+    let resources: HostConfig = call.json().await?;
+    let update = Update { restart_policy: resources.restart_policy.clone(), resources };
+    let warnings = state.daemon.update_container(id, &update).await?;
+    value(&json!({ "Warnings": if warnings.is_empty() { Value::Null } else { json!(warnings) } }))
+}
+
+pub(crate) async fn prune(state: &Arc<State>, call: &Call) -> Result {
+    let filters = call.query.filters()?;
+    let until = filters.get("until").and_then(|v| v.first());
+    let until = until.map(|text| crate::times::parse(text, state.daemon.now())).transpose()?;
+    let (removed, bytes) = state.daemon.prune_containers(&filters, until).await?;
+    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
+    value(&json!({ "ContainersDeleted": removed, "SpaceReclaimed": bytes }))
 }

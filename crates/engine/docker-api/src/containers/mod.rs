@@ -1,8 +1,13 @@
 //! The Engine's calls on containers, a file for each group of them.
 
+mod archive;
 mod attach;
 mod create;
 mod life;
+mod logs;
+mod look;
+mod pods;
+mod stats;
 mod wait;
 
 use crate::State;
@@ -15,17 +20,38 @@ use std::sync::Arc;
 pub(crate) use attach::size;
 
 pub(crate) async fn route(state: &Arc<State>, call: Call, parts: &[&str]) -> Result {
+    if let [id, rest @ ..] = parts
+        && let Some(pod) = pods::find(state, id).await?
+    {
+        return pods::route(state, call, &pod, rest).await;
+    }
     match (&call.method, parts) {
+        (&Method::GET, ["json"]) => look::list(state, &call).await,
         (&Method::POST, ["create"]) => create::create(state, call).await,
+        (&Method::POST, ["prune"]) => life::prune(state, &call).await,
+        (&Method::GET, [id, "json"]) => look::inspect(state, &call, id),
+        (&Method::GET, [id, "top"]) => look::top(state, &call, id).await,
+        (&Method::GET, [id, "changes"]) => look::changes(state, id).await,
+        (&Method::GET, [id, "export"]) => archive::export(state, id),
+        (&Method::GET, [id, "logs"]) => logs::logs(state, &call, id),
+        (&Method::GET, [id, "stats"]) => stats::stats(state, &call, id).await,
+        (&Method::HEAD, [id, "archive"]) => archive::head(state, &call, id).await,
+        (&Method::GET, [id, "archive"]) => archive::get(state, &call, id).await,
+        (&Method::PUT, [id, "archive"]) => archive::put(state, call, id).await,
         (&Method::POST, [id, "start"]) => life::start(state, id).await,
         (&Method::POST, [id, "stop"]) => life::stop(state, &call, id).await,
         (&Method::POST, [id, "restart"]) => life::restart(state, &call, id).await,
         (&Method::POST, [id, "kill"]) => life::kill(state, &call, id).await,
-        (&Method::DELETE, [id]) => life::remove(state, &call, id).await,
+        (&Method::POST, [id, "pause"]) => life::pause(state, id, true).await,
+        (&Method::POST, [id, "unpause"]) => life::pause(state, id, false).await,
+        (&Method::POST, [id, "rename"]) => life::rename(state, &call, id),
+        (&Method::POST, [id, "update"]) => life::update(state, call, id).await,
         (&Method::POST, [id, "wait"]) => wait::wait(state, &call, id),
         (&Method::POST, [id, "attach"]) => attach::attach(state, call, id).await,
         (&Method::POST, [id, "resize"]) => attach::resize(state, &call, id).await,
         (&Method::POST, [id, "exec"]) => crate::exec::create(state, call, id).await,
+        (&Method::DELETE, [id]) => life::remove(state, &call, id).await,
+        (_, [_, "checkpoints", ..]) => Err(pintle_docker::DockerError::unsupported("a checkpoint")),
         _ => Err(not_found()),
     }
 }

@@ -1,0 +1,47 @@
+//! Streams the output of containers.
+
+use crate::State;
+use crate::answer::{Result, stream};
+use crate::call::Call;
+use crate::hijack::{content_type, frame, receiver_stream};
+use bytes::Bytes;
+use futures::StreamExt;
+use pintle_docker::DockerError;
+use pintle_docker::logs::LogOptions;
+use std::sync::Arc;
+
+pub(crate) fn logs(state: &Arc<State>, call: &Call, id: &str) -> Result {
+    let query = &call.query;
+    let container = state.daemon.container(id)?;
+    let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
+    if !stdout && !stderr {
+        return Err(DockerError::invalid("Bad parameters: you must choose at least one stream"));
+    }
+    let now = state.daemon.now();
+    let time = |key: &str| match query.get(key) {
+        "" | "0" => Ok(None),
+        text => crate::times::parse(text, now).map(Some),
+    };
+    let options = LogOptions {
+        stdout,
+        stderr,
+        follow: query.flag("follow"),
+        since: time("since")?,
+        until: time("until")?,
+        // What is no number is all, as with Docker.
+        tail: query.get("tail").parse().ok(),
+    };
+    let (timestamps, tty) = (query.flag("timestamps"), container.look(|r| r.config.tty));
+    let lines = state.daemon.container_logs(&container.id, options)?;
+    let pieces = receiver_stream(lines).map(move |line| {
+        let text = if timestamps { format!("{} {}", nine_digits(&line.time), line.text) } else { line.text };
+        Ok(if tty { Bytes::from(text) } else { frame(line.stream, text.as_bytes()) })
+    });
+    Ok(stream(content_type(tty, call.version), pieces))
+}
+
+/// Columns stay in line when every fraction has nine digits.
+fn nine_digits(time: &str) -> String {
+    let Some((whole, fraction)) = time.trim_end_matches('Z').split_once('.') else { return time.to_owned() };
+    format!("{whole}.{fraction:0<9}Z")
+}

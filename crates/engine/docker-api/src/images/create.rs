@@ -1,0 +1,95 @@
+//! Pulls images, and imports them from archives of a root file system.
+
+use super::told::{Teller, channel};
+use super::{blocking, familiar, load, reference, tell};
+use crate::State;
+use crate::answer::Result;
+use crate::auth::credentials;
+use crate::call::Call;
+use pintle_distribution::{Credentials, Error, Options, pull};
+use pintle_docker::DockerError;
+use pintle_image::{Import, Reference};
+use serde_json::json;
+use std::sync::Arc;
+
+pub(crate) async fn create(state: &Arc<State>, call: Call) -> Result {
+    match call.query.get("fromSrc") {
+        "" => pull_image(state, &call),
+        source => {
+            let source = source.to_owned();
+            import(state, call, &source).await
+        }
+    }
+}
+
+async fn import(state: &Arc<State>, mut call: Call, source: &str) -> Result {
+    if source != "-" {
+        return Err(DockerError::unsupported("importing from an address"));
+    }
+    let (repository, tag) = (call.query.get("repo"), call.query.get("tag"));
+    let name = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
+    let named = if repository.is_empty() { None } else { Some(reference(&name)?) };
+    let mut config = json!({});
+    pintle_image::apply_changes(&mut config, call.query.all("changes"))?;
+    let comment = call.query.get("message").to_owned();
+    let reader = load::reader(&mut call)?;
+    let tag = named.clone();
+    let imported = blocking(state, move |images| {
+        images.import(reader, &Import { config, comment: &comment, tag, ..Import::default() })
+    })
+    .await?;
+    tell(state, "import", &imported.id, &named.map_or_else(|| imported.id.clone(), |n| n.familiar()));
+    let (teller, answer) = channel();
+    teller.status(&imported.id);
+    Ok(answer)
+}
+
+fn pull_image(state: &Arc<State>, call: &Call) -> Result {
+    let (name, tag) = (call.query.get("fromImage"), call.query.get("tag"));
+    let whole = match tag {
+        "" => name.to_owned(),
+        digest if digest.starts_with("sha256:") => format!("{name}@{digest}"),
+        tag => format!("{name}:{tag}"),
+    };
+    let reference = reference(&whole)?;
+    let mut options = Options::default();
+    let platform: Vec<&str> = call.query.get("platform").split('/').collect();
+    if let [os, rest @ ..] = platform.as_slice()
+        && !os.is_empty()
+    {
+        (*os).clone_into(&mut options.platform.0);
+        if let Some(architecture) = rest.first() {
+            (*architecture).clone_into(&mut options.platform.1);
+        }
+        options.platform.2 = rest.get(1).copied().unwrap_or_default().to_owned();
+    }
+    let (teller, answer) = channel();
+    let (state, credentials) = (Arc::clone(state), credentials(call));
+    tokio::spawn(async move { run(&state, &reference, credentials, &options, &teller).await });
+    Ok(answer)
+}
+
+async fn run(state: &State, reference: &Reference, credentials: Credentials, options: &Options, teller: &Teller) {
+    let told = teller.clone();
+    let progress = move |progress| told.progress(progress);
+    match pull(&state.images, reference, credentials, options, &progress).await {
+        Ok(pulled) => {
+            let name = familiar(&reference.to_string());
+            let what = if pulled.up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
+            teller.status(&format!("Status: {what} {name}"));
+            tell(state, "pull", &name, &name);
+        }
+        Err(error) => teller.error(&words(&error, reference)),
+    }
+}
+
+/// What Docker says when a registry says no.
+pub(crate) fn words(error: &Error, reference: &Reference) -> String {
+    let name = Reference { tag: None, digest: None, ..reference.clone() }.familiar();
+    if error.is_unauthorized() {
+        return format!(
+            "pull access denied for {name}, repository does not exist or may require 'docker login': {error}"
+        );
+    }
+    error.to_string()
+}
