@@ -50,6 +50,7 @@ pub(super) fn raise_bridge(netlink: &mut Netlink, network: &Network) -> Result<u
     }
     if network.pool(false).is_some() {
         set_kernel(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
+        set_kernel(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
     }
     Ok(link)
 }
@@ -103,10 +104,12 @@ pub(super) fn plug(netlink: &mut Netlink, network: &Network, joined: &Joined, ne
         let name = joined.host_interface.as_str();
         let veth = Veth { name, mtu: network.mtu, master: Some(bridge), group: GROUP, peer };
         netlink.add_veth(&veth).map_err(failed)?;
-        if !network.has_icc()
-            && let Some(link) = netlink.link(name).map_err(failed)?
-        {
-            netlink.set_isolated(link.index, true).map_err(failed)?;
+        if let Some(link) = netlink.link(name).map_err(failed)? {
+            // A container that meets itself through a port of the host.
+            netlink.set_hairpin(link.index, true).map_err(failed)?;
+            if !network.has_icc() {
+                netlink.set_isolated(link.index, true).map_err(failed)?;
+            }
         }
     } else {
         let parent = parent_of(netlink, network)?;
