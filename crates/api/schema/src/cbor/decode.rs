@@ -33,8 +33,10 @@ enum Text {
 }
 
 impl<'a> Reader<'a> {
+    /// The tag that most documents begin with is no level of nesting.
     pub fn new(bytes: &'a [u8], max_depth: usize) -> Self {
-        Self { bytes, at: 0, depth: max_depth }
+        let at = if bytes.starts_with(&super::MAGIC) { super::MAGIC.len() } else { 0 };
+        Self { bytes, at, depth: max_depth }
     }
 
     pub fn document(mut self) -> Result<Value> {

@@ -94,3 +94,13 @@ fn what_is_written_is_short_sorted_and_comes_back() {
     assert_eq!(encode(&json!({"bb": 1, "a": 2, "aa": -500})), bytes("d9d9f7a34161024261613901f342626201"));
     assert_eq!(encode(&json!([1.5, 1.1])), bytes("d9d9f782f93e00fb3ff199999999999a"));
 }
+
+#[test]
+fn the_deepest_document_can_be_written_and_read_again() {
+    let limits = Limits::default();
+    let deepest = limits.max_depth.min(super::MAX_DEPTH);
+    let nested = |depth: usize| [vec![0x81; depth - 1], vec![0x80]].concat();
+    let value = decode(&nested(deepest), limits).unwrap();
+    assert_eq!(decode(&encode(&value), limits), Ok(value));
+    assert_eq!(decode(&nested(deepest + 1), limits), Err(super::CborError::Depth));
+}
