@@ -54,7 +54,7 @@ mod tests {
         for good in ["9", "SIGINT", "term", "RTMIN+3", "SIGRTMAX-15"] {
             check_signal(good).unwrap();
         }
-        for bad in ["0", "SIGNOPE", "", "RTMIN+16"] {
+        for bad in ["0", "SIGNOPE", "", "RTMIN+x"] {
             assert_eq!(check_signal(bad).unwrap_err(), format!("invalid signal: {bad}"));
         }
     }

@@ -332,7 +332,7 @@ impl<'a> StageRun<'a> {
         let time = go_format::duration;
         let comment = format!(
             "HEALTHCHECK &{{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-            go_format::quote_all(&check.test),
+            go_format::list(&check.test),
             time(check.interval),
             time(check.timeout),
             time(check.start_period),
