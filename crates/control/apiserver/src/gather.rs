@@ -87,6 +87,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.0.lock();
+        if !inner.held {
+            // A connection that changed its protocol is nobody's to poll: nothing would send what waits.
+            ready!(inner.drain(context))?;
+            return Pin::new(&mut inner.stream).poll_write_vectored(context, slices);
+        }
         if inner.waiting.len() >= LIMIT {
             ready!(inner.drain(context))?;
         }
