@@ -52,9 +52,9 @@ pub fn duration(nanos: i64) -> String {
         if rest == 0 { whole.to_string() } else { format!("{whole}.{fraction}") }
     };
     match nanos {
-        ..1_000 => format!("{sign}{nanos}ns"),
-        ..1_000_000 => format!("{sign}{}µs", decimal(nanos, 1_000)),
-        ..1_000_000_000 => format!("{sign}{}ms", decimal(nanos, 1_000_000)),
+        0..1_000 => format!("{sign}{nanos}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", decimal(nanos, 1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(nanos, 1_000_000)),
         _ => {
             let minutes = nanos / 60_000_000_000;
             let seconds = decimal(nanos % 60_000_000_000, 1_000_000_000);

@@ -86,35 +86,59 @@ impl Root {
         Ok(Some(Found { fd, path, stat }))
     }
 
-    /// Opens a directory, and makes what is missing of it; `made` hears of each that was.
+    /// Opens a directory, and makes what is missing of it; `made` hears of each that was. Where a link leads to nothing,
+    /// what it names is made.
     pub fn make_directory(
         &self,
         path: &Path,
         mut made: impl FnMut(BorrowedFd<'_>) -> io::Result<()>,
     ) -> io::Result<OwnedFd> {
-        let path = lexical(path);
+        let mut path = lexical(path);
+        for _ in 0..MAX_LINKS {
+            match self.make_until_link(&path, &mut made)? {
+                Made::Directory(fd) => return Ok(fd),
+                Made::Leads(to) => path = to,
+            }
+        }
+        Err(Errno::LOOP.into())
+    }
+
+    fn make_until_link(&self, path: &Path, made: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<Made> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        match self.openat(&path, flags) {
+        match self.openat(path, flags) {
             Err(Errno::NOENT) => {}
-            other => return Ok(other?),
+            other => return Ok(Made::Directory(other?)),
         }
         let mut current = PathBuf::new();
         let mut fd = self.openat(&current, flags)?;
-        for part in path.iter() {
+        let mut rest = path.components();
+        while let Some(part) = rest.next().map(|part| part.as_os_str()) {
             current.push(part);
             fd = match self.openat(&current, flags) {
-                Err(Errno::NOENT) => {
-                    rfs::mkdirat(&fd, part, Mode::from_raw_mode(0o755))?;
-                    let new = self.openat(&current, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                    // The process's mask does not count.
-                    rfs::fchmod(&new, Mode::from_raw_mode(0o755))?;
-                    made(new.as_fd())?;
-                    new
-                }
+                Err(Errno::NOENT) => match rfs::mkdirat(&fd, part, Mode::from_raw_mode(0o755)) {
+                    Err(Errno::EXIST) => return self.led(&fd, part, rest.as_path()),
+                    other => {
+                        other?;
+                        let new = self.openat(&current, OFlags::RDONLY | OFlags::DIRECTORY)?;
+                        // The process's mask does not count.
+                        rfs::fchmod(&new, Mode::from_raw_mode(0o755))?;
+                        made(new.as_fd())?;
+                        new
+                    }
+                },
                 other => other?,
             };
         }
-        Ok(fd)
+        Ok(Made::Directory(fd))
+    }
+
+    /// Where a link leads that leads to nothing, with what comes behind it.
+    fn led(&self, parent: &OwnedFd, name: &std::ffi::OsStr, rest: &Path) -> io::Result<Made> {
+        let target = rfs::readlinkat(parent, name, Vec::new())?;
+        let above = name_of(parent.as_fd())?;
+        let above = above.strip_prefix(&self.base).map_err(|_| io::Error::other("it is not below its root"))?;
+        let target = above.join(OsString::from_vec(target.into_bytes()));
+        Ok(Made::Leads(lexical(&target.join(rest))))
     }
 
     /// Removes what a path names, with all below it. Nothing there is fine.
@@ -126,6 +150,15 @@ impl Root {
             parent => remove(parent?.as_fd(), name, 0),
         }
     }
+}
+
+/// Links that may lead to each other.
+const MAX_LINKS: usize = 40;
+
+/// What became of a directory that was to be made.
+enum Made {
+    Directory(OwnedFd),
+    Leads(PathBuf),
 }
 
 fn name_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {

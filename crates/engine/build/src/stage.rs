@@ -324,10 +324,9 @@ impl<'a> StageRun<'a> {
     }
 
     async fn health_check(&mut self, check: crate::dockerfile::HealthCheck) -> String {
-        if let Some(old) = self.config.healthcheck.as_ref().map(|old| &old.test) {
-            if old.first().is_some_and(|kind| kind != "NONE") {
-                self.output.text(format!("Note: overriding previous HEALTHCHECK: {}\n", go_format::list(old))).await;
-            }
+        let old = self.config.healthcheck.as_ref().map(|old| &old.test);
+        if let Some(old) = old.filter(|old| old.first().is_some_and(|kind| kind != "NONE")) {
+            self.output.text(format!("Note: overriding previous HEALTHCHECK: {}\n", go_format::list(old))).await;
         }
         let time = go_format::duration;
         let comment = format!(

@@ -7,3 +7,6 @@ mod write;
 pub(crate) use owner::owner;
 pub(crate) use sources::{Item, Origin, SumCache, find};
 pub(crate) use write::{Rules, write, write_text};
+
+#[cfg(test)]
+mod tests;

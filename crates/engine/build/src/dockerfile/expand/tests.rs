@@ -91,6 +91,6 @@ fn texts_split_after_they_expand() {
 fn endless_texts_end() {
     let deep = "${A:-".repeat(10_000);
     assert!(Lex::new('\\').word(&deep, &[][..] as &[String]).is_err());
-    let large = vec![format!("A={}", "x".repeat(100_000))];
+    let large = [format!("A={}", "x".repeat(100_000))];
     assert!(Lex::new('\\').word(&"$A".repeat(11), &large[..]).unwrap_err().contains("more than"));
 }
