@@ -16,6 +16,11 @@ if [ "${1:-run}" = test ]; then
   need ip iproute2
   need nft nftables
   need etcd etcd-server
+  need openssl openssl
+  need curl curl
+  python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+  need node nodejs
+  need npm npm
   need docker-registry docker-registry
   need htpasswd apache2-utils
   need skopeo skopeo

@@ -16,5 +16,6 @@ cargo build --workspace --all-targets --locked
 if [ "${CI:-}" = true ]; then
   cargo fmt --all --check
 fi
+scripts/clients.sh all
 cargo xtask tidy
 cargo test --workspace --locked --no-fail-fast

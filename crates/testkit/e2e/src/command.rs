@@ -42,7 +42,12 @@ fn shown(command: &Command) -> String {
 }
 
 /// Runs a command to its end with `input` as its standard input.
-pub fn run(mut command: Command, input: &str) -> Result<Output> {
+pub fn run(command: Command, input: &str) -> Result<Output> {
+    run_within(command, input, LIMIT)
+}
+
+/// The same, for a command that may take longer or shorter than others.
+pub fn run_within(mut command: Command, input: &str, limit: Duration) -> Result<Output> {
     let line = shown(&command);
     let mut child = command
         .stdin(Stdio::piped())
@@ -65,22 +70,22 @@ pub fn run(mut command: Command, input: &str) -> Result<Output> {
     };
     let stdout = read(stdout.map(|p| Box::new(p) as Box<dyn Read + Send>));
     let stderr = read(stderr.map(|p| Box::new(p) as Box<dyn Read + Send>));
-    let status = wait(&mut child, &line)?;
+    let status = wait(&mut child, &line, limit)?;
     let join = |thread: std::thread::JoinHandle<String>| thread.join().unwrap_or_default();
     drop(writing.join());
     Ok(Output { line, status, stdout: join(stdout), stderr: join(stderr) })
 }
 
-fn wait(child: &mut Child, line: &str) -> Result<ExitStatus> {
+fn wait(child: &mut Child, line: &str, limit: Duration) -> Result<ExitStatus> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        if start.elapsed() > LIMIT {
+        if start.elapsed() > limit {
             child.kill()?;
             child.wait()?;
-            bail!("{line}: did not end within {} s", LIMIT.as_secs());
+            bail!("{line}: did not end within {} s", limit.as_secs());
         }
         std::thread::park_timeout(Duration::from_millis(5));
     }
@@ -157,7 +162,7 @@ impl Spawned {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        wait(&mut self.child, &self.line)
+        wait(&mut self.child, &self.line, LIMIT)
     }
 }
 

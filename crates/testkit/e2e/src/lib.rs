@@ -15,7 +15,7 @@ mod transcript;
 mod wait;
 
 pub use cluster::{Cluster, Space};
-pub use command::{Output, Spawned, run as run_command};
+pub use command::{Output, Spawned, run as run_command, run_within as run_command_within};
 pub use host::Host;
 pub use image::BUSYBOX;
 pub use script::play;
