@@ -29,7 +29,24 @@ pub(crate) fn configure(config: &mut pintle_apiserver::Config, settings: &Settin
     };
     let (enable, disable) = (names(&settings.enable_admission_plugins), names(&settings.disable_admission_plugins));
     config.admission = AdmissionSettings::new(&enable, &disable, settings.admission_control_config_file.as_deref())?;
+    config.cbor = serves_cbor(settings.feature_gates.as_deref().unwrap_or_default())?;
     Ok(())
+}
+
+/// Reads the gates; one that is not known is refused rather than promised.
+fn serves_cbor(gates: &str) -> Result<bool> {
+    let mut cbor = false;
+    for gate in gates.split(',').map(str::trim).filter(|gate| !gate.is_empty()) {
+        match gate.split_once('=') {
+            Some(("CBORServingAndStorage", value)) => {
+                cbor =
+                    value.parse::<bool>().with_context(|| format!("--feature-gates {gate:?}: it is true or false"))?;
+            }
+            Some((name, _)) => bail!("--feature-gates: unrecognized feature gate: {name}"),
+            None => bail!("--feature-gates: missing bool value for {gate}"),
+        }
+    }
+    Ok(cbor)
 }
 
 fn audit(settings: &Settings) -> Result<Option<AuditConfig>> {
@@ -51,4 +68,20 @@ fn audit(settings: &Settings) -> Result<Option<AuditConfig>> {
         ..AuditLogOptions::default()
     });
     Ok(Some(AuditConfig { policy_file, log, webhook: settings.audit_webhook_config_file.clone() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::serves_cbor;
+
+    #[test]
+    fn unknown_gates_are_refused() {
+        assert!(!serves_cbor("").unwrap());
+        assert!(serves_cbor("CBORServingAndStorage=true").unwrap());
+        assert!(!serves_cbor("CBORServingAndStorage=true, CBORServingAndStorage=false").unwrap());
+        let refused = |gates: &str| serves_cbor(gates).unwrap_err().to_string();
+        assert_eq!(refused("Magic=true"), "--feature-gates: unrecognized feature gate: Magic");
+        assert_eq!(refused("CBORServingAndStorage"), "--feature-gates: missing bool value for CBORServingAndStorage");
+        assert!(serves_cbor("CBORServingAndStorage=maybe").is_err());
+    }
 }

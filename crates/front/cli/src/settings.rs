@@ -132,6 +132,8 @@ settings! {
     max_requests_inflight: u32 = 400u32, "NUMBER";
     /// Writing requests that are answered at a time [default: 200]
     max_mutating_requests_inflight: u32 = 200u32, "NUMBER";
+    /// Features that are off by default, as `NAME=true,…`; the one there is: CBORServingAndStorage
+    feature_gates: String, "GATES";
     /// The most pods that this node runs [default: 110]
     max_pods: u32 = 110u32, "NUMBER";
     /// A structured AuthenticationConfiguration; read again when it changes
