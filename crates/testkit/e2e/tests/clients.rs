@@ -69,7 +69,17 @@ fn javascript(cluster: &Cluster) -> Result<()> {
         .map(|folder| folder.join("node"))
         .find(|file| file.exists());
     let node = node.context("node is missing: run scripts/prepare.sh test")?;
-    run(cluster, "javascript", &node, &[Path::new("--test"), &installed.join("client.test.mjs")])
+    run(
+        cluster,
+        "javascript",
+        &node,
+        &[
+            Path::new("--test"),
+            Path::new("--test-force-exit"),
+            Path::new("--test-timeout=100000"),
+            &installed.join("client.test.mjs"),
+        ],
+    )
 }
 
 fn rust(cluster: &Cluster) -> Result<()> {
