@@ -93,7 +93,7 @@ impl Daemon {
     }
 
     /// `--rm`
-    async fn remove_by_itself(self: &Arc<Self>, container: &Arc<Container>) {
+    pub(super) async fn remove_by_itself(self: &Arc<Self>, container: &Arc<Container>) {
         if let Err(error) = self.erase(container, true).await {
             tracing::warn!(container = %container.id, %error, "a container cannot be removed after its end");
         }

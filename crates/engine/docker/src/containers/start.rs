@@ -29,7 +29,12 @@ impl Daemon {
             r.stopped_by_hand = false;
             r.restart_count = 0;
         });
-        self.run(&container).await
+        let started = self.run(&container).await;
+        if started.is_err() && container.look(|r| r.host.auto_remove && r.state.status == Status::Created) {
+            // Whoever waits for its removal waits for this one too.
+            self.remove_by_itself(&container).await;
+        }
+        started
     }
 
     /// Starts it whatever it was before; the caller has checked that it may.
