@@ -31,6 +31,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// What knows the deadline of its request (calls of webhooks) ends by itself at that moment, and has this long to say so.
+const AFTERTHOUGHT: Duration = Duration::from_millis(20);
 /// Upstream's bound for the body of a request.
 pub(crate) const MAX_BODY_BYTES: usize = 3 << 20;
 
@@ -364,7 +366,7 @@ async fn guarded(
     let answer = AssertUnwindSafe(answer).catch_unwind();
     let caught = match limit {
         None => answer.await,
-        Some(limit) => match tokio::time::timeout(limit, answer).await {
+        Some(limit) => match tokio::time::timeout(limit + AFTERTHOUGHT, answer).await {
             Ok(caught) => caught,
             Err(_) => return Err(timed_out(is_mutating(info)).into()),
         },

@@ -163,6 +163,7 @@ async fn a_definition_made_again_has_its_own_schema_and_objects() {
     define(&cluster, definition(json!({"b": {"type": "string"}}))).await;
     let list = cluster.get(GADGETS).await.json();
     assert_eq!(list["items"], json!([]));
-    let gadget = json!({"apiVersion": "g.io/v1", "kind": "Gadget", "metadata": {"name": "x"}, "spec": {"a": "1", "b": "2"}});
+    let gadget =
+        json!({"apiVersion": "g.io/v1", "kind": "Gadget", "metadata": {"name": "x"}, "spec": {"a": "1", "b": "2"}});
     assert_eq!(cluster.create(GADGETS, gadget).await["spec"], json!({"b": "2"}));
 }

