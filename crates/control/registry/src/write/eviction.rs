@@ -3,7 +3,7 @@
 use super::{Attempt, Current, Target, meta};
 use crate::admission::Operation;
 use crate::registry::Registry;
-use crate::request::{DeleteOptions, Preconditions};
+use crate::request::{DeleteOptions, Preconditions, Request};
 use pintle_kinds::{ResourceDef, tree};
 use pintle_types::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector as TypedSelector;
 use pintle_types::selector::LabelSelector;
@@ -25,6 +25,12 @@ impl Registry {
         let eviction = self.admit(target, Operation::Create, eviction, None).await?;
         let eviction = self.judge(target, Operation::Create, Some(eviction), None).await?.unwrap_or_default();
         let mut options = delete_options(&eviction)?;
+        // `kubectl drain --dry-run=server` says so in the body alone.
+        let mut by = Request::new(target.by.user, target.by.admission, target.by.field_manager);
+        (by.field_validation, by.audit) = (target.by.field_validation, target.by.audit);
+        by.dry_run = target.by.dry_run || asks_for_dry_run(&eviction);
+        let caller = target.by;
+        let target = &Target { by: &by, ..*target };
         self.reach_newest().await?;
         let pod = self.current(target.def, target.ns, target.name)?.ok_or_else(|| target.not_found())?;
         if !ignores_budgets(&pod.value) && self.ask_budget(target, &pod.value).await? {
@@ -32,7 +38,9 @@ impl Registry {
             let version = meta(&pod.value, "resourceVersion").to_owned();
             options.preconditions.get_or_insert_default().resource_version.get_or_insert(version);
         }
-        self.delete(target.by, target.def, target.ns, target.name, &options).await.map(drop)
+        let deleted = self.delete(&by, target.def, target.ns, target.name, &options).await.map(drop);
+        by.take_warnings().into_iter().for_each(|warning| caller.warn(warning));
+        deleted
     }
 
     /// Takes an eviction off the budget that the pod is under. True when the pod does not count, as it is not ready.
@@ -83,6 +91,10 @@ fn delete_options(eviction: &Value) -> Result<DeleteOptions, Status> {
         None => Ok(DeleteOptions { preconditions: None::<Preconditions>, ..DeleteOptions::default() }),
         Some(options) => serde_json::from_value(options.clone()).map_err(|e| Status::bad_request(e.to_string())),
     }
+}
+
+fn asks_for_dry_run(eviction: &Value) -> bool {
+    tree::list(&eviction["deleteOptions"], "dryRun").iter().any(|stage| stage == "All")
 }
 
 /// Pods that do not run, or are going anyway.
