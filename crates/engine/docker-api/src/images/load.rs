@@ -27,7 +27,14 @@ pub(crate) fn reader(call: &mut Call) -> Result<impl io::Read + Send + 'static +
 
 pub(crate) async fn load(state: &Arc<State>, mut call: Call) -> Result {
     let reader = reader(&mut call)?;
-    let loaded = blocking(state, move |images| images.load(reader)).await?;
+    let loaded = match blocking(state, move |images| images.load(reader)).await {
+        Ok(loaded) => loaded,
+        // As with Docker an archive is found wrong when the answer has begun.
+        Err(error) => {
+            let line = json!({ "errorDetail": { "message": error.message }, "error": error.message });
+            return Ok(bytes(StatusCode::OK, "application/json", format!("{line}\r\n")));
+        }
+    };
     let mut lines = String::new();
     for image in loaded {
         let names = image.tags.iter().map(|tag| format!("Loaded image: {}\n", familiar(tag)));

@@ -52,6 +52,7 @@ impl Root {
         let tree = if layer.lower_dirs.is_empty() {
             Tree::clone_of_path(&layer.upper, false)
         } else {
+            super::start::make_mountable(layer);
             Overlay { lower: &layer.lower_dirs, upper: &layer.upper, work: &layer.work, volatile: false }.tree()
         };
         let tree = tree.map_err(|e| DockerError::io("mount the container's files", e))?;

@@ -77,6 +77,7 @@ pub(super) fn merge(mut own: Config, image: Config) -> Result<Config> {
     union(&mut own.volumes, image.volumes);
     union(&mut own.labels, image.labels);
     own.labels.get_or_insert_default();
+    own.volumes = own.volumes.filter(|volumes| !volumes.is_empty());
     let env = own.env.get_or_insert_default();
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
     for variable in image.env.into_iter().flatten() {

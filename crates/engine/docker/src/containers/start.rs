@@ -59,11 +59,20 @@ impl Daemon {
 
     async fn bring_up(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         self.take_down(container).await;
-        let record = container.record();
+        let mut record = container.record();
         check_requests(&record.host)?;
         self.check_networks(container)?;
         let folder = self.containers.folder.of(&record.id);
-        let files = files::write(&folder, &record, &files::Names::default())?;
+        let files = match record.host.network_mode.strip_prefix("container:") {
+            // Who shares a network shares its names.
+            Some(other) => {
+                let other = self.container(other)?;
+                record.config.hostname = other.look(|r| r.config.hostname.clone());
+                files::paths(&self.containers.folder.of(&other.id))
+            }
+            None => files::write(&folder, &record, &files::Names::default())?,
+        };
+        make_mountable(&record.layer);
         let (sandbox, options) = spec::sandbox(self, &record, files)?;
         let (config, container_options) = spec::container(self, &record)?;
         self.check_sources(&record)?;
@@ -157,6 +166,13 @@ impl Daemon {
         });
         container.attaching.lock().clear();
     }
+}
+
+/// An overlay that was mounted without waiting for the disk leaves a mark, so that nobody trusts it after a crash of the
+/// machine; with the mark it cannot be mounted again (kernel documentation, overlayfs, "Volatile mount").
+pub(super) fn make_mountable(layer: &pintle_runtime::SnapshotMounts) {
+    // It is not there when the container has never run.
+    let _ = std::fs::remove_dir_all(layer.work.join("work/incompat"));
 }
 
 /// What needs a driver that is not there.
