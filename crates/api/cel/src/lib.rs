@@ -15,6 +15,7 @@
 pub mod admission;
 mod check;
 pub mod cost;
+pub mod device;
 mod env;
 mod error;
 mod estimate;

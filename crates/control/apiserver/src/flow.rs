@@ -6,7 +6,7 @@ use crate::request::RequestInfo;
 use crate::server::Server;
 use pintle_auth::User;
 use pintle_fairness::{Digest, Target};
-use pintle_registry::{AdmitAll, ListOptions, Request, UserInfo};
+use pintle_registry::{AdmitAll, ListOptions, Patch, Request, UserInfo};
 use pintle_types::Status;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ async fn tell_dangling(server: &Server) -> Result<(), Status> {
     let def = table.get(GROUP, "v1", "flowschemas").cloned().ok_or_else(Status::no_such_resource)?;
     let list = server.registry.list(&def, "", &ListOptions::default()).await?;
     for object in &list.items {
-        let mut object = object.to_value();
+        let object = object.to_value();
         let dangling = server.fairness.dangling(&object);
         let wanted = if dangling { "True" } else { "False" };
         let conditions = object["status"]["conditions"].as_array();
@@ -79,14 +79,19 @@ async fn tell_dangling(server: &Server) -> Result<(), Status> {
             ),
         };
         let now = server.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        object["status"] = json!({"conditions": [{
-            "type": "Dangling", "status": wanted, "lastTransitionTime": now, "reason": reason, "message": message,
-        }]});
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let condition = json!({
+            "type": "Dangling", "status": wanted, "lastTransitionTime": now, "reason": reason, "message": message,
+        });
+        let configuration = json!({
+            "apiVersion": format!("{GROUP}/v1"), "kind": "FlowSchema", "metadata": {"name": name},
+            "status": {"conditions": [condition]},
+        });
         let user =
             UserInfo { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..UserInfo::default() };
         let request = Request::new(&user, &AdmitAll, "api-priority-and-fairness-config-consumer-v1");
-        match server.registry.update(&request, &def, "", &name, "status", object).await {
+        let patch = Patch::Apply { configuration, force: true };
+        match server.registry.patch(&request, &def, "", &name, "status", &patch).await {
             // Somebody else changed it: its event brings this task back.
             Err(status) if !matches!(status.code, 404 | 409) => return Err(status),
             _ => {}

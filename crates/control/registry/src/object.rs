@@ -116,7 +116,8 @@ impl List {
             text(&self.api_version),
             self.revision
         );
-        if !self.continue_token.is_empty() {
+        // Lists of custom resources say that they are whole.
+        if !self.continue_token.is_empty() || !self.bare_items {
             head += &format!(r#","continue":{}"#, text(&self.continue_token));
         }
         if let Some(remaining) = self.remaining.filter(|n| *n > 0) {

@@ -48,10 +48,12 @@ fn object(made: &Struct<'_>) -> Result<Value, String> {
     fields.collect::<Result<Map<_, _>, String>>().map(Value::Object)
 }
 
-/// Whether every part of an apply configuration is called by its path: `Object.spec.template`.
+/// Whether every part of what was made is called by its path: `Object.spec.template`. What a patch adds may be any part
+/// of an object, so its own name begins the path.
 pub(super) fn check_type_names(value: &CelValue<'_>) -> Result<(), String> {
     let mut errors = Vec::new();
-    check(value, &mut vec![OBJECT_TYPE.to_owned()], &mut errors);
+    let root = if let CelValue::Struct(made) = value { made.object.name() } else { OBJECT_TYPE };
+    check(value, &mut vec![root.to_owned()], &mut errors);
     if errors.is_empty() { Ok(()) } else { Err(format!("type mismatch: {}", errors.join("\n"))) }
 }
 

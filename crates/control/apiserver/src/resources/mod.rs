@@ -48,7 +48,9 @@ pub(crate) async fn answer(call: &Call) -> Answer {
     if !scope_fits(&def, &path) {
         return Err(Box::new(Status::no_such_resource()));
     }
-    call.warn(def.strategy.deprecation().map(str::to_owned));
+    if def.has_verb(call.info.verb) {
+        call.warn(def.strategy.deprecation().map(str::to_owned));
+    }
     let target = Target { call, def, path };
     match (target.path.name.is_empty(), target.path.subresource.is_empty()) {
         (true, _) => collection(&target).await,

@@ -8,6 +8,7 @@ use crate::{
     tree,
 };
 use jiff::Timestamp;
+use pintle_cel::device::{self, SelectorError};
 use pintle_types::{
     field::{ErrorKind, ErrorList, FieldError, Path},
     names,
@@ -44,8 +45,25 @@ impl Strategy for DeviceClass {
 }
 
 fn selectors(errors: &mut Errors, path: &Path, selectors: &[Value]) {
-    for (i, _) in selectors.iter().enumerate().filter(|(_, one)| !tree::has(one, "cel")) {
-        errors.required(&path.index(i).child("cel"), "");
+    for (i, one) in selectors.iter().enumerate() {
+        let at = path.index(i).child("cel");
+        if tree::has(one, "cel") {
+            selector(errors, &at.child("expression"), tree::text(&one["cel"], "expression"));
+        } else {
+            errors.required(&at, "");
+        }
+    }
+}
+
+fn selector(errors: &mut Errors, at: &Path, expression: &str) {
+    // What is too long is not compiled.
+    if expression.len() > device::MOST_BYTES {
+        return errors.too_long(at, device::MOST_BYTES);
+    }
+    match device::compile(expression) {
+        Ok(_) => {}
+        Err(SelectorError::TooComplex) => errors.forbidden(at, "too complex, exceeds cost limit"),
+        Err(SelectorError::Wrong(words)) => errors.invalid(at, expression, &words),
     }
 }
 
@@ -361,6 +379,22 @@ mod tests {
         );
         claim.from_storage(FLAT, &mut object);
         assert_eq!(object, flat);
+    }
+
+    #[test]
+    fn selectors_are_expressions() {
+        let class = |cel: Value| {
+            let found = DeviceClass.validate(&json!({"spec": {"selectors": [{"cel": cel}]}}));
+            found.iter().map(|error| format!("{}: {}", error.field, error.body)).collect::<Vec<_>>()
+        };
+        assert!(class(json!({"expression": "device.driver == 'a.example.com'"})).is_empty());
+        assert_eq!(class(Value::Null), ["spec.selectors[0].cel: Required value"]);
+        let wrong = class(json!({"expression": "nothing"}));
+        let words = "spec.selectors[0].cel.expression: Invalid value: \"nothing\": compilation failed: ERROR: \
+                     <input>:1:1: undeclared reference to 'nothing' (in container '')";
+        assert!(wrong[0].starts_with(words), "{wrong:?}");
+        let long = class(json!({"expression": "x".repeat(device::MOST_BYTES + 1)}));
+        assert_eq!(long, ["spec.selectors[0].cel.expression: Too long: may not be more than 10240 bytes"]);
     }
 
     #[test]

@@ -125,13 +125,18 @@ fn stored_versions(errors: &mut Errors, object: &Value) {
     if stored.is_empty() {
         errors.invalid(&path, Value::Null, "must have at least one stored version");
     }
-    let known: Vec<&str> =
-        tree::list(&object["spec"], "versions").iter().map(|version| tree::text(version, "name")).collect();
-    for (i, version) in stored.iter().enumerate() {
-        let version = version.as_str().unwrap_or("");
-        if !known.contains(&version) {
-            errors.invalid(&path.index(i), version, "must appear in spec.versions");
+    let mut unknown: Vec<(usize, &str)> = stored.iter().filter_map(Value::as_str).enumerate().collect();
+    for version in tree::list(&object["spec"], "versions") {
+        let name = tree::text(version, "name");
+        let before = unknown.len();
+        unknown.retain(|(_, stored)| *stored != name);
+        // A second version of the same name is not found any more, as upstream has it.
+        if tree::flag(version, "storage") && unknown.len() == before {
+            errors.invalid(&path, stored.to_vec(), &format!("must have the storage version {name}"));
         }
+    }
+    for (i, version) in unknown {
+        errors.invalid(&path.index(i), version, "must appear in spec.versions");
     }
 }
 
@@ -250,6 +255,49 @@ mod tests {
                 CustomResourceDefinition.validate(&definition(schema)).iter().map(ToString::to_string).collect();
             assert_eq!(found, [expected]);
         }
+    }
+
+    #[test]
+    fn rules_are_told_beside_what_is_wrong_elsewhere() {
+        let rule = json!([{"rule": "self.colour == 'red'"}]);
+        let mut object = definition(json!({"type": "object", "properties": {"spec": {
+            "type": "object", "properties": {"size": {"type": "integer"}}, "x-kubernetes-validations": rule,
+        }}}));
+        object["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.colour"}]);
+        let fields = |object: &Value, old: Option<&Value>| -> Vec<String> {
+            validate(object, old).iter().map(|error| error.field.to_string()).collect()
+        };
+        let schema = "spec.validation.openAPIV3Schema.properties[spec]";
+        let rule = format!("{schema}.x-kubernetes-validations[0].rule");
+        assert_eq!(fields(&object, None), [&*rule, "spec.selectableFields[0].jsonPath"]);
+        // What was accepted once stays accepted, and a schema that is wrong otherwise is not compiled.
+        assert_eq!(fields(&object, Some(&object)), ["spec.selectableFields[0].jsonPath"]);
+        let properties = &mut object["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        properties["spec"]["properties"]["size"] = json!({});
+        let kind = format!("{schema}.properties[size].type");
+        assert_eq!(fields(&object, None), [&*kind, "spec.selectableFields[0].jsonPath"]);
+    }
+
+    #[test]
+    fn keys_of_lists_are_properties_of_their_items() {
+        let list = |items: Value| {
+            let list = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                "items": items});
+            let object = definition(json!({"type": "object", "properties": {"a": list}}));
+            let found = validate(&object, None);
+            found.iter().map(|error| format!("{}: {}", error.field, error.body)).collect::<Vec<_>>()
+        };
+        let at = "spec.validation.openAPIV3Schema.properties[a]";
+        let missing = list(json!({"type": "object", "properties": {}}));
+        let words = "Invalid value: [\"name\"]: entries must all be names of item properties";
+        assert_eq!(missing, [format!("{at}.x-kubernetes-list-map-keys: {words}")]);
+        let null = list(json!({"type": "object", "required": ["name"], "properties": {"name": null}}));
+        let words = "Required value: must not be empty for specified object fields";
+        assert_eq!(null, [format!("{at}.items.properties[name].type: {words}")]);
+        let several = list(json!([]));
+        let words = "Invalid value: {\"Schema\":null,\"JSONSchemas\":[]}: must only have a single schema if \
+                     x-kubernetes-list-type is map";
+        assert_eq!(several, [format!("{at}.items: Required value: must be specified"), format!("{at}.items: {words}")]);
     }
 
     #[test]

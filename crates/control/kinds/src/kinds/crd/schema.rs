@@ -103,8 +103,13 @@ fn check_list(errors: &mut Errors, path: &Path, schema: &Value) {
 }
 
 fn check_map_list(errors: &mut Errors, path: &Path, items: &Value, keys: &[Value], at: &Path) {
+    let at_items = path.child("items");
+    if items.as_array().is_some_and(Vec::is_empty) {
+        let words = "must only have a single schema if x-kubernetes-list-type is map";
+        return errors.invalid_shown(&at_items, r#"{"Schema":null,"JSONSchemas":[]}"#, words);
+    }
     if !items.is_object() {
-        return errors.required(&path.child("items"), "must have a schema if x-kubernetes-list-type is map");
+        return errors.required(&at_items, "must have a schema if x-kubernetes-list-type is map");
     }
     let kind = tree::text(items, "type");
     if kind != "object" {
@@ -117,10 +122,12 @@ fn check_map_list(errors: &mut Errors, path: &Path, items: &Value, keys: &[Value
     let required = tree::list(items, "required");
     for key in keys {
         let name = key.as_str().unwrap_or("");
-        let property = &items["properties"][name];
-        if property.is_null() {
+        // A property may be null: a schema that says nothing.
+        let Some(property) = items["properties"].get(name) else {
             errors.invalid(at, keys.to_vec(), "entries must all be names of item properties");
-        } else if !required.contains(key) && !tree::has(property, "default") {
+            continue;
+        };
+        if !required.contains(key) && !tree::has(property, "default") {
             let words =
                 "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
             errors.required(&path.child("items").child("properties").key(name).child("default"), words);

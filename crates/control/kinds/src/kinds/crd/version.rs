@@ -55,10 +55,7 @@ pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value, old: 
         };
         // What is shared is checked once.
         let fresh = |shared: bool| i == 0 || !shared;
-        validate_one(errors, &places, version, all_shared.map(fresh));
-        if fresh(all_shared[0]) {
-            rules(errors, &places.schema, version, old);
-        }
+        validate_one(errors, &places, version, all_shared.map(fresh), old);
     }
 }
 
@@ -100,10 +97,14 @@ fn version_shown(version: &Value, shared: &dyn Fn(&str) -> bool) -> String {
     )
 }
 
-fn validate_one(errors: &mut Errors, places: &Places, version: &Value, fresh: [bool; 4]) {
+fn validate_one(errors: &mut Errors, places: &Places, version: &Value, fresh: [bool; 4], old: Option<&Value>) {
     let root = &version["schema"]["openAPIV3Schema"];
     if fresh[0] && root.is_object() {
+        let before = errors.0.len();
         schema::validate(errors, &places.schema, root);
+        if errors.0.len() == before {
+            rules(errors, &places.schema, version, old);
+        }
     }
     if fresh[2] {
         subresources(errors, &places.subresources, &version["subresources"]);
@@ -118,10 +119,10 @@ fn validate_one(errors: &mut Errors, places: &Places, version: &Value, fresh: [b
     }
 }
 
-/// The rules of a schema, unless the schema is as it was. Upstream looks at them when nothing else is wrong.
+/// The rules of a schema in which nothing else is wrong, unless it is as it was: then they were accepted before.
 fn rules(errors: &mut Errors, at: &Path, version: &Value, old: Option<&Value>) {
     let before = old.into_iter().flat_map(|old| tree::list(old, "versions")).find(|v| v["name"] == version["name"]);
-    if errors.0.is_empty() && before.is_none_or(|before| before["schema"] != version["schema"]) {
+    if before.is_none_or(|before| before["schema"] != version["schema"]) {
         let schema = &version["schema"]["openAPIV3Schema"];
         errors.0.extend(pintle_cel::rules::check_definition(schema, at, Default::default()));
     }
