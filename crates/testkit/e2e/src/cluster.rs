@@ -22,7 +22,7 @@ pub struct Cluster {
 }
 
 /// The `pintle` that was built with the tests.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     // Tests lie in target/PROFILE/deps, benchmarks in target/PROFILE.
     let own = own.parent().context("the folder of this program")?;
@@ -189,7 +189,7 @@ impl Cluster {
 }
 
 /// A digest by the distribution's tool, so that no hash of ours checks itself.
-fn sha256(scratch: &Path, bytes: &[u8]) -> Result<String> {
+pub(crate) fn sha256(scratch: &Path, bytes: &[u8]) -> Result<String> {
     std::fs::write(scratch, bytes)?;
     let mut command = Command::new("sha256sum");
     command.arg(scratch);

@@ -48,6 +48,20 @@ fn collect(directory: &Path, depth: u8, name: &str, found: &mut Vec<PathBuf>) ->
     Ok(())
 }
 
+/// The cgroups of single containers below those of a host.
+pub(crate) fn cgroups_below(name: &str) -> Result<Vec<PathBuf>> {
+    let mut own = Vec::new();
+    collect(Path::new("/sys/fs/cgroup"), 1, name, &mut own)?;
+    let mut found = Vec::new();
+    for entry in own.iter().flat_map(|path| fs::read_dir(path.join("docker"))).flatten() {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
 /// The shims whose sandboxes' directories lie below `directory`; they run in the sandboxes' networks.
 pub(crate) fn shims(directory: &Path) -> Result<Vec<u32>> {
     let mut found = Vec::new();

@@ -2,10 +2,12 @@
 //!
 //! A [`Host`] is a network namespace with an address; a [`Cluster`] is a `pintle server` in it, with its own
 //! directories and cgroups. Tests of one file share a cluster and each take a Kubernetes namespace of their own.
+//! An [`Engine`] is a `pintle engine` alone, driven by `docker`.
 //! [`suite`] runs them and, at the end, resets the cluster and looks for anything it left behind.
 
 mod cluster;
 mod command;
+mod engine;
 mod host;
 mod image;
 mod leftovers;
@@ -16,8 +18,9 @@ mod wait;
 
 pub use cluster::{Cluster, Space};
 pub use command::{Output, Spawned, run as run_command, run_within as run_command_within};
+pub use engine::Engine;
 pub use host::Host;
 pub use image::BUSYBOX;
 pub use script::play;
-pub use suite::{Case, Test, suite, suite_of};
+pub use suite::{Case, Subject, Test, suite, suite_of, suite_on};
 pub use wait::until;

@@ -9,13 +9,36 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+/// What the tests of a file run on, all the same one.
+pub trait Subject: Sized + Sync {
+    fn start() -> Result<Self>;
+    /// What it has logged, for a failure.
+    fn log(&self) -> String;
+    /// Takes it away and fails when anything of it is left on the machine.
+    fn finish(self) -> Result<()>;
+}
+
+impl Subject for Cluster {
+    fn start() -> Result<Self> {
+        Self::start()
+    }
+
+    fn log(&self) -> String {
+        self.server_log()
+    }
+
+    fn finish(self) -> Result<()> {
+        self.finish()
+    }
+}
+
 /// A test: its name, and what it does with the cluster.
-pub type Test = (&'static str, fn(&Cluster) -> Result<()>);
+pub type Test<S = Cluster> = (&'static str, fn(&S) -> Result<()>);
 
 /// A test that was made from data.
-pub struct Case {
+pub struct Case<S = Cluster> {
     pub name: String,
-    pub run: Box<dyn Fn(&Cluster) -> Result<()> + Send + Sync>,
+    pub run: Box<dyn Fn(&S) -> Result<()> + Send + Sync>,
 }
 
 /// Tests that run at the same time.
@@ -33,23 +56,28 @@ struct Outcomes {
 
 /// Runs the tests whose names contain the first argument, if there is one. Prints as cargo's own tests do.
 pub fn suite(tests: &[Test]) -> ExitCode {
-    let case = |(name, run): &Test| Case { name: (*name).to_owned(), run: Box::new(*run) };
+    suite_on(tests)
+}
+
+/// The same on something else than a cluster.
+pub fn suite_on<S: Subject + 'static>(tests: &[Test<S>]) -> ExitCode {
+    let case = |(name, run): &Test<S>| Case { name: (*name).to_owned(), run: Box::new(*run) };
     suite_of(&tests.iter().map(case).collect::<Vec<_>>())
 }
 
 /// The same, of tests that were made from data.
-pub fn suite_of(tests: &[Case]) -> ExitCode {
+pub fn suite_of<S: Subject>(tests: &[Case<S>]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|a| a == "--list") {
         tests.iter().for_each(|test| tell(&format!("{}: test", test.name)));
         return ExitCode::SUCCESS;
     }
     let filter = arguments.iter().find(|a| !a.starts_with('-')).map(String::as_str).unwrap_or_default();
-    let chosen: Vec<&Case> = tests.iter().filter(|test| test.name.contains(filter)).collect();
+    let chosen: Vec<&Case<S>> = tests.iter().filter(|test| test.name.contains(filter)).collect();
     let mut outcomes = Outcomes { passed: 0, failures: Vec::new() };
     tell(&format!("\nrunning {} tests", chosen.len() + usize::from(!chosen.is_empty())));
     if !chosen.is_empty() {
-        run_on_cluster(&chosen, &mut outcomes);
+        run_on_subject(&chosen, &mut outcomes);
     }
     let failed = outcomes.failures.len();
     outcomes.failures.iter().for_each(|failure| tell(&format!("\n---- {failure}")));
@@ -61,10 +89,10 @@ pub fn suite_of(tests: &[Case]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_on_cluster(tests: &[&Case], outcomes: &mut Outcomes) {
-    let cluster = match Cluster::start() {
-        Ok(cluster) => cluster,
-        Err(error) => return note(outcomes, "a cluster starts", Instant::now(), Err(error)),
+fn run_on_subject<S: Subject>(tests: &[&Case<S>], outcomes: &mut Outcomes) {
+    let subject = match S::start() {
+        Ok(subject) => subject,
+        Err(error) => return note(outcomes, "what is tested starts", Instant::now(), Err(error)),
     };
     let (next, shared) = (AtomicUsize::new(0), Mutex::new(outcomes));
     std::thread::scope(|scope| {
@@ -72,7 +100,7 @@ fn run_on_cluster(tests: &[&Case], outcomes: &mut Outcomes) {
             scope.spawn(|| {
                 while let Some(Case { name, run }) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let start = Instant::now();
-                    let result = catch_unwind(AssertUnwindSafe(|| run(&cluster)));
+                    let result = catch_unwind(AssertUnwindSafe(|| run(&subject)));
                     let result =
                         result.unwrap_or_else(|panic| Err(anyhow::anyhow!("panicked: {}", panic_text(&*panic))));
                     let mut outcomes = shared.lock().unwrap_or_else(|p| p.into_inner());
@@ -83,13 +111,13 @@ fn run_on_cluster(tests: &[&Case], outcomes: &mut Outcomes) {
     });
     let outcomes = shared.into_inner().unwrap_or_else(|p| p.into_inner());
     if !outcomes.failures.is_empty() {
-        let log = cluster.server_log();
+        let log = subject.log();
         let tail: Vec<&str> = log.lines().rev().take(200).collect();
         tell("\n---- the end of the server's log");
         tail.iter().rev().for_each(|line| tell(line));
     }
     let start = Instant::now();
-    note(outcomes, "nothing is left behind", start, cluster.finish());
+    note(outcomes, "nothing is left behind", start, subject.finish());
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -1,0 +1,55 @@
+//! The real `docker` command drives an engine: every command outside swarm, plugins and checkpoints.
+
+#[path = "docker/applications.rs"]
+mod applications;
+#[path = "docker/containers.rs"]
+mod containers;
+#[path = "docker/images.rs"]
+mod images;
+#[path = "docker/networks.rs"]
+mod networks;
+#[path = "docker/restarts.rs"]
+mod restarts;
+#[path = "docker/system.rs"]
+mod system;
+
+use pintle_e2e::{Engine, suite_on};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long anything may take that ought to be there at once.
+const SOON: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    suite_on::<Engine>(&[
+        ("run tells output, input and exit codes", containers::run_codes),
+        ("run gives a terminal of the right size", containers::terminal),
+        ("a terminal is left by its keys and joined again", containers::detach),
+        ("run --detach, ps, logs, exec, top, port, stop and rm", containers::life),
+        ("what exec is told reaches the process", containers::exec),
+        ("inspect and ps agree, with formats and filters", containers::look),
+        ("files are copied both ways", containers::copy),
+        ("pause, unpause, update, rename, wait and kill", containers::change),
+        ("limits reach the cgroup", containers::limits),
+        ("logs are followed, cut and timed", containers::logs),
+        ("health checks change the state", containers::health),
+        ("diff, commit, export and import", images::changes),
+        ("build with stages, arguments, an ignore file and the cache", images::build),
+        ("tag, history, save, load and rmi", images::archives),
+        ("push to and pull from a real registry", images::registry),
+        ("skopeo reads what is saved and pushed", images::skopeo),
+        ("containers find each other by name in their networks only", networks::names),
+        ("networks are connected and left while containers run", networks::connect),
+        ("published ports answer, and end with their container", networks::ports),
+        ("volumes outlive containers, anonymous ones do not", networks::volumes),
+        ("mounts in all forms", networks::mounts),
+        ("events, stats, system df, info and version", system::tell),
+        ("prune removes what is labelled and unused", system::prune),
+        ("what is not there is refused clearly", system::refusals),
+        ("containers survive kill -9 with logs and exit codes", restarts::survive),
+        ("restart policies are kept over a restart", restarts::policies),
+        ("20 kills at random moments leave nothing inconsistent", restarts::chaos),
+        ("docker-py drives the engine", applications::docker_py),
+        ("docker-compose brings up an application", applications::compose),
+    ])
+}

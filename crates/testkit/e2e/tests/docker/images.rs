@@ -1,0 +1,168 @@
+//! Images: built, changed, carried in archives and through a real registry.
+
+use crate::SOON;
+use anyhow::{Result, ensure};
+use pintle_e2e::{BUSYBOX, Engine, Spawned};
+use serde_json::Value;
+
+pub fn changes(engine: &Engine) -> Result<()> {
+    let script = "echo new > /etc/new; echo more >> /etc/group; rm /bin/httpd";
+    engine.ok(&["run", "--name", "e2e-changes", BUSYBOX, "sh", "-c", script])?;
+    let diff = engine.ok(&["diff", "e2e-changes"])?;
+    for line in ["C /etc", "A /etc/new", "C /etc/group", "C /bin", "D /bin/httpd"] {
+        ensure!(diff.lines().any(|l| l == line), "no {line} in\n{diff}");
+    }
+    let id = engine.ok(&[
+        "commit",
+        "-m",
+        "why",
+        "-c",
+        "ENV SET=yes",
+        "-c",
+        "CMD [\"cat\",\"/etc/new\"]",
+        "e2e-changes",
+        "e2e/changed",
+    ])?;
+    ensure!(id.starts_with("sha256:"), "{id}");
+    ensure!(engine.ok(&["run", "--rm", "e2e/changed"])? == "new");
+    ensure!(engine.code(&["run", "--rm", "e2e/changed", "test", "-e", "/bin/httpd"])? == 1);
+    ensure!(engine.ok(&["run", "--rm", "e2e/changed", "sh", "-c", "echo $SET"])? == "yes");
+    engine.shell("docker export e2e-changes | docker import -c 'CMD [\"cat\",\"/etc/new\"]' - e2e/flat")?;
+    ensure!(engine.ok(&["run", "--rm", "e2e/flat"])? == "new");
+    ensure!(engine.ok(&["inspect", "-f", "{{len .RootFS.Layers}}", "e2e/flat"])? == "1");
+    engine.ok(&["rm", "e2e-changes"])?;
+    engine.ok(&["rmi", "e2e/changed", "e2e/flat"])?;
+    Ok(())
+}
+
+const DOCKERFILE: &str = r#"FROM e2e/busybox:1 AS make
+ARG WORD=nothing
+WORKDIR /work
+COPY . .
+RUN echo "$WORD" > word && ls > list
+
+FROM e2e/busybox:1
+LABEL e2e=build
+ENV PLACE=/srv
+COPY --from=make /work/word /work/list ${PLACE}/
+COPY --chmod=755 <<EOF /bin/tell
+#!/bin/sh
+cat /srv/word /srv/list
+EOF
+HEALTHCHECK NONE
+USER 65534
+ENTRYPOINT ["/bin/tell"]
+"#;
+
+pub fn build(engine: &Engine) -> Result<()> {
+    let folder = engine.path("context");
+    std::fs::create_dir_all(&folder)?;
+    for (name, content) in
+        [("Dockerfile", DOCKERFILE), (".dockerignore", "secret*\n"), ("kept", ""), ("secret.txt", "")]
+    {
+        std::fs::write(folder.join(name), content)?;
+    }
+    let folder = folder.to_string_lossy();
+    let arguments = ["build", "-t", "e2e/built", "--build-arg", "WORD=spoken", &folder];
+    let first = engine.ok(&arguments)?;
+    ensure!(first.contains("Successfully tagged e2e/built:latest") && !first.contains("Using cache"), "{first}");
+    let told = engine.ok(&["run", "--rm", "e2e/built"])?;
+    ensure!(told == "spoken\nDockerfile\nkept\nlist\nword", "{told}");
+    let second = engine.ok(&arguments)?;
+    ensure!(second.matches("Using cache").count() > 5, "{second}");
+    let other = engine.ok(&["build", "-q", "--build-arg", "WORD=other", &folder])?;
+    ensure!(engine.ok(&["run", "--rm", &other])?.starts_with("other"));
+    let stage = engine.ok(&["build", "-q", "--target", "make", &folder])?;
+    ensure!(engine.ok(&["inspect", "-f", "{{.Config.WorkingDir}}", &stage])? == "/work");
+    let failing = "FROM e2e/busybox:1\nRUN exit 3\n";
+    let failed = engine.shell(&format!("printf '{}' | docker build - 2>&1 || true", failing.replace('\n', "\\n")))?;
+    ensure!(failed.contains("The command '/bin/sh -c exit 3' returned a non-zero code: 3"), "{failed}");
+    engine.ok(&["rmi", "e2e/built"])?;
+    Ok(())
+}
+
+pub fn archives(engine: &Engine) -> Result<()> {
+    engine.ok(&["tag", BUSYBOX, "e2e/one:a"])?;
+    engine.ok(&["tag", BUSYBOX, "e2e/one:b"])?;
+    ensure!(engine.ok(&["images", "--format", "{{.Tag}}", "e2e/one"])?.lines().count() == 2);
+    ensure!(!engine.ok(&["history", "-q", "e2e/one:a"])?.is_empty());
+    // An image of its own, so that its removal takes nothing from other tests.
+    engine.shell("printf 'FROM e2e/busybox:1\\nRUN echo kept > /kept\\n' | docker build -q -t e2e/kept -")?;
+    let archive = engine.path("saved.tar").to_string_lossy().into_owned();
+    engine.ok(&["save", "-o", &archive, "e2e/kept", "e2e/one:a"])?;
+    let id = engine.ok(&["inspect", "-f", "{{.Id}}", "e2e/kept"])?;
+    ensure!(engine.ok(&["rmi", "e2e/one:a", "e2e/one:b", "e2e/kept"])?.contains(&format!("Deleted: {id}")));
+    let loaded = engine.ok(&["load", "-i", &archive])?;
+    ensure!(loaded.contains("Loaded image: e2e/kept:latest") && loaded.contains("Loaded image: e2e/one:a"), "{loaded}");
+    ensure!(engine.ok(&["inspect", "-f", "{{.Id}}", "e2e/kept"])? == id);
+    ensure!(engine.ok(&["run", "--rm", "e2e/kept", "cat", "/kept"])? == "kept");
+    engine.ok(&["create", "--name", "e2e-user", "e2e/kept"])?;
+    ensure!(engine.refused(&["rmi", &id])?.contains("conflict"));
+    engine.ok(&["rm", "e2e-user"])?;
+    engine.ok(&["rmi", "e2e/kept", "e2e/one:a"])?;
+    Ok(())
+}
+
+/// Debian's registry on a port of the engine's network.
+fn registry_on(engine: &Engine, port: u16) -> Result<Spawned> {
+    let folder = engine.path(&format!("registry-{port}"));
+    std::fs::create_dir_all(&folder)?;
+    let root = folder.display();
+    let settings = format!(
+        "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\n\
+         http: {{addr: '127.0.0.1:{port}'}}\n"
+    );
+    std::fs::write(folder.join("config.yml"), settings)?;
+    let mut command = engine.command("docker-registry");
+    command.arg("serve").arg(folder.join("config.yml"));
+    let registry = engine.start_program(command)?;
+    registry.expect("listening on", SOON)?;
+    Ok(registry)
+}
+
+pub fn registry(engine: &Engine) -> Result<()> {
+    let _registry = registry_on(engine, 5000)?;
+    let name = "127.0.0.1:5000/e2e/carried:1";
+    engine.shell(&format!("printf 'FROM e2e/busybox:1\\nRUN echo far > /far\\n' | docker build -q -t {name} -"))?;
+    let pushed = engine.ok(&["push", name])?;
+    ensure!(pushed.contains("1: digest: sha256:"), "{pushed}");
+    let id = engine.ok(&["inspect", "-f", "{{.Id}}", name])?;
+    engine.ok(&["rmi", name])?;
+    let pulled = engine.ok(&["pull", name])?;
+    ensure!(pulled.contains(&format!("Status: Downloaded newer image for {name}")), "{pulled}");
+    ensure!(engine.ok(&["inspect", "-f", "{{.Id}}", name])? == id);
+    ensure!(engine.ok(&["run", "--rm", name, "cat", "/far"])? == "far");
+    ensure!(engine.ok(&["pull", name])?.contains("Image is up to date"));
+    let digest = engine.ok(&["inspect", "-f", "{{index .RepoDigests 0}}", name])?;
+    engine.ok(&["rmi", name])?;
+    // `run` pulls what is missing, here by its digest.
+    ensure!(engine.ok(&["run", "--rm", &digest, "cat", "/far"])? == "far");
+    ensure!(engine.refused(&["pull", "127.0.0.1:5000/e2e/none"])?.contains("not found"));
+    engine.ok(&["rmi", &digest])?;
+    Ok(())
+}
+
+pub fn skopeo(engine: &Engine) -> Result<()> {
+    let _registry = registry_on(engine, 5001)?;
+    let archive = engine.path("skopeo.tar").display().to_string();
+    engine.ok(&["tag", BUSYBOX, "127.0.0.1:5001/e2e/ours"])?;
+    engine.ok(&["push", "127.0.0.1:5001/e2e/ours"])?;
+    engine.ok(&["save", "-o", &archive, BUSYBOX])?;
+    let insecure = "--tls-verify=false";
+    let seen = engine.shell(&format!("skopeo inspect {insecure} docker://127.0.0.1:5001/e2e/ours"))?;
+    let seen: Value = serde_json::from_str(&seen)?;
+    ensure!(seen["Os"] == "linux" && seen["Layers"].as_array().is_some_and(|l| l.len() == 1), "{seen}");
+    // Our archive to the registry by skopeo, and back through an OCI layout.
+    let policy = "skopeo --insecure-policy copy --quiet";
+    engine.shell(&format!(
+        "{policy} --dest-tls-verify=false docker-archive:{archive} docker://127.0.0.1:5001/e2e/theirs
+         {policy} docker-archive:{archive} oci-archive:{archive}.oci:e2e/oci:1
+         {policy} docker-archive:{archive} docker-archive:{archive}.docker:e2e/again:1"
+    ))?;
+    engine.ok(&["pull", "127.0.0.1:5001/e2e/theirs"])?;
+    engine.ok(&["load", "-i", &format!("{archive}.docker")])?;
+    ensure!(engine.ok(&["run", "--rm", "e2e/again:1", "echo", "read"])? == "read");
+    ensure!(engine.ok(&["load", "-i", &format!("{archive}.oci")])?.contains("Loaded image"));
+    engine.ok(&["rmi", "127.0.0.1:5001/e2e/theirs", "127.0.0.1:5001/e2e/ours", "e2e/again:1"])?;
+    Ok(())
+}
