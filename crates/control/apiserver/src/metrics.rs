@@ -36,7 +36,6 @@ pub(crate) struct Metrics {
     pub terminations: Arc<Family<Counter>>,
     pub aborts: Arc<Family<Counter>>,
     pub body_sizes: AtomicU64,
-    watchers: Arc<()>,
 }
 
 impl Default for Metrics {
@@ -108,7 +107,6 @@ impl Default for Metrics {
                 &["group", "resource", "scope", "subresource", "verb", "version"],
             ),
             body_sizes: AtomicU64::new(0),
-            watchers: Arc::default(),
             registry,
         }
     }
@@ -179,16 +177,6 @@ fn shown(method: &str) -> &'static str {
 }
 
 impl Metrics {
-    /// Counts a watcher as long as it is kept.
-    pub fn watcher(&self) -> Arc<()> {
-        self.watchers.clone()
-    }
-
-    /// Watches being served.
-    pub fn watchers(&self) -> u64 {
-        Arc::strong_count(&self.watchers) as u64 - 1
-    }
-
     /// Counts a request as in flight as long as it is kept.
     pub fn in_flight(&self, mutating: bool) -> InFlight {
         InFlight::new(self.in_flight[usize::from(mutating)].clone())

@@ -183,7 +183,7 @@ impl Server {
         let mut response = match answer {
             Ok(response) => response,
             Err(Failure::Status(status)) => response::failure(&status, &call.headers),
-            Err(Failure::Overload(_)) => response::too_many_requests(),
+            Err(Failure::Overload) => response::too_many_requests(),
             Err(Failure::Panic(_)) => response::panicked(),
         };
         response::finish(&mut response, &call.audit_id, &call.warnings.lock());
@@ -231,7 +231,12 @@ impl Server {
 
     async fn authorize(&self, call: &Call) -> Result<(), Box<Status>> {
         let what = attributes_of(&call.info);
-        let decision = self.authorizer.decide(&call.user, &what).await;
+        let mut decision = self.authorizer.decide(&call.user, &what).await;
+        if !decision.allowed
+            && let Some(allowed) = self.node_may_by_now(&call.user, &what).await
+        {
+            decision = allowed;
+        }
         if let Some(record) = &call.record {
             record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
             record.annotate("authorization.k8s.io/reason", decision.reason.as_str());
@@ -284,7 +289,7 @@ pub(crate) struct PeerAddress(pub SocketAddr);
 /// Why there is no answer of the request's own.
 enum Failure {
     Status(Box<Status>),
-    Overload(Rejected),
+    Overload,
     Panic(String),
 }
 
@@ -298,7 +303,7 @@ impl Failure {
     fn status(&self) -> Option<Box<Status>> {
         match self {
             Self::Status(status) => Some(status.clone()),
-            Self::Overload(_) => None,
+            Self::Overload => None,
             Self::Panic(message) => Some(Box::new(Status::failure(500, Reason::InternalError, message.clone()))),
         }
     }
@@ -325,8 +330,8 @@ impl Turn {
         match server.fairness.acquire(&digest, || flow::width(call), limit / 4).await {
             Ok(seat) => self.seat = Some(seat),
             Err(rejected) => {
-                self.rejected = Some(rejected.clone());
-                return Err(Failure::Overload(rejected));
+                self.rejected = Some(rejected);
+                return Err(Failure::Overload);
             }
         }
         self.waited = began.elapsed();

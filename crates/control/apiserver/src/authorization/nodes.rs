@@ -1,8 +1,11 @@
 //! Keeps the graph of what nodes may see in step with the objects that it is made of.
 
+use super::{Attributes, Decision};
 use crate::follow::{Change, Follower};
 use crate::server::Server;
-use pintle_auth::authorization::node::Graph;
+use pintle_auth::User;
+use pintle_auth::authorization::node::{Graph, identity};
+use pintle_registry::ListOptions;
 use pintle_types::Status;
 use pintle_types::selector::FieldSelector;
 use serde_json::Value;
@@ -43,5 +46,22 @@ impl Server {
             self.tasks.spawn(follower.run(stop.clone()));
         }
         Ok(())
+    }
+
+    /// Whether a node may see something because of the pods that are on it now: its kubelet may hear of a pod a moment
+    /// before the graph does, and must not be refused what the pod needs. The graph itself is not touched: only the
+    /// follower knows the order of changes.
+    pub(crate) async fn node_may_by_now(&self, user: &User, what: &Attributes<'_>) -> Option<Decision> {
+        let by_pods = matches!(what.resource, "secrets" | "configmaps" | "serviceaccounts" | "persistentvolumeclaims");
+        let node = identity(user).filter(|_| by_pods && what.group.is_empty() && self.authorizer.uses_nodes())?;
+        let table = self.registry.table();
+        let fields = FieldSelector::parse(&format!("spec.nodeName={node}")).ok()?;
+        let options = ListOptions { fields, ..ListOptions::default() };
+        let pods = self.registry.list(table.get("", "v1", "pods")?, what.namespace, &options).await.ok()?;
+        let present = Graph::default();
+        for pod in &pods.items {
+            present.set_pod(&pod.to_value());
+        }
+        Some(present.decide(&self.authorizer.rbac, user, what)).filter(|decision| decision.allowed)
     }
 }

@@ -56,10 +56,9 @@ fn body(target: &Target<'_>, format: Format, events: Watch) -> Body {
     let include = view::Include::read(&target.call.query);
     let (sent, sizes) = server.metrics.watch_events(&def.group, &def.version, &def.resource);
     let stop = server.stopping();
-    let counted = server.metrics.watcher();
     let writer = Writer { server, def, format, include, first: true };
     let stopped = Box::pin(stop.clone().cancelled_owned());
-    Body::new(Events { events, writer, stop, stopped, asked: None, over: false, sent, sizes, _counted: counted })
+    Body::new(Events { events, writer, stop, stopped, asked: None, over: false, sent, sizes })
 }
 
 /// A body that is polled once for each event: what an event does not need is not touched.
@@ -73,8 +72,6 @@ struct Events {
     over: bool,
     sent: Arc<Counter>,
     sizes: Arc<Histogram>,
-    /// Counts this watcher.
-    _counted: Arc<()>,
 }
 
 impl Events {
