@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes the decoders: `scripts/fuzz.sh [SECONDS] [TARGET…]`, by default each target for ten minutes, one after the other.
-# Needs cargo-fuzz (`cargo install cargo-fuzz`). What it finds stays in fuzz/artifacts; fuzz/corpus keeps the seeds, and
-# what a run adds to it is worth keeping when it is minimised (`cargo fuzz cmin TARGET`).
+# Needs cargo-fuzz (`cargo install cargo-fuzz`) and zstd. What it finds stays in fuzz/artifacts. fuzz/corpus keeps the
+# seeds, and beside them what earlier runs found worth keeping, packed; `KEEP=1` packs what this run ends with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
@@ -14,6 +14,12 @@ for target in "${targets[@]}"; do
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   echo "== $target for $seconds s"
+  packed="fuzz/corpus/$target.tar.zst"
+  [ ! -e "$packed" ] || tar --zstd -C "$work" -xf "$packed"
   cargo fuzz run --sanitizer none "$target" "$work" "fuzz/corpus/$target" -- \
     -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+  if [ "${KEEP:-}" = 1 ]; then
+    tar -C "$work" --sort=name --mtime=@0 --owner=0 --group=0 -cf - . | zstd -19 -q -f -o "$packed"
+  fi
+  rm -rf "$work"
 done
