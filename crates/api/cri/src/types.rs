@@ -90,6 +90,21 @@ pub enum SeccompProfile {
     Localhost(String),
 }
 
+/// Which ids of a user namespace are which outside (user_namespaces(7)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMappings {
+    pub users: Vec<IdRange>,
+    pub groups: Vec<IdRange>,
+}
+
+/// `size` ids from `inside` on are those from `outside` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub inside: u32,
+    pub outside: u32,
+    pub size: u32,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodSandboxConfig {
     pub metadata: PodSandboxMetadata,
@@ -105,6 +120,9 @@ pub struct PodSandboxConfig {
     pub sysctls: BTreeMap<String, String>,
     pub namespaces: NamespaceOption,
     pub privileged: bool,
+    /// A user namespace for all of its containers (`NamespaceOption.userns_options`); empty is the machine's.
+    #[serde(default)]
+    pub id_mappings: IdMappings,
     /// The sum over its containers, set on the pod's own cgroup by the kubelet; for the runtime's information.
     pub overhead: Option<LinuxContainerResources>,
 }

@@ -132,7 +132,8 @@ pub(crate) async fn open_engine(
     let config = pintle_runtime::Config {
         state_dir: cluster.data("engine"),
         run_dir: cluster.run("engine"),
-        shim_binary: write_shim(cluster)?,
+        shim_binary: write_guest(cluster, "pintle-shim", pintle_embedded::SHIM, 0o700)?,
+        init_binary: write_guest(cluster, "docker-init", pintle_embedded::PAUSE, 0o555)?,
         cgroup_root: cluster.settings.cgroup_root(),
         seccomp_dir: cluster.data("kubelet/seccomp"),
     };
@@ -216,21 +217,21 @@ async fn start_dns(
     Ok(())
 }
 
-/// Writes the shim, which pintle brings with it, into the run directory under a name of its content: one that may be
-/// in use is never overwritten.
-fn write_shim(cluster: &Cluster) -> Result<PathBuf> {
+/// Writes a program that pintle brings with it into the run directory, under a name of its content: one that may be in
+/// use is never overwritten.
+fn write_guest(cluster: &Cluster, name: &str, program: &[u8], mode: u32) -> Result<PathBuf> {
     use std::hash::{Hash, Hasher};
     use std::os::unix::fs::PermissionsExt;
     let directory = cluster.run("bin");
     private_directory(&directory)?;
     let mut hasher = std::collections::hash_map::DefaultHasher::new();
-    pintle_embedded::SHIM.hash(&mut hasher);
-    let path = directory.join(format!("pintle-shim-{:016x}", hasher.finish()));
+    program.hash(&mut hasher);
+    let path = directory.join(format!("{name}-{:016x}", hasher.finish()));
     if !path.exists() {
         let temporary = path.with_extension("new");
         let write = || {
-            std::fs::write(&temporary, pintle_embedded::SHIM)?;
-            std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o700))?;
+            std::fs::write(&temporary, program)?;
+            std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(mode))?;
             std::fs::rename(&temporary, &path)
         };
         write().with_context(|| format!("write {}", path.display()))?;

@@ -111,6 +111,13 @@ pub fn limit(keep: Capabilities) -> Result<()> {
     Ok(())
 }
 
+/// Uses all that is permitted.
+pub fn raise() -> Result<()> {
+    let mut sets = rustix::thread::capabilities(None).context(|| "read capabilities")?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).context(|| "raise capabilities")
+}
+
 /// Keeps permitted capabilities when the user changes, until the next exec.
 pub fn keep_over_user_change() -> Result<()> {
     rustix::thread::set_keep_capabilities(true).context(|| "keep capabilities")

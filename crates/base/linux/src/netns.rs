@@ -27,6 +27,17 @@ pub fn create(path: &Path, inside: impl FnOnce() -> Result<()> + Send) -> Result
     made
 }
 
+/// Binds the calling process's network namespace to `path`, which must not exist.
+pub fn bind_current(path: &Path) -> Result<()> {
+    File::create_new(path).context(|| format!("create {}", path.display()))?;
+    let bound = rustix::mount::mount_bind("/proc/thread-self/ns/net", path);
+    if bound.is_err() {
+        // The first error is the one that helps.
+        let _ = std::fs::remove_file(path);
+    }
+    bound.context(|| format!("bind a network namespace to {}", path.display()))
+}
+
 /// Unbinds a network namespace. Succeeds when it is not there.
 pub fn remove(path: &Path) -> Result<()> {
     crate::mount::unmount(path)?;

@@ -66,6 +66,7 @@ pub mod namespace {
     pub const IPC: u64 = libc::CLONE_NEWIPC as u64;
     pub const UTS: u64 = libc::CLONE_NEWUTS as u64;
     pub const CGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
+    pub const USER: u64 = libc::CLONE_NEWUSER as u64;
 }
 
 /// As in linux/sched.h: the constant of libc has a type that cannot hold it.
@@ -104,8 +105,13 @@ pub fn unshare(namespaces: u64) -> Result<()> {
     check(done.into()).map(drop).context(|| format!("unshare {namespaces:#x}"))
 }
 
-const NAMESPACES: u64 =
-    namespace::MOUNT | namespace::PID | namespace::NETWORK | namespace::IPC | namespace::UTS | namespace::CGROUP;
+const NAMESPACES: u64 = namespace::MOUNT
+    | namespace::PID
+    | namespace::NETWORK
+    | namespace::IPC
+    | namespace::UTS
+    | namespace::CGROUP
+    | namespace::USER;
 
 /// Moves the calling thread into namespaces: of a process for a pidfd, the one that a /proc/*/ns file names else.
 pub fn enter(fd: BorrowedFd<'_>, namespaces: u64) -> Result<()> {
@@ -148,6 +154,22 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     // SAFETY: numbers only.
     check(unsafe { libc::setresuid(uid, uid, uid) }.into()).context(|| format!("become user {uid}"))?;
     Ok(())
+}
+
+/// Whose the files are that this process makes from now on; everything else stays. Capabilities over files go with
+/// root's number: `capability::raise` takes them back.
+pub fn own_files_as(uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: numbers only. Both return what was before, so the second call tells whether the first was taken.
+    let (user, group) = unsafe {
+        libc::setfsgid(gid);
+        let group = libc::setfsgid(gid);
+        libc::setfsuid(uid);
+        (libc::setfsuid(uid), group)
+    };
+    match (user.cast_unsigned(), group.cast_unsigned()) == (uid, gid) {
+        true => Ok(()),
+        false => Err(crate::Error::invalid(format!("own files as {uid}:{gid}"), "the kernel refuses it")),
+    }
 }
 
 /// Sets a resource limit of the calling process by its RLIMIT_ number.

@@ -91,6 +91,20 @@ impl Engine {
         }
         container.ended.send_replace(true);
         self.tell(EventKind::ContainerStopped, &container.id, &sandbox_id);
+        self.drop_cgroup(container);
+    }
+
+    /// A cgroup costs the kernel memory, and one that holds nobody is of no use. What cannot be removed now goes with
+    /// the container's record.
+    fn drop_cgroup(&self, container: &Container) {
+        let (cgroups, cgroup) = (self.cgroups.clone(), container.record.lock().cgroup.clone());
+        if cgroup.is_empty() {
+            return;
+        }
+        drop(tokio::task::spawn_blocking(move || {
+            cgroups.kill_all(&cgroup, KILL_TIMEOUT)?;
+            cgroups.remove(&cgroup)
+        }));
     }
 
     /// The connection to a shim ended. Unless we ended it, the shim was killed: nobody holds its containers any more,

@@ -50,7 +50,8 @@ impl Engine {
         };
         spec::check(&record)?;
         // What cannot confine the container is told before there is one, as containerd does.
-        self.seccomp_program(&record.config.security)?;
+        self.seccomp_program(&record.config.security, record.options.seccomp.as_deref())?;
+        self.init_of(&record)?;
         let container = self.reserve_container(record)?;
         match self.make_container(&container).await {
             Ok(()) => {

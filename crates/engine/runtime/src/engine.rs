@@ -27,6 +27,9 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// The static `pintle-shim` program. It is copied to a sealed memory file: the file itself is never executed.
     pub shim_binary: PathBuf,
+    /// The static `pintle-pause` program, which containers see as `/sbin/docker-init` when they ask for an init. Empty
+    /// is none: those containers are refused.
+    pub init_binary: PathBuf,
     /// Holds the cgroups of sandboxes whose configuration names no parent, such as `/pintle`.
     pub cgroup_root: String,
     /// Where seccomp profiles of kind `Localhost` are looked up when their name is not absolute.

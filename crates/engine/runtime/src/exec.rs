@@ -185,7 +185,7 @@ impl Engine {
         let sandbox = self.sandbox(&record.sandbox_id)?.record.lock().clone();
         let mut record = record;
         record.config.security.privileged |= options.privileged;
-        let filter = self.seccomp_program(&record.config.security)?;
+        let filter = self.seccomp_program(&record.config.security, record.options.seccomp.as_deref())?;
         let mut pipes = match wanted.tty {
             true => Pipes::default(),
             false => Pipes::new(wanted.stdin, wanted.stdout, wanted.stderr)?,

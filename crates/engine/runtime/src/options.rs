@@ -7,7 +7,7 @@ use pintle_linux::cgroup::{DeviceRule, Limits};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-pub use pintle_shim::protocol::LogFormat;
+pub use pintle_shim::protocol::{IdMappings, IdRange, LogFormat};
 
 /// Whose a sandbox is. Each face lists its own and hears of its own only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,23 +57,19 @@ pub struct SandboxOptions {
     /// No /dev/shm is shared: each container has an ipc namespace without any (`--ipc none`).
     pub no_shm: bool,
     pub files: Option<SandboxFiles>,
-    /// Users and groups of the container as those of the machine, for a user namespace; empty is none.
+    /// Users and groups of the containers as those of the machine, for a user namespace; empty is what the
+    /// configuration says.
     pub id_mappings: IdMappings,
 }
 
-/// Which ids inside are which outside (user_namespaces(7)).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdMappings {
-    pub users: Vec<IdRange>,
-    pub groups: Vec<IdRange>,
-}
-
-/// `size` ids from `inside` on are those from `outside` on.
+/// Whose cgroup namespace a container is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdRange {
-    pub inside: u32,
-    pub outside: u32,
-    pub size: u32,
+pub enum CgroupNamespace {
+    /// Its own, unless it is privileged.
+    #[default]
+    Usual,
+    Own,
+    Host,
 }
 
 /// Further properties of a container.
@@ -104,6 +100,7 @@ pub struct ContainerOptions {
     pub pid_of: Option<String>,
     /// A seccomp profile in OCI's JSON form, instead of the configuration's.
     pub seccomp: Option<String>,
+    pub cgroup_namespace: CgroupNamespace,
     pub log_format: LogFormat,
     /// How many log files are kept, the current one included; 0 is the usual five.
     pub log_files: u32,

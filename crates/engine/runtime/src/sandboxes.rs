@@ -3,7 +3,7 @@
 use crate::engine::{Engine, Sandbox};
 use crate::error::{blocking, from_failure, from_port, from_system, internal};
 use crate::ids::new_id;
-use crate::options::{Network, Owner, SandboxOptions};
+use crate::options::{IdMappings, IdRange, Network, Owner, SandboxOptions};
 use crate::records::{SandboxPhase, SandboxRecord};
 use crate::sandbox_files;
 use crate::shim_client::{self, ShimClient, Told};
@@ -101,10 +101,12 @@ impl Engine {
         let cgroups = self.cgroups.clone();
         // Nobody waits for it, and without it the first container only starts later.
         drop(tokio::task::spawn_blocking(move || cgroups.expect_moves()));
+        let mapped = !id_mappings(&record).is_empty();
         let make_netns = async {
             match own_netns.clone() {
-                Some(path) => blocking(move || netns::create(&path, || Ok(()))).await,
-                None => Ok(()),
+                // In a user namespace it belongs to that, and the shim makes it.
+                Some(path) if !mapped => blocking(move || netns::create(&path, || Ok(()))).await,
+                _ => Ok(()),
             }
         };
         let start_shim = async { self.start_shim(sandbox) };
@@ -127,6 +129,10 @@ impl Engine {
             }
         };
         let set_up = async { shim.ask(Request::Sandbox(spec)).await.map_err(from_failure) };
+        if mapped {
+            set_up.await?;
+            return connect.await;
+        }
         let (ips, done) = tokio::join!(connect, set_up);
         done?;
         ips
@@ -204,6 +210,9 @@ impl Engine {
             domainname: options.domainname.clone(),
             join_ipc,
             shareable_shm: options.shareable_ipc,
+            no_shm: options.no_shm,
+            joined_netns: matches!(options.network, Network::Sandbox(_)),
+            id_mappings: id_mappings(record),
         })
     }
 
@@ -306,6 +315,18 @@ fn matches_filter(record: &SandboxRecord, filter: &PodSandboxFilter) -> bool {
 
 fn state(phase: SandboxPhase) -> SandboxState {
     if phase == SandboxPhase::Ready { SandboxState::Ready } else { SandboxState::NotReady }
+}
+
+/// The user namespace of a sandbox's containers; empty is the machine's.
+pub(crate) fn id_mappings(record: &SandboxRecord) -> IdMappings {
+    if !record.options.id_mappings.is_empty() {
+        return record.options.id_mappings.clone();
+    }
+    let ranges = |all: &[pintle_cri::IdRange]| {
+        all.iter().map(|r| IdRange { inside: r.inside, outside: r.outside, size: r.size }).collect()
+    };
+    let config = &record.config.id_mappings;
+    IdMappings { users: ranges(&config.users), groups: ranges(&config.groups) }
 }
 
 /// Whether the sandbox has a network of its own.

@@ -2,6 +2,7 @@
 //! the machine's devices, which privileged containers get.
 
 use crate::containers::{check_signal, pid_namespace};
+use crate::options::CgroupNamespace;
 use crate::records::{ContainerRecord, SandboxRecord};
 use crate::sandbox_files;
 use crate::sandboxes::hostname;
@@ -50,6 +51,9 @@ const DEFAULT_DEVICES: [(u32, Option<u32>); 9] = [
 
 const SIGTERM: i32 = 15;
 
+/// Where a container sees its init, as in Docker.
+const INIT_TARGET: &str = "/sbin/docker-init";
+
 /// What is around a container when it starts.
 pub struct Surroundings<'a> {
     pub sandbox: &'a SandboxRecord,
@@ -59,6 +63,8 @@ pub struct Surroundings<'a> {
     pub seccomp: Option<String>,
     /// The pid namespace to join, when it is that of a container elsewhere.
     pub pid: Option<PathBuf>,
+    /// The program that is process 1 before the container's own.
+    pub init: Option<PathBuf>,
 }
 
 /// Refuses what could never start, before anything is made.
@@ -100,10 +106,16 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
         mounts: mounts(record, &around),
         devices: devices(config),
         privileged,
+        host_cgroup_namespace: match record.options.cgroup_namespace {
+            CgroupNamespace::Usual => privileged,
+            CgroupNamespace::Own => false,
+            CgroupNamespace::Host => true,
+        },
+        no_shm: around.sandbox.options.no_shm,
         masked_paths: hidden(&security.masked_paths),
         readonly_paths: hidden(&security.readonly_paths),
         process: ProcessSpec {
-            args: arguments(record)?,
+            args: first_arguments(record, &around)?,
             env: environment(record, &hostname(&around.sandbox.config)),
             cwd: working_directory(record),
             oom_score_adj: i32::try_from(config.resources.oom_score_adj).ok(),
@@ -179,6 +191,15 @@ fn arguments(record: &ContainerRecord) -> CriResult<Vec<String>> {
         return Err(CriError::InvalidArgument("no command specified".to_owned()));
     }
     Ok(command)
+}
+
+/// The arguments of the first process: with an init, that is it.
+fn first_arguments(record: &ContainerRecord, around: &Surroundings<'_>) -> CriResult<Vec<String>> {
+    let own = arguments(record)?;
+    if around.init.is_none() {
+        return Ok(own);
+    }
+    Ok([INIT_TARGET, "--"].map(str::to_owned).into_iter().chain(own).collect())
 }
 
 fn environment(record: &ContainerRecord, hostname: &str) -> Vec<String> {
@@ -259,7 +280,13 @@ fn mounts(record: &ContainerRecord, around: &Surroundings<'_>) -> Vec<MountSpec>
         tmpfs: Some(t.options.clone()),
         ..MountSpec::default()
     });
-    ours.chain(config.mounts.iter().map(mount)).chain(tmpfs).collect()
+    let init = around.init.iter().map(|program| MountSpec {
+        target: PathBuf::from(INIT_TARGET),
+        source: program.clone(),
+        readonly: true,
+        ..MountSpec::default()
+    });
+    ours.chain(config.mounts.iter().map(mount)).chain(tmpfs).chain(init).collect()
 }
 
 /// One of the files that the sandbox gives.
@@ -344,7 +371,7 @@ pub fn resource_limits(resources: &LinuxContainerResources) -> CriResult<Limits>
         pids: resources.pids_limit,
         hugepages: resources.hugepage_limits.clone(),
         unified: resources.unified.clone(),
-        devices: None,
+        ..Limits::default()
     })
 }
 

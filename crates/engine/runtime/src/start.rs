@@ -4,7 +4,7 @@ use crate::engine::{Container, Engine};
 use crate::records::{ContainerPhase, ContainerRecord};
 use crate::shim_client::started;
 use crate::spec::{self, Surroundings};
-use pintle_cri::{ContainerUser, CriError, CriResult, EventKind};
+use pintle_cri::{ContainerUser, CriError, CriResult, EventKind, NamespaceMode};
 use pintle_shim::protocol::{Failure, Request, Started};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Engine {
     async fn start_process(&self, record: &ContainerRecord) -> CriResult<Result<Started, Failure>> {
         let sandbox = self.sandbox(&record.sandbox_id)?;
         let shim = sandbox.shim()?;
-        let filter = self.seccomp_program(&record.config.security)?;
+        let filter = self.seccomp_program(&record.config.security, record.options.seccomp.as_deref())?;
         let sandbox_record = sandbox.record.lock().clone();
         let surroundings = Surroundings {
             sandbox: &sandbox_record,
@@ -48,9 +48,23 @@ impl Engine {
             exit_file: self.exit_file(&record.id),
             seccomp: filter,
             pid: self.joined_pid(record)?,
+            init: self.init_of(record)?,
         };
         let request = Request::Start(Box::new(spec::container(record, surroundings)?));
         Ok(shim.call(request, Vec::new()).await.and_then(|(answer, _)| started(answer)))
+    }
+
+    /// The program that is process 1 before the container's own, where it would be the first.
+    pub(crate) fn init_of(&self, record: &ContainerRecord) -> CriResult<Option<PathBuf>> {
+        let own_pids =
+            record.options.pid_of.is_none() && record.config.security.namespaces.pid == NamespaceMode::Container;
+        if !record.options.init || !own_pids {
+            return Ok(None);
+        }
+        if self.config.init_binary.as_os_str().is_empty() {
+            return Err(CriError::Unimplemented("an init in containers (--init) is not set up here".to_owned()));
+        }
+        Ok(Some(self.config.init_binary.clone()))
     }
 
     /// The pid namespace of another container that this one joins.

@@ -5,6 +5,7 @@
 
 use crate::prepare::ChildStdio;
 use crate::protocol::{Failure, FailureKind, ProcessSpec, Started};
+use crate::user_namespace::Entry;
 use crate::users::{self, Identity};
 use pintle_linux::frame::{Frame, Sender};
 use pintle_linux::{Context, Result, capability, process, pty, seccomp};
@@ -45,8 +46,8 @@ pub struct Stdio {
 }
 
 /// Becomes the program. Returns only with what went wrong.
-pub fn become_program(spec: &ProcessSpec, stdio: Stdio, socket: &UnixStream) -> Failure {
-    match try_become(spec, stdio, socket) {
+pub fn become_program(spec: &ProcessSpec, stdio: Stdio, users: Option<Entry<'_>>, socket: &UnixStream) -> Failure {
+    match try_become(spec, stdio, users, socket) {
         Ok(never) => match never {},
         Err(failure) => failure,
     }
@@ -55,17 +56,25 @@ pub fn become_program(spec: &ProcessSpec, stdio: Stdio, socket: &UnixStream) -> 
 fn try_become(
     spec: &ProcessSpec,
     stdio: Stdio,
+    users: Option<Entry<'_>>,
     socket: &UnixStream,
 ) -> std::result::Result<std::convert::Infallible, Failure> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let identity = identify(spec)?;
     let seccomp = spec.seccomp.as_deref().map(decode_program).transpose()?;
     let environment = environment(spec, &identity);
-    enter_directory(&spec.cwd)?;
-    let controller = place_stdio(stdio, &identity)?;
+    let owner = match &users {
+        Some(users) => (users.outer_user(identity.uid)?, users.outer_group(identity.gid)?),
+        None => (identity.uid, identity.gid),
+    };
+    let controller = place_stdio(stdio, owner)?;
     for (resource, soft, hard) in &spec.limits {
         process::set_limit(*resource, *soft, *hard)?;
     }
+    if let Some(users) = users {
+        users.enter()?;
+    }
+    enter_directory(&spec.cwd)?;
     process::reset_signals();
     drop_privileges(spec, &identity, seccomp.as_deref())?;
     // Again as the user: a directory that it may not enter is an error, and one outside of the root a breach.
@@ -146,8 +155,8 @@ fn check_directory() -> std::result::Result<(), Failure> {
 }
 
 /// Puts stdio in place, owned by the user so that /dev/stdout can be opened again. Returns the controlling end.
-fn place_stdio(stdio: Stdio, identity: &Identity) -> Result<Option<OwnedFd>> {
-    let owner = (Some(Uid::from_raw(identity.uid)), Some(Gid::from_raw(identity.gid)));
+fn place_stdio(stdio: Stdio, (uid, gid): (u32, u32)) -> Result<Option<OwnedFd>> {
+    let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     if let Some(terminal) = stdio.terminal {
         rustix::fs::fchown(&terminal.user, owner.0, None).context(|| "give the terminal to its user")?;
         pty::make_controlling(&terminal.user)?;

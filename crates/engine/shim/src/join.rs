@@ -9,6 +9,7 @@ use crate::prepare::{ChildStdio, ShimStdio};
 use crate::protocol::{ExecSpec, Failure};
 use crate::rootfs::open_null;
 use crate::sandbox::Sandbox;
+use crate::user_namespace::UserNamespace;
 use pintle_linux::path::{Dir, Scope, open_directory};
 use pintle_linux::process::{self, Forked, namespace};
 use pintle_linux::{Context, Error, Result, pty};
@@ -45,7 +46,7 @@ fn run(sandbox: &Sandbox, target: &Target<'_>, spec: &ExecSpec, pipes: ChildStdi
     let failure = match enter(sandbox, target, spec) {
         Ok((null, terminal)) => {
             let stdio = Stdio { pipes, terminal, null };
-            identity::become_program(&spec.process, stdio, socket)
+            identity::become_program(&spec.process, stdio, sandbox.users.as_ref().map(UserNamespace::to_join), socket)
         }
         Err(error) => error.into(),
     };

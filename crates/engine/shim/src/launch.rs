@@ -5,9 +5,10 @@ use crate::prepare::{self, Bind, ChildStdio, ShimStdio};
 use crate::protocol::{ContainerSpec, Failure, PidNamespace};
 use crate::rootfs::{self, Parts};
 use crate::sandbox::Sandbox;
+use crate::user_namespace::UserNamespace;
 use pintle_linux::mount::{self, Tree};
 use pintle_linux::process::{self, Forked, namespace};
-use pintle_linux::{Context, Result};
+use pintle_linux::{Context, Result, capability};
 use rustix::fs::Mode;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -34,7 +35,7 @@ pub fn container(
     spec: &ContainerSpec,
     pid_of: Option<BorrowedFd<'_>>,
 ) -> std::result::Result<Launch, Failure> {
-    let binds = prepare::binds(spec)?;
+    let binds = prepare::binds(spec, sandbox.users.as_ref())?;
     let shm = if spec.own_ipc { None } else { sandbox.shared_memory()? };
     let (child, shim) = match spec.process.terminal {
         true => (ChildStdio::default(), ShimStdio::default()),
@@ -62,7 +63,7 @@ fn run(sandbox: &Sandbox, spec: &ContainerSpec, baggage: Baggage) -> ! {
     let failure = match build(sandbox, spec, binds, shm) {
         Ok(built) => {
             let stdio = Stdio { pipes: stdio, terminal: built.terminal, null: built.null };
-            identity::become_program(&spec.process, stdio, &socket)
+            identity::become_program(&spec.process, stdio, sandbox.users.as_ref().map(UserNamespace::to_start), &socket)
         }
         Err(error) => error.into(),
     };
@@ -73,12 +74,18 @@ fn run(sandbox: &Sandbox, spec: &ContainerSpec, baggage: Baggage) -> ! {
 fn build(sandbox: &Sandbox, spec: &ContainerSpec, binds: Vec<Bind>, shm: Option<Tree>) -> Result<rootfs::Built> {
     rustix::process::umask(Mode::empty());
     sandbox.join_cgroup(&spec.cgroup)?;
-    if !spec.privileged {
+    if !spec.host_cgroup_namespace {
         process::unshare(namespace::CGROUP)?;
     }
     set_oom_score(spec.process.oom_score_adj);
     rustix::process::setsid().context(|| "start a session")?;
-    let parts = Parts { mount_point: &sandbox.mount_point, binds, shm, cgroups: &sandbox.cgroups };
+    let users = sandbox.users.as_ref();
+    if let Some(users) = users {
+        // ID-mapped layers take new files from ids of the namespace only.
+        process::own_files_as(users.to_start().outer_user(0)?, users.outer_group(0)?)?;
+        capability::raise()?;
+    }
+    let parts = Parts { mount_point: &sandbox.mount_point, binds, shm, cgroups: &sandbox.cgroups, users };
     let built = rootfs::build(spec, parts)?;
     mount::pivot_into(&sandbox.mount_point)?;
     Ok(built)

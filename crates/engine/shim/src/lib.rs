@@ -12,6 +12,7 @@
 //! The shim's own program is never reachable from a container: the daemon executes it from a sealed memory file, and
 //! it is not dumpable, so its descriptors, memory and root are closed to what shares a pid namespace with it.
 
+pub mod init;
 pub mod pause;
 pub mod protocol;
 pub mod server;
@@ -25,4 +26,5 @@ mod prepare;
 mod rootfs;
 mod sandbox;
 mod task;
+mod user_namespace;
 mod users;

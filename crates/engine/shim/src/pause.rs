@@ -17,7 +17,7 @@ pub fn run() -> i32 {
 }
 
 /// Waits for a signal. The number is the first word of a `signalfd_siginfo`.
-fn next_signal(signals: &OwnedFd) -> Option<i32> {
+pub(crate) fn next_signal(signals: &OwnedFd) -> Option<i32> {
     let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
     let mut fds = [rustix::event::PollFd::new(signals, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut fds, None).ok()?;

@@ -4,6 +4,7 @@
 //! never leads out of its source, whatever links a container put there (CVE-2017-1002101, CVE-2021-25741).
 
 use crate::protocol::{ContainerSpec, Failure, MountSpec, Propagation};
+use crate::user_namespace::UserNamespace;
 use pintle_linux::mount::{self, Tree};
 use pintle_linux::path::{Dir, Scope};
 use pintle_linux::{Context, Error, Result};
@@ -20,10 +21,10 @@ pub struct Bind {
 }
 
 /// Clones all bind mounts of a container, those nearer to the root first, so that none hides another by accident.
-pub fn binds(spec: &ContainerSpec) -> std::result::Result<Vec<Bind>, Failure> {
+pub fn binds(spec: &ContainerSpec, users: Option<&UserNamespace>) -> std::result::Result<Vec<Bind>, Failure> {
     let mut mounts: Vec<&MountSpec> = spec.mounts.iter().collect();
     mounts.sort_by_key(|m| m.target.components().count());
-    mounts.into_iter().map(|m| bind(m).map_err(|e| refused(m, &e))).collect()
+    mounts.into_iter().map(|m| bind(m, users).map_err(|e| refused(m, &e))).collect()
 }
 
 fn refused(mount: &MountSpec, error: &Error) -> Failure {
@@ -31,14 +32,20 @@ fn refused(mount: &MountSpec, error: &Error) -> Failure {
     Failure::other(format!("failed to mount {} to {}: {error}", source.display(), mount.target.display()))
 }
 
-fn bind(mount: &MountSpec) -> Result<Bind> {
+fn bind(mount: &MountSpec, users: Option<&UserNamespace>) -> Result<Bind> {
     if let Some(options) = &mount.tmpfs {
         let tree = tmpfs(options)?;
+        if let Some(users) = users {
+            tree.map_ids(users.handle(), false)?;
+        }
         return Ok(Bind { tree, target: mount.target.clone(), directory: true });
     }
     let source = open_source(mount)?;
     let status = rustix::fs::fstat(&source).context(|| format!("stat {}", mount.source.display()))?;
     let tree = Tree::clone_of(source.as_fd(), true)?;
+    if let Some(users) = users {
+        tree.map_ids(users.handle(), true)?;
+    }
     let propagation = match mount.propagation {
         Propagation::Private => mount::Propagation::Private,
         Propagation::FromHost => mount::Propagation::Slave,

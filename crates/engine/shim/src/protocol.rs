@@ -177,6 +177,37 @@ pub struct SandboxSpec {
     /// /dev/shm is mounted in the sandbox's directory, so that other sandboxes can share it.
     #[serde(default)]
     pub shareable_shm: bool,
+    /// There is no /dev/shm at all.
+    #[serde(default)]
+    pub no_shm: bool,
+    /// The user namespace that its other namespaces belong to; empty is the machine's. With one, the shim makes the
+    /// network namespace that `netns` names.
+    #[serde(default)]
+    pub id_mappings: IdMappings,
+    /// `netns` is that of another sandbox.
+    #[serde(default)]
+    pub joined_netns: bool,
+}
+
+/// Which ids of a user namespace are which outside (user_namespaces(7)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMappings {
+    pub users: Vec<IdRange>,
+    pub groups: Vec<IdRange>,
+}
+
+/// `size` ids from `inside` on are those from `outside` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub inside: u32,
+    pub outside: u32,
+    pub size: u32,
+}
+
+impl IdMappings {
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.groups.is_empty()
+    }
 }
 
 /// Whose pid namespace a container lives in.
@@ -207,6 +238,12 @@ pub struct ContainerSpec {
     pub devices: Vec<DeviceSpec>,
     /// /sys and the cgroups writable.
     pub privileged: bool,
+    /// It stays in the machine's cgroup namespace.
+    #[serde(default)]
+    pub host_cgroup_namespace: bool,
+    /// There is no /dev/shm.
+    #[serde(default)]
+    pub no_shm: bool,
     pub masked_paths: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,
     pub process: ProcessSpec,

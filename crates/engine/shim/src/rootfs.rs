@@ -6,6 +6,7 @@
 
 use crate::prepare::Bind;
 use crate::protocol::{ContainerSpec, DeviceSpec, RootSpec};
+use crate::user_namespace::UserNamespace;
 use pintle_linux::cgroup::Cgroups;
 use pintle_linux::mount::{self, Attributes, INERT, Overlay, READ_ONLY, Tree};
 use pintle_linux::path::{Dir, Scope, lexical, open_directory};
@@ -29,6 +30,8 @@ pub struct Parts<'a> {
     /// The sandbox's /dev/shm; none makes one for the container.
     pub shm: Option<Tree>,
     pub cgroups: &'a Cgroups,
+    /// Whose ids the files have.
+    pub users: Option<&'a UserNamespace>,
 }
 
 /// Device nodes that every container has: name, major, minor.
@@ -47,8 +50,8 @@ const LINKS: [(&str, &str); 6] = [
 /// Mounts everything at the mount point. The caller makes it the root.
 pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
     mount::propagate_all(mount::Propagation::Private)?;
-    mount_root(&spec.root, parts.mount_point)?;
-    let root = Root::open(parts.mount_point, spec)?;
+    mount_root(&spec.root, parts.mount_point, parts.users)?;
+    let root = Root::open(parts.mount_point, spec, parts.users)?;
     let proc = root.system("/proc", Tree::of_filesystem("proc", &[], INERT)?)?;
     let (null, devpts) = root.devices(spec, parts.shm)?;
     let sys = root.sysfs(spec.privileged)?;
@@ -64,24 +67,61 @@ pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
     Ok(Built { terminal, null })
 }
 
-fn mount_root(root: &RootSpec, target: &Path) -> Result<()> {
+fn mount_root(root: &RootSpec, target: &Path, users: Option<&UserNamespace>) -> Result<()> {
     if root.lower.is_empty() {
-        return Tree::clone_of_path(&root.upper, true)?.attach_at(target);
+        let tree = Tree::clone_of_path(&root.upper, true)?;
+        if let Some(users) = users {
+            tree.map_ids(users.handle(), true)?;
+        }
+        return tree.attach_at(target);
+    }
+    if let Some(users) = users {
+        return mount_mapped_root(root, target, users);
     }
     // Nothing of a container's layer is read again after a crash of the machine, so it need not wait for the disk.
     Overlay { lower: &root.lower, upper: &root.upper, work: &root.work, volatile: true }.mount_at(target)
 }
 
-struct Root {
+/// An overlay cannot be ID-mapped itself, but its layers can (Linux 5.19). They are attached below a tmpfs that is
+/// there for that moment only; the overlay keeps them.
+fn mount_mapped_root(root: &RootSpec, target: &Path, users: &UserNamespace) -> Result<()> {
+    let parent = root.upper.parent().filter(|parent| root.work.starts_with(parent)).ok_or_else(|| {
+        Error::invalid(
+            format!("map the ids of {}", root.upper.display()),
+            "it has no directory with its work directory",
+        )
+    })?;
+    Tree::of_filesystem("tmpfs", &[("mode", "700")], INERT)?.attach_at(target)?;
+    let place = |source: &Path, name: String| -> Result<PathBuf> {
+        let at = target.join(name);
+        std::fs::create_dir(&at).context(|| format!("create {}", at.display()))?;
+        let tree = Tree::clone_of_path(source, false)?;
+        tree.map_ids(users.handle(), false)
+            .map_err(|e| Error::new(format!("{} ({})", e.what, source.display()), e.source))?;
+        tree.attach_at(&at)?;
+        Ok(at)
+    };
+    let layers = root.lower.iter().enumerate().map(|(number, layer)| place(layer, number.to_string()));
+    let lower = layers.collect::<Result<Vec<_>>>()?;
+    let writable = place(parent, "w".to_owned())?;
+    let inside = |path: &Path| writable.join(path.strip_prefix(parent).unwrap_or(path));
+    let (upper, work) = (inside(&root.upper), inside(&root.work));
+    let overlay = Overlay { lower: &lower, upper: &upper, work: &work, volatile: true }.tree()?;
+    mount::unmount(target)?;
+    overlay.attach_at(target)
+}
+
+struct Root<'a> {
+    users: Option<&'a UserNamespace>,
     fd: OwnedFd,
     /// Destinations that the container's own mounts take, so that ours stay away.
     taken: Vec<PathBuf>,
 }
 
-impl Root {
-    fn open(path: &Path, spec: &ContainerSpec) -> Result<Self> {
+impl<'a> Root<'a> {
+    fn open(path: &Path, spec: &ContainerSpec, users: Option<&'a UserNamespace>) -> Result<Self> {
         let taken = spec.mounts.iter().map(|m| lexical(&m.target)).collect();
-        Ok(Self { fd: open_directory(path)?, taken })
+        Ok(Self { users, fd: open_directory(path)?, taken })
     }
 
     fn dir(&self) -> Dir<'_> {
@@ -111,10 +151,11 @@ impl Root {
             rustix::fs::symlinkat(to, &dev, name).context(|| format!("link /dev/{name}"))?;
         }
         let null = open_null(dev.as_fd(), "null")?;
-        let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+        let gid = self.users.map_or(Ok(5), |users| users.outer_group(5))?.to_string();
+        let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", &gid)];
         let no_programs = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
         let devpts = self.system("/dev/pts", Tree::of_filesystem("devpts", &options, no_programs)?)?;
-        if !self.is_taken("/dev/shm") {
+        if !spec.no_shm && !self.is_taken("/dev/shm") {
             self.system("/dev/shm", shm.map_or_else(|| shared_memory(64 << 20), Ok)?)?;
         }
         if !self.is_taken("/dev/mqueue") {

@@ -3,6 +3,7 @@
 use crate::pause;
 use crate::protocol::SandboxSpec;
 use crate::rootfs::shared_memory;
+use crate::user_namespace::UserNamespace;
 use pintle_linux::capability::{self, Capabilities};
 use pintle_linux::cgroup::Cgroups;
 use pintle_linux::mount::{self, READ_ONLY, Tree};
@@ -21,6 +22,8 @@ pub struct Sandbox {
     shm: Option<SharedMemory>,
     pub pause: Option<Pause>,
     own_ipc: bool,
+    /// Whose users and groups its containers have; none is the machine's.
+    pub users: Option<UserNamespace>,
 }
 
 pub struct Pause {
@@ -38,7 +41,7 @@ enum SharedMemory {
 impl Sandbox {
     pub fn create(spec: &SandboxSpec) -> Result<Self> {
         let home = File::open("/proc/self/ns/pid").context(|| "open the pid namespace")?.into();
-        enter_namespaces(spec)?;
+        let users = enter_namespaces(spec)?;
         for (name, value) in &spec.sysctls {
             set_sysctl(name, value, spec)?;
         }
@@ -49,10 +52,11 @@ impl Sandbox {
             shm: None,
             pause: None,
             own_ipc: spec.ipc,
+            users,
         };
         if let Some((_, shm)) = &spec.join_ipc {
             sandbox.shm = Some(SharedMemory::Of(shm.clone()));
-        } else if spec.ipc {
+        } else if spec.ipc && !spec.no_shm {
             sandbox.shm = Some(SharedMemory::create(spec)?);
         }
         if spec.shared_pid {
@@ -161,8 +165,12 @@ impl SharedMemory {
     }
 }
 
-fn enter_namespaces(spec: &SandboxSpec) -> Result<()> {
-    if let Some(path) = &spec.netns {
+fn enter_namespaces(spec: &SandboxSpec) -> Result<Option<UserNamespace>> {
+    let users = match spec.id_mappings.is_empty() {
+        true => None,
+        false => Some(UserNamespace::create(spec)?),
+    };
+    if let Some(path) = spec.netns.as_ref().filter(|_| users.is_none() || spec.joined_netns) {
         let netns = File::open(path).context(|| format!("open network namespace {}", path.display()))?;
         process::enter(netns.as_fd(), namespace::NETWORK)?;
     }
@@ -170,10 +178,11 @@ fn enter_namespaces(spec: &SandboxSpec) -> Result<()> {
     if let Some((path, _)) = &spec.join_ipc {
         let ipc = File::open(path).context(|| format!("open ipc namespace {}", path.display()))?;
         process::enter(ipc.as_fd(), namespace::IPC)?;
-    } else if spec.ipc {
+    } else if spec.ipc && users.is_none() {
         new |= namespace::IPC;
     }
-    if !spec.hostname.is_empty() || !spec.domainname.is_empty() {
+    let named = !spec.hostname.is_empty() || !spec.domainname.is_empty();
+    if named && users.is_none() {
         new |= namespace::UTS;
     }
     if new != 0 {
@@ -187,7 +196,7 @@ fn enter_namespaces(spec: &SandboxSpec) -> Result<()> {
         rustix::system::setdomainname(spec.domainname.as_bytes())
             .context(|| format!("set the domain name {:?}", spec.domainname))?;
     }
-    Ok(())
+    Ok(users)
 }
 
 /// Sets a kernel parameter of a namespace of the sandbox. One of the machine is refused, as is one of a namespace

@@ -51,6 +51,7 @@ pub fn config(
         sysctls: security.sysctls.into_iter().flatten().map(|s| (s.name, s.value)).collect(),
         namespaces: security::namespaces(pod),
         privileged: security::is_privileged(pod),
+        id_mappings: Default::default(),
         overhead: Some(resources::of_pod(pod)),
     })
 }

@@ -1,7 +1,9 @@
 //! Limits of a cgroup, and which files say so in each version.
 
 use super::Hierarchy;
+use crate::Context;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What a cgroup may use. Zero and empty mean "not said": the kernel's value stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -18,6 +20,26 @@ pub struct Limits {
     pub memory_bytes: i64,
     /// Bytes of memory and swap together; negative is no limit.
     pub memory_swap_bytes: i64,
+    /// Bytes that are left to it when memory is short; negative is none.
+    #[serde(default)]
+    pub memory_reservation_bytes: i64,
+    /// 0 to 100, how willingly its memory is swapped out. Version 1 only.
+    #[serde(default)]
+    pub memory_swappiness: Option<u64>,
+    /// Bytes of the buffers of its TCP sockets. Version 1 only.
+    #[serde(default)]
+    pub kernel_tcp_bytes: i64,
+    /// Its processes wait for memory instead of being killed. Version 1 only.
+    #[serde(default)]
+    pub oom_kill_disable: bool,
+    /// Microseconds of each period for its real-time threads. Version 1 only.
+    #[serde(default)]
+    pub cpu_rt_runtime_us: i64,
+    #[serde(default)]
+    pub cpu_rt_period_us: u64,
+    /// Reading and writing of block devices.
+    #[serde(default)]
+    pub block: BlockLimits,
     /// Processes and threads; negative is no limit.
     pub pids: i64,
     /// Bytes by page size (`2MB`, `1GB`).
@@ -26,6 +48,105 @@ pub struct Limits {
     pub unified: BTreeMap<String, String>,
     /// Devices that may be used, all others may not; none leaves the parent's rules.
     pub devices: Option<Vec<DeviceRule>>,
+}
+
+/// How much a cgroup may read from and write to block devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct BlockLimits {
+    /// 10 to 1000; 0 leaves it.
+    pub weight: u64,
+    pub device_weights: Vec<DeviceValue>,
+    /// Bytes in a second.
+    pub read_bytes: Vec<DeviceValue>,
+    pub write_bytes: Vec<DeviceValue>,
+    /// Operations in a second.
+    pub read_operations: Vec<DeviceValue>,
+    pub write_operations: Vec<DeviceValue>,
+}
+
+/// A number for a block device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeviceValue {
+    pub major: u32,
+    pub minor: u32,
+    pub value: u64,
+}
+
+impl DeviceValue {
+    /// The number for the device that a file stands for.
+    ///
+    /// # Errors
+    /// There is no such file, or it is no block device.
+    pub fn of(path: &Path, value: u64) -> crate::Result<Self> {
+        let status = rustix::fs::stat(path).context(|| format!("no such file or directory: {}", path.display()))?;
+        if rustix::fs::FileType::from_raw_mode(status.st_mode) != rustix::fs::FileType::BlockDevice {
+            return Err(crate::Error::invalid(format!("limit {}", path.display()), "is not a block device"));
+        }
+        let (major, minor) = (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev));
+        Ok(Self { major, minor, value })
+    }
+
+    fn v1(&self) -> String {
+        format!("{}:{} {}", self.major, self.minor, self.value)
+    }
+
+    fn v2(&self, key: &str) -> String {
+        // Version 1 says "no limit" by 0.
+        let value = if self.value == 0 { "max".to_owned() } else { self.value.to_string() };
+        format!("{}:{} {key}={value}", self.major, self.minor)
+    }
+}
+
+impl BlockLimits {
+    fn v1(&self, writes: &mut Writes) {
+        if self.weight > 0 {
+            // Which of the two there is depends on the scheduler.
+            writes.either(["blkio.bfq.weight", "blkio.weight"], &self.weight.to_string());
+        }
+        for device in &self.device_weights {
+            writes.either(["blkio.bfq.weight_device", "blkio.weight_device"], &device.v1());
+        }
+        let throttles = [
+            ("read_bps", &self.read_bytes),
+            ("write_bps", &self.write_bytes),
+            ("read_iops", &self.read_operations),
+            ("write_iops", &self.write_operations),
+        ];
+        for (name, devices) in throttles {
+            for device in devices {
+                writes.must(&format!("blkio.throttle.{name}_device"), device.v1());
+            }
+        }
+    }
+
+    fn v2(&self, writes: &mut Writes) {
+        if self.weight > 0 {
+            let weight = io_weight(self.weight);
+            writes.either(["io.bfq.weight", "io.weight"], &weight.to_string());
+        }
+        for device in &self.device_weights {
+            let text = format!("{}:{} {}", device.major, device.minor, io_weight(device.value));
+            writes.either(["io.bfq.weight", "io.weight"], &text);
+        }
+        let throttles = [
+            ("rbps", &self.read_bytes),
+            ("wbps", &self.write_bytes),
+            ("riops", &self.read_operations),
+            ("wiops", &self.write_operations),
+        ];
+        for (key, devices) in throttles {
+            for device in devices {
+                writes.must("io.max", device.v2(key));
+            }
+        }
+    }
+}
+
+/// cgroup v2 weight (1 to 10000) of a v1 weight (10 to 1000), linear.
+/// Source: opencontainers/cgroups, ConvertBlkIOToIOWeightValue.
+fn io_weight(weight: u64) -> u64 {
+    1 + (weight.clamp(10, 1000) - 10) * 9999 / 990
 }
 
 /// Allows the use of a device.
@@ -73,6 +194,8 @@ pub(super) enum Need {
     May,
     /// Comes again later: nothing.
     Try,
+    /// The next write does the same by another file, and is left out when this one succeeds.
+    OrNext,
 }
 
 /// cgroup v2 weight (1 to 10000) of v1 shares (2 to 262144), so that 1024 becomes 100 and the ends meet.
@@ -96,6 +219,7 @@ impl Limits {
         if hierarchy.v2 {
             self.cpu_v2(&mut writes);
             self.memory_v2(&mut writes);
+            self.block.v2(&mut writes);
         } else {
             if hierarchy.has("cpu") {
                 self.cpu_v1(&mut writes);
@@ -105,6 +229,9 @@ impl Limits {
             }
             if hierarchy.has("devices") {
                 self.devices_v1(&mut writes);
+            }
+            if hierarchy.has("blkio") {
+                self.block.v1(&mut writes);
             }
         }
         if hierarchy.v2 || hierarchy.has("cpuset") {
@@ -138,6 +265,12 @@ impl Limits {
         if self.cpu_quota_us != 0 {
             writes.must("cpu.cfs_quota_us", self.cpu_quota_us.max(-1).to_string());
         }
+        if self.cpu_rt_period_us > 0 {
+            writes.must("cpu.rt_period_us", self.cpu_rt_period_us.to_string());
+        }
+        if self.cpu_rt_runtime_us != 0 {
+            writes.must("cpu.rt_runtime_us", self.cpu_rt_runtime_us.to_string());
+        }
     }
 
     fn cpu_v2(&self, writes: &mut Writes) {
@@ -163,6 +296,18 @@ impl Limits {
         if self.memory_bytes != 0 {
             writes.must("memory.limit_in_bytes", text(self.memory_bytes));
         }
+        if self.memory_reservation_bytes != 0 {
+            writes.must("memory.soft_limit_in_bytes", text(self.memory_reservation_bytes));
+        }
+        if let Some(swappiness) = self.memory_swappiness {
+            writes.must("memory.swappiness", swappiness.to_string());
+        }
+        if self.kernel_tcp_bytes != 0 {
+            writes.may("memory.kmem.tcp.limit_in_bytes", text(self.kernel_tcp_bytes));
+        }
+        if self.oom_kill_disable {
+            writes.must("memory.oom_control", "1".to_owned());
+        }
     }
 
     fn memory_v2(&self, writes: &mut Writes) {
@@ -174,6 +319,9 @@ impl Limits {
         }
         if self.memory_bytes != 0 {
             writes.must("memory.max", max_or(self.memory_bytes));
+        }
+        if self.memory_reservation_bytes != 0 {
+            writes.must("memory.low", max_or(self.memory_reservation_bytes));
         }
     }
 
@@ -199,6 +347,12 @@ impl Writes {
 
     fn may(&mut self, file: &str, value: String) {
         self.0.push(FileWrite { file: file.to_owned(), value, need: Need::May });
+    }
+
+    /// Of two files with the same meaning a machine has at most one.
+    fn either(&mut self, [first, second]: [&str; 2], value: &str) {
+        self.0.push(FileWrite { file: first.to_owned(), value: value.to_owned(), need: Need::OrNext });
+        self.may(second, value.to_owned());
     }
 
     fn text(&mut self, file: &str, value: &str) {

@@ -11,7 +11,7 @@ mod procs;
 mod stats;
 
 pub use layout::{Hierarchy, Version};
-pub use limits::{DeviceRule, Limits, weight_from_shares};
+pub use limits::{BlockLimits, DeviceRule, DeviceValue, Limits, weight_from_shares};
 pub use stats::Stats;
 
 use crate::{Context, Error, Result};
@@ -86,9 +86,11 @@ impl Cgroups {
         let mut warnings = Vec::new();
         for hierarchy in self.hierarchies() {
             let dir = hierarchy.mount.join(relative);
-            for write in limits.files(hierarchy) {
+            let mut writes = limits.files(hierarchy).into_iter();
+            while let Some(write) = writes.next() {
                 match (write_file(&dir.join(&write.file), &write.value), write.need) {
-                    (Ok(()), _) | (Err(_), Need::Try) => {}
+                    (Ok(()), Need::OrNext) => drop(writes.next()),
+                    (Ok(()), _) | (Err(_), Need::Try | Need::OrNext) => {}
                     (Err(e), Need::May) => warnings.push(format!("cgroup {path}: {e}")),
                     (Err(e), Need::Must) => return Err(e),
                 }

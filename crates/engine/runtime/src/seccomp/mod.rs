@@ -17,15 +17,25 @@ use std::path::{Path, PathBuf};
 pub struct Cache(Mutex<HashMap<Capabilities, String>>);
 
 impl Engine {
-    /// The program of a container in the digits that the shim takes; nothing for an unconfined one.
+    /// The program of a container in the digits that the shim takes; nothing for an unconfined one. `profile` is a
+    /// profile in OCI's JSON form that stands before the one that the configuration names.
     ///
     /// # Errors
     /// A profile that is not there, empty or wrong is an error, never "unconfined" (CVE-2023-2431).
-    pub(crate) fn seccomp_program(&self, security: &ContainerSecurityContext) -> CriResult<Option<String>> {
+    pub(crate) fn seccomp_program(
+        &self,
+        security: &ContainerSecurityContext,
+        profile: Option<&str>,
+    ) -> CriResult<Option<String>> {
         if security.privileged {
             return Ok(None);
         }
         let capabilities = crate::spec::capabilities(security)?;
+        if let Some(text) = profile {
+            let profile = oci::parse(text.as_bytes(), capabilities);
+            let profile = profile.map_err(|e| invalid(format!("Decoding seccomp profile failed: {e}")))?;
+            return Ok(Some(digits(&compile::program(&profile).map_err(invalid)?)));
+        }
         match &security.seccomp {
             SeccompProfile::Unconfined => Ok(None),
             SeccompProfile::RuntimeDefault => {
@@ -45,6 +55,10 @@ impl Engine {
             }
         }
     }
+}
+
+fn invalid(text: String) -> CriError {
+    CriError::InvalidArgument(text)
 }
 
 fn localhost(directory: &Path, name: &str) -> CriResult<PathBuf> {

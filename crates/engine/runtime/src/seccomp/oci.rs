@@ -21,7 +21,10 @@ struct File {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
+    #[serde(default)]
     names: Vec<String>,
+    /// The older form of a single name.
+    name: Option<String>,
     action: String,
     errno_ret: Option<u16>,
     args: Option<Vec<Argument>>,
@@ -56,13 +59,14 @@ pub fn read(path: &Path, capabilities: Capabilities) -> Result<Profile, String> 
     let file = std::fs::File::open(path).map_err(|e| failed(&e))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| failed(&e))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(failed(&"it is longer than 1 MiB"));
-    }
     parse(&bytes, capabilities).map_err(|e| failed(&e))
 }
 
-fn parse(bytes: &[u8], capabilities: Capabilities) -> Result<Profile, String> {
+/// The same of its text.
+pub fn parse(bytes: &[u8], capabilities: Capabilities) -> Result<Profile, String> {
+    if bytes.len() as u64 > MAX_FILE {
+        return Err("it is longer than 1 MiB".to_owned());
+    }
     let file: File = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     let default = action(&file.default_action, file.default_errno_ret)?;
     let wanted = |entry: &&Entry| entry.includes.all(capabilities) && !entry.excludes.any(capabilities);
@@ -86,7 +90,11 @@ impl Filter {
 
 fn rule(entry: &Entry) -> Result<Rule, String> {
     let conditions = entry.args.iter().flatten().map(condition).collect::<Result<_, _>>()?;
-    Ok(Rule { names: entry.names.clone(), conditions, action: action(&entry.action, entry.errno_ret)? })
+    let names: Vec<String> = entry.names.iter().chain(&entry.name).cloned().collect();
+    if names.is_empty() {
+        return Err("a rule names no system call".to_owned());
+    }
+    Ok(Rule { names, conditions, action: action(&entry.action, entry.errno_ret)? })
 }
 
 fn condition(argument: &Argument) -> Result<Condition, String> {

@@ -97,7 +97,8 @@ fn files_of_the_sandbox_give_way_to_mounts_of_the_container() {
     });
     let sandbox = SandboxRecord::default();
     let files = PathBuf::from("/files");
-    let around = Surroundings { sandbox: &sandbox, files, exit_file: PathBuf::new(), seccomp: None, pid: None };
+    let around =
+        Surroundings { sandbox: &sandbox, files, exit_file: PathBuf::new(), seccomp: None, pid: None, init: None };
     let mounts = mounts(&record, &around);
     let sources: Vec<_> = mounts.iter().map(|m| m.source.display().to_string()).collect();
     assert_eq!(sources, ["/files/hostname", "/files/resolv.conf", "/x"]);

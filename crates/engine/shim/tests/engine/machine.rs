@@ -36,6 +36,7 @@ impl Machine {
             state_dir: root.path().join("state"),
             run_dir: root.path().join("run"),
             shim_binary: PathBuf::from(env!("CARGO_BIN_EXE_pintle-shim")),
+            init_binary: PathBuf::from(env!("CARGO_BIN_EXE_pintle-pause")),
             cgroup_root: format!("/pintle-test-{}-{number}", std::process::id()),
             seccomp_dir: root.path().join("seccomp"),
         };
@@ -243,7 +244,8 @@ fn io(error: std::io::Error) -> PortError {
 impl Images for TestImages {
     async fn resolve(&self, reference: &str) -> Result<Option<ImageInfo>, PortError> {
         let config = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
-            "config": {"Env": ["PATH=/bin", "FROM=image"], "Cmd": ["sh"], "WorkingDir": "/srv"}}"#;
+            "config": {"Env": ["PATH=/bin", "FROM=image"], "Cmd": ["sh"], "WorkingDir": "/srv",
+            "Labels": {"io.kubernetes.pod.uid": "other", "io.cri-containerd.privileged": "true", "user": "0"}}}"#;
         Ok((reference == "test").then(|| ImageInfo {
             id: "sha256:test".to_owned(),
             refs: vec!["test".to_owned()],
