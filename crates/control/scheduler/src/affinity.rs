@@ -1,10 +1,11 @@
 //! Node affinity and selectors; affinity and anti-affinity between pods.
 
 use crate::pod::PodInfo;
-use crate::snapshot::{NodeInfo, Snapshot};
+use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
+use crate::terms::Term;
 use pintle_types::Kind;
-use pintle_types::k8s::api::core::v1::{NodeSelectorTerm, PodAffinityTerm, WeightedPodAffinityTerm};
-use pintle_types::selector::{LabelSelector, Operator, Requirement, node_term_matches};
+use pintle_types::k8s::api::core::v1::NodeSelectorTerm;
+use pintle_types::selector::node_term_matches;
 use std::collections::{BTreeMap, HashMap};
 
 /// Whether the node has what the pod's node selector and required node affinity ask for.
@@ -28,170 +29,138 @@ pub(crate) fn preferred_weight(pod: &PodInfo, node: &NodeInfo) -> i64 {
     met.map(|p| i64::from(p.weight)).sum()
 }
 
-/// A term with its selectors parsed.
-struct Term<'a> {
-    topology_key: &'a str,
-    selector: LabelSelector,
-    namespaces: Vec<&'a str>,
-    all_namespaces: bool,
+/// How many pods (or how much weight) there are by the value of one topology key.
+#[derive(Clone, Debug)]
+struct Counts {
+    key: String,
+    values: HashMap<String, i64>,
 }
 
-impl<'a> Term<'a> {
-    /// A namespace selector that asks for labels needs the namespaces' objects; only the empty one is known here,
-    /// and any other selects the owner's namespace alone.
-    fn new(term: &'a PodAffinityTerm, owner: &'a PodInfo) -> Self {
-        let mut namespaces: Vec<&str> = term.namespaces.iter().flatten().map(String::as_str).collect();
-        let all_namespaces =
-            term.namespace_selector.as_ref().is_some_and(|s| LabelSelector::from_typed(Some(s)).is_everything());
-        if namespaces.is_empty() && !all_namespaces {
-            namespaces.push(&owner.key.namespace);
-        }
-        let mut selector = LabelSelector::from_typed(term.label_selector.as_ref());
-        add_label_keys(&mut selector, owner, term.match_label_keys.as_deref(), Operator::In);
-        add_label_keys(&mut selector, owner, term.mismatch_label_keys.as_deref(), Operator::NotIn);
-        Self { topology_key: &term.topology_key, selector, namespaces, all_namespaces }
-    }
-
-    fn matches(&self, pod: &PodInfo) -> bool {
-        (self.all_namespaces || self.namespaces.contains(&pod.key.namespace.as_str()))
-            && self.selector.matches_with(|key| pod.label(key))
-    }
-}
-
-fn add_label_keys(selector: &mut LabelSelector, owner: &PodInfo, keys: Option<&[String]>, operator: Operator) {
-    for key in keys.unwrap_or_default() {
-        if let Some(value) = owner.label(key) {
-            selector.requirements.push(Requirement { key: key.clone(), operator, values: vec![value.to_owned()] });
+impl Counts {
+    fn add(&mut self, node: &NodeInfo, by: i64) {
+        let Some(value) = node.label(&self.key) else { return };
+        match self.values.get_mut(value) {
+            Some(count) => *count += by,
+            None => drop(self.values.insert(value.to_owned(), by)),
         }
     }
+
+    fn at(&self, node: &NodeInfo) -> i64 {
+        node.label(&self.key).and_then(|value| self.values.get(value)).copied().unwrap_or(0)
+    }
 }
 
-/// How often a value of a topology key occurs.
-type Counts = HashMap<(String, String), i64>;
+/// The counts of that key, made when there are none yet.
+fn keyed<'a>(all: &'a mut Vec<Counts>, key: &str) -> &'a mut Counts {
+    let index = all.iter().position(|c| c.key == key).unwrap_or_else(|| {
+        all.push(Counts { key: key.to_owned(), values: HashMap::new() });
+        all.len() - 1
+    });
+    &mut all[index]
+}
 
-/// What affinity between pods asks of nodes, worked out once for a pod.
-#[derive(Default)]
+/// What affinity between pods asks of nodes, worked out once for a pod and kept up when pods are tried away.
+#[derive(Clone, Default)]
 pub(crate) struct PodAffinity {
-    /// For each required term: its key, and the values where a matching pod runs.
-    required: Vec<(String, Counts)>,
+    /// For each required term: pods that match *all* required terms.
+    required: Vec<Counts>,
     /// Whether the pod itself matches all of its required terms: then the first of its kind may go anywhere.
     matches_itself: bool,
-    /// Values that the pod's own anti-affinity, or that of running pods, rules out.
-    own_anti: Counts,
-    others_anti: Counts,
-    /// Weights by value, of the pod's and of running pods' preferences.
-    weights: Counts,
+    /// Pods that the pod's own anti-affinity, or whose anti-affinity, rules each other out.
+    own_anti: Vec<Counts>,
+    others_anti: Vec<Counts>,
 }
 
-fn required_terms(terms: Option<&Vec<PodAffinityTerm>>) -> &[PodAffinityTerm] {
-    terms.map(Vec::as_slice).unwrap_or_default()
-}
-
-fn weighted_terms(terms: Option<&Vec<WeightedPodAffinityTerm>>) -> &[WeightedPodAffinityTerm] {
-    terms.map(Vec::as_slice).unwrap_or_default()
-}
-
-fn count(counts: &mut Counts, node: &NodeInfo, key: &str, by: i64) {
-    if let Some(value) = node.label(key) {
-        *counts.entry((key.to_owned(), value.to_owned())).or_default() += by;
-    }
+/// Nodes of which the running pods can matter: all for a pod with terms of its own, else those where a pod has any.
+fn concerned<'a>(pod: &PodInfo, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a NodeInfo> {
+    let all = pod.terms.is_some();
+    snapshot.nodes().iter().filter(move |n| n.node.is_some() && (all || n.with_terms > 0))
 }
 
 impl PodAffinity {
-    /// Looks at every running pod once, and only when the pod or any running pod has such terms.
     pub(crate) fn new(pod: &PodInfo, snapshot: &Snapshot) -> Self {
         let mut out = Self::default();
-        let own = pod.spec().affinity.as_ref();
-        let affinity = own.and_then(|a| a.pod_affinity.as_ref());
-        let anti = own.and_then(|a| a.pod_anti_affinity.as_ref());
-        let parse = |terms: &'_ [PodAffinityTerm]| {
-            terms.iter().map(|t| (t.topology_key.clone(), t.clone())).collect::<Vec<_>>()
-        };
-        let required = parse(required_terms(
-            affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
-        ));
-        let anti_required =
-            parse(required_terms(anti.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())));
-        let mut preferred: Vec<(i64, Term<'_>)> = Vec::new();
-        for (terms, sign) in [
-            (affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()), 1),
-            (anti.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()), -1),
-        ] {
-            let weighted = weighted_terms(terms);
-            preferred
-                .extend(weighted.iter().map(|w| (sign * i64::from(w.weight), Term::new(&w.pod_affinity_term, pod))));
+        if let Some(terms) = &pod.terms {
+            let empty = |t: &Term| Counts { key: t.topology_key.clone(), values: HashMap::new() };
+            out.required = terms.required.iter().map(empty).collect();
+            out.matches_itself = terms.required.iter().all(|t| t.matches(&pod.key, &pod.pod, snapshot.namespaces()));
+        } else if snapshot.with_terms() == 0 {
+            return out;
         }
-        let required_terms: Vec<Term<'_>> = required.iter().map(|(_, t)| Term::new(t, pod)).collect();
-        let anti_terms: Vec<Term<'_>> = anti_required.iter().map(|(_, t)| Term::new(t, pod)).collect();
-        out.matches_itself = required_terms.iter().all(|t| t.matches(pod));
-        out.required = required.iter().map(|(key, _)| (key.clone(), Counts::new())).collect();
-        for node in snapshot.nodes().iter().filter(|n| n.node.is_some()) {
+        for node in concerned(pod, snapshot) {
             for running in node.pods.values() {
-                for (term, (key, counts)) in required_terms.iter().zip(&mut out.required) {
-                    if term.matches(running) {
-                        count(counts, node, key, 1);
-                    }
-                }
-                for term in anti_terms.iter().filter(|t| t.matches(running)) {
-                    count(&mut out.own_anti, node, term.topology_key, 1);
-                }
-                for (weight, term) in preferred.iter().filter(|(_, t)| t.matches(running)) {
-                    count(&mut out.weights, node, term.topology_key, *weight);
-                }
-                out.count_running(pod, node, running);
+                out.count(pod, node, running, 1, snapshot.namespaces());
             }
         }
         out
     }
 
-    /// What a running pod's own terms say of the new one.
-    fn count_running(&mut self, pod: &PodInfo, node: &NodeInfo, running: &PodInfo) {
-        let Some(affinity) = running.spec().affinity.as_ref() else { return };
-        if let Some(anti) = &affinity.pod_anti_affinity {
-            for term in required_terms(anti.required_during_scheduling_ignored_during_execution.as_ref()) {
-                if Term::new(term, running).matches(pod) {
-                    count(&mut self.others_anti, node, &term.topology_key, 1);
-                }
+    /// A running pod comes (`by` is 1) or goes (-1).
+    pub(crate) fn count(&mut self, pod: &PodInfo, node: &NodeInfo, running: &PodInfo, by: i64, names: &Namespaces) {
+        if let Some(terms) = &pod.terms {
+            let matches = |t: &Term| t.matches(&running.key, &running.pod, names);
+            if !terms.required.is_empty() && terms.required.iter().all(matches) {
+                self.required.iter_mut().for_each(|counts| counts.add(node, by));
             }
-            for w in weighted_terms(anti.preferred_during_scheduling_ignored_during_execution.as_ref()) {
-                if Term::new(&w.pod_affinity_term, running).matches(pod) {
-                    count(&mut self.weights, node, &w.pod_affinity_term.topology_key, -i64::from(w.weight));
-                }
+            for term in terms.anti.iter().filter(|t| matches(t)) {
+                keyed(&mut self.own_anti, &term.topology_key).add(node, by);
             }
         }
-        if let Some(attracting) = &affinity.pod_affinity {
-            for w in weighted_terms(attracting.preferred_during_scheduling_ignored_during_execution.as_ref()) {
-                if Term::new(&w.pod_affinity_term, running).matches(pod) {
-                    count(&mut self.weights, node, &w.pod_affinity_term.topology_key, i64::from(w.weight));
-                }
-            }
+        let theirs = running.terms.iter().flat_map(|t| &t.anti);
+        for term in theirs.filter(|t| t.matches(&pod.key, &pod.pod, names)) {
+            keyed(&mut self.others_anti, &term.topology_key).add(node, by);
         }
     }
 
-    /// Why the node will not do.
-    pub(crate) fn misfit(&self, node: &NodeInfo) -> Option<&'static str> {
-        let found = |counts: &Counts, key: &str| {
-            let value = node.label(key)?;
-            counts.get(&(key.to_owned(), value.to_owned())).copied()
-        };
-        let met = self.required.iter().all(|(key, counts)| found(counts, key).is_some());
-        if !self.required.is_empty() && !met {
-            let first =
-                self.matches_itself && self.required.iter().all(|(key, c)| c.is_empty() && node.label(key).is_some());
-            if !first {
-                return Some("node(s) didn't match pod affinity rules");
+    /// Why the node will not do, and whether it could help that pods of the node go.
+    pub(crate) fn misfit(&self, node: &NodeInfo) -> Option<(&'static str, bool)> {
+        let labelled = self.required.iter().all(|counts| node.label(&counts.key).is_some());
+        let met = self.required.iter().all(|counts| counts.at(node) > 0);
+        let first = || self.matches_itself && self.required.iter().all(|c| c.values.values().all(|n| *n <= 0));
+        if !labelled || !(met || first()) {
+            return Some(("node(s) didn't match pod affinity rules", false));
+        }
+        if self.own_anti.iter().any(|counts| counts.at(node) > 0) {
+            return Some(("node(s) didn't match pod anti-affinity rules", true));
+        }
+        let hit = self.others_anti.iter().any(|counts| counts.at(node) > 0);
+        hit.then_some(("node(s) didn't satisfy existing pods anti-affinity rules", true))
+    }
+}
+
+/// What a required term of a running pod weighs when nodes are scored for a pod that it matches.
+const REQUIRED_WEIGHT: i64 = 1;
+
+/// Weights of the pod's preferences, and of running pods' towards it.
+pub(crate) struct Preferences(Vec<Counts>);
+
+impl Preferences {
+    pub(crate) fn new(pod: &PodInfo, snapshot: &Snapshot) -> Self {
+        let mut counts = Vec::new();
+        let names = snapshot.namespaces();
+        let own = pod.terms.as_ref().map(|t| t.preferred.as_slice()).unwrap_or_default();
+        if own.is_empty() && snapshot.with_terms() == 0 {
+            return Self(counts);
+        }
+        for node in concerned(pod, snapshot) {
+            for running in node.pods.values() {
+                for term in own.iter().filter(|t| t.matches(&running.key, &running.pod, names)) {
+                    keyed(&mut counts, &term.topology_key).add(node, term.weight);
+                }
+                let Some(theirs) = &running.terms else { continue };
+                for term in theirs.preferred.iter().filter(|t| t.matches(&pod.key, &pod.pod, names)) {
+                    keyed(&mut counts, &term.topology_key).add(node, term.weight);
+                }
+                for term in theirs.required.iter().filter(|t| t.matches(&pod.key, &pod.pod, names)) {
+                    keyed(&mut counts, &term.topology_key).add(node, REQUIRED_WEIGHT);
+                }
             }
         }
-        let hit = |counts: &Counts| counts.keys().any(|(key, value)| node.label(key) == Some(value.as_str()));
-        if hit(&self.own_anti) {
-            return Some("node(s) didn't match pod anti-affinity rules");
-        }
-        hit(&self.others_anti).then_some("node(s) didn't satisfy existing pods anti-affinity rules")
+        Self(counts)
     }
 
     pub(crate) fn weight(&self, node: &NodeInfo) -> i64 {
-        let met = self.weights.iter().filter(|((key, value), _)| node.label(key) == Some(value.as_str()));
-        met.map(|(_, weight)| weight).sum()
+        self.0.iter().map(|counts| counts.at(node)).sum()
     }
 }
 

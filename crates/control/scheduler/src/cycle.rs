@@ -1,11 +1,9 @@
 //! One pass for one pod: filter, score, choose.
 
-use crate::affinity::PodAffinity;
-use crate::filter::{Prepared, Reason, misfit};
+use crate::filter::{Plugins, Prepared, Refusal, misfit_with_nominated};
 use crate::pod::PodInfo;
 use crate::score::scores;
 use crate::snapshot::{NodeInfo, Snapshot};
-use crate::spread::Spread;
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +17,20 @@ pub struct Misfit {
     pub nodes: usize,
     /// How many nodes each reason holds for.
     pub reasons: BTreeMap<String, usize>,
+    /// Who refused: only what could change their mind brings the pod back.
+    pub plugins: Plugins,
+    /// Nodes, by their place in the snapshot, where it could help that pods leave.
+    pub(crate) resolvable: Vec<usize>,
+    /// What preemption came to; empty when it found a node.
+    pub preemption: String,
+}
+
+impl Misfit {
+    pub(crate) fn note(&mut self, reason: impl Into<String>, nodes: usize) {
+        if nodes > 0 {
+            *self.reasons.entry(reason.into()).or_default() += nodes;
+        }
+    }
 }
 
 impl fmt::Display for Misfit {
@@ -26,10 +38,10 @@ impl fmt::Display for Misfit {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        write!(f, "0/{} nodes are available", self.nodes)?;
         let mut texts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         texts.sort();
-        if texts.is_empty() { f.write_str(".") } else { write!(f, ": {}.", texts.join(", ")) }
+        write!(f, "0/{} nodes are available: {}.", self.nodes, texts.join(", "))?;
+        if self.preemption.is_empty() { Ok(()) } else { write!(f, " preemption: {}", self.preemption) }
     }
 }
 
@@ -44,47 +56,68 @@ fn enough(nodes: usize) -> usize {
 }
 
 /// The best node for a pod. Nodes are looked at from `start` on, so that on a large cluster each gets its turn; among
-/// equals `random` decides.
+/// equals `random` decides. The node that the pod was nominated for is taken when it will do.
 pub fn schedule<'a>(
     pod: &PodInfo,
     snapshot: &'a Snapshot,
     start: usize,
     random: &mut impl Rng,
 ) -> Result<&'a str, Misfit> {
-    let prepared = Prepared { affinity: PodAffinity::new(pod, snapshot), spread: Spread::new(pod, snapshot) };
-    let (mut feasible, mut failed) = (Vec::new(), Misfit::default());
+    let prepared = Prepared::new(pod, snapshot);
+    let promised = snapshot.nomination(&pod.key).or(pod.nominated()).and_then(|name| snapshot.node(name));
+    if let Some(node) = promised.filter(|n| n.node.is_some()) {
+        if misfit_with_nominated(pod, node, &prepared, snapshot).is_none() {
+            return Ok(&node.name);
+        }
+    }
+    let (mut feasible, mut refusals, mut failed) = (Vec::new(), Vec::new(), Misfit::default());
     let nodes = snapshot.nodes();
     let wanted = enough(snapshot.known_nodes());
     for i in 0..nodes.len() {
-        let node = &nodes[(start + i) % nodes.len()];
+        let place = (start + i) % nodes.len();
+        let node = &nodes[place];
         if node.node.is_none() {
             continue;
         }
         failed.nodes += 1;
-        let reasons = misfit(pod, node, &prepared);
-        if reasons.is_empty() {
-            feasible.push(node);
-            if feasible.len() >= wanted {
-                break;
+        match misfit_with_nominated(pod, node, &prepared, snapshot) {
+            None => feasible.push(node),
+            Some(refusal) => {
+                if refusal.resolvable {
+                    failed.resolvable.push(place);
+                }
+                note(&mut refusals, refusal);
             }
         }
-        note(&mut failed, reasons);
+        if feasible.len() >= wanted {
+            break;
+        }
     }
     match feasible.as_slice() {
-        [] => Err(failed),
+        [] => Err(explain(failed, &refusals, pod)),
         [only] => Ok(&only.name),
-        many => Ok(&best(pod, many, &prepared, random).name),
+        many => Ok(&best(pod, many, snapshot, random).name),
     }
 }
 
-fn note(failed: &mut Misfit, reasons: Vec<Reason>) {
-    for reason in reasons {
-        *failed.reasons.entry(reason.into_owned()).or_default() += 1;
+/// Counts a refusal among the few different ones.
+fn note(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
+    match refusals.iter_mut().find(|(known, _)| *known == refusal) {
+        Some((_, count)) => *count += 1,
+        None => refusals.push((refusal, 1)),
     }
 }
 
-fn best<'a>(pod: &PodInfo, nodes: &[&'a NodeInfo], prepared: &Prepared, random: &mut impl Rng) -> &'a NodeInfo {
-    let scores = scores(pod, nodes, prepared);
+fn explain(mut failed: Misfit, refusals: &[(Refusal, usize)], pod: &PodInfo) -> Misfit {
+    for (refusal, count) in refusals {
+        failed.plugins.insert(refusal.plugin);
+        refusal.reasons(pod).into_iter().for_each(|reason| failed.note(reason, *count));
+    }
+    failed
+}
+
+fn best<'a>(pod: &PodInfo, nodes: &[&'a NodeInfo], snapshot: &Snapshot, random: &mut impl Rng) -> &'a NodeInfo {
+    let scores = scores(pod, nodes, snapshot);
     let (mut chosen, mut equals) = (0, 1u32);
     for i in 1..nodes.len() {
         if scores[i] > scores[chosen] {

@@ -2,54 +2,154 @@
 
 use crate::affinity::{PodAffinity, node_matches};
 use crate::pod::PodInfo;
-use crate::snapshot::NodeInfo;
+use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
 use crate::spread::Spread;
 use pintle_types::k8s::api::core::v1::{Taint, Toleration};
-use std::borrow::Cow;
 
 /// What is worked out once for a pod before any node is looked at.
+#[derive(Clone)]
 pub(crate) struct Prepared {
-    pub(crate) affinity: PodAffinity,
-    pub(crate) spread: Spread,
+    affinity: PodAffinity,
+    spread: Spread,
 }
 
-pub(crate) type Reason = Cow<'static, str>;
-
-/// Why the node will not do: all reasons of the first plugin that refuses it. Empty when it will do.
-pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Vec<Reason> {
-    let one = |reason: &'static str| vec![Cow::Borrowed(reason)];
-    let wanted = pod.spec().node_name.as_deref().unwrap_or_default();
-    if !wanted.is_empty() && wanted != node.name {
-        return one("node(s) didn't match the requested node name");
+impl Prepared {
+    pub(crate) fn new(pod: &PodInfo, snapshot: &Snapshot) -> Self {
+        Self { affinity: PodAffinity::new(pod, snapshot), spread: Spread::new(pod, snapshot) }
     }
+
+    /// As if a pod came to the node (`by` is 1) or left it (-1).
+    pub(crate) fn count(&mut self, pod: &PodInfo, node: &NodeInfo, running: &PodInfo, by: i64, names: &Namespaces) {
+        self.affinity.count(pod, node, running, by, names);
+        self.spread.count(pod, node, running, by);
+    }
+}
+
+/// Those who refuse nodes, as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Plugin {
+    NodeUnschedulable = 1,
+    NodeName = 1 << 1,
+    TaintToleration = 1 << 2,
+    NodeAffinity = 1 << 3,
+    NodePorts = 1 << 4,
+    NodeResourcesFit = 1 << 5,
+    PodTopologySpread = 1 << 6,
+    InterPodAffinity = 1 << 7,
+}
+
+/// A set of plugins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plugins(u16);
+
+impl Plugins {
+    pub(crate) fn insert(&mut self, plugin: Plugin) {
+        self.0 |= plugin as u16;
+    }
+
+    pub(crate) fn contains(self, plugin: Plugin) -> bool {
+        self.0 & plugin as u16 != 0
+    }
+}
+
+/// What a node lacks, without a word written yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    Rule(&'static str),
+    /// Bits: pods, CPU, memory, disk, then the pod's other resources in their order.
+    Resources(u64),
+}
+
+/// Why a node will not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) plugin: Plugin,
+    pub(crate) lack: Lack,
+    /// Whether it could help that pods leave the node.
+    pub(crate) resolvable: bool,
+}
+
+impl Refusal {
+    const fn rule(plugin: Plugin, text: &'static str) -> Option<Self> {
+        Some(Self { plugin, lack: Lack::Rule(text), resolvable: false })
+    }
+
+    /// Upstream's words, each reason for itself.
+    pub(crate) fn reasons(&self, pod: &PodInfo) -> Vec<String> {
+        let bits = match self.lack {
+            Lack::Rule(text) => return vec![text.to_owned()],
+            Lack::Resources(bits) => bits,
+        };
+        let fixed = ["Too many pods", "Insufficient cpu", "Insufficient memory", "Insufficient ephemeral-storage"];
+        let others = pod.requests.others.iter().map(|(name, _)| format!("Insufficient {name}"));
+        let all = fixed.into_iter().map(str::to_owned).chain(others);
+        all.enumerate().filter(|(i, _)| *i < 64 && bits & (1 << i) != 0).map(|(_, text)| text).collect()
+    }
+}
+
+/// Why the node will not do: what the first plugin that refuses it says. Nothing when it will do.
+pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Option<Refusal> {
     if unschedulable(pod, node) {
-        return one("node(s) were unschedulable");
+        return Refusal::rule(Plugin::NodeUnschedulable, "node(s) were unschedulable");
+    }
+    if !named(pod, node) {
+        return Refusal::rule(Plugin::NodeName, "node(s) didn't match the requested node name");
     }
     if !tolerated(pod, node) {
-        return one("node(s) had untolerated taint(s)");
+        return Refusal::rule(Plugin::TaintToleration, "node(s) had untolerated taint(s)");
     }
     if !node_matches(pod, node) {
-        return one("node(s) didn't match Pod's node affinity/selector");
+        return Refusal::rule(Plugin::NodeAffinity, "node(s) didn't match Pod's node affinity/selector");
     }
     let taken = |port| node.pods.values().any(|p| p.ports.iter().any(|other| other.conflicts(port)));
     if pod.ports.iter().any(taken) {
-        return one("node(s) didn't have free ports for the requested pod ports");
+        let lack = Lack::Rule("node(s) didn't have free ports for the requested pod ports");
+        return Some(Refusal { plugin: Plugin::NodePorts, lack, resolvable: true });
     }
-    let short = insufficient(pod, node);
-    if !short.is_empty() {
-        return short;
+    if let Some(refusal) = insufficient(pod, node) {
+        return Some(refusal);
     }
-    if let Some(reason) = prepared.spread.misfit(node) {
-        return one(reason);
-    }
-    prepared.affinity.misfit(node).map(one).unwrap_or_default()
+    let rule = |plugin, (text, resolvable)| Refusal { plugin, lack: Lack::Rule(text), resolvable };
+    let crowded = prepared.spread.misfit(pod, node).map(|reason| rule(Plugin::PodTopologySpread, reason));
+    crowded.or_else(|| prepared.affinity.misfit(node).map(|reason| rule(Plugin::InterPodAffinity, reason)))
 }
 
-fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> bool {
+/// As [`misfit`], with the pods of no lower priority that were promised room on the node. It must do without them
+/// too: a promise may be broken, and what the pod wants the company of may not come.
+pub(crate) fn misfit_with_nominated(
+    pod: &PodInfo,
+    node: &NodeInfo,
+    prepared: &Prepared,
+    snapshot: &Snapshot,
+) -> Option<Refusal> {
+    let counts = |other: &&std::sync::Arc<PodInfo>| other.priority >= pod.priority && other.key != pod.key;
+    if snapshot.nominated_on(&node.name).any(|other| counts(&other)) {
+        let (mut fuller, mut with) = (node.clone(), prepared.clone());
+        for other in snapshot.nominated_on(&node.name).filter(counts) {
+            with.count(pod, node, other, 1, snapshot.namespaces());
+            fuller.add(other.clone());
+        }
+        if let Some(refusal) = misfit(pod, &fuller, &with) {
+            return Some(refusal);
+        }
+    }
+    misfit(pod, node, prepared)
+}
+
+pub(crate) fn named(pod: &PodInfo, node: &NodeInfo) -> bool {
+    let wanted = pod.spec().node_name.as_deref().unwrap_or_default();
+    wanted.is_empty() || wanted == node.name
+}
+
+pub(crate) fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> bool {
     let marked = node.node.as_ref().and_then(|n| n.spec.as_ref()).and_then(|s| s.unschedulable) == Some(true);
+    if !marked {
+        return false;
+    }
     let taint =
         Taint { key: "node.kubernetes.io/unschedulable".into(), effect: "NoSchedule".into(), ..Taint::default() };
-    marked && !tolerates_any(pod, &taint)
+    !tolerates_any(pod, &taint)
 }
 
 /// Whether the pod tolerates the node's taints that keep pods away.
@@ -72,45 +172,36 @@ fn tolerates_any(pod: &PodInfo, taint: &Taint) -> bool {
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let set = |text: &Option<String>| text.as_deref().filter(|t| !t.is_empty()).map(str::to_owned);
     let number = |text: Option<&str>| text.unwrap_or_default().parse::<i64>().ok();
-    if set(&toleration.effect).is_some_and(|effect| effect != taint.effect)
-        || set(&toleration.key).is_some_and(|key| key != taint.key)
-    {
+    let (effect, key) = (toleration.effect.as_deref().unwrap_or(""), toleration.key.as_deref().unwrap_or(""));
+    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
         return false;
     }
     let (own, other) = (toleration.value.as_deref(), taint.value.as_deref());
     match toleration.operator.as_deref().unwrap_or("Equal") {
         "Exists" => true,
-        "" | "Equal" => own.unwrap_or_default() == other.unwrap_or_default() && set(&toleration.key).is_some(),
+        "" | "Equal" => own.unwrap_or_default() == other.unwrap_or_default() && !key.is_empty(),
         "Lt" => number(other).zip(number(own)).is_some_and(|(taint, bound)| taint < bound),
         "Gt" => number(other).zip(number(own)).is_some_and(|(taint, bound)| taint > bound),
         _ => false,
     }
 }
 
-/// The resources that the node has too little of.
-fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Vec<Reason> {
-    let mut reasons = Vec::new();
+/// What the node has too little of. What is beyond the whole node, no leaving pod can give.
+pub(crate) fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Option<Refusal> {
     let (need, used, have) = (&pod.requests, &node.requested, &node.allocatable);
-    if used.pods + 1 > have.pods {
-        reasons.push(Cow::Borrowed("Too many pods"));
-    }
-    let mut check = |need: i64, used: i64, have: i64, reason: Reason| {
+    let (mut bits, mut resolvable) = (u64::from(used.pods + 1 > have.pods), true);
+    let mut check = |bit: usize, need: i64, used: i64, have: i64| {
         if need > 0 && need > have - used {
-            reasons.push(reason);
+            bits |= 1 << bit.min(63);
+            resolvable &= need <= have;
         }
     };
-    check(need.milli_cpu, used.milli_cpu, have.milli_cpu, "Insufficient cpu".into());
-    check(need.memory, used.memory, have.memory, "Insufficient memory".into());
-    check(
-        need.ephemeral_storage,
-        used.ephemeral_storage,
-        have.ephemeral_storage,
-        "Insufficient ephemeral-storage".into(),
-    );
-    for (name, amount) in &need.others {
-        check(*amount, used.other(name), have.other(name), format!("Insufficient {name}").into());
+    check(1, need.milli_cpu, used.milli_cpu, have.milli_cpu);
+    check(2, need.memory, used.memory, have.memory);
+    check(3, need.ephemeral_storage, used.ephemeral_storage, have.ephemeral_storage);
+    for (i, (name, amount)) in need.others.iter().enumerate() {
+        check(4 + i, *amount, used.other(name), have.other(name));
     }
-    reasons
+    (bits != 0).then_some(Refusal { plugin: Plugin::NodeResourcesFit, lack: Lack::Resources(bits), resolvable })
 }

@@ -2,24 +2,33 @@
 //!
 //! The core is pure: a [`Snapshot`] of nodes with the pods on them and a [`PodInfo`] go in, a node's name or a
 //! [`Misfit`] comes out ([`schedule`]). Around it, [`run`] keeps the snapshot by informers, takes pods from a queue by
-//! priority, assumes a pod onto its node at once and binds it in the background. A pod that fits nowhere waits until
-//! something changed that could help it. Talks to the API server only.
+//! priority, assumes a pod onto its node at once and binds it in the background. For a pod that fits nowhere pods of
+//! lower priority may have to leave ([`preempt`]); otherwise it waits until something changed that could help it.
+//! Talks to the API server only.
 
 mod affinity;
 mod cycle;
+mod evict;
 mod filter;
+mod hints;
 mod pod;
+mod preemption;
+#[cfg(test)]
+mod preemption_tests;
 mod queue;
 mod resources;
 mod run;
 mod score;
 mod snapshot;
 mod spread;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 pub use cycle::{Misfit, schedule};
+pub use filter::Plugins;
 pub use pod::PodInfo;
+pub use preemption::{Preemption, preempt};
 pub use resources::Resources;
 pub use run::{Config, Error, run};
 pub use snapshot::{NodeInfo, Snapshot};

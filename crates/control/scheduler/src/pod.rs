@@ -1,6 +1,7 @@
 //! A pod as the scheduler sees it: what it needs, worked out once.
 
 use crate::resources::{Resources, pod_requests};
+use crate::terms::Terms;
 use pintle_types::k8s::api::core::v1::{Pod, PodSpec};
 use pintle_types::{Kind, ObjectKey};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct PodInfo {
     /// As `requests`, with upstream's small defaults for containers that name nothing: used to score only.
     pub(crate) scored: (i64, i64),
     pub(crate) ports: Vec<HostPort>,
+    /// Affinity to other pods; most have none.
+    pub(crate) terms: Option<Box<Terms>>,
 }
 
 /// What a container without requests counts as when nodes are scored: 100 thousandths of a core, 200 MB.
@@ -55,12 +58,19 @@ impl PodInfo {
             requests.memory + unnamed("memory") * DEFAULT_MEMORY,
         );
         let ports = host_ports(spec);
-        Self { key: pod.key(), priority: spec.priority.unwrap_or(0), requests, scored, ports, pod }
+        let terms = Terms::of(&pod);
+        Self { key: pod.key(), priority: spec.priority.unwrap_or(0), requests, scored, ports, terms, pod }
     }
 
     pub(crate) fn spec(&self) -> &PodSpec {
         static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
         self.pod.spec.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// The node that room is being made on for the pod.
+    pub(crate) fn nominated(&self) -> Option<&str> {
+        let name = self.pod.status.as_ref()?.nominated_node_name.as_deref();
+        name.filter(|name| !name.is_empty())
     }
 
     pub(crate) fn label(&self, key: &str) -> Option<&str> {

@@ -1,8 +1,11 @@
 //! The pods that wait for a node.
 //!
 //! A pod is in one of three places: *active*, ordered by priority and age; *backing off* after a failed attempt
-//! (1 s, doubled up to 10 s); or *unschedulable*, until something changed that could help it.
+//! (1 s, doubled up to 10 s); or *unschedulable*, until something changed that could help it, or five minutes are
+//! over. Pods with scheduling gates do not come here.
 
+use crate::filter::Plugins;
+use crate::hints::{Event, helps};
 use crate::pod::PodInfo;
 use parking_lot::Mutex;
 use pintle_types::ObjectKey;
@@ -16,14 +19,21 @@ use tokio::time::Instant;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LAST_BACKOFF: Duration = Duration::from_secs(10);
 
+/// A pod that nothing helped is tried again after this time in any case.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
 type Order = (Reverse<i32>, u64);
 
 #[derive(Debug)]
 enum Place {
     Active(Order),
     BackingOff(Instant, u64),
-    /// With the end of its back-off, should it be wanted again before that.
-    Unschedulable(Instant),
+    /// With the end of its back-off, should it be wanted again before that, and who refused it.
+    Unschedulable {
+        since: Instant,
+        backoff: Instant,
+        refused_by: Plugins,
+    },
     /// Being scheduled now; whether something that could help changed meanwhile.
     Tried {
         helped: bool,
@@ -44,6 +54,7 @@ struct State {
     pods: HashMap<ObjectKey, Waiting>,
     active: BTreeMap<Order, ObjectKey>,
     backing_off: BTreeMap<(Instant, u64), ObjectKey>,
+    unschedulable: BTreeMap<(Instant, u64), ObjectKey>,
     next: u64,
 }
 
@@ -55,11 +66,12 @@ pub(crate) struct PodQueue {
 }
 
 impl State {
-    fn leave(&mut self, place: &Place) {
-        match place {
+    fn leave(&mut self, waiting: &Waiting) {
+        match &waiting.place {
             Place::Active(order) => drop(self.active.remove(order)),
             Place::BackingOff(until, sequence) => drop(self.backing_off.remove(&(*until, *sequence))),
-            Place::Unschedulable(_) | Place::Tried { .. } => {}
+            Place::Unschedulable { since, .. } => drop(self.unschedulable.remove(&(*since, waiting.sequence))),
+            Place::Tried { .. } => {}
         }
     }
 
@@ -73,7 +85,10 @@ impl State {
                 *sequence = waiting.sequence;
                 self.backing_off.insert((*until, *sequence), key.clone());
             }
-            Place::Unschedulable(_) | Place::Tried { .. } => {}
+            Place::Unschedulable { since, .. } => {
+                self.unschedulable.insert((*since, waiting.sequence), key.clone());
+            }
+            Place::Tried { .. } => {}
         }
         self.pods.insert(key, waiting);
     }
@@ -84,6 +99,46 @@ impl State {
     }
 }
 
+impl State {
+    /// An unschedulable pod is wanted again.
+    fn wake(&mut self, key: &ObjectKey) -> bool {
+        let Some(mut waiting) = self.pods.remove(key) else { return false };
+        self.leave(&waiting);
+        if let Place::Unschedulable { backoff, .. } = waiting.place {
+            waiting.place = Self::wanted(backoff);
+        }
+        self.enter(key.clone(), waiting);
+        true
+    }
+
+    /// Moves those whose time is over.
+    fn flush(&mut self, now: Instant) {
+        while let Some((&(since, _), key)) = self.unschedulable.first_key_value() {
+            if since + LONGEST_WAIT > now {
+                break;
+            }
+            let key = key.clone();
+            self.wake(&key);
+        }
+        while let Some((&(until, sequence), _)) = self.backing_off.first_key_value() {
+            if until > now {
+                break;
+            }
+            let Some(key) = self.backing_off.remove(&(until, sequence)) else { break };
+            let Some(mut waiting) = self.pods.remove(&key) else { continue };
+            waiting.place = Place::Active((Reverse(0), 0));
+            self.enter(key, waiting);
+        }
+    }
+
+    /// When the next pod's time is over.
+    fn next_flush(&self) -> Option<Instant> {
+        let backoff = self.backing_off.first_key_value().map(|((until, _), _)| *until);
+        let longest = self.unschedulable.first_key_value().map(|((since, _), _)| *since + LONGEST_WAIT);
+        backoff.into_iter().chain(longest).min()
+    }
+}
+
 impl PodQueue {
     /// A pod that is new, or has changed: a change may be what helps it.
     pub(crate) fn add(&self, pod: Arc<PodInfo>) {
@@ -91,11 +146,11 @@ impl PodQueue {
         let key = pod.key.clone();
         let waiting = match state.pods.remove(&key) {
             Some(mut old) => {
-                state.leave(&old.place);
+                state.leave(&old);
                 let same_spec =
                     old.pod.pod.spec == pod.pod.spec && old.pod.pod.metadata.labels == pod.pod.metadata.labels;
                 old.place = match old.place {
-                    Place::Unschedulable(until) if !same_spec => State::wanted(until),
+                    Place::Unschedulable { backoff, .. } if !same_spec => State::wanted(backoff),
                     Place::Tried { helped } => Place::Tried { helped: helped || !same_spec },
                     kept => kept,
                 };
@@ -115,38 +170,59 @@ impl PodQueue {
     pub(crate) fn remove(&self, key: &ObjectKey) {
         let mut state = self.state.lock();
         if let Some(waiting) = state.pods.remove(key) {
-            state.leave(&waiting.place);
+            state.leave(&waiting);
         }
     }
 
-    /// Something changed that could help pods for which there was no place.
-    pub(crate) fn cluster_changed(&self) {
+    /// Something changed; those whom it could help are wanted again.
+    pub(crate) fn cluster_changed(&self, event: &Event) {
         let mut state = self.state.lock();
-        let helped = |place: &Place| matches!(place, Place::Unschedulable(_) | Place::Tried { .. });
-        let keys: Vec<ObjectKey> =
-            state.pods.iter().filter(|(_, w)| helped(&w.place)).map(|(k, _)| k.clone()).collect();
+        let mut woken = false;
+        for waiting in state.pods.values_mut() {
+            // Of a pod that is tried at this moment nobody knows yet what it lacks.
+            if let Place::Tried { helped } = &mut waiting.place {
+                *helped = true;
+            }
+        }
+        let helped = |key: &&ObjectKey| {
+            state.pods.get(*key).is_some_and(|w| match w.place {
+                Place::Unschedulable { refused_by, .. } => helps(event, refused_by, &w.pod),
+                _ => false,
+            })
+        };
+        let keys: Vec<ObjectKey> = state.unschedulable.values().filter(helped).cloned().collect();
         for key in keys {
-            let Some(mut waiting) = state.pods.remove(&key) else { continue };
-            waiting.place = match waiting.place {
-                Place::Unschedulable(until) => State::wanted(until),
-                _ => Place::Tried { helped: true },
-            };
-            state.enter(key, waiting);
+            woken |= state.wake(&key);
         }
         drop(state);
-        self.changed.notify_one();
+        if woken {
+            self.changed.notify_one();
+        }
     }
 
-    /// No node would do for the pod that was popped, or the attempt failed (`retry`).
-    pub(crate) fn failed(&self, key: &ObjectKey, retry: bool) {
+    /// No node would do for the pod that was popped, by these plugins' word.
+    pub(crate) fn unschedulable(&self, key: &ObjectKey, refused_by: Plugins) {
+        self.failed(key, Some(refused_by));
+    }
+
+    /// The attempt failed for a reason that is not the pod's; it is tried again after its back-off.
+    pub(crate) fn retry(&self, key: &ObjectKey) {
+        self.failed(key, None);
+    }
+
+    fn failed(&self, key: &ObjectKey, refused_by: Option<Plugins>) {
         let mut state = self.state.lock();
         let Some(mut waiting) = state.pods.remove(key) else { return };
         let helped = matches!(waiting.place, Place::Tried { helped: true });
-        state.leave(&waiting.place);
-        let backoff = FIRST_BACKOFF.saturating_mul(1 << waiting.attempts.min(8)).min(LAST_BACKOFF);
+        state.leave(&waiting);
+        let time = FIRST_BACKOFF.saturating_mul(1 << waiting.attempts.min(8)).min(LAST_BACKOFF);
         waiting.attempts += 1;
-        let until = Instant::now() + backoff;
-        waiting.place = if retry || helped { Place::BackingOff(until, 0) } else { Place::Unschedulable(until) };
+        let since = Instant::now();
+        let backoff = since + time;
+        waiting.place = match refused_by {
+            Some(refused_by) if !helped => Place::Unschedulable { since, backoff, refused_by },
+            _ => Place::BackingOff(backoff, 0),
+        };
         state.enter(key.clone(), waiting);
         drop(state);
         self.changed.notify_one();
@@ -172,17 +248,9 @@ impl PodQueue {
     pub(crate) fn try_pop(&self) -> Result<Arc<PodInfo>, Option<Instant>> {
         let mut state = self.state.lock();
         let now = Instant::now();
-        while let Some((&(until, sequence), _)) = state.backing_off.first_key_value() {
-            if until > now {
-                break;
-            }
-            let Some(key) = state.backing_off.remove(&(until, sequence)) else { break };
-            let Some(mut waiting) = state.pods.remove(&key) else { continue };
-            waiting.place = Place::Active((Reverse(0), 0));
-            state.enter(key, waiting);
-        }
+        state.flush(now);
         let Some((_, key)) = state.active.pop_first() else {
-            return Err(state.backing_off.first_key_value().map(|((until, _), _)| *until));
+            return Err(state.next_flush());
         };
         let Some(waiting) = state.pods.get_mut(&key) else { return Err(Some(now)) };
         waiting.place = Place::Tried { helped: false };

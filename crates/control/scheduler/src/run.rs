@@ -1,14 +1,18 @@
 //! The scheduler's loop: keeps the snapshot, takes pods from the queue, binds them in the background.
 
-use crate::cycle::schedule;
+use crate::cycle::{Misfit, schedule};
+use crate::evict::Eviction;
+use crate::hints::Event;
 use crate::pod::PodInfo;
+use crate::preemption::{Preemption, preempt};
 use crate::queue::PodQueue;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{NodeInfo, Snapshot};
 use parking_lot::Mutex;
 use pintle_client::{Client, ClientError, Patch, PatchOptions};
 use pintle_clock::Clock;
 use pintle_informer::{Change, EventType, Informer, Informers, Recorder};
-use pintle_types::k8s::api::core::v1::{Node, Pod};
+use pintle_types::k8s::api::core::v1::{Namespace, Node, Pod};
+use pintle_types::k8s::api::policy::v1::PodDisruptionBudget;
 use pintle_types::{Kind, ObjectKey};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -19,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-const NAME: &str = "default-scheduler";
+pub(crate) const NAME: &str = "default-scheduler";
 /// Bindings under way at a time.
 const MAX_BINDINGS: usize = 256;
 
@@ -47,6 +51,7 @@ struct Shared {
 
 struct Scheduler {
     shared: Arc<Shared>,
+    budgets: Informer<PodDisruptionBudget>,
     client: Client,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
@@ -59,6 +64,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let shared = Arc::new(Shared { snapshot: Mutex::default(), assumed: Mutex::default(), queue: PodQueue::default() });
     let nodes: Informer<Node> = config.informers.of();
     let pods: Informer<Pod> = config.informers.of();
+    let budgets: Informer<PodDisruptionBudget> = config.informers.of();
+    let namespaces: Informer<Namespace> = config.informers.of();
+    let of_namespaces = Arc::clone(&shared);
+    namespaces.on_change(move |change| of_namespaces.namespace_changed(change));
     let of_nodes = Arc::clone(&shared);
     nodes.on_change(move |change| of_nodes.node_changed(change));
     let of_pods = Arc::clone(&shared);
@@ -66,6 +75,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let recorder = Recorder::with_clock(config.client.clone(), NAME, "", Arc::clone(&config.clock));
     let scheduler = Scheduler {
         shared,
+        budgets,
         client: config.client,
         recorder,
         clock: config.clock,
@@ -75,6 +85,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     stop.run_until_cancelled(async {
         nodes.synced().await;
         pods.synced().await;
+        namespaces.synced().await;
         scheduler.work(StdRng::seed_from_u64(config.seed)).await;
     })
     .await;
@@ -101,13 +112,28 @@ fn is_ours(pod: &Pod) -> bool {
 }
 
 impl Shared {
-    fn node_changed(&self, change: &Change<Node>) {
-        match change.new() {
-            Some(node) => self.snapshot.lock().set_node(Arc::clone(node)),
-            None => self.snapshot.lock().remove_node(change.object().name()),
+    fn namespace_changed(&self, change: &Change<Namespace>) {
+        let name = change.object().name();
+        let Some(new) = change.new() else { return self.snapshot.lock().remove_namespace(name) };
+        if change.old().is_some_and(|old| old.metadata.labels == new.metadata.labels) {
+            return;
         }
-        if change.new().is_some_and(|new| change.old().is_none_or(|old| may_help(old, new))) {
-            self.queue.cluster_changed();
+        self.snapshot.lock().set_namespace(name, new.metadata.labels.clone().unwrap_or_default());
+        self.queue.cluster_changed(&Event::NamespaceChanged);
+    }
+
+    fn node_changed(&self, change: &Change<Node>) {
+        let Some(new) = change.new() else {
+            self.snapshot.lock().remove_node(change.object().name());
+            return self.queue.cluster_changed(&Event::NodeGone);
+        };
+        self.snapshot.lock().set_node(Arc::clone(new));
+        match change.old() {
+            None => self.queue.cluster_changed(&Event::NodeAdded(NodeInfo::alone(new))),
+            Some(old) if may_help(old, new) => {
+                self.queue.cluster_changed(&Event::NodeChanged(NodeInfo::alone(old), NodeInfo::alone(new)));
+            }
+            Some(_) => {}
         }
     }
 
@@ -117,24 +143,47 @@ impl Shared {
         let Some(pod) = change.new().filter(|pod| !is_finished(pod)) else {
             self.assumed.lock().remove(&key);
             self.queue.remove(&key);
-            if self.snapshot.lock().remove_pod(&key) {
-                self.queue.cluster_changed();
+            let mut snapshot = self.snapshot.lock();
+            let counted = snapshot.remove_pod(&key) | snapshot.forget_nomination(&key);
+            drop(snapshot);
+            if counted {
+                self.queue.cluster_changed(&Event::PodGone(Arc::new(PodInfo::new(Arc::clone(change.object())))));
             }
             return;
         };
+        let info = Arc::new(PodInfo::new(Arc::clone(pod)));
         if let Some(node) = node_name(pod) {
-            let info = Arc::new(PodInfo::new(Arc::clone(pod)));
-            let known = self.snapshot.lock().set_pod(info, node);
-            self.assumed.lock().remove(&key);
-            self.queue.remove(&key);
-            // Another pod of the same kind may be what an affinity waits for.
-            if !known {
-                self.queue.cluster_changed();
-            }
+            self.assigned(change, &info, node);
         } else if !is_ours(pod) {
             self.queue.remove(&key);
+            self.snapshot.lock().forget_nomination(&key);
         } else if !self.assumed.lock().contains(&key) {
-            self.queue.add(Arc::new(PodInfo::new(Arc::clone(pod))));
+            let told = |pod: &Pod| pod.status.as_ref().and_then(|s| s.nominated_node_name.clone());
+            if change.old().is_none_or(|old| told(old) != told(pod)) {
+                let mut snapshot = self.snapshot.lock();
+                match info.nominated() {
+                    Some(node) => snapshot.nominate(Arc::clone(&info), node),
+                    None => drop(snapshot.forget_nomination(&key)),
+                }
+            }
+            self.queue.add(info);
+        }
+    }
+
+    fn assigned(&self, change: &Change<Pod>, info: &Arc<PodInfo>, node: &str) {
+        let known = self.snapshot.lock().set_pod(Arc::clone(info), node);
+        self.assumed.lock().remove(&info.key);
+        self.queue.remove(&info.key);
+        let differs = |old: &Arc<Pod>| {
+            old.metadata.labels != info.pod.metadata.labels
+                || old.is_deleting() != info.pod.is_deleting()
+                || PodInfo::new(Arc::clone(old)).requests != info.requests
+        };
+        // Another pod of the same kind may be what an affinity waits for.
+        if !known {
+            self.queue.cluster_changed(&Event::PodAdded(Arc::clone(info)));
+        } else if change.old().is_some_and(differs) {
+            self.queue.cluster_changed(&Event::PodChanged(Arc::clone(info)));
         }
     }
 }
@@ -162,12 +211,66 @@ impl Scheduler {
             };
             match chosen {
                 Ok(node) => self.bind(pod, node).await,
-                Err(misfit) => {
-                    self.shared.queue.failed(&pod.key, false);
-                    self.report(&pod, &misfit.to_string()).await;
-                }
+                Err(misfit) => self.make_room(pod, misfit, &mut random).await,
             }
         }
+    }
+
+    /// Asks pods of lower priority to leave when that helps; the pod waits in any case.
+    async fn make_room(&self, pod: Arc<PodInfo>, mut misfit: Misfit, random: &mut StdRng) {
+        let room = {
+            let snapshot = self.shared.snapshot.lock();
+            let budgets = if misfit.resolvable.is_empty() { Vec::new() } else { self.budgets.list() };
+            preempt(&pod, &snapshot, &misfit, &budgets, random)
+        };
+        match room {
+            Preemption::Room { node, victims } => {
+                let displaced = self.nominate(&pod, &node);
+                self.report(&pod, &misfit.to_string(), Some(&node)).await;
+                self.evict(pod, misfit, Eviction { node, victims, displaced }).await;
+            }
+            Preemption::NotEligible(why_not) => {
+                misfit.preemption = why_not.to_owned();
+                self.shared.queue.unschedulable(&pod.key, misfit.plugins);
+                self.report(&pod, &misfit.to_string(), None).await;
+            }
+            Preemption::NoNode(why_not) => {
+                misfit.preemption = why_not;
+                let promised = self.shared.snapshot.lock().forget_nomination(&pod.key) || pod.nominated().is_some();
+                self.shared.queue.unschedulable(&pod.key, misfit.plugins);
+                self.report(&pod, &misfit.to_string(), promised.then_some("")).await;
+            }
+        }
+    }
+
+    /// Promises the node's room to the pod; returns the less important pods that it was promised to before.
+    fn nominate(&self, pod: &Arc<PodInfo>, node: &str) -> Vec<Arc<PodInfo>> {
+        let mut snapshot = self.shared.snapshot.lock();
+        let lesser = snapshot.nominated_on(node).filter(|p| p.priority < pod.priority).cloned();
+        let displaced: Vec<Arc<PodInfo>> = lesser.collect();
+        for other in &displaced {
+            snapshot.forget_nomination(&other.key);
+        }
+        snapshot.nominate(Arc::clone(pod), node);
+        displaced
+    }
+
+    /// Deletes the victims in the background; the pod is not tried again before that is done.
+    async fn evict(&self, pod: Arc<PodInfo>, misfit: Misfit, eviction: Eviction) {
+        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
+        let (shared, client, recorder) = (Arc::clone(&self.shared), self.client.clone(), self.recorder.clone());
+        let now = self.clock.now_seconds().to_string();
+        self.bindings.spawn(async move {
+            let _permit = permit;
+            match eviction.carry_out(&client, &recorder, &pod, &now).await {
+                Ok(()) => shared.queue.unschedulable(&pod.key, misfit.plugins),
+                Err(error) => {
+                    tracing::warn!(pod = %pod.key, %error, "could not make room for a pod");
+                    shared.snapshot.lock().forget_nomination(&pod.key);
+                    shared.queue.retry(&pod.key);
+                }
+            }
+        });
     }
 
     /// Tells the API server of the choice, in the background.
@@ -186,18 +289,18 @@ impl Scheduler {
                     shared.assumed.lock().remove(&pod.key);
                     shared.snapshot.lock().remove_pod(&pod.key);
                     // A pod that is gone leaves the queue by its own event.
-                    shared.queue.failed(&pod.key, true);
+                    shared.queue.retry(&pod.key);
                 }
             }
         });
     }
 
-    /// Says on the pod why it waits.
-    async fn report(&self, pod: &PodInfo, message: &str) {
+    /// Says on the pod why it waits, and where room is made for it (nowhere any more when empty).
+    async fn report(&self, pod: &PodInfo, message: &str, nominated: Option<&str>) {
         self.recorder.event(&*pod.pod, EventType::Warning, "FailedScheduling", message);
         let current = pod.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         let told = current.filter(|c| c.type_ == "PodScheduled").any(|c| c.message.as_deref() == Some(message));
-        if told {
+        if told && nominated.is_none() {
             return;
         }
         let condition = json!({
@@ -205,8 +308,11 @@ impl Scheduler {
             "observedGeneration": pod.pod.metadata.generation,
             "lastProbeTime": null, "lastTransitionTime": self.clock.now_seconds().to_string(),
         });
-        let patch =
-            Patch::Strategic(json!({ "metadata": { "uid": pod.pod.uid() }, "status": { "conditions": [condition] } }));
+        let mut status = json!({ "conditions": [condition] });
+        if let Some(node) = nominated {
+            status["nominatedNodeName"] = if node.is_empty() { json!(null) } else { json!(node) };
+        }
+        let patch = Patch::Strategic(json!({ "metadata": { "uid": pod.pod.uid() }, "status": status }));
         let result = self.client.patch::<Pod>(&pod.key.namespace, &pod.key.name, patch, &PatchOptions::status()).await;
         if let Err(error) = result.map(drop).or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) }) {
             tracing::warn!(pod = %pod.key, %error, "could not say on a pod why it is unschedulable");

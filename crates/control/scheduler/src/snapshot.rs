@@ -4,8 +4,11 @@ use crate::pod::PodInfo;
 use crate::resources::Resources;
 use pintle_types::k8s::api::core::v1::Node;
 use pintle_types::{Kind, ObjectKey};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+/// The labels of namespaces, by name.
+pub(crate) type Namespaces = HashMap<String, BTreeMap<String, String>>;
 
 /// A node and the pods that take of it.
 #[derive(Clone, Debug)]
@@ -18,9 +21,18 @@ pub struct NodeInfo {
     /// Thousandths of a core and bytes, with defaults for containers that name nothing: used to score only.
     pub(crate) scored: (i64, i64),
     pub(crate) pods: HashMap<ObjectKey, Arc<PodInfo>>,
+    /// How many of the pods have terms of affinity to pods.
+    pub(crate) with_terms: usize,
 }
 
 impl NodeInfo {
+    /// A node on which nothing runs.
+    pub(crate) fn alone(node: &Arc<Node>) -> Self {
+        let mut info = Self::new(node.name());
+        info.set_node(Arc::clone(node));
+        info
+    }
+
     fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -29,6 +41,7 @@ impl NodeInfo {
             requested: Resources::default(),
             scored: (0, 0),
             pods: HashMap::new(),
+            with_terms: 0,
         }
     }
 
@@ -38,15 +51,17 @@ impl NodeInfo {
         self.node = Some(node);
     }
 
-    fn add(&mut self, pod: Arc<PodInfo>) {
+    pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
+        self.with_terms += usize::from(pod.terms.is_some());
         self.requested.add(&pod.requests);
         self.scored.0 += pod.scored.0;
         self.scored.1 += pod.scored.1;
         self.pods.insert(pod.key.clone(), pod);
     }
 
-    fn remove(&mut self, key: &ObjectKey) {
+    pub(crate) fn remove(&mut self, key: &ObjectKey) {
         let Some(pod) = self.pods.remove(key) else { return };
+        self.with_terms -= usize::from(pod.terms.is_some());
         self.requested.subtract(&pod.requests);
         self.scored.0 -= pod.scored.0;
         self.scored.1 -= pod.scored.1;
@@ -64,6 +79,12 @@ pub struct Snapshot {
     by_name: HashMap<String, usize>,
     /// Where each pod counts.
     pods: HashMap<ObjectKey, usize>,
+    /// Pods that wait for room on a node, with its name: they count when others of no higher priority are placed.
+    nominated: HashMap<ObjectKey, (Arc<PodInfo>, String)>,
+    namespaces: Namespaces,
+    /// On how many nodes each image lies.
+    images: HashMap<String, usize>,
+    with_terms: usize,
 }
 
 impl Snapshot {
@@ -80,6 +101,61 @@ impl Snapshot {
         self.nodes.iter().filter(|n| n.node.is_some()).count()
     }
 
+    pub(crate) fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.namespaces.insert(name.to_owned(), labels);
+    }
+
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+    }
+
+    /// How many pods have terms of affinity to pods.
+    pub(crate) fn with_terms(&self) -> usize {
+        self.with_terms
+    }
+
+    /// On how many nodes the image lies.
+    pub(crate) fn nodes_with(&self, image: &str) -> usize {
+        self.images.get(image).copied().unwrap_or(0)
+    }
+
+    /// Room is being made for the pod on that node.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.nominated.insert(pod.key.clone(), (pod, node.to_owned()));
+    }
+
+    /// Returns whether room was being made for the pod.
+    pub fn forget_nomination(&mut self, key: &ObjectKey) -> bool {
+        !self.nominated.is_empty() && self.nominated.remove(key).is_some()
+    }
+
+    /// The node that the pod was nominated for here, which its status may not say yet.
+    pub(crate) fn nomination(&self, key: &ObjectKey) -> Option<&str> {
+        self.nominated.get(key).map(|(_, node)| node.as_str())
+    }
+
+    /// The pods that were promised room on the node.
+    pub(crate) fn nominated_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<PodInfo>> {
+        self.nominated.values().filter(move |(_, on)| on == node).map(|(pod, _)| pod)
+    }
+
+    fn count_images(&mut self, node: &Node, present: bool) {
+        let images = node.status.iter().flat_map(|s| s.images.iter().flatten());
+        for name in images.flat_map(|i| i.names.iter().flatten()) {
+            match self.images.get_mut(name) {
+                Some(count) if present => *count += 1,
+                Some(count) if *count > 1 => *count -= 1,
+                Some(_) => drop(self.images.remove(name)),
+                None if present => drop(self.images.insert(name.clone(), 1)),
+                None => {}
+            }
+        }
+    }
+
     fn slot(&mut self, name: &str) -> usize {
         if let Some(index) = self.by_name.get(name) {
             return *index;
@@ -91,20 +167,33 @@ impl Snapshot {
 
     pub fn set_node(&mut self, node: Arc<Node>) {
         let slot = self.slot(node.name());
+        let old = self.nodes[slot].node.clone();
+        let same = |old: &Arc<Node>| {
+            let [before, after] = [old, &node].map(|n| n.status.as_ref().and_then(|s| s.images.as_ref()));
+            before == after
+        };
+        if !old.as_ref().is_some_and(same) {
+            old.iter().for_each(|old| self.count_images(old, false));
+            self.count_images(&node, true);
+        }
         self.nodes[slot].set_node(node);
     }
 
     /// The node is gone; the pods that are bound to it still count there until they go too.
     pub fn remove_node(&mut self, name: &str) {
-        if let Some(slot) = self.by_name.get(name) {
-            self.nodes[*slot].node = None;
-            self.drop_if_empty(*slot);
+        if let Some(slot) = self.by_name.get(name).copied() {
+            if let Some(old) = self.nodes[slot].node.take() {
+                self.count_images(&old, false);
+            }
+            self.drop_if_empty(slot);
         }
     }
 
     /// The pod counts on that node, wherever it counted before. Returns whether it counted anywhere.
     pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) -> bool {
         let known = self.remove_pod(&pod.key);
+        self.forget_nomination(&pod.key);
+        self.with_terms += usize::from(pod.terms.is_some());
         let slot = self.slot(node);
         self.pods.insert(pod.key.clone(), slot);
         self.nodes[slot].add(pod);
@@ -114,7 +203,9 @@ impl Snapshot {
     /// Returns whether the pod counted on a node.
     pub fn remove_pod(&mut self, key: &ObjectKey) -> bool {
         let Some(slot) = self.pods.remove(key) else { return false };
+        let before = self.nodes[slot].with_terms;
         self.nodes[slot].remove(key);
+        self.with_terms -= before - self.nodes[slot].with_terms;
         self.drop_if_empty(slot);
         true
     }

@@ -1,7 +1,9 @@
 //! Tables of pods and nodes, and the choices and refusals that must follow.
 
+use crate::hints::Event;
 use crate::queue::PodQueue;
-use crate::{PodInfo, Snapshot, schedule};
+use crate::snapshot::NodeInfo;
+use crate::{Plugins, PodInfo, Snapshot, schedule};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Node, Pod};
 use rand::SeedableRng;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-fn merge(base: &mut Value, more: Value) {
+pub(crate) fn merge(base: &mut Value, more: Value) {
     match (base, more) {
         (Value::Object(base), Value::Object(more)) => {
             more.into_iter().for_each(|(k, v)| merge(base.entry(k).or_insert(Value::Null), v))
@@ -19,7 +21,7 @@ fn merge(base: &mut Value, more: Value) {
     }
 }
 
-fn node(name: &str, more: Value) -> Arc<Node> {
+pub(crate) fn node(name: &str, more: Value) -> Arc<Node> {
     let mut value = json!({
         "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
         "status": { "allocatable": { "cpu": "2", "memory": "4Gi", "pods": "110" } },
@@ -28,7 +30,7 @@ fn node(name: &str, more: Value) -> Arc<Node> {
     Arc::new(Node::from_value(value).unwrap())
 }
 
-fn pod(name: &str, more: Value) -> Arc<PodInfo> {
+pub(crate) fn pod(name: &str, more: Value) -> Arc<PodInfo> {
     let mut value = json!({
         "metadata": { "name": name, "namespace": "default", "labels": { "app": "web" } },
         "spec": { "containers": [{ "name": "c", "resources": { "requests": { "cpu": "500m", "memory": "1Gi" } } }] },
@@ -37,7 +39,7 @@ fn pod(name: &str, more: Value) -> Arc<PodInfo> {
     Arc::new(PodInfo::new(Arc::new(Pod::from_value(value).unwrap())))
 }
 
-fn snapshot(nodes: &[Arc<Node>], pods: &[(Arc<PodInfo>, &str)]) -> Snapshot {
+pub(crate) fn snapshot(nodes: &[Arc<Node>], pods: &[(Arc<PodInfo>, &str)]) -> Snapshot {
     let mut snapshot = Snapshot::default();
     nodes.iter().for_each(|n| snapshot.set_node(Arc::clone(n)));
     for (pod, node) in pods {
@@ -202,14 +204,17 @@ async fn the_queue_goes_by_priority_then_age_and_backs_off() {
     }
     assert_eq!(order, ["urgent", "old", "young"]);
     let key = pod("old", json!({})).key.clone();
-    queue.failed(&key, false);
-    assert!(matches!(queue.try_pop(), Err(None)), "it waits for a change, not for time");
-    queue.cluster_changed();
+    queue.unschedulable(&key, Plugins::default());
+    assert!(matches!(queue.try_pop(), Err(Some(_))), "it waits for a change, or for five minutes");
+    queue.cluster_changed(&Event::NodeGone);
+    assert!(matches!(queue.try_pop(), Err(Some(_))), "that cannot help");
+    let added = Event::NodeAdded(NodeInfo::alone(&node("n", json!({}))));
+    queue.cluster_changed(&added);
     let start = tokio::time::Instant::now();
     assert_eq!(queue.pop().await.key, key);
     assert_eq!(start.elapsed(), Duration::from_secs(1), "but not before its back-off is over");
-    queue.cluster_changed();
-    queue.failed(&key, false);
+    queue.cluster_changed(&added);
+    queue.unschedulable(&key, Plugins::default());
     assert_eq!(queue.pop().await.key, key);
     assert_eq!(
         start.elapsed(),
@@ -217,6 +222,6 @@ async fn the_queue_goes_by_priority_then_age_and_backs_off() {
         "a change during the attempt is not lost, the back-off doubles"
     );
     queue.remove(&key);
-    queue.failed(&key, true);
+    queue.retry(&key);
     assert!(matches!(queue.try_pop(), Err(None)), "a pod that is gone does not come back");
 }

@@ -1,0 +1,87 @@
+//! Which change of the cluster could help which pod: upstream's queueing hints.
+//!
+//! A pod that fits nowhere is tried again only when one of the plugins that refused it says that it might pass now.
+
+use crate::affinity::node_matches;
+use crate::filter::{Plugin, Plugins, insufficient, named, tolerated, unschedulable};
+use crate::pod::PodInfo;
+use crate::snapshot::NodeInfo;
+use std::sync::Arc;
+
+/// A change that could help a pod.
+pub(crate) enum Event {
+    /// With the node alone, as if nothing ran there.
+    NodeAdded(NodeInfo),
+    /// With the node before and after, each alone.
+    NodeChanged(NodeInfo, NodeInfo),
+    NodeGone,
+    /// A pod that runs, or will, came, went, or has other labels or requests now.
+    PodAdded(Arc<PodInfo>),
+    PodGone(Arc<PodInfo>),
+    PodChanged(Arc<PodInfo>),
+    /// Labels of a namespace changed.
+    NamespaceChanged,
+}
+
+const ALL: [Plugin; 8] = [
+    Plugin::NodeUnschedulable,
+    Plugin::NodeName,
+    Plugin::TaintToleration,
+    Plugin::NodeAffinity,
+    Plugin::NodePorts,
+    Plugin::NodeResourcesFit,
+    Plugin::PodTopologySpread,
+    Plugin::InterPodAffinity,
+];
+
+/// Whether any of those who refused the pod could think otherwise after the event. Refused by nobody: no node was
+/// there, and any node helps.
+pub(crate) fn helps(event: &Event, refused_by: Plugins, pod: &PodInfo) -> bool {
+    if refused_by == Plugins::default() {
+        return matches!(event, Event::NodeAdded(_));
+    }
+    ALL.into_iter().filter(|plugin| refused_by.contains(*plugin)).any(|plugin| may_pass(plugin, event, pod))
+}
+
+fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
+    match event {
+        Event::NodeAdded(node) => passes(plugin, pod, node),
+        Event::NodeChanged(old, new) => changed(plugin, old, new) && passes(plugin, pod, new),
+        Event::NodeGone => plugin == Plugin::PodTopologySpread,
+        Event::NamespaceChanged => plugin == Plugin::InterPodAffinity,
+        Event::PodAdded(_) => matches!(plugin, Plugin::PodTopologySpread | Plugin::InterPodAffinity),
+        Event::PodGone(gone) => match plugin {
+            Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity => true,
+            Plugin::NodePorts => pod.ports.iter().any(|port| gone.ports.iter().any(|other| other.conflicts(port))),
+            _ => false,
+        },
+        Event::PodChanged(_) => {
+            matches!(plugin, Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity)
+        }
+    }
+}
+
+/// Whether a plugin looks at what changed of the node.
+fn changed(plugin: Plugin, old: &NodeInfo, new: &NodeInfo) -> bool {
+    let spec = |n: &NodeInfo| n.node.as_ref().and_then(|n| n.spec.clone()).map(|s| (s.unschedulable, s.taints));
+    let labels = |n: &NodeInfo| n.node.as_ref().and_then(|n| n.metadata.labels.clone());
+    match plugin {
+        Plugin::NodeUnschedulable | Plugin::TaintToleration => spec(old) != spec(new),
+        Plugin::NodeName | Plugin::NodePorts => false,
+        Plugin::NodeAffinity | Plugin::InterPodAffinity => labels(old) != labels(new),
+        Plugin::NodeResourcesFit => old.allocatable != new.allocatable,
+        Plugin::PodTopologySpread => labels(old) != labels(new) || spec(old) != spec(new),
+    }
+}
+
+/// Whether the plugin has nothing against the node while it is empty.
+fn passes(plugin: Plugin, pod: &PodInfo, node: &NodeInfo) -> bool {
+    match plugin {
+        Plugin::NodeUnschedulable => !unschedulable(pod, node),
+        Plugin::NodeName => named(pod, node),
+        Plugin::TaintToleration => tolerated(pod, node),
+        Plugin::NodeAffinity => node_matches(pod, node),
+        Plugin::NodeResourcesFit => insufficient(pod, node).is_none(),
+        Plugin::NodePorts | Plugin::PodTopologySpread | Plugin::InterPodAffinity => true,
+    }
+}
