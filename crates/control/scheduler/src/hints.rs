@@ -16,9 +16,9 @@ pub(crate) enum Event {
     NodeChanged(NodeInfo, NodeInfo),
     NodeGone,
     /// A pod that runs, or will, came, went, or has other labels or requests now.
-    PodAdded(Arc<PodInfo>),
+    PodAdded,
     PodGone(Arc<PodInfo>),
-    PodChanged(Arc<PodInfo>),
+    PodChanged,
     /// Labels of a namespace changed.
     NamespaceChanged,
 }
@@ -49,13 +49,13 @@ fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
         Event::NodeChanged(old, new) => changed(plugin, old, new) && passes(plugin, pod, new),
         Event::NodeGone => plugin == Plugin::PodTopologySpread,
         Event::NamespaceChanged => plugin == Plugin::InterPodAffinity,
-        Event::PodAdded(_) => matches!(plugin, Plugin::PodTopologySpread | Plugin::InterPodAffinity),
+        Event::PodAdded => matches!(plugin, Plugin::PodTopologySpread | Plugin::InterPodAffinity),
         Event::PodGone(gone) => match plugin {
             Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity => true,
             Plugin::NodePorts => pod.ports.iter().any(|port| gone.ports.iter().any(|other| other.conflicts(port))),
             _ => false,
         },
-        Event::PodChanged(_) => {
+        Event::PodChanged => {
             matches!(plugin, Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity)
         }
     }

@@ -156,8 +156,8 @@ fn only_what_could_help_brings_a_pod_back() {
         (Event::PodGone(other()), Plugin::NodeResourcesFit, true),
         (Event::PodGone(other()), Plugin::TaintToleration, false),
         (Event::PodGone(other()), Plugin::NodePorts, false),
-        (Event::PodAdded(other()), Plugin::InterPodAffinity, true),
-        (Event::PodAdded(other()), Plugin::NodeResourcesFit, false),
+        (Event::PodAdded, Plugin::InterPodAffinity, true),
+        (Event::PodAdded, Plugin::NodeResourcesFit, false),
         (Event::NodeGone, Plugin::PodTopologySpread, true),
         (Event::NamespaceChanged, Plugin::NodeAffinity, false),
     ] {

@@ -181,9 +181,9 @@ impl Shared {
         };
         // Another pod of the same kind may be what an affinity waits for.
         if !known {
-            self.queue.cluster_changed(&Event::PodAdded(Arc::clone(info)));
+            self.queue.cluster_changed(&Event::PodAdded);
         } else if change.old().is_some_and(differs) {
-            self.queue.cluster_changed(&Event::PodChanged(Arc::clone(info)));
+            self.queue.cluster_changed(&Event::PodChanged);
         }
     }
 }
