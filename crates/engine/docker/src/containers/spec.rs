@@ -4,11 +4,12 @@ use super::record::Record;
 use super::validate;
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
+use crate::model::ThrottleDevice;
 use pintle_cri::{
     ContainerConfig, ContainerMetadata, ContainerSecurityContext, Device, LinuxContainerResources, Mount,
     MountPropagation, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, SeccompProfile,
 };
-use pintle_linux::cgroup::{DeviceRule, Limits};
+use pintle_linux::cgroup::{BlockLimits, DeviceRule, DeviceValue, Limits};
 use pintle_runtime::options::{ContainerOptions, LogFormat, Network, Owner, SandboxFiles, SandboxOptions, Tmpfs};
 use std::path::{Path, PathBuf};
 
@@ -122,7 +123,7 @@ pub(super) fn container(daemon: &Daemon, record: &Record) -> Result<(ContainerCo
     let options = ContainerOptions {
         id: record.id.clone(),
         snapshot: Some(record.layer.clone()),
-        limits: Some(limits(record)),
+        limits: Some(Limits { block: block_limits(record)?, ..limits(record) }),
         device_rules: device_rules(record)?,
         rlimits: rlimits(record)?,
         tmpfs: tmpfs(record),
@@ -301,8 +302,35 @@ pub(super) fn limits(record: &Record) -> Limits {
         memory_bytes: host.memory,
         memory_swap_bytes: host.memory_swap,
         pids: host.pids_limit.unwrap_or_default(),
+        memory_reservation_bytes: host.memory_reservation,
+        memory_swappiness: host.memory_swappiness.and_then(|s| u64::try_from(s).ok()),
+        kernel_tcp_bytes: host.kernel_memory_tcp,
+        oom_kill_disable: host.oom_kill_disable == Some(true),
+        cpu_rt_runtime_us: host.cpu_realtime_runtime,
+        cpu_rt_period_us: u64::try_from(host.cpu_realtime_period).unwrap_or_default(),
+        block: BlockLimits { weight: host.blkio_weight.into(), ..BlockLimits::default() },
         ..Limits::default()
     }
+}
+
+/// How much it may read from and write to which devices.
+fn block_limits(record: &Record) -> Result<BlockLimits> {
+    let host = &record.host;
+    let of = |path: &str, value: u64| {
+        DeviceValue::of(Path::new(path), value).map_err(|e| DockerError::invalid(e.to_string()))
+    };
+    let throttles = |list: &Option<Vec<ThrottleDevice>>| {
+        list.iter().flatten().map(|device| of(&device.path, device.rate)).collect::<Result<Vec<_>>>()
+    };
+    let weights = host.blkio_weight_device.iter().flatten().map(|device| of(&device.path, device.weight.into()));
+    Ok(BlockLimits {
+        weight: host.blkio_weight.into(),
+        device_weights: weights.collect::<Result<_>>()?,
+        read_bytes: throttles(&host.blkio_device_read_bps)?,
+        write_bytes: throttles(&host.blkio_device_write_bps)?,
+        read_operations: throttles(&host.blkio_device_read_iops)?,
+        write_operations: throttles(&host.blkio_device_write_iops)?,
+    })
 }
 
 /// `--security-opt`, taken apart.
