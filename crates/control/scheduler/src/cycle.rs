@@ -65,10 +65,9 @@ pub fn schedule<'a>(
 ) -> Result<&'a str, Misfit> {
     let prepared = Prepared::new(pod, snapshot);
     let promised = snapshot.nomination(&pod.key).or(pod.nominated()).and_then(|name| snapshot.node(name));
-    if let Some(node) = promised.filter(|n| n.node.is_some()) {
-        if misfit_with_nominated(pod, node, &prepared, snapshot).is_none() {
-            return Ok(&node.name);
-        }
+    let will_do = |n: &&NodeInfo| n.node.is_some() && misfit_with_nominated(pod, n, &prepared, snapshot).is_none();
+    if let Some(node) = promised.filter(will_do) {
+        return Ok(&node.name);
     }
     let (mut feasible, mut refusals, mut failed) = (Vec::new(), Vec::new(), Misfit::default());
     let nodes = snapshot.nodes();

@@ -11,9 +11,9 @@ use std::sync::Arc;
 /// A change that could help a pod.
 pub(crate) enum Event {
     /// With the node alone, as if nothing ran there.
-    NodeAdded(NodeInfo),
+    NodeAdded(Box<NodeInfo>),
     /// With the node before and after, each alone.
-    NodeChanged(NodeInfo, NodeInfo),
+    NodeChanged(Box<[NodeInfo; 2]>),
     NodeGone,
     /// A pod that runs, or will, came, went, or has other labels or requests now.
     PodAdded,
@@ -46,7 +46,7 @@ pub(crate) fn helps(event: &Event, refused_by: Plugins, pod: &PodInfo) -> bool {
 fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
     match event {
         Event::NodeAdded(node) => passes(plugin, pod, node),
-        Event::NodeChanged(old, new) => changed(plugin, old, new) && passes(plugin, pod, new),
+        Event::NodeChanged(both) => changed(plugin, &both[0], &both[1]) && passes(plugin, pod, &both[1]),
         Event::NodeGone => plugin == Plugin::PodTopologySpread,
         Event::NamespaceChanged => plugin == Plugin::InterPodAffinity,
         Event::PodAdded => matches!(plugin, Plugin::PodTopologySpread | Plugin::InterPodAffinity),

@@ -75,7 +75,7 @@ fn nodes_are_compared_by_what_is_lost() {
     let urgent = sized("p", 9, "2", json!({}));
     // The lowest highest priority.
     check(&urgent, &snapshot(&two, &[(full("x", 3), "a"), (full("y", 2), "b")]), &[], "b: y");
-    // The fewest of the same sum can only differ by number; the sum counts each pod, however low.
+    // The lowest sum, in which each pod counts, however low its priority.
     let halves = [(sized("h1", 2, "1", json!({})), "a"), (sized("h2", 2, "1", json!({})), "a"), (full("y", 2), "b")];
     check(&urgent, &snapshot(&two, &halves), &[], "b: y");
     // The latest start.
@@ -147,12 +147,12 @@ fn only_what_could_help_brings_a_pod_back() {
     let plain = || alone(json!({}));
     let other = || sized("x", 1, "1", json!({}));
     for (event, plugin, helped) in [
-        (Event::NodeAdded(plain()), Plugin::NodeResourcesFit, true),
-        (Event::NodeAdded(small()), Plugin::NodeResourcesFit, false),
-        (Event::NodeChanged(small(), plain()), Plugin::NodeResourcesFit, true),
-        (Event::NodeChanged(tainted(), plain()), Plugin::NodeResourcesFit, false),
-        (Event::NodeChanged(tainted(), plain()), Plugin::TaintToleration, true),
-        (Event::NodeChanged(plain(), tainted()), Plugin::TaintToleration, false),
+        (Event::NodeAdded(Box::new(plain())), Plugin::NodeResourcesFit, true),
+        (Event::NodeAdded(Box::new(small())), Plugin::NodeResourcesFit, false),
+        (Event::NodeChanged(Box::new([small(), plain()])), Plugin::NodeResourcesFit, true),
+        (Event::NodeChanged(Box::new([tainted(), plain()])), Plugin::NodeResourcesFit, false),
+        (Event::NodeChanged(Box::new([tainted(), plain()])), Plugin::TaintToleration, true),
+        (Event::NodeChanged(Box::new([plain(), tainted()])), Plugin::TaintToleration, false),
         (Event::PodGone(other()), Plugin::NodeResourcesFit, true),
         (Event::PodGone(other()), Plugin::TaintToleration, false),
         (Event::PodGone(other()), Plugin::NodePorts, false),

@@ -129,9 +129,9 @@ impl Shared {
         };
         self.snapshot.lock().set_node(Arc::clone(new));
         match change.old() {
-            None => self.queue.cluster_changed(&Event::NodeAdded(NodeInfo::alone(new))),
+            None => self.queue.cluster_changed(&Event::NodeAdded(Box::new(NodeInfo::alone(new)))),
             Some(old) if may_help(old, new) => {
-                self.queue.cluster_changed(&Event::NodeChanged(NodeInfo::alone(old), NodeInfo::alone(new)));
+                self.queue.cluster_changed(&Event::NodeChanged(Box::new([NodeInfo::alone(old), NodeInfo::alone(new)])));
             }
             Some(_) => {}
         }

@@ -208,7 +208,7 @@ async fn the_queue_goes_by_priority_then_age_and_backs_off() {
     assert!(matches!(queue.try_pop(), Err(Some(_))), "it waits for a change, or for five minutes");
     queue.cluster_changed(&Event::NodeGone);
     assert!(matches!(queue.try_pop(), Err(Some(_))), "that cannot help");
-    let added = Event::NodeAdded(NodeInfo::alone(&node("n", json!({}))));
+    let added = Event::NodeAdded(Box::new(NodeInfo::alone(&node("n", json!({})))));
     queue.cluster_changed(&added);
     let start = tokio::time::Instant::now();
     assert_eq!(queue.pop().await.key, key);
