@@ -19,6 +19,9 @@ pub(crate) async fn create(target: &Target<'_>) -> Answer {
     let format = negotiate(&target.call.headers, Shape::Other)?;
     let options = WriteOptions::read(&target.call.query, "CreateOptions", false)?;
     let mut review = body_of(target, &options, "").await?;
+    if let Some(ty) = target.def.type_ref() {
+        pintle_schema::normalize::object(ty, &mut review);
+    }
     remember_manager(target, &options, &mut review);
     let status = match &*target.def.resource {
         "tokenreviews" => token_review(target, &review).await?,
