@@ -83,7 +83,13 @@ async fn start(state: &Arc<State>, mut call: Call, id: &str) -> Result {
     let keys = detach::parse(&config.detach_keys)?;
     let base = Streams { tty: config.tty, detach: keys, ..Streams::default() };
     let streams = match started {
-        Ok(started) => Streams { stdin: started.stdin, stdout: started.stdout, stderr: started.stderr, ..base },
+        Ok(started) => Streams {
+            stdin: started.stdin,
+            stdout: started.stdout,
+            stderr: started.stderr,
+            ended: Some(started.ended),
+            ..base
+        },
         // Docker tells on the stream what the runtime says once it has begun.
         Err(error) if call.wants_upgrade() && error.message.starts_with("OCI runtime exec failed") => {
             let text = format!("{}\r\n", error.message);

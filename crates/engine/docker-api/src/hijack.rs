@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use pintle_cri::{ByteReader, ByteWriter};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 32 << 10;
@@ -28,6 +28,8 @@ pub(crate) struct Streams {
     pub(crate) tty: bool,
     /// The keys that end the client's part, where there is a terminal.
     pub(crate) detach: Vec<u8>,
+    /// The streams stay open until this resolves.
+    pub(crate) ended: Option<oneshot::Receiver<()>>,
 }
 
 /// How the client's part ended.
@@ -79,7 +81,7 @@ pub(crate) fn as_body(mut streams: Streams, version: u32) -> Answer {
     tokio::spawn(async move {
         // The client may go at any time.
         let _ = sender.send(Ok(std::mem::take(&mut streams.before))).await;
-        pass_on(streams.stdout, streams.stderr, streams.tty, sender).await;
+        pass_on(streams.stdout, streams.stderr, streams.tty, sender, streams.ended).await;
     });
     stream(kind, receiver_stream(receiver))
 }
@@ -98,7 +100,7 @@ where
 {
     let (mut from, mut to) = tokio::io::split(connection);
     let (sender, mut pieces) = mpsc::channel::<io::Result<Bytes>>(WAITING);
-    let Streams { before, stdin, stdout, stderr, tty, detach } = streams;
+    let Streams { before, stdin, stdout, stderr, tty, detach, ended } = streams;
     let output = async {
         if !before.is_empty() && to.write_all(&before).await.is_err() {
             return;
@@ -111,7 +113,7 @@ where
         // The client may have gone.
         let _ = to.shutdown().await;
     };
-    let reading = pass_on(stdout, stderr, tty, sender);
+    let reading = pass_on(stdout, stderr, tty, sender, ended);
     let input = pass_in(&mut from, stdin, if tty { detach } else { Vec::new() });
     let outputs = async { tokio::join!(reading, output) };
     tokio::pin!(outputs, input);
@@ -165,6 +167,7 @@ async fn pass_on(
     stderr: Option<ByteReader>,
     raw: bool,
     sender: mpsc::Sender<io::Result<Bytes>>,
+    ended: Option<oneshot::Receiver<()>>,
 ) {
     let one = |reader: Option<ByteReader>, number: u8, sender: mpsc::Sender<io::Result<Bytes>>| async move {
         let Some(mut reader) = reader else { return };
@@ -180,5 +183,9 @@ async fn pass_on(
             }
         }
     };
-    tokio::join!(one(stdout, 1, sender.clone()), one(stderr, 2, sender));
+    tokio::join!(one(stdout, 1, sender.clone()), one(stderr, 2, sender.clone()));
+    if let Some(ended) = ended {
+        // It is told or dropped, and either way there is nothing to wait for any more.
+        let _ = ended.await;
+    }
 }

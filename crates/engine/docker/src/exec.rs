@@ -9,7 +9,7 @@ use pintle_runtime::options::ExecOptions;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Instances that are known at a time, over all containers: those that have ended make room first.
 const MAX_KNOWN: usize = 4096;
@@ -75,6 +75,8 @@ pub struct ExecStreams {
     pub stdin: Option<pintle_cri::ByteWriter>,
     pub stdout: Option<ByteReader>,
     pub stderr: Option<ByteReader>,
+    /// Resolves when the exit code is known, which clients ask for as soon as the streams end.
+    pub ended: oneshot::Receiver<()>,
 }
 
 impl Daemon {
@@ -154,6 +156,7 @@ impl Daemon {
     fn note_end(self: &Arc<Self>, container: &Arc<Container>, exec: &Arc<Exec>, session: ExecSession) -> ExecStreams {
         let ExecSession { stdin, stdout, stderr, exit, .. } = session;
         let (daemon, container, exec) = (Arc::downgrade(self), Arc::clone(container), Arc::clone(exec));
+        let (known, ended) = oneshot::channel();
         tokio::spawn(async move {
             let code = match exit.await {
                 Ok(ExitOutcome::Code(code)) => code,
@@ -164,12 +167,14 @@ impl Daemon {
                 state.phase = ExecPhase::Ended(code);
                 state.resize = None;
             }
+            // Nobody may wait for it.
+            let _ = known.send(());
             container.execs.lock().remove(&exec.id);
             if let Some(daemon) = daemon.upgrade() {
                 daemon.tell_of(&container, "exec_die", &[("execID", &exec.id), ("exitCode", &code.to_string())]);
             }
         });
-        ExecStreams { stdin, stdout, stderr }
+        ExecStreams { stdin, stdout, stderr, ended }
     }
 
     /// Tells a process's terminal its size.

@@ -168,7 +168,7 @@ impl Engine {
             "docker ps --all --quiet | xargs -r docker rm --force --volumes
              docker network ls --quiet --filter type=custom | xargs -r docker network rm
              docker volume ls --quiet | xargs -r docker volume rm
-             docker images --all --quiet | sort -u | xargs -r docker rmi --force
+             docker images --filter dangling=false --format '{{.Repository}}:{{.Tag}}' | xargs -r docker rmi --force
              docker image prune --all --force",
         )
         .map(drop)

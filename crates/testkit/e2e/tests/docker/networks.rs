@@ -14,7 +14,7 @@ fn page(engine: &Engine, from: Option<&str>, url: &str) -> Result<String> {
         let ask = ["busybox", "wget", "-q", "-T", "2", "-O", "-", url];
         let answer = match from {
             Some(container) => engine.docker(&[&["exec", container][..], &ask].concat())?,
-            None => engine.host.run(&ask)?,
+            None => engine.host.run(&["curl", "-sf", "-m", "2", url])?,
         };
         Ok(answer.status.success().then(|| answer.stdout.trim().to_owned()))
     })
@@ -86,7 +86,7 @@ pub fn ports(engine: &Engine) -> Result<()> {
     let taken = engine.refused(&["run", "--rm", "-p", "18080:80", BUSYBOX, "true"])?;
     ensure!(taken.contains("port is already allocated"), "{taken}");
     engine.ok(&["rm", "-f", "e2e-port", "e2e-caller"])?;
-    let gone = engine.host.run(&["busybox", "wget", "-q", "-T", "2", "-O", "-", "http://127.0.0.1:18080/"])?;
+    let gone = engine.host.run(&["curl", "-sf", "-m", "2", "http://127.0.0.1:18080/"])?;
     ensure!(!gone.status.success(), "the port outlived its container");
     ensure!(!engine.host.run(&["nft", "list", "ruleset"])?.ok()?.contains("18080"), "rules outlived their container");
     Ok(())
