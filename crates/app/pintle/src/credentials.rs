@@ -38,8 +38,7 @@ impl Credentials {
         let masters = ["system:masters"];
         // An authority of its own: whoever shows its certificates is believed who they speak for.
         let front_proxy_authority = CertificateAuthority::load_or_create(&directory, "front-proxy-ca", now)?;
-        let front_proxy =
-            front_proxy_authority.client_in(&directory, PROXY_NAME, PROXY_NAME, &[], now)?;
+        let front_proxy = front_proxy_authority.client_in(&directory, PROXY_NAME, PROXY_NAME, &[], now)?;
         Ok(Self {
             api_server: authority.server_in(&directory, "apiserver", &server_names(cluster), now)?,
             kubelet_client: authority.client_in(

@@ -16,7 +16,8 @@ mod wire;
 
 pub use error::Error;
 pub use route::{
-    Address, Bridge, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Stacked, StackedKind, Veth,
+    Address, Bridge, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Stacked, StackedKind,
+    Veth,
 };
 
 /// What every call of this crate returns.

@@ -2,9 +2,9 @@
 
 use crate::context::Context;
 use crate::{
-    bootstrap, certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node,
-    nodeipam, nodettl, podgc, protection, replicaset, resourcequota, serviceaccount, servicecidr, statefulset, ttl,
-    volume,
+    bootstrap, certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job,
+    namespace, node, nodeipam, nodettl, podgc, protection, replicaset, resourcequota, serviceaccount, servicecidr,
+    statefulset, ttl, volume,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;

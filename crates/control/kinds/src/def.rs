@@ -230,7 +230,8 @@ impl ResourceDef {
     /// Whether anything but the metadata differs, and the status where that is separate.
     fn differs(&self, new: &Value, old: &Value) -> bool {
         let separate = self.strategy.separates_status();
-        let counts = |name: &str| !matches!(name, "apiVersion" | "kind" | "metadata") && !(separate && name == "status");
+        let counts =
+            |name: &str| !matches!(name, "apiVersion" | "kind" | "metadata") && !(separate && name == "status");
         let names = |object: &'_ Value| -> Vec<String> {
             object.as_object().into_iter().flatten().map(|(name, _)| name.clone()).filter(|name| counts(name)).collect()
         };

@@ -15,7 +15,7 @@ pub mod tree;
 
 pub use column::Column;
 pub use def::{ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource};
-pub use metadata::validate_metadata_update;
 pub use kinds::crd::{Approval, approval_of};
+pub use metadata::validate_metadata_update;
 pub use strategy::{Converter, NameRule, Strategy, StrategyRef};
 pub use table::{GroupVersions, Table};

@@ -50,8 +50,12 @@ pub async fn run(context: Context) {
     };
     let (from_classes, from_claims, from_volumes) = (queue.clone(), queue.clone(), queue.clone());
     classes.on_change(move |change| from_classes.add(change.object().key()));
-    users.claims.on_change(move |change| add(&from_claims, change.old().map(|it| classes_of_claim(it)).unwrap_or_default()));
-    users.volumes.on_change(move |change| add(&from_volumes, change.old().map(|it| classes_of_volume(it)).unwrap_or_default()));
+    users
+        .claims
+        .on_change(move |change| add(&from_claims, change.old().map(|it| classes_of_claim(it)).unwrap_or_default()));
+    users
+        .volumes
+        .on_change(move |change| add(&from_volumes, change.old().map(|it| classes_of_volume(it)).unwrap_or_default()));
     classes.synced().await;
     users.claims.synced().await;
     users.volumes.synced().await;
