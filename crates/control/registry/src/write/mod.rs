@@ -30,8 +30,9 @@ use pintle_types::names::GroupKind;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// How often a write starts over because others came between.
-const ATTEMPTS: usize = 32;
+/// How often a write starts over because others came between. Upstream goes on until the request's time is over; whoever
+/// comes between has succeeded, so only a crowd at one object makes many.
+const ATTEMPTS: usize = 1000;
 
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
