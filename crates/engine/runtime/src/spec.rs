@@ -152,6 +152,7 @@ pub fn exec(
         cwd: working_directory(record),
         oom_score_adj: i32::try_from(record.config.resources.oom_score_adj).ok(),
         terminal: tty,
+        limits: record.options.rlimits.clone(),
         seccomp,
         ..identity(record)?
     })
