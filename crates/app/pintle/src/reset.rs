@@ -54,7 +54,8 @@ fn confirmed(cluster: &Cluster) -> Result<bool> {
 async fn remove_containers(cluster: &Cluster) -> Result<()> {
     let (images, network) = (cluster.data("images"), cluster.data("network"));
     if !images.exists() || !network.exists() {
-        return Ok(());
+        // An engine alone has had no pods, but cgroups.
+        return remove_cgroups(cluster);
     }
     let images = Arc::new(ImageStore::open(images)?);
     let network = Arc::new(BridgeNetwork::open(network_config(cluster))?);
@@ -67,6 +68,10 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
         let pod = &sandbox.metadata;
         remove(&cluster.settings.log_dir().join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid)))?;
     }
+    remove_cgroups(cluster)
+}
+
+fn remove_cgroups(cluster: &Cluster) -> Result<()> {
     let cgroups = pintle_linux::cgroup::Cgroups::detect()?;
     let root = cluster.settings.cgroup_root();
     // A root of our own goes as a whole; in the machine's there are others.
