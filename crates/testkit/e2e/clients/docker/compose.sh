@@ -43,7 +43,10 @@ cd "$folder"
 for image in web redis postgres; do docker build -q -t "e2e/$image" "$image"; done
 $compose -p shop up -d
 # The web server started last, since it waits for the others' health.
-test "$($compose -p shop exec -T web cat /tmp/seen)" = "PONG accepting"
+for i in $(seq 30); do $compose -p shop exec -T web test -e /tmp/index.html && break; done
+seen=$($compose -p shop exec -T web cat /tmp/seen)
+echo "the web server saw: $seen"
+test "$seen" = "PONG accepting"
 test "$(docker inspect -f '{{.State.Health.Status}}' shop_cache_1)" = healthy
 curl -sf --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:18060/index.html | grep -q shop
 $compose -p shop exec -T database psql -U postgres -h 127.0.0.1 -qc 'create table t (n int); insert into t values (42)' postgres
