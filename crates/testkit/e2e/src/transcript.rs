@@ -63,7 +63,7 @@ impl Step {
         }
         let mut text = format!("line {}: $ {}\n", self.line, self.command.replace('\n', "\n> "));
         let lines = |text: &mut String, prefix: &str, lines: &mut dyn Iterator<Item = &str>| {
-            lines.for_each(|line| drop(writeln!(text, "{prefix}{line}")));
+            lines.for_each(|line| text.push_str(&format!("{prefix}{line}\n")));
         };
         text.push_str("expected:\n");
         lines(&mut text, "    ", &mut self.stdout.iter().map(String::as_str));

@@ -1,7 +1,5 @@
 //! The real `docker` command drives an engine: every command outside swarm, plugins and checkpoints.
 
-#[path = "docker/applications.rs"]
-mod applications;
 #[path = "docker/containers.rs"]
 mod containers;
 #[path = "docker/images.rs"]
@@ -48,8 +46,5 @@ fn main() -> ExitCode {
         ("what is not there is refused clearly", system::refusals),
         ("containers survive kill -9 with logs and exit codes", restarts::survive),
         ("restart policies are kept over a restart", restarts::policies),
-        ("20 kills at random moments leave nothing inconsistent", restarts::chaos),
-        ("docker-py drives the engine", applications::docker_py),
-        ("docker-compose brings up an application", applications::compose),
     ])
 }

@@ -11,10 +11,10 @@ const WEB: [&str; 3] =
 /// What a program in a container or outside finds at an address; asked until the server is up.
 fn page(engine: &Engine, from: Option<&str>, url: &str) -> Result<String> {
     until(&format!("{url} answers"), SOON, || {
-        let ask = ["busybox", "wget", "-q", "-T", "2", "-O", "-", url];
+        let ask = ["busybox", "wget", "-q", "-O", "-", url];
         let answer = match from {
             Some(container) => engine.docker(&[&["exec", container][..], &ask].concat())?,
-            None => engine.host.run(&["curl", "-sf", "-m", "2", url])?,
+            None => engine.host.run(&["curl", "--noproxy", "*", "-sf", "-m", "2", url])?,
         };
         Ok(answer.status.success().then(|| answer.stdout.trim().to_owned()))
     })
@@ -41,7 +41,7 @@ pub fn names(engine: &Engine) -> Result<()> {
     for name in ["e2e-web", "www", "10.99.1.77"] {
         ensure!(page(engine, Some("e2e-friend"), &format!("http://{name}/"))? == "web");
     }
-    let wget = |url: &str| engine.code(&["exec", "e2e-stranger", "wget", "-q", "-T", "2", "-O", "-", url]);
+    let wget = |url: &str| engine.code(&["exec", "e2e-stranger", "timeout", "2", "wget", "-q", "-O", "-", url]);
     ensure!(wget("http://e2e-web/")? != 0, "a name is known in another network");
     ensure!(wget("http://10.99.1.77/")? != 0, "networks are not apart");
     let address =
