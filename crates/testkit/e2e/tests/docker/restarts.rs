@@ -1,7 +1,7 @@
 //! The engine dies without warning, and another takes over.
 
 use crate::SOON;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use pintle_e2e::{BUSYBOX, Engine, Subject, until};
 use rustix::process::Signal;
 
