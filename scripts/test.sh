@@ -18,4 +18,12 @@ if [ "${CI:-}" = true ]; then
 fi
 scripts/clients.sh all
 cargo xtask tidy
-cargo test --workspace --locked --no-fail-fast
+
+# What failed is told once more at the end: a long log is often seen from there only.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log"; then
+  echo "=== failures ==="
+  awk '/^failures:$/ { inside = 1 } /^test result: / { inside = 0 } inside' "$log" | tail -n 200
+  exit 1
+fi
