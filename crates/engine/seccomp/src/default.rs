@@ -1,6 +1,6 @@
 //! The default profile: that of Docker and containerd, from data.
 
-use super::profile::{Action, Compare, Condition, Profile, Rule};
+use crate::profile::{Action, Compare, Condition, Profile, Rule};
 use pintle_linux::capability::Capabilities;
 
 const CALLS: &str = include_str!("default.txt");

@@ -1,6 +1,6 @@
 //! Reads profiles in the JSON of Docker and the OCI runtime specification ("Seccomp").
 
-use super::profile::{Action, Compare, Condition, Profile, Rule};
+use crate::profile::{Action, Compare, Condition, Profile, Rule};
 use pintle_linux::capability::Capabilities;
 use serde::Deserialize;
 use std::io::Read;

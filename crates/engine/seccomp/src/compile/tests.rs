@@ -1,7 +1,7 @@
 //! Runs compiled programs in an interpreter of the few instructions that they use, and compares with the rules.
 
 use super::*;
-use crate::seccomp::default;
+use crate::default;
 use pintle_linux::capability::Capabilities;
 
 const X86_64: u32 = 0xc000_003e;

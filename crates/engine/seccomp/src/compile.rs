@@ -5,7 +5,7 @@
 //! tried in order. Every conditional jump goes to the next instruction or over it, and long ways are unconditional
 //! jumps, whose distance has 32 bits.
 
-use super::profile::{Action, Compare, Condition, Profile, Rule};
+use crate::profile::{Action, Compare, Condition, Profile, Rule};
 use std::collections::{BTreeMap, HashMap};
 
 const NAMES: &str = include_str!("syscalls.txt");

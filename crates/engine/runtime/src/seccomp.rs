@@ -1,14 +1,10 @@
 //! Seccomp programs of containers: which profile, compiled once for each set of capabilities.
 
-mod compile;
-mod default;
-mod oci;
-mod profile;
-
 use crate::engine::Engine;
 use parking_lot::Mutex;
 use pintle_cri::{ContainerSecurityContext, CriError, CriResult, SeccompProfile};
 use pintle_linux::capability::Capabilities;
+use pintle_seccomp::{default, oci};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +30,7 @@ impl Engine {
         if let Some(text) = profile {
             let profile = oci::parse(text.as_bytes(), capabilities);
             let profile = profile.map_err(|e| invalid(format!("Decoding seccomp profile failed: {e}")))?;
-            return Ok(Some(digits(&compile::program(&profile).map_err(invalid)?)));
+            return Ok(Some(pintle_seccomp::program(&profile).map_err(invalid)?));
         }
         match &security.seccomp {
             SeccompProfile::Unconfined => Ok(None),
@@ -43,15 +39,14 @@ impl Engine {
                 if let Some(program) = cache.get(&capabilities) {
                     return Ok(Some(program.clone()));
                 }
-                let program = digits(&compile::program(&default::profile(capabilities)).map_err(CriError::Internal)?);
+                let program = pintle_seccomp::program(&default::profile(capabilities)).map_err(CriError::Internal)?;
                 cache.insert(capabilities, program.clone());
                 Ok(Some(program))
             }
             SeccompProfile::Localhost(name) => {
                 let path = localhost(&self.config.seccomp_dir, name)?;
                 let profile = oci::read(&path, capabilities).map_err(CriError::InvalidArgument)?;
-                let program = compile::program(&profile);
-                Ok(Some(digits(&program.map_err(CriError::InvalidArgument)?)))
+                Ok(Some(pintle_seccomp::program(&profile).map_err(CriError::InvalidArgument)?))
             }
         }
     }
@@ -67,11 +62,6 @@ fn localhost(directory: &Path, name: &str) -> CriResult<PathBuf> {
         return Err(CriError::InvalidArgument("localhost seccomp profile has no name".to_owned()));
     }
     Ok(directory.join(name))
-}
-
-/// Each instruction as sixteen digits, in memory order.
-fn digits(program: &[compile::Instruction]) -> String {
-    program.iter().map(|instruction| hex::encode(instruction.bytes())).collect()
 }
 
 #[cfg(test)]
