@@ -103,6 +103,7 @@ impl Node {
             clock,
             root_dir: cluster.data("kubelet"),
             log_dir: cluster.settings.log_dir(),
+            hardware: pintle_kubelet::Hardware::Real,
             cgroup_root: cluster.settings.cgroup_root(),
             manage_cgroups: true,
             cluster_dns: vec![cluster.dns_ip],
@@ -153,6 +154,7 @@ pub(crate) async fn open_docker(
         run_dir: cluster.run("docker"),
         cgroup_parent: format!("{}/docker", cluster.settings.cgroup_root().trim_end_matches('/')),
         bridge: cluster.settings.docker_bridge(),
+        live_restore: cluster.settings.on_exit() == pintle_cli::OnExit::Keep,
     };
     let opened = pintle_docker::Daemon::open(config, Arc::clone(images), Arc::clone(engine), clock).await;
     opened.context("open what the docker command works on")

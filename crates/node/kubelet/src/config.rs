@@ -1,5 +1,6 @@
 //! What the kubelet is told when it starts.
 
+use crate::hardware::Hardware;
 use crate::streams::Streaming;
 use pintle_client::Client;
 use pintle_clock::Clock;
@@ -26,6 +27,7 @@ pub struct Config {
     pub root_dir: PathBuf,
     /// Usually `/var/log/pods`.
     pub log_dir: PathBuf,
+    pub hardware: Hardware,
     /// The cgroup below which `kubepods` is made, from the root of each hierarchy; `/` is the root itself.
     pub cgroup_root: String,
     /// Whether cgroups of pods are made at all; without, pods have no parent cgroup and their containers no common limit.

@@ -3,6 +3,7 @@
 use crate::api::Api;
 use crate::cgroups::Cgroups;
 use crate::events::Events;
+use crate::hardware::Hardware;
 use crate::volumes::Mounter;
 use pintle_clock::Clock;
 use pintle_cri::Runtime;
@@ -19,6 +20,7 @@ pub struct Host {
     pub events: Arc<dyn Events>,
     pub clock: Arc<dyn Clock>,
     pub mounter: Arc<dyn Mounter>,
+    pub hardware: Hardware,
     pub cgroups: Arc<dyn Cgroups>,
     pub settings: Settings,
 }

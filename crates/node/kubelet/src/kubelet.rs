@@ -6,7 +6,6 @@ use crate::cgroups::{Cgroups, Managed, Unmanaged};
 use crate::config::{Config, Error};
 use crate::host::{Host, Settings};
 use crate::node::machine::Machine;
-use crate::volumes::SystemMounter;
 use crate::{node, purge, server};
 use futures::{FutureExt, StreamExt};
 use pintle_cri::{EventStream, RuntimeEvent};
@@ -30,7 +29,7 @@ const EVENTS_RETRY: Duration = Duration::from_secs(1);
 /// Runs the kubelet until `stop`. Containers go on running after it.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let version = config.runtime.version().await?;
-    let machine = Machine::read();
+    let machine = config.hardware.machine();
     let pods = config.informers.selected::<Pod>(Selector::fields(format!("spec.nodeName={}", config.node_name)));
     let services = config.informers.of::<Service>();
     let recorder = Recorder::with_clock(config.client.clone(), "kubelet", &config.node_name, Arc::clone(&config.clock));
@@ -39,7 +38,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         api: Arc::new(ClientApi::new(config.client.clone(), services.clone())),
         events: Arc::new(recorder.clone()),
         clock: Arc::clone(&config.clock),
-        mounter: Arc::new(SystemMounter),
+        mounter: config.hardware.mounter(),
+        hardware: config.hardware.clone(),
         cgroups: cgroups(&config),
         settings: settings(&config, &machine),
     });
@@ -72,7 +72,7 @@ fn make_directory(dir: &Path) -> Result<(), Error> {
 }
 
 fn cgroups(config: &Config) -> Arc<dyn Cgroups> {
-    if !config.manage_cgroups {
+    if !config.manage_cgroups || !config.hardware.is_real() {
         return Arc::new(Unmanaged);
     }
     match Managed::new(&config.cgroup_root) {

@@ -21,6 +21,7 @@ mod etc_hosts;
 mod events;
 pub mod fake;
 mod field_ref;
+mod hardware;
 mod host;
 mod images;
 mod kubelet;
@@ -52,5 +53,7 @@ mod volumes;
 mod tests;
 
 pub use config::{Config, Error, ServerConfig};
+pub use hardware::Hardware;
 pub use kubelet::run;
+pub use node::machine::Machine;
 pub use streams::{PortStream, RemoteStreams, StreamError, Streaming, Upgrade, Wants};

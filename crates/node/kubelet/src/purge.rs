@@ -17,7 +17,8 @@ pub async fn volumes_and_cgroup(host: &Arc<Host>, uid: &str, everything: bool) -
         return Err(format!("{uid:?} is no uid"));
     }
     let (host, uid) = (Arc::clone(host), uid.to_owned());
-    let task = tokio::task::spawn_blocking(move || {
+    let hardware = host.hardware.clone();
+    let work = move || {
         let dir = host.pod_dir(&uid);
         // First the mounts: what is removed below a mount that stayed would be removed for good.
         let mut volumes = tear_down(host.mounter.as_ref(), &dir.join("volumes"));
@@ -26,8 +27,8 @@ pub async fn volumes_and_cgroup(host: &Arc<Host>, uid: &str, everything: bool) -
         }
         volumes.map_err(|e| format!("volumes in {}: {e}", dir.display()))?;
         host.cgroups.remove(&uid)
-    });
-    task.await.map_err(|e| e.to_string())?
+    };
+    hardware.blocking(work).await
 }
 
 fn gone_is_fine(result: Result<(), CriError>) -> Result<(), String> {

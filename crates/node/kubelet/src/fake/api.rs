@@ -4,10 +4,10 @@ use crate::api::{Api, ApiError, ObjectRef, Token, TokenWish};
 use crate::cgroups::Unmanaged;
 use crate::events::Events;
 use crate::fake::{FakeRuntime, host::settings};
+use crate::hardware::{Directories, Hardware};
 use crate::host::Host;
 use crate::objects::Pins;
 use crate::reference::ContainerKind;
-use crate::volumes::Mounter;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pintle_clock::Clock;
@@ -112,19 +112,6 @@ impl Events for FakeEvents {
     }
 }
 
-/// Mounts nothing: memory is a directory like any other.
-pub struct NoMounts;
-
-impl Mounter for NoMounts {
-    fn tmpfs(&self, _: &Path, _: Option<u64>) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn unmount(&self, _: &Path) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A host of fakes whose files are below `root`.
 pub fn host(
     root: &Path,
@@ -138,7 +125,8 @@ pub fn host(
         api,
         events,
         clock,
-        mounter: Arc::new(NoMounts),
+        mounter: Arc::new(Directories),
+        hardware: Hardware::Real,
         cgroups: Arc::new(Unmanaged),
         settings: settings(root),
     })

@@ -6,8 +6,10 @@ pub(crate) mod api;
 pub(crate) mod host;
 pub mod pods;
 pub mod runtime;
+mod streams;
 
 pub use runtime::{FakeRuntime, Script};
+pub use streams::NoStreams;
 
 /// A directory that is removed with its owner.
 #[cfg(test)]

@@ -5,7 +5,8 @@ use parking_lot::Mutex;
 use pintle_clock::Clock;
 use pintle_cri::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -14,8 +15,9 @@ const EVENTS: usize = 1024;
 /// How containers of a name behave.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
-    /// Exits with this code as soon as it has started.
+    /// Exits with this code as soon as it has started, or after the time that it lasts.
     pub exits: Option<i32>,
+    pub lasts: Option<Duration>,
     /// Goes on until it is killed, whatever signal it gets.
     pub ignores_stop: bool,
     /// Its creation fails with these words.
@@ -44,6 +46,8 @@ struct Table {
 
 /// The pretending runtime.
 pub struct FakeRuntime {
+    me: Weak<FakeRuntime>,
+    node: u16,
     clock: Arc<dyn Clock>,
     table: Mutex<Table>,
     events: broadcast::Sender<RuntimeEvent>,
@@ -51,7 +55,35 @@ pub struct FakeRuntime {
 
 impl FakeRuntime {
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { clock, table: Mutex::default(), events: broadcast::channel(EVENTS).0 })
+        Self::on_node(0, clock)
+    }
+
+    /// The runtime of one of many nodes: its pods have addresses of their own.
+    pub fn on_node(node: u16, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            node,
+            clock,
+            table: Mutex::default(),
+            events: broadcast::channel(EVENTS).0,
+        })
+    }
+
+    /// As if the machine's power had failed: nothing runs any more, and nothing is left of it.
+    pub fn lose_power(&self) {
+        let mut table = self.table.lock();
+        for entry in table.containers.values() {
+            entry.ended.cancel();
+        }
+        table.containers.clear();
+        table.sandboxes.clear();
+    }
+
+    /// What runs: the id and the labels of each container.
+    pub fn running_containers(&self) -> Vec<(String, Labels)> {
+        let table = self.table.lock();
+        let running = table.containers.values().filter(|e| e.status.state == ContainerState::Running);
+        running.map(|e| (e.status.id.clone(), e.status.labels.clone())).collect()
     }
 
     /// Says how containers of that name behave from now on.
@@ -97,6 +129,24 @@ impl FakeRuntime {
         let event = event(EventKind::ContainerStopped, &entry.status.id, &entry.sandbox_id, &entry.status.labels);
         drop(table);
         self.tell(event);
+    }
+
+    fn end_after(&self, id: &str, code: i32, lasts: Option<Duration>) {
+        let reason = if code == 0 { "Completed" } else { "Error" };
+        let Some(lasts) = lasts else { return self.end(id, code, reason) };
+        let (me, id) = (self.me.clone(), id.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            if let Some(runtime) = me.upgrade() {
+                runtime.end(&id, code, reason);
+            }
+        });
+    }
+
+    /// Of the sandbox with that number: a /24 for each node, which many pods wear out.
+    fn address(&self, number: u64) -> String {
+        let [high, low] = self.node.to_be_bytes();
+        format!("10.{}.{low}.{}", 42 + u16::from(high), number % 250 + 2)
     }
 
     fn now(&self) -> i64 {
@@ -157,7 +207,7 @@ impl RuntimeService for FakeRuntime {
             metadata: config.metadata,
             state: SandboxState::Ready,
             created_at,
-            ips: if host { vec![] } else { vec![format!("10.42.{}.{}", number / 250, number % 250 + 2)] },
+            ips: if host { vec![] } else { vec![self.address(number)] },
             namespaces: config.namespaces,
             labels: config.labels,
             annotations: config.annotations,
@@ -247,7 +297,7 @@ impl RuntimeService for FakeRuntime {
 
     async fn start_container(&self, id: &str) -> CriResult<()> {
         let now = self.now();
-        let (event, exits) = {
+        let (event, exits, lasts) = {
             let mut table = self.table.lock();
             let Some(entry) = table.containers.get(id) else { return Err(not_found("container", id)) };
             let script = table.scripts.get(&entry.status.metadata.name);
@@ -260,11 +310,12 @@ impl RuntimeService for FakeRuntime {
             let event = event(EventKind::ContainerStarted, id, &entry.sandbox_id, &entry.status.labels);
             let metadata = entry.status.metadata.clone();
             table.calls.push(format!("start {}/{}", metadata.name, metadata.attempt));
-            (event, table.scripts.get(&metadata.name).and_then(|s| s.exits))
+            let script = table.scripts.get(&metadata.name);
+            (event, script.and_then(|s| s.exits), script.and_then(|s| s.lasts))
         };
         self.tell(event);
         if let Some(code) = exits {
-            self.end(id, code, if code == 0 { "Completed" } else { "Error" });
+            self.end_after(id, code, lasts);
         }
         Ok(())
     }

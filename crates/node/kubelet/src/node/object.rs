@@ -1,7 +1,7 @@
 //! The Node object: what the machine is, whether it is well, which images it has.
 
 use super::Facts;
-use super::machine::{architecture, available_memory, disk};
+use super::machine::architecture;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Node, NodeSpec};
 use pintle_types::quantity::Quantity;
@@ -78,7 +78,7 @@ pub async fn status(facts: &Facts, before: Option<&Node>) -> Value {
 }
 
 fn resources(facts: &Facts) -> Value {
-    let storage = disk(&facts.config.root_dir).map_or(0, |(all, _)| all);
+    let storage = facts.config.hardware.disk(&facts.config.root_dir).map_or(0, |(all, _)| all);
     json!({
         "cpu": facts.machine.processors.to_string(),
         "memory": kibibytes(facts.machine.memory_bytes),
@@ -123,8 +123,10 @@ fn pressure(name: &'static str, there: bool, yes: (&'static str, &str), no: (&'s
 }
 
 fn pressures(facts: &Facts) -> [Condition; 3] {
-    let memory = available_memory().is_some_and(|m| m < MIN_MEMORY_BYTES);
-    let disk = disk(&facts.config.root_dir).is_some_and(|(all, free)| (free as f64) < all as f64 * MIN_DISK_SHARE);
+    let hardware = &facts.config.hardware;
+    let memory = hardware.available_memory().is_some_and(|m| m < MIN_MEMORY_BYTES);
+    let disk =
+        hardware.disk(&facts.config.root_dir).is_some_and(|(all, free)| (free as f64) < all as f64 * MIN_DISK_SHARE);
     [
         pressure(
             "MemoryPressure",
@@ -140,7 +142,7 @@ fn pressures(facts: &Facts) -> [Condition; 3] {
         ),
         pressure(
             "PIDPressure",
-            few_processes_left(),
+            hardware.is_real() && few_processes_left(),
             ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),

@@ -2,14 +2,11 @@
 
 use super::api_server::Server;
 use crate::config::{Config, ServerConfig};
-use crate::fake::FakeRuntime;
 use crate::fake::pods::named;
-use crate::streams::{PortStream, RemoteStreams, StreamError, Streaming, Upgrade, Wants};
+use crate::fake::{FakeRuntime, NoStreams};
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pintle_informer::Informers;
 use pintle_pki::{CertificateAuthority, ClientCertificates, Identity};
@@ -20,22 +17,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-struct NoStreams;
-
-impl Streaming for NoStreams {
-    fn exec(&self, _: Request<Incoming>, _: Wants) -> Result<Upgrade<RemoteStreams>, StreamError> {
-        Err(StreamError("no streams".into()))
-    }
-
-    fn port_forward(
-        &self,
-        _: Request<Incoming>,
-        _: &[u16],
-    ) -> Result<Upgrade<BoxStream<'static, PortStream>>, StreamError> {
-        Err(StreamError("no streams".into()))
-    }
-}
 
 struct Kubelet {
     server: Arc<Server>,
@@ -86,6 +67,7 @@ fn config(server: &Arc<Server>, runtime: Arc<FakeRuntime>, root: &Path, stop: &C
         clock: pintle_clock::system(),
         root_dir: root.join("kubelet"),
         log_dir: root.join("logs"),
+        hardware: crate::Hardware::Real,
         cgroup_root: "/".into(),
         manage_cgroups: false,
         cluster_dns: vec![],
