@@ -16,8 +16,8 @@ mod wire;
 
 pub use error::Error;
 pub use route::{
-    Address, Bridge, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Stacked, StackedKind,
-    Veth,
+    Address, Bridge, Forwarding, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Stacked,
+    StackedKind, Veth, Vxlan,
 };
 
 /// What every call of this crate returns.

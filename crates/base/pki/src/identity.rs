@@ -74,10 +74,25 @@ impl Identity {
 
     /// Whether less than a fifth of the validity is left (or none, or it has not begun).
     pub fn needs_renewal(&self, now: Timestamp) -> Result<bool, Error> {
+        let (from, to) = self.validity()?;
+        Ok(now.as_second() < from || now.as_second() >= to - (to - from) / 5)
+    }
+
+    /// How long the certificate still needs no renewal.
+    pub fn time_to_renewal(&self, now: Timestamp) -> Result<std::time::Duration, Error> {
+        if self.needs_renewal(now)? {
+            return Ok(std::time::Duration::ZERO);
+        }
+        let (from, to) = self.validity()?;
+        let left = to - (to - from) / 5 - now.as_second();
+        Ok(std::time::Duration::from_secs(left.unsigned_abs()))
+    }
+
+    /// The first and the last second, since 1970.
+    fn validity(&self) -> Result<(i64, i64), Error> {
         let leaf = self.leaf()?;
         let certificate = parse(leaf.as_ref())?;
-        let (from, to) = (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
-        Ok(now.as_second() < from || now.as_second() >= to - (to - from) / 5)
+        Ok((certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp()))
     }
 
     /// The DNS names and addresses that the certificate is for, sorted.

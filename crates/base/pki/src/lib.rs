@@ -3,18 +3,25 @@
 //! All keys that are made here are ECDSA P-256. Knows nothing of who the names in certificates are: it hands them over as a [`Peer`].
 //! The time is always an argument, so that expiry can be tested.
 
+mod asking;
 mod authority;
 mod files;
 mod identity;
+mod live;
 mod request;
 mod signing;
 mod tls;
 
+pub use asking::{KeyAndRequest, public_key_hashes};
 pub use authority::CertificateAuthority;
 pub use identity::{Identity, Peer};
+pub use live::LiveIdentity;
 pub use request::CertificateRequest;
 pub use signing::{SigningKey, VerifyingKey};
-pub use tls::{ClientCertificates, client_config, client_config_http1, peer, server_config};
+pub use tls::{
+    ClientCertificates, client_config, client_config_http1, client_config_live, client_config_unverified, peer,
+    server_config, server_config_live,
+};
 
 use std::path::PathBuf;
 

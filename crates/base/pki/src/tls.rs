@@ -1,11 +1,12 @@
 //! TLS settings: TLS 1.2 and 1.3 on ring, HTTP/2 before HTTP/1.1, client certificates where wanted.
 
 use crate::identity::certificates;
-use crate::{Error, Identity, Peer};
+use crate::{Error, Identity, LiveIdentity, Peer};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::CertificateDer;
+use rustls::server::{ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 
 const HTTP_2: &[u8] = b"h2";
@@ -41,6 +42,14 @@ fn roots(pem: &str) -> Result<Arc<RootCertStore>, Error> {
 
 /// Settings of a server that offers HTTP/2 and HTTP/1.1.
 pub fn server_config(identity: &Identity, clients: ClientCertificates<'_>) -> Result<Arc<ServerConfig>, Error> {
+    server_config_live(&LiveIdentity::new(identity.clone())?, clients)
+}
+
+/// The same, for an identity that is replaced while the server runs.
+pub fn server_config_live(
+    identity: &Arc<LiveIdentity>,
+    clients: ClientCertificates<'_>,
+) -> Result<Arc<ServerConfig>, Error> {
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let verifier = |pem: &str| Ok::<_, Error>(WebPkiClientVerifier::builder_with_provider(roots(pem)?, provider()));
     let builder = match clients {
@@ -50,7 +59,7 @@ pub fn server_config(identity: &Identity, clients: ClientCertificates<'_>) -> Re
         }
         ClientCertificates::Required(pem) => builder.with_client_cert_verifier(verifier(pem)?.build()?),
     };
-    let mut config = builder.with_single_cert(identity.chain()?, identity.key()?)?;
+    let mut config = builder.with_cert_resolver(Arc::clone(identity) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
     config.session_storage = ServerSessionMemoryCache::new(RESUMABLE_SESSIONS);
     Ok(Arc::new(config))
@@ -76,6 +85,70 @@ fn client(ca_pem: &str, identity: Option<&Identity>, protocols: Vec<Vec<u8>>) ->
     };
     config.alpn_protocols = protocols;
     Ok(Arc::new(config))
+}
+
+/// Settings of a client that trusts the authorities of `ca_pem` and shows an identity that is replaced while it runs;
+/// speaks HTTP/2 and HTTP/1.1.
+pub fn client_config_live(ca_pem: &str, identity: &Arc<LiveIdentity>) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(ca_pem)?)
+        .with_client_cert_resolver(Arc::clone(identity) as Arc<dyn rustls::client::ResolvesClientCert>);
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Settings of a client that believes any server. Only for what is proved in another way: what nodes read before they
+/// know the cluster's authority is signed with their token.
+pub fn client_config_unverified() -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Whoever has the key of the certificate that it shows is believed, whosever it is.
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Who the other side of a connection is, from the certificates that the handshake verified. To be asked once for

@@ -19,7 +19,7 @@ const INTERFACE: &str = "eth0";
 /// What the names of our interfaces on the host begin with.
 const PREFIX: &str = "pin";
 /// The group of our interfaces on the host, by which a reset finds them: `pint` in ASCII.
-const GROUP: u32 = 0x7069_6e74;
+pub(crate) const GROUP: u32 = 0x7069_6e74;
 
 /// How a node's bridge is made.
 #[derive(Clone, Debug)]
@@ -376,7 +376,7 @@ fn interface_of(id: &str) -> String {
     format!("{PREFIX}{:011x}", hash >> 20)
 }
 
-fn forgive_missing(result: pintle_netlink::Result<()>) -> Result<()> {
+pub(crate) fn forgive_missing(result: pintle_netlink::Result<()>) -> Result<()> {
     match result {
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),

@@ -10,11 +10,13 @@
 mod address;
 mod bridge;
 mod error;
+mod peers;
 mod record;
 mod rules;
 
 pub use bridge::{BridgeNetwork, Config, Status};
 pub use error::Error;
+pub use peers::{Backend, Peers, PeersConfig, sandbox_mtu};
 pub use record::{Attachment, HostPort, Protocol};
 
 /// What every call of this crate returns.

@@ -4,11 +4,13 @@ mod address;
 mod link;
 mod neighbor;
 mod table;
+mod vxlan;
 
 pub use address::Address;
 pub use link::{Bridge, HardwareAddress, Link, LinkChange, Peer, Stacked, StackedKind, Veth};
 pub use neighbor::Neighbor;
 pub use table::{Route, Scope};
+pub use vxlan::{Forwarding, Vxlan};
 
 use crate::Result;
 use crate::socket::Socket;

@@ -7,10 +7,10 @@ use crate::wire;
 use std::net::IpAddr;
 
 /// Bytes of `struct ndmsg`.
-const NEIGHBOR_HEADER: usize = 12;
+pub(super) const NEIGHBOR_HEADER: usize = 12;
 /// Attributes of a neighbour (linux/neighbour.h).
-const DESTINATION: u16 = 1;
-const HARDWARE: u16 = 2;
+pub(super) const DESTINATION: u16 = 1;
+pub(super) const HARDWARE: u16 = 2;
 
 /// A permanent entry.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,12 +9,16 @@ use std::net::IpAddr;
 
 /// Bytes of `struct rtmsg`.
 const ROUTE_HEADER: usize = 12;
+/// `RTNH_F_ONLINK` (linux/rtnetlink.h).
+const ONLINK: u32 = 4;
 
 /// How far away a destination is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Behind a gateway.
     Universe,
+    /// Behind a gateway that is on the link, though no address of the link says so.
+    OnLink,
     /// On the link itself.
     Link,
 }
@@ -60,10 +64,13 @@ impl Netlink {
         header[4] = libc::RT_TABLE_MAIN;
         header[5] = libc::RTPROT_STATIC;
         header[6] = match route.scope {
-            Scope::Universe => libc::RT_SCOPE_UNIVERSE,
+            Scope::Universe | Scope::OnLink => libc::RT_SCOPE_UNIVERSE,
             Scope::Link => libc::RT_SCOPE_LINK,
         };
         header[7] = libc::RTN_UNICAST;
+        if route.scope == Scope::OnLink {
+            header[8..12].copy_from_slice(&ONLINK.to_ne_bytes());
+        }
         self.socket.request(
             kind,
             flags,
@@ -105,7 +112,11 @@ fn parse(payload: &[u8]) -> Option<Route> {
         destination: IpNet::new(address(libc::RTA_DST).unwrap_or(any), header[1]).ok()?,
         gateway: address(libc::RTA_GATEWAY),
         link: wire::attribute(attributes, libc::RTA_OIF).and_then(|bytes| wire::u32_at(bytes, 0)),
-        scope: if header[6] == libc::RT_SCOPE_LINK { Scope::Link } else { Scope::Universe },
+        scope: match (header[6] == libc::RT_SCOPE_LINK, wire::u32_at(&header, 8)? & ONLINK != 0) {
+            (true, _) => Scope::Link,
+            (false, true) => Scope::OnLink,
+            (false, false) => Scope::Universe,
+        },
         source: address(libc::RTA_PREFSRC),
     })
 }

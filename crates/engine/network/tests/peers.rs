@@ -1,0 +1,161 @@
+//! Two hosts on one link whose sandboxes reach each other, in network namespaces of their own.
+
+use ipnet::Ipv4Net;
+use pintle_netlink::{Netlink, Peer, Veth, namespace};
+use pintle_network::{Backend, BridgeNetwork, Config, Peers, PeersConfig, sandbox_mtu};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const PORT: u16 = 4000;
+const BYTES: usize = 200_000;
+const WAIT: Duration = Duration::from_secs(5);
+
+struct Space {
+    path: PathBuf,
+    file: File,
+}
+
+impl Space {
+    fn new(folder: &Path, name: &str) -> Self {
+        let path = folder.join(name);
+        namespace::create(&path).expect("namespaces need root");
+        Self { file: namespace::open(&path).expect("just made"), path }
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        namespace::enter(self.file.as_fd(), work).expect("enter")
+    }
+
+    fn run(&self, command: &str) -> String {
+        self.inside(|| {
+            let output = Command::new("sh").args(["-c", command]).output().expect("sh");
+            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        })
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        namespace::delete(&self.path).expect("delete");
+    }
+}
+
+/// A host with a bridge, one sandbox, and its peers.
+struct Node {
+    host: Space,
+    sandbox: Space,
+    address: IpAddr,
+    subnet: Ipv4Net,
+    ip: Ipv4Addr,
+    peers: Peers,
+}
+
+fn cluster() -> Ipv4Net {
+    "10.42.0.0/16".parse().expect("range")
+}
+
+fn peers(backend: Backend, own: Ipv4Net, node: Ipv4Addr) -> Peers {
+    Peers::open(PeersConfig { backend, device: "pods-vx".into(), cluster: cluster(), own, node }).expect("peers")
+}
+
+fn node(folder: &Path, number: u8, host: Space, backend: Backend) -> Node {
+    let sandbox = Space::new(folder, &format!("sandbox-{number}"));
+    let ip = Ipv4Addr::new(192, 168, 5, number);
+    let subnet: Ipv4Net = format!("10.42.{number}.0/24").parse().expect("subnet");
+    let sandbox_path = sandbox.path.clone();
+    let (address, peers) = host.inside(|| {
+        let config = Config {
+            bridge: "pods".into(),
+            pod_subnet: subnet,
+            cluster_subnets: vec![cluster().into()],
+            translated_subnets: Vec::new(),
+            state_dir: folder.join(format!("state-{number}")),
+            mtu: sandbox_mtu(backend, ip.into()).expect("mtu"),
+        };
+        let network = BridgeNetwork::open(config).expect("bridge");
+        let attachment = network.setup("s", &sandbox_path, &[]).expect("sandbox");
+        (attachment.addresses[0], peers(backend, subnet, ip))
+    });
+    serve(&sandbox);
+    Node { host, sandbox, address, subnet, ip, peers }
+}
+
+fn pair(name: &str, backend: Backend) -> (tempfile::TempDir, Node, Node) {
+    let folder = tempfile::Builder::new().prefix(&format!("pintle-peers-{name}-")).tempdir().expect("folder");
+    let hosts = [1, 2].map(|number: u8| Space::new(folder.path(), &format!("host-{number}")));
+    let mut first = Netlink::in_namespace(hosts[0].file.as_fd()).expect("socket");
+    let peer = Peer { name: "eth0", hardware: None, namespace: Some(hosts[1].file.as_fd()) };
+    first.add_veth(&Veth { name: "eth0", mtu: 1500, master: None, group: 0, peer }).expect("pair");
+    for (host, number) in hosts.iter().zip(1..) {
+        host.run(&format!("ip link set eth0 up; ip address add 192.168.5.{number}/24 dev eth0"));
+    }
+    let [one, two] = hosts;
+    let one = node(folder.path(), 1, one, backend);
+    let two = node(folder.path(), 2, two, backend);
+    (folder, one, two)
+}
+
+/// Whether as many bytes come back from there as make many of the largest packets.
+fn reaches(from: &Space, to: IpAddr) -> std::io::Result<()> {
+    from.inside(|| {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), WAIT)?;
+        stream.set_read_timeout(Some(WAIT))?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes)?;
+        assert_eq!(bytes.len(), BYTES);
+        Ok(())
+    })
+}
+
+fn serve(space: &Space) {
+    let listener = space.inside(|| TcpListener::bind(("0.0.0.0", PORT))).expect("bind");
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            // A client that goes away is no concern of ours.
+            let _ = stream.write_all(&[7; BYTES]);
+        }
+    });
+}
+
+fn meet(name: &str, backend: Backend, mtu: u32) {
+    let (_folder, one, two) = pair(name, backend);
+    assert!(reaches(&one.sandbox, two.address).is_err(), "nobody was told of the other");
+    one.peers.set(two.subnet, two.ip).expect("set");
+    two.peers.set(one.subnet, one.ip).expect("set");
+    reaches(&one.sandbox, two.address).expect("sandboxes meet");
+    let link = one.sandbox.run("ip link show dev eth0");
+    assert!(link.contains(&format!("mtu {mtu} ")), "{link}");
+    reaches(&one.host, two.address).expect("a host reaches a sandbox of the other");
+    // Another run of the first host: what it finds goes on working, and what is stale goes.
+    let stale: Ipv4Net = "10.42.9.0/24".parse().expect("subnet");
+    one.peers.set(stale, two.ip).expect("set");
+    let again = one.host.inside(|| peers(backend, one.subnet, one.ip));
+    reaches(&one.sandbox, two.address).expect("adopted");
+    again.set(two.subnet, two.ip).expect("set");
+    again.retain().expect("retain");
+    let routes = one.host.run("ip route; ip neighbor; bridge fdb show dev pods-vx 2>/dev/null || true");
+    assert!(!routes.contains("10.42.9.0") && !routes.contains("0a:59:0a:2a:09:00"), "{routes}");
+    reaches(&one.sandbox, two.address).expect("kept");
+
+    again.remove(two.subnet).expect("remove");
+    assert!(reaches(&one.sandbox, two.address).is_err(), "taken away");
+    two.host.inside(|| Peers::remove_all("pods-vx", cluster())).expect("remove all");
+    let left = two.host.run("ip route; ip link");
+    assert!(!left.contains("10.42.1.0") && !left.contains("pods-vx"), "{left}");
+}
+
+#[test]
+fn sandboxes_meet_through_vxlan() {
+    meet("vxlan", Backend::Vxlan, 1450);
+}
+
+#[test]
+fn sandboxes_meet_through_their_hosts() {
+    meet("gateway", Backend::HostGateway, 1500);
+}
