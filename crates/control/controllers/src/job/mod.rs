@@ -1,10 +1,9 @@
 //! Runs a Job's pods until enough of them have succeeded, or too many failed.
-//!
-//! Not supported yet: `podFailurePolicy`, `backoffLimitPerIndex`, `successPolicy`. A Job that asks for one of them is
-//! left alone, and an event says so.
 
+mod backoff;
 mod indexes;
 mod plan;
+mod policy;
 mod reconcile;
 #[cfg(test)]
 mod tests;

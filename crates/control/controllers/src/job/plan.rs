@@ -1,13 +1,16 @@
 //! Decides how many pods a Job needs now, whether it is over, and what its conditions say.
 
+use super::backoff::{Failures, finished_at as pod_finished_at};
 use super::indexes;
+use super::policy::{self, Verdict};
+use super::track::Ended;
 use crate::context::seconds_between;
 use crate::pods;
 use pintle_clock::Timestamp;
-use pintle_types::k8s::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
+use pintle_types::k8s::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, PodFailurePolicy, SuccessPolicy};
 use pintle_types::k8s::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodTemplateSpec};
 use pintle_types::{Kind, Time};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +20,10 @@ pub const FAILED: &str = "Failed";
 pub const SUCCESS_MET: &str = "SuccessCriteriaMet";
 pub const FAILURE_TARGET: &str = "FailureTarget";
 pub const SUSPENDED: &str = "Suspended";
+/// Failures of a pod's index before it.
+const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+/// Those of them that a rule ignores.
+const INDEX_IGNORED: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 /// Pods created or deleted in one go at most.
 const BURST: usize = 500;
 
@@ -38,8 +45,13 @@ pub struct View {
     pub suspended: bool,
     pub backoff_limit: i32,
     pub active_deadline: Option<i64>,
+    /// A pod is replaced only once it has failed, rather than as soon as it is being deleted.
     pub only_replace_failed: bool,
     pub restarts_in_place: bool,
+    pub per_index: Option<i32>,
+    pub max_failed_indexes: Option<i32>,
+    pub failure_policy: Option<PodFailurePolicy>,
+    pub success_policy: Option<SuccessPolicy>,
 }
 
 impl View {
@@ -52,8 +64,13 @@ impl View {
             suspended: spec.suspend.unwrap_or_default(),
             backoff_limit: spec.backoff_limit.unwrap_or(6),
             active_deadline: spec.active_deadline_seconds,
-            only_replace_failed: spec.pod_replacement_policy.as_deref() == Some("Failed"),
+            only_replace_failed: spec.pod_replacement_policy.as_deref() == Some("Failed")
+                || spec.pod_failure_policy.is_some(),
             restarts_in_place: pod.and_then(|pod| pod.restart_policy.as_deref()) == Some("OnFailure"),
+            per_index: spec.backoff_limit_per_index,
+            max_failed_indexes: spec.max_failed_indexes,
+            failure_policy: spec.pod_failure_policy.clone(),
+            success_policy: spec.success_policy.clone(),
         }
     }
 
@@ -85,32 +102,128 @@ pub fn decided(job: &Job) -> Option<End> {
     Some(End { succeeded, reason: text(&condition.reason), message: text(&condition.message) })
 }
 
-/// Whether and why the Job ends now. The counts include what was not written down yet.
-pub fn end(
-    view: &View,
-    active: &[Arc<Pod>],
-    succeeded: i32,
-    failed: i32,
-    start: Option<Timestamp>,
-    now: Timestamp,
-) -> Option<End> {
-    let failure =
-        |reason: &str, message: &str| Some(End { succeeded: false, reason: reason.into(), message: message.into() });
-    let restarts = if view.restarts_in_place { active.iter().map(|pod| restarts(pod)).sum() } else { 0 };
+/// What is known of a Job's pods, with what was not written down yet.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// All pods that the Job owns.
+    pub owned: Vec<Arc<Pod>>,
+    pub active: Vec<Arc<Pod>>,
+    pub terminating: Vec<Arc<Pod>>,
+    pub succeeded: i32,
+    pub failed: i32,
+    /// Indexes that succeeded, and that failed for good.
+    pub completed: BTreeSet<i32>,
+    pub failed_indexes: BTreeSet<i32>,
+}
+
+impl View {
+    /// What becomes of the failure of a pod.
+    pub fn judge(&self, pod: &Pod) -> Verdict {
+        policy::judge(self.failure_policy.as_ref(), pod)
+    }
+
+    /// The index of a pod, when it is one of the Job's.
+    pub fn valid_index(&self, pod: &Pod) -> Option<i32> {
+        index_of(pod).filter(|index| self.indexed && *index < self.completions.unwrap_or_default())
+    }
+
+    /// The indexes that have failed: those that did before, and those of pods that may not be tried again.
+    /// Pods that are only deleted because the Job is `over` fail no index.
+    pub fn failed_indexes(&self, status: &JobStatus, pods: &[Arc<Pod>], over: bool) -> BTreeSet<i32> {
+        let mut failed = indexes::parse(status.failed_indexes.as_deref().unwrap_or_default());
+        failed.retain(|index| *index < self.completions.unwrap_or_default());
+        let Some(limit) = self.per_index else { return failed };
+        let ends_its_index = |pod: &Pod| match self.judge(pod) {
+            Verdict::FailIndex => true,
+            Verdict::Ignore => false,
+            _ => failures_before(pod, INDEX_FAILURES) >= limit,
+        };
+        let of_their_own = pods.iter().filter(|pod| !(over && pod.is_deleting()));
+        let lost = of_their_own.filter(|pod| self.is_failed(pod) && ends_its_index(pod));
+        failed.extend(lost.filter_map(|pod| self.valid_index(pod)));
+        failed
+    }
+
+    /// The last failed pod of each index that will be tried again: it is held until its successor carries the count.
+    pub fn delayed(&self, seen: &Seen) -> BTreeMap<i32, Arc<Pod>> {
+        let mut delayed: BTreeMap<i32, Arc<Pod>> = BTreeMap::new();
+        if self.per_index.is_none() {
+            return delayed;
+        }
+        let active: BTreeSet<i32> = seen.active.iter().filter_map(|pod| index_of(pod)).collect();
+        let rank = |pod: &Pod| (failures_in_all(pod), pod_finished_at(pod));
+        for pod in seen.owned.iter().filter(|pod| self.is_failed(pod)) {
+            let Some(index) = self.valid_index(pod) else { continue };
+            if seen.completed.contains(&index) || seen.failed_indexes.contains(&index) || active.contains(&index) {
+                continue;
+            }
+            if delayed.get(&index).is_none_or(|known| rank(known) <= rank(pod)) {
+                delayed.insert(index, pod.clone());
+            }
+        }
+        delayed
+    }
+}
+
+fn failures_before(pod: &Pod, annotation: &str) -> i32 {
+    pod.annotation(annotation).and_then(|count| count.parse().ok()).unwrap_or_default()
+}
+
+fn failures_in_all(pod: &Pod) -> i32 {
+    failures_before(pod, INDEX_FAILURES).saturating_add(failures_before(pod, INDEX_IGNORED))
+}
+
+/// Whether and why the Job ends now.
+pub fn end(view: &View, seen: &Seen, start: Option<Timestamp>, now: Timestamp) -> Option<End> {
+    let end = |succeeded: bool, reason: &str, message: &str| {
+        Some(End { succeeded, reason: reason.into(), message: message.into() })
+    };
+    if let Some(message) = fails_job(view, &seen.owned) {
+        return end(false, "PodFailurePolicy", &message);
+    }
+    let restarts = if view.restarts_in_place { seen.active.iter().map(|pod| restarts(pod)).sum() } else { 0 };
     let restarted_too_often = restarts > 0 && restarts >= view.backoff_limit;
-    if failed > view.backoff_limit || restarted_too_often {
-        return failure("BackoffLimitExceeded", "Job has reached the specified backoff limit");
+    if seen.failed > view.backoff_limit || restarted_too_often {
+        return end(false, "BackoffLimitExceeded", "Job has reached the specified backoff limit");
     }
     let passed = start.map(|start| seconds_between(start, now));
     if !view.suspended && view.active_deadline.is_some_and(|limit| passed.is_some_and(|passed| passed >= limit)) {
-        return failure("DeadlineExceeded", "Job was active longer than specified deadline");
+        return end(false, "DeadlineExceeded", "Job was active longer than specified deadline");
+    }
+    let lost = number(seen.failed_indexes.len());
+    if view.per_index.is_some() && view.max_failed_indexes.is_some_and(|limit| lost > limit) {
+        let message = "Job has exceeded the specified maximal number of failed indexes";
+        return end(false, "MaxFailedIndexesExceeded", message);
+    }
+    let tried = lost.saturating_add(number(seen.completed.len()));
+    if view.per_index.is_some() && lost > 0 && tried >= view.completions.unwrap_or_default() {
+        return end(false, "FailedIndexes", "Job has failed indexes");
+    }
+    if view.indexed
+        && let Some(message) =
+            policy::success(view.success_policy.as_ref(), view.completions.unwrap_or_default(), &seen.completed)
+    {
+        return end(true, "SuccessPolicy", &message);
     }
     let enough = match view.completions {
-        None => succeeded > 0 && active.is_empty(),
-        Some(wanted) => succeeded >= wanted,
+        None => seen.succeeded > 0 && seen.active.is_empty(),
+        Some(wanted) => seen.succeeded >= wanted,
     };
-    let message = "Reached expected number of succeeded pods".to_owned();
-    enough.then(|| End { succeeded: true, reason: "CompletionsReached".into(), message })
+    if enough { end(true, COMPLETIONS_REACHED, "Reached expected number of succeeded pods") } else { None }
+}
+
+/// The reason of a Job that ends because all has been done.
+pub const COMPLETIONS_REACHED: &str = "CompletionsReached";
+
+/// The message of the first pod (by name) whose failure fails the Job.
+fn fails_job(view: &View, pods: &[Arc<Pod>]) -> Option<String> {
+    view.failure_policy.as_ref()?;
+    let mut failed: Vec<&Arc<Pod>> = pods.iter().filter(|pod| view.is_failed(pod)).collect();
+    failed.sort_by_key(|pod| pod.name().to_owned());
+    failed.into_iter().find_map(|pod| match view.judge(pod) {
+        Verdict::FailJob(message) => Some(message),
+        _ => None,
+    })
 }
 
 fn restarts(pod: &Pod) -> i32 {
@@ -121,60 +234,150 @@ fn restarts(pod: &Pod) -> i32 {
     all.map(|container| container.restart_count).sum()
 }
 
+/// A pod to create.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NewPod {
+    /// For an indexed Job.
+    pub index: Option<i32>,
+    /// The pod of the same index that failed before, when each index has a limit of its own.
+    pub replaces: Option<Arc<Pod>>,
+}
+
 /// What to do about the number of pods.
 #[derive(Debug, PartialEq)]
 pub enum Scaling {
     Nothing,
-    /// With the index of each, for an indexed Job.
-    Create(Vec<Option<i32>>),
+    Create(Vec<NewPod>),
     Delete(Vec<Arc<Pod>>),
+    /// Pods are missing, but failures are too recent.
+    Wait(Duration),
 }
 
-/// Compares the pods that run with those that should. `terminating` pods hold their place if they must have failed
+/// Compares the pods that run with those that should. Pods that terminate hold their place if they must have failed
 /// before they are replaced.
 pub fn scale(
     view: &View,
-    active: &[Arc<Pod>],
-    terminating: usize,
-    succeeded: i32,
-    completed: &BTreeSet<i32>,
+    seen: &Seen,
+    failures: Failures,
+    delayed: &BTreeMap<i32, Arc<Pod>>,
     now: Timestamp,
 ) -> Scaling {
-    let running = number(active.len());
+    let running = number(seen.active.len());
     let wanted = match view.completions {
         _ if view.suspended => 0,
-        None if succeeded > 0 => running.min(view.parallelism),
+        None if seen.succeeded > 0 => running,
         None => view.parallelism,
-        Some(completions) => view.parallelism.min((completions - succeeded).max(0)),
+        Some(completions) => view.parallelism.min((completions - seen.succeeded).max(0)),
     };
-    if running > wanted {
-        let surplus = usize::try_from(running - wanted).unwrap_or_default().min(BURST);
-        let mut ranked: Vec<&Arc<Pod>> = active.iter().collect();
-        ranked.sort_by(|a, b| pods::deletion_order((a, 0), (b, 0), now));
-        return Scaling::Delete(ranked.into_iter().take(surplus).cloned().collect());
+    let surplus = surplus(view, &seen.active, usize::try_from(running - wanted).unwrap_or_default(), now);
+    if !surplus.is_empty() {
+        return Scaling::Delete(surplus);
     }
-    let held = if view.only_replace_failed { number(terminating) } else { 0 };
-    let missing = usize::try_from(wanted - running - held).unwrap_or_default().min(BURST);
+    let held = if view.only_replace_failed { number(seen.terminating.len()) } else { 0 };
+    let missing = usize::try_from(wanted.saturating_sub(running).saturating_sub(held)).unwrap_or_default().min(BURST);
     if missing == 0 {
         return Scaling::Nothing;
     }
-    if !view.indexed {
-        return Scaling::Create(vec![None; missing]);
+    let wait = failures.wait(now);
+    if view.per_index.is_none() && !wait.is_zero() {
+        return Scaling::Wait(wait);
     }
-    let taken: BTreeSet<i32> = active.iter().filter_map(|pod| index_of(pod)).collect();
-    let free = (0..view.completions.unwrap_or_default()).filter(|i| !taken.contains(i) && !completed.contains(i));
-    let chosen: Vec<Option<i32>> = free.take(missing).map(Some).collect();
-    if chosen.is_empty() { Scaling::Nothing } else { Scaling::Create(chosen) }
+    if !view.indexed {
+        return Scaling::Create(vec![NewPod::default(); missing]);
+    }
+    create_indexed(free_indexes(view, seen, missing), delayed, now)
+}
+
+/// The pods that are too many: of an indexed Job first those that share an index or have none.
+fn surplus(view: &View, active: &[Arc<Pod>], at_least: usize, now: Timestamp) -> Vec<Arc<Pod>> {
+    let mut ranked: Vec<Arc<Pod>> = active.to_vec();
+    ranked.sort_by(|a, b| pods::deletion_order((a, 0), (b, 0), now));
+    let mut chosen = Vec::new();
+    if view.indexed {
+        let mut kept = BTreeSet::new();
+        // From the back, so that of an index the pod stays that would be the last to be deleted.
+        let (stay, go): (Vec<_>, Vec<_>) =
+            ranked.into_iter().rev().partition(|pod| view.valid_index(pod).is_some_and(|index| kept.insert(index)));
+        chosen.extend(go);
+        ranked = stay.into_iter().rev().collect();
+    }
+    let more = at_least.saturating_sub(chosen.len());
+    chosen.extend(ranked.into_iter().take(more));
+    chosen.truncate(BURST);
+    chosen
+}
+
+/// The lowest indexes that nothing was done about yet.
+fn free_indexes(view: &View, seen: &Seen, count: usize) -> Vec<i32> {
+    let held = if view.only_replace_failed { seen.terminating.as_slice() } else { &[] };
+    let taken: BTreeSet<i32> = seen.active.iter().chain(held).filter_map(|pod| index_of(pod)).collect();
+    let is_free =
+        |index: &i32| !taken.contains(index) && !seen.completed.contains(index) && !seen.failed_indexes.contains(index);
+    (0..view.completions.unwrap_or_default()).filter(is_free).take(count).collect()
+}
+
+/// Creates pods for the indexes whose own wait is over; when none's is, waits for the first.
+fn create_indexed(indexes: Vec<i32>, delayed: &BTreeMap<i32, Arc<Pod>>, now: Timestamp) -> Scaling {
+    let wait = |index: &i32| {
+        let Some(pod) = delayed.get(index) else { return Duration::ZERO };
+        let before = u32::try_from(failures_in_all(pod)).unwrap_or_default();
+        Failures { in_a_row: before.saturating_add(1), last: Some(pod_finished_at(pod)) }.wait(now)
+    };
+    let (due, later): (Vec<i32>, Vec<i32>) = indexes.into_iter().partition(|index| wait(index).is_zero());
+    if due.is_empty() {
+        return later.iter().map(wait).min().map_or(Scaling::Nothing, Scaling::Wait);
+    }
+    let new = |index: i32| NewPod { index: Some(index), replaces: delayed.get(&index).cloned() };
+    Scaling::Create(due.into_iter().map(new).collect())
 }
 
 /// The completion index of a pod.
 pub fn index_of(pod: &Pod) -> Option<i32> {
-    pod.annotation(INDEX)?.parse().ok()
+    pod.annotation(INDEX)?.parse().ok().filter(|index| *index >= 0)
 }
 
-/// The completion indexes that a Job has behind it.
-pub fn completed_indexes(status: &JobStatus) -> BTreeSet<i32> {
-    indexes::parse(status.completed_indexes.as_deref().unwrap_or_default())
+impl Seen {
+    /// Looks at the pods of a Job, of which some `ended` since the status was written.
+    pub fn of(view: &View, status: &JobStatus, owned: Vec<Arc<Pod>>, ended: &Ended, over: bool) -> Self {
+        let select = |test: fn(&Pod) -> bool| owned.iter().filter(|pod| test(pod)).cloned().collect();
+        let written = status.uncounted_terminated_pods.as_ref();
+        let noted = |uids: Option<&Vec<String>>| number(uids.map_or(0, Vec::len));
+        let counting = ended.failed.iter().filter(|pod| view.judge(pod) != Verdict::Ignore).count();
+        let mut seen =
+            Self { active: select(pods::is_active), terminating: select(pods::is_terminating), ..Self::default() };
+        seen.failed = status.failed.unwrap_or_default().saturating_add(number(counting));
+        seen.failed += noted(written.and_then(|written| written.failed.as_ref()));
+        if view.indexed {
+            seen.completed = indexes::parse(status.completed_indexes.as_deref().unwrap_or_default());
+            seen.completed.retain(|index| *index < view.completions.unwrap_or_default());
+            seen.completed.extend(ended.succeeded.iter().filter_map(|pod| view.valid_index(pod)));
+            seen.failed_indexes = view.failed_indexes(status, &owned, over);
+            seen.succeeded = number(seen.completed.len());
+        } else {
+            seen.succeeded = status.succeeded.unwrap_or_default().saturating_add(number(ended.succeeded.len()));
+            seen.succeeded += noted(written.and_then(|written| written.succeeded.as_ref()));
+        }
+        seen.owned = owned;
+        seen
+    }
+
+    /// Tells the indexes in a status.
+    pub fn tell_indexes(&self, view: &View, status: &mut JobStatus) {
+        if view.indexed {
+            status.succeeded = (self.succeeded > 0).then_some(self.succeeded);
+            status.completed_indexes = (self.succeeded > 0).then(|| indexes::format(&self.completed));
+            status.failed_indexes = view.per_index.map(|_| indexes::format(&self.failed_indexes));
+        }
+    }
+}
+
+/// What the name of a pod with an index begins with, short enough that a generated end leaves the index readable.
+pub fn indexed_prefix(job: &str, index: i32) -> String {
+    const LONGEST: usize = 58;
+    let end = format!("-{index}");
+    let room = LONGEST.saturating_sub(end.len() + 1);
+    let kept = job.char_indices().map(|(at, letter)| at + letter.len_utf8()).take_while(|at| *at <= room).last();
+    format!("{}{end}", &job[..kept.unwrap_or_default()])
 }
 
 /// The template of the pod with an index.
@@ -200,21 +403,23 @@ pub fn indexed_template(template: &PodTemplateSpec, job: &str, index: i32) -> Po
     template
 }
 
-/// How long to wait with new pods after failures in a row: ten seconds that double, ten minutes at most.
-pub fn backoff(failures: u32, last: Timestamp, now: Timestamp) -> Duration {
-    if failures == 0 {
-        return Duration::ZERO;
+/// Writes into a pod's annotations how often its index failed before, when indexes have limits of their own.
+pub fn carry_failures(view: &View, meta: &mut pintle_types::ObjectMeta, replaces: Option<&Pod>) {
+    if view.per_index.is_none() {
+        return;
     }
-    let delay = 10_u64.saturating_mul(1 << (failures - 1).min(16)).min(600);
-    let passed = u64::try_from(seconds_between(last, now)).unwrap_or_default();
-    Duration::from_secs(delay.saturating_sub(passed))
-}
-
-/// When a finished pod ended, as far as it tells.
-pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
-    let containers = pod.status.as_ref()?.container_statuses.iter().flatten();
-    let ended = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
-    ended.map(|time| time.0).max()
+    let count = |annotation| replaces.map_or(0, |pod| failures_before(pod, annotation));
+    let (mut counted, mut ignored) = (count(INDEX_FAILURES), count(INDEX_IGNORED));
+    match replaces.map(|pod| view.judge(pod)) {
+        None => (),
+        Some(Verdict::Ignore) => ignored = ignored.saturating_add(1),
+        Some(_) => counted = counted.saturating_add(1),
+    }
+    let annotations = meta.annotations.get_or_insert_default();
+    annotations.insert(INDEX_FAILURES.into(), counted.to_string());
+    if ignored > 0 {
+        annotations.insert(INDEX_IGNORED.into(), ignored.to_string());
+    }
 }
 
 /// Sets a condition; one that has the same value already stays.

@@ -1,7 +1,11 @@
 //! Watches Jobs and their pods, and does what the plan says.
 
-use super::plan::{self, COMPLETE, End, FAILED, FAILURE_TARGET, SUCCESS_MET, SUSPENDED, Scaling, View};
-use super::track::{FINALIZER, Released, Uncounted, count, noted, unsupported};
+use super::backoff::Failures;
+use super::plan::{
+    self, COMPLETE, COMPLETIONS_REACHED, End, FAILED, FAILURE_TARGET, NewPod, SUCCESS_MET, SUSPENDED, Scaling, Seen,
+    View,
+};
+use super::track::{Ended, FINALIZER, Notes, Released};
 use crate::batches;
 use crate::context::Context;
 use crate::expectations::Expectations;
@@ -14,7 +18,7 @@ use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconcile
 use pintle_types::k8s::api::batch::v1::{Job, JobStatus};
 use pintle_types::k8s::api::core::v1::Pod;
 use pintle_types::{Kind, ObjectKey, Time};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +31,8 @@ struct Controller {
     queue: Queue<ObjectKey>,
     expectations: Expectations,
     released: Released,
-    /// Failures in a row since a success, and when the last was.
-    failures: Mutex<HashMap<ObjectKey, (u32, Timestamp)>>,
+    /// Of the Jobs with failures since the last success.
+    failures: Mutex<HashMap<ObjectKey, Failures>>,
 }
 
 /// Runs the controller until the context's stop.
@@ -58,11 +62,10 @@ pub async fn run(context: Context) {
 }
 
 /// A Job in the middle of a reconcile.
-struct Pass<'a> {
+struct Pass {
     job: Job,
     view: View,
-    owned: &'a [Arc<Pod>],
-    active: Vec<Arc<Pod>>,
+    seen: Seen,
     status: JobStatus,
     now: Timestamp,
 }
@@ -95,18 +98,7 @@ impl Controller {
             // Nothing is counted any more; what is still held must not be held for ever.
             return self.let_go(owned.into_iter().filter(|pod| self.released.holds(pod)).collect()).await;
         }
-        if let Some(feature) = unsupported(&job) {
-            let message = format!("spec.{feature} is not supported; the job is left alone");
-            self.context.recorder.event(&*job, EventType::Warning, "NotSupported", message);
-            return Ok(Outcome::Done);
-        }
-        let now = self.context.now();
-        let view = View::of(&job.spec.clone().unwrap_or_default());
-        let is_active = |pod: &&Arc<Pod>| pods::is_active(pod);
-        let active = owned.iter().filter(is_active).cloned().collect();
-        let status = job.status.clone().unwrap_or_default();
-        let pass = Pass { job: Job::clone(&job), view, owned: &owned, active, status, now };
-        self.sync(&key, pass).await
+        self.sync(&key, Job::clone(&job), owned).await
     }
 
     /// Pods whose Job is gone are held by nobody.
@@ -121,38 +113,56 @@ impl Controller {
         Ok(Outcome::Done)
     }
 
-    async fn sync(&self, key: &ObjectKey, mut pass: Pass<'_>) -> Result<Outcome, ClientError> {
-        self.tell_suspension(&mut pass);
-        let decided = plan::decided(&pass.job);
-        let held: Vec<Arc<Pod>> = pass.owned.iter().filter(|pod| self.released.holds(pod)).cloned().collect();
-        let uncounted = Uncounted::of(&pass.view, &pass.status, &held, decided.is_some());
-        let total = |counted: Option<i32>, more: usize| counted.unwrap_or_default() + plan::number(more);
-        let succeeded = total(pass.status.succeeded, uncounted.succeeded.len());
-        let failed = total(pass.status.failed, uncounted.failed.len());
-        self.note_failures(key, &pass, &uncounted);
+    async fn sync(&self, key: &ObjectKey, job: Job, owned: Vec<Arc<Pod>>) -> Result<Outcome, ClientError> {
+        let view = View::of(&job.spec.clone().unwrap_or_default());
+        let (status, now) = (job.status.clone().unwrap_or_default(), self.context.now());
+        let held: Vec<Arc<Pod>> = owned.iter().filter(|pod| self.released.holds(pod)).cloned().collect();
+        let ended = Ended::of(&view, &status, &held);
+        let known = self.failures.lock().get(key).copied().unwrap_or_default();
+        let failures = known.after(&ended.succeeded, &ended.failed);
+        let decided = plan::decided(&job);
+        let over = decided.is_some();
+        let seen = Seen::of(&view, &status, owned, &ended, over);
+        let mut pass = Pass { job, view, seen, status, now };
+        if !over {
+            self.tell_suspension(&mut pass);
+        }
         let start = pass.status.start_time.as_ref().map(|time| time.0);
-        let end = decided.or_else(|| plan::end(&pass.view, &pass.active, succeeded, failed, start, pass.now));
-        if uncounted.fresh || end.is_some() {
-            pass.status.uncounted_terminated_pods = Some(uncounted.written());
-        }
-        pass.status.uncounted_terminated_pods.get_or_insert_default();
-        if let Some(end) = &end {
-            let type_ = if end.succeeded { SUCCESS_MET } else { FAILURE_TARGET };
-            plan::set_condition(&mut pass.status, type_, "True", &end.reason, &end.message, pass.now);
-        }
-        self.write(&mut pass).await?;
-        if !uncounted.succeeded.is_empty() || !uncounted.failed.is_empty() {
-            self.let_go(noted(&held, &uncounted)).await?;
-            count(&pass.view, &mut pass.status, pass.owned, &uncounted);
+        let end = decided.or_else(|| plan::end(&pass.view, &pass.seen, start, now));
+        let delayed = if end.is_none() { pass.view.delayed(&pass.seen) } else { BTreeMap::new() };
+        let notes = Notes::of(&pass.view, &pass.status, &held, over, &delayed);
+        self.note(&mut pass, &notes, end.as_ref()).await?;
+        if failures != known {
+            self.failures.lock().insert(key.clone(), failures);
         }
         match end {
+            _ if notes.more => Ok(Outcome::After(Duration::from_millis(1))),
             Some(end) => self.finish(key, pass, end).await,
-            None => self.scale(key, pass, succeeded).await,
+            None => self.scale(key, pass, failures, &delayed).await,
         }
     }
 
+    /// Writes down what ended before it lets go of it, and then adds it to the totals.
+    async fn note(&self, pass: &mut Pass, notes: &Notes, end: Option<&End>) -> Result<(), ClientError> {
+        pass.status.uncounted_terminated_pods = Some(notes.written());
+        pass.seen.tell_indexes(&pass.view, &mut pass.status);
+        if let Some(end) = end {
+            let type_ = if end.succeeded { SUCCESS_MET } else { FAILURE_TARGET };
+            plan::set_condition(&mut pass.status, type_, "True", &end.reason, &end.message, pass.now);
+        }
+        let pending = !notes.succeeded.is_empty() || !notes.failed.is_empty() || !notes.release.is_empty();
+        if end.is_some() || pending {
+            self.write(pass).await?;
+        }
+        if pending {
+            self.let_go(notes.release.clone()).await?;
+            notes.count(&mut pass.status);
+        }
+        Ok(())
+    }
+
     /// Starts the clock of a Job that runs, and stops it for one that is suspended.
-    fn tell_suspension(&self, pass: &mut Pass<'_>) {
+    fn tell_suspension(&self, pass: &mut Pass) {
         let was = plan::condition(&pass.job, SUSPENDED).is_some();
         let recorder = &self.context.recorder;
         if pass.view.suspended && !was {
@@ -168,29 +178,19 @@ impl Controller {
         }
     }
 
-    fn note_failures(&self, key: &ObjectKey, pass: &Pass<'_>, uncounted: &Uncounted) {
-        let mut failures = self.failures.lock();
-        let entry = failures.entry(key.clone()).or_insert((0, pass.now));
-        let written = pass.status.uncounted_terminated_pods.as_ref().and_then(|pods| pods.failed.clone());
-        let known = written.unwrap_or_default();
-        let new = uncounted.failed.iter().filter(|uid| !known.contains(uid)).count();
-        if !uncounted.succeeded.is_empty() {
-            entry.0 = 0;
-        }
-        if new > 0 {
-            let failed = pass.owned.iter().filter(|pod| uncounted.failed.contains(pod.uid()));
-            let last = failed.filter_map(|pod| plan::ended_at(pod)).max().unwrap_or(pass.now);
-            *entry = (entry.0.saturating_add(u32::try_from(new).unwrap_or(u32::MAX)), last);
-        }
-    }
-
     /// Ends the pods that are left, and the Job when none is.
-    async fn finish(&self, key: &ObjectKey, mut pass: Pass<'_>, end: End) -> Result<Outcome, ClientError> {
-        batches::all(pass.active.clone(), |pod| self.delete(&pass.job, pod)).await?;
-        let left = pass.owned.iter().filter(|pod| !pods::is_finished(pod) && self.released.holds(pod)).count();
-        let terminating = pass.owned.iter().filter(|pod| pods::is_terminating(pod)).count();
-        self.set_counts(&mut pass);
-        if left + terminating > 0 {
+    async fn finish(&self, key: &ObjectKey, mut pass: Pass, end: End) -> Result<Outcome, ClientError> {
+        let active = std::mem::take(&mut pass.seen.active);
+        let ending = !active.is_empty();
+        if end.reason == COMPLETIONS_REACHED && !active.is_empty() {
+            // What is too many when all is done has not failed.
+            self.shrink(key, &pass.job, active).await?;
+        } else {
+            batches::all(active, |pod| self.delete(&pass.job, pod)).await?;
+        }
+        let left = pass.seen.owned.iter().filter(|pod| !pods::is_finished(pod) && self.released.holds(pod)).count();
+        set_counts(&mut pass);
+        if left > 0 || ending || !pass.seen.terminating.is_empty() {
             self.write(&mut pass).await?;
             return Ok(Outcome::Done);
         }
@@ -210,62 +210,54 @@ impl Controller {
         Ok(Outcome::Done)
     }
 
-    async fn scale(&self, key: &ObjectKey, mut pass: Pass<'_>, succeeded: i32) -> Result<Outcome, ClientError> {
-        self.set_counts(&mut pass);
-        let mut outcome = Outcome::Done;
-        let mut result = Ok(());
+    async fn scale(
+        &self,
+        key: &ObjectKey,
+        mut pass: Pass,
+        failures: Failures,
+        delayed: &BTreeMap<i32, Arc<Pod>>,
+    ) -> Result<Outcome, ClientError> {
+        let (mut outcome, mut result, mut created) = (Outcome::Done, Ok(()), 0);
         if self.expectations.satisfied(key) {
-            let terminating = pass.owned.iter().filter(|pod| pods::is_terminating(pod)).count();
-            let completed = plan::completed_indexes(&pass.status);
-            let scaling = plan::scale(&pass.view, &pass.active, terminating, succeeded, &completed, pass.now);
-            result = match scaling {
-                Scaling::Nothing => Ok(()),
-                Scaling::Delete(pods) => self.shrink(key, &pass.job, pods).await,
-                Scaling::Create(indexes) => {
-                    let (failures, last) = self.failures.lock().get(key).copied().unwrap_or((0, pass.now));
-                    let wait = plan::backoff(failures, last, pass.now);
-                    if wait.is_zero() {
-                        self.create(key, &pass.job, indexes).await
-                    } else {
-                        outcome = Outcome::After(wait);
-                        Ok(())
-                    }
+            match plan::scale(&pass.view, &pass.seen, failures, delayed, pass.now) {
+                Scaling::Nothing => (),
+                Scaling::Delete(pods) => {
+                    pass.seen.active.retain(|pod| !pods.iter().any(|gone| gone.uid() == pod.uid()));
+                    result = self.shrink(key, &pass.job, pods).await;
                 }
-            };
+                Scaling::Create(pods) => (created, result) = self.create(key, &pass, pods).await,
+                Scaling::Wait(wait) => outcome = Outcome::After(wait),
+            }
         }
+        set_counts(&mut pass);
+        let active = plan::number(pass.seen.active.len() + created);
+        pass.status.active = (active > 0).then_some(active);
         self.write(&mut pass).await?;
         result?;
         Ok(sooner(outcome, deadline(&pass)))
     }
 
-    fn set_counts(&self, pass: &mut Pass<'_>) {
-        let terminating = pass.owned.iter().filter(|pod| pods::is_terminating(pod)).count();
-        let ready = pass.active.iter().filter(|pod| pods::is_ready(pod)).count();
-        pass.status.active = (!pass.active.is_empty()).then(|| plan::number(pass.active.len()));
-        pass.status.ready = Some(plan::number(ready));
-        pass.status.terminating = Some(plan::number(terminating));
+    /// Returns how many pods there are more, also when one of them failed.
+    async fn create(&self, key: &ObjectKey, pass: &Pass, new: Vec<NewPod>) -> (usize, Result<(), ClientError>) {
+        self.expectations.expect_creations(key, new.len());
+        let (created, error) = batches::slow_start(new.len(), |i| self.create_one(pass, &new[i])).await;
+        self.expectations.created_many(key, new.len() - created);
+        let error = error.filter(|error| !error.is_namespace_terminating());
+        (created, error.map_or(Ok(()), Err))
     }
 
-    async fn create(&self, key: &ObjectKey, job: &Job, indexes: Vec<Option<i32>>) -> Result<(), ClientError> {
-        self.expectations.expect_creations(key, indexes.len());
-        let (created, error) = batches::slow_start(indexes.len(), |i| self.create_one(job, indexes[i])).await;
-        self.expectations.created_many(key, indexes.len() - created);
-        match error {
-            Some(error) if !error.is_namespace_terminating() => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    async fn create_one(&self, job: &Job, index: Option<i32>) -> Result<(), ClientError> {
+    async fn create_one(&self, pass: &Pass, new: &NewPod) -> Result<(), ClientError> {
+        let job = &pass.job;
         let Some(spec) = &job.spec else { return Ok(()) };
         let (namespace, owner) = (job.namespace(), controller_ref(job));
-        let mut pod = match index {
+        let mut pod = match new.index {
             None => pod_of(&spec.template, namespace, job.name(), owner),
             Some(index) => {
                 let template = plan::indexed_template(&spec.template, job.name(), index);
-                pod_of(&template, namespace, &format!("{}-{index}", job.name()), owner)
+                pod_of(&template, namespace, &plan::indexed_prefix(job.name(), index), owner)
             }
         };
+        plan::carry_failures(&pass.view, &mut pod.metadata, new.replaces.as_deref());
         pod.metadata.finalizers.get_or_insert_default().push(FINALIZER.into());
         let recorder = &self.context.recorder;
         match self.context.client.create(&pod).await {
@@ -312,7 +304,7 @@ impl Controller {
         }
     }
 
-    async fn write(&self, pass: &mut Pass<'_>) -> Result<(), ClientError> {
+    async fn write(&self, pass: &mut Pass) -> Result<(), ClientError> {
         if pass.job.status.as_ref() == Some(&pass.status) {
             return Ok(());
         }
@@ -329,8 +321,16 @@ impl Controller {
     }
 }
 
+fn set_counts(pass: &mut Pass) {
+    let (seen, status) = (&pass.seen, &mut pass.status);
+    let ready = seen.active.iter().filter(|pod| pods::is_ready(pod)).count();
+    status.active = (!seen.active.is_empty()).then(|| plan::number(seen.active.len()));
+    status.ready = Some(plan::number(ready));
+    status.terminating = Some(plan::number(seen.terminating.len()));
+}
+
 /// When the Job's deadline is over.
-fn deadline(pass: &Pass<'_>) -> Option<Duration> {
+fn deadline(pass: &Pass) -> Option<Duration> {
     let start = pass.status.start_time.as_ref()?.0;
     let left = pass.view.active_deadline? - crate::context::seconds_between(start, pass.now);
     (!pass.view.suspended).then(|| Duration::from_secs(u64::try_from(left).unwrap_or_default().max(1)))

@@ -145,3 +145,138 @@ async fn a_suspended_job_has_no_pods_and_a_late_one_fails() {
     assert_eq!(condition(&job, FAILED).unwrap().reason.as_deref(), Some("DeadlineExceeded"));
     assert!(running(&cluster).is_empty());
 }
+
+/// Makes a pod fail with a code, as a kubelet tells it.
+fn fail(cluster: &Cluster, name: &str, code: i32) {
+    cluster.report("d", name, "Failed");
+    cluster.change::<Pod>("d", name, |pod| {
+        let container = json!({ "name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "terminated": { "exitCode": code } } });
+        pod.status.as_mut().unwrap().container_statuses = serde_json::from_value(json!([container])).ok();
+    });
+}
+
+fn message_of(cluster: &Cluster, type_: &str) -> String {
+    let job = cluster.api.get::<Job>("d", "work").unwrap();
+    let condition = condition(&job, type_).unwrap();
+    format!("{}: {}", condition.reason.as_deref().unwrap_or_default(), condition.message.as_deref().unwrap_or_default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_policy_fails_the_job_or_forgives() {
+    let cluster = cluster();
+    let rules = json!([
+        { "action": "FailJob", "onExitCodes": { "containerName": "main", "operator": "In", "values": [42] } },
+        { "action": "Ignore", "onExitCodes": { "operator": "In", "values": [7] } },
+    ]);
+    let spec = json!({ "backoffLimit": 0, "podFailurePolicy": { "rules": rules } });
+    cluster.create::<Job>(job(spec)).await;
+    cluster.until("a pod", |_| running(&cluster).len() == 1).await;
+    let first = running(&cluster)[0].clone();
+    fail(&cluster, &first, 7);
+    cluster.until("another pod", |_| running(&cluster).first().is_some_and(|name| *name != first)).await;
+    assert_eq!(status(&cluster).failed, None, "it was ignored");
+    let second = running(&cluster)[0].clone();
+    fail(&cluster, &second, 42);
+    cluster.until("it fails", |_| is(&cluster, FAILED)).await;
+    let message = format!(
+        "PodFailurePolicy: Container main for pod d/{second} failed with exit code 42 matching FailJob rule at index 0"
+    );
+    assert_eq!((message_of(&cluster, FAILED), message_of(&cluster, "FailureTarget")), (message.clone(), message));
+    assert_eq!(status(&cluster).failed, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_index_may_fail_on_its_own() {
+    let cluster = cluster();
+    let spec = json!({
+        "completions": 3, "parallelism": 3, "completionMode": "Indexed", "backoffLimit": 2147483647,
+        "backoffLimitPerIndex": 1,
+    });
+    cluster.create::<Job>(job(spec)).await;
+    let index_of = |name: &str| super::plan::index_of(&cluster.api.get::<Pod>("d", name).unwrap());
+    cluster
+        .until("it is over", |_| {
+            for name in running(&cluster) {
+                match index_of(&name) {
+                    Some(1) => fail(&cluster, &name, 1),
+                    _ => cluster.report("d", &name, "Succeeded"),
+                }
+            }
+            is(&cluster, FAILED)
+        })
+        .await;
+    let pods = cluster.api.all::<Pod>();
+    let failures = |pod: &&Pod| pod.annotation("batch.kubernetes.io/job-index-failure-count").map(str::to_owned);
+    let of_one = pods.iter().filter(|pod| index_of(pod.name()) == Some(1));
+    let mut counts: Vec<String> = of_one.filter_map(|pod| failures(&pod)).collect();
+    counts.sort();
+    assert_eq!(counts, ["0", "1"]);
+    let status = status(&cluster);
+    assert_eq!(message_of(&cluster, FAILED), "FailedIndexes: Job has failed indexes");
+    assert_eq!((status.completed_indexes.as_deref(), status.failed_indexes.as_deref()), (Some("0,2"), Some("1")));
+    assert_eq!((status.succeeded, status.failed), (Some(2), Some(2)));
+    cluster.until("no pod is held", |api| !api.all::<Pod>().iter().any(is_tracked)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_policy_ends_the_job_early() {
+    let cluster = cluster();
+    let spec = json!({
+        "completions": 3, "parallelism": 3, "completionMode": "Indexed",
+        "successPolicy": { "rules": [{ "succeededIndexes": "0" }] },
+    });
+    cluster.create::<Job>(job(spec)).await;
+    cluster.until("three pods", |_| running(&cluster).len() == 3).await;
+    let leader = running(&cluster).into_iter().find(|name| name.starts_with("work-0-")).unwrap();
+    cluster.report("d", &leader, "Succeeded");
+    cluster.until("it completes", |_| is(&cluster, COMPLETE)).await;
+    assert_eq!(message_of(&cluster, COMPLETE), "SuccessPolicy: Matched rules at index 0");
+    assert_eq!(message_of(&cluster, "SuccessCriteriaMet"), "SuccessPolicy: Matched rules at index 0");
+    let status = status(&cluster);
+    assert_eq!((status.completed_indexes.as_deref(), status.active), (Some("0"), None));
+    assert!(running(&cluster).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_failed_indexes_end_the_job() {
+    let cluster = cluster();
+    let spec = json!({
+        "completions": 4, "parallelism": 4, "completionMode": "Indexed", "backoffLimit": 2147483647,
+        "backoffLimitPerIndex": 0, "maxFailedIndexes": 1,
+    });
+    cluster.create::<Job>(job(spec)).await;
+    cluster.until("four pods", |_| running(&cluster).len() == 4).await;
+    for name in running(&cluster).iter().filter(|name| name.starts_with("work-0-") || name.starts_with("work-2-")) {
+        fail(&cluster, name, 1);
+    }
+    cluster.until("it fails", |_| is(&cluster, FAILED)).await;
+    let expected = "MaxFailedIndexesExceeded: Job has exceeded the specified maximal number of failed indexes";
+    assert_eq!(message_of(&cluster, FAILED), expected);
+    assert_eq!(status(&cluster).failed_indexes.as_deref(), Some("0,2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_may_be_replaced_only_when_it_has_failed() {
+    let cluster = cluster();
+    cluster.create::<Job>(job(json!({ "podReplacementPolicy": "Failed" }))).await;
+    cluster.until("a pod", |_| running(&cluster).len() == 1).await;
+    let first = running(&cluster)[0].clone();
+    cluster.report("d", &first, "Running");
+    cluster.client.delete::<Pod>("d", &first, &pintle_client::DeleteOptions::default()).await.unwrap();
+    cluster.until("it terminates", |_| status(&cluster).terminating == Some(1)).await;
+    cluster.pass(60.0).await;
+    assert!(running(&cluster).is_empty(), "it still runs");
+    fail(&cluster, &first, 143);
+    cluster.until("its successor", |_| running(&cluster).first().is_some_and(|name| *name != first)).await;
+    assert_eq!(status(&cluster).failed, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_elses_job_is_left_alone() {
+    let cluster = cluster();
+    cluster.create::<Job>(job(json!({ "managedBy": "example.com/manager" }))).await;
+    cluster.pass(30.0).await;
+    assert!(cluster.api.all::<Pod>().is_empty());
+    assert_eq!(cluster.api.get::<Job>("d", "work").unwrap().status, None);
+}

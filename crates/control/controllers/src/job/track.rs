@@ -3,17 +3,17 @@
 //! A pod keeps its finalizer until its end is in the Job's status, so none is lost however it goes; source:
 //! KEP-2307.
 
-use super::indexes;
-use super::plan::{View, completed_indexes, index_of};
+use super::plan::View;
+use super::policy::Verdict;
 use crate::context::Context;
 use crate::pods;
 use parking_lot::Mutex;
 use pintle_client::{ClientError, Patch, PatchOptions};
 use pintle_types::Kind;
-use pintle_types::k8s::api::batch::v1::{Job, JobStatus, UncountedTerminatedPods};
+use pintle_types::k8s::api::batch::v1::{JobStatus, UncountedTerminatedPods};
 use pintle_types::k8s::api::core::v1::Pod;
 use serde_json::json;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
@@ -50,71 +50,100 @@ impl Released {
     }
 }
 
-/// What pods ended and are not in the totals yet.
+/// Pods noted in one go at most, for the sake of the status's size.
+const MOST_NOTES: usize = 500;
+
+/// Pods that ended and that the status says nothing of yet.
 #[derive(Debug, Default)]
-pub struct Uncounted {
-    pub succeeded: BTreeSet<String>,
-    pub failed: BTreeSet<String>,
-    /// Some of them are not even written down.
-    pub fresh: bool,
+pub struct Ended {
+    pub succeeded: Vec<Arc<Pod>>,
+    pub failed: Vec<Arc<Pod>>,
 }
 
-impl Uncounted {
-    /// Adds up what was written down and what is seen now. Pods of a finished Job that still run count as failed.
-    pub fn of(view: &View, status: &JobStatus, held: &[Arc<Pod>], over: bool) -> Self {
+impl Ended {
+    /// Looks for them among the pods that are held.
+    pub fn of(view: &View, status: &JobStatus, held: &[Arc<Pod>]) -> Self {
         let written = status.uncounted_terminated_pods.clone().unwrap_or_default();
-        let set = |uids: Option<Vec<String>>| uids.into_iter().flatten().collect::<BTreeSet<String>>();
-        let mut uncounted = Self { succeeded: set(written.succeeded), failed: set(written.failed), fresh: false };
-        let completed = completed_indexes(status);
-        for pod in held {
-            let uid = pod.uid().to_owned();
-            if uncounted.succeeded.contains(&uid) || uncounted.failed.contains(&uid) {
-                continue;
-            }
+        let is_in = |uids: &Option<Vec<String>>, pod: &Pod| uids.iter().flatten().any(|uid| uid == pod.uid());
+        let mut ended = Self::default();
+        for pod in held.iter().filter(|pod| !view.indexed || view.valid_index(pod).is_some()) {
             if pods::phase(pod) == "Succeeded" {
-                let index = index_of(pod).filter(|_| view.indexed);
-                if view.indexed && index.is_none_or(|index| completed.contains(&index)) {
-                    continue;
+                if !is_in(&written.succeeded, pod) {
+                    ended.succeeded.push(pod.clone());
                 }
-                uncounted.fresh |= uncounted.succeeded.insert(uid);
-            } else if view.is_failed(pod) || (over && pod.is_deleting()) {
-                uncounted.fresh |= uncounted.failed.insert(uid);
+            } else if view.is_failed(pod) && !is_in(&written.failed, pod) {
+                ended.failed.push(pod.clone());
             }
         }
-        uncounted
+        ended
+    }
+}
+
+/// The notes of a status: pods that ended and are not in the totals yet.
+#[derive(Debug, Default)]
+pub struct Notes {
+    pub succeeded: BTreeSet<String>,
+    pub failed: BTreeSet<String>,
+    /// Pods that may go once the notes are written.
+    pub release: Vec<Arc<Pod>>,
+    /// There is more than is noted in one go.
+    pub more: bool,
+}
+
+impl Notes {
+    /// Adds what is seen now to what was written down. Pods of a Job that is `over` count as failed when they are
+    /// deleted; those in `delayed` are held on to until then.
+    pub fn of(
+        view: &View,
+        status: &JobStatus,
+        held: &[Arc<Pod>],
+        over: bool,
+        delayed: &BTreeMap<i32, Arc<Pod>>,
+    ) -> Self {
+        let written = status.uncounted_terminated_pods.clone().unwrap_or_default();
+        let set = |uids: Option<Vec<String>>| uids.into_iter().flatten().collect::<BTreeSet<String>>();
+        let mut notes = Self { succeeded: set(written.succeeded), failed: set(written.failed), ..Self::default() };
+        for pod in held {
+            let is_delayed = || delayed.values().any(|last| last.uid() == pod.uid());
+            let has_succeeded = pods::phase(pod) == "Succeeded" && !notes.failed.contains(pod.uid());
+            let has_failed = view.is_failed(pod) || (over && pod.is_deleting()) || notes.failed.contains(pod.uid());
+            if !has_succeeded && (!has_failed || (!over && is_delayed())) {
+                continue;
+            }
+            notes.release.push(pod.clone());
+            // Completed indexes are in the status themselves; a uid is needed for what is only counted.
+            if has_succeeded && !view.indexed {
+                notes.succeeded.insert(pod.uid().to_owned());
+            } else if !has_succeeded
+                && (!view.indexed || view.valid_index(pod).is_some())
+                && view.judge(pod) != Verdict::Ignore
+            {
+                notes.failed.insert(pod.uid().to_owned());
+            }
+            if notes.release.len() >= MOST_NOTES {
+                notes.more = true;
+                break;
+            }
+        }
+        notes
     }
 
-    /// The form in which the status carries it.
+    /// The form in which the status carries them.
     pub fn written(&self) -> UncountedTerminatedPods {
         let list = |uids: &BTreeSet<String>| (!uids.is_empty()).then(|| uids.iter().cloned().collect());
         UncountedTerminatedPods { succeeded: list(&self.succeeded), failed: list(&self.failed) }
     }
-}
 
-/// The pods that the notes allow to go.
-pub fn noted(held: &[Arc<Pod>], uncounted: &Uncounted) -> Vec<Arc<Pod>> {
-    let is_noted = |pod: &&Arc<Pod>| uncounted.succeeded.contains(pod.uid()) || uncounted.failed.contains(pod.uid());
-    held.iter().filter(|pod| is_noted(pod) || pods::is_finished(pod)).cloned().collect()
-}
-
-/// Moves what ended, and was let go, into the totals of a status.
-pub fn count(view: &View, status: &mut JobStatus, owned: &[Arc<Pod>], uncounted: &Uncounted) {
-    let add = |total: &mut Option<i32>, more: usize| {
-        let sum = total.unwrap_or_default().saturating_add(super::plan::number(more));
-        *total = (sum > 0).then_some(sum);
-    };
-    if view.indexed {
-        let mut completed = completed_indexes(status);
-        let succeeded = owned.iter().filter(|pod| uncounted.succeeded.contains(pod.uid()));
-        completed.extend(succeeded.filter_map(|pod| index_of(pod)));
-        completed.retain(|index| *index < view.completions.unwrap_or_default());
-        status.succeeded = (!completed.is_empty()).then(|| super::plan::number(completed.len()));
-        status.completed_indexes = (!completed.is_empty()).then(|| indexes::format(&completed));
-    } else {
-        add(&mut status.succeeded, uncounted.succeeded.len());
+    /// Moves what ended, and was let go, into the totals of a status.
+    pub fn count(&self, status: &mut JobStatus) {
+        let add = |total: &mut Option<i32>, more: usize| {
+            let sum = total.unwrap_or_default().saturating_add(super::plan::number(more));
+            *total = (sum > 0).then_some(sum);
+        };
+        add(&mut status.succeeded, self.succeeded.len());
+        add(&mut status.failed, self.failed.len());
+        status.uncounted_terminated_pods = Some(UncountedTerminatedPods::default());
     }
-    add(&mut status.failed, uncounted.failed.len());
-    status.uncounted_terminated_pods = Some(UncountedTerminatedPods::default());
 }
 
 async fn untrack(context: &Context, pod: &Pod) -> Result<(), ClientError> {
@@ -124,16 +153,4 @@ async fn untrack(context: &Context, pod: &Pod) -> Result<(), ClientError> {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
         _ => Ok(()),
     }
-}
-
-/// The features of a Job that can't be honoured yet.
-pub fn unsupported(job: &Job) -> Option<&'static str> {
-    let spec = job.spec.as_ref()?;
-    [
-        (spec.pod_failure_policy.is_some(), "podFailurePolicy"),
-        (spec.backoff_limit_per_index.is_some(), "backoffLimitPerIndex"),
-        (spec.success_policy.is_some(), "successPolicy"),
-    ]
-    .into_iter()
-    .find_map(|(asked, name)| asked.then_some(name))
 }

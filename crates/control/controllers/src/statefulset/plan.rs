@@ -1,14 +1,14 @@
 //! Decides the next step of a StatefulSet: which pods to create and which to delete, in order.
 
+use super::claims::claim_name;
+use crate::deployment::resolve;
 use crate::ownership::{controller_ref, pod_of};
 use crate::pods;
 use crate::revisions::REVISION;
 use pintle_clock::Timestamp;
+use pintle_types::Kind;
 use pintle_types::k8s::api::apps::v1::{StatefulSet, StatefulSetStatus};
-use pintle_types::k8s::api::core::v1::{
-    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
-};
-use pintle_types::{Kind, ObjectMeta};
+use pintle_types::k8s::api::core::v1::{PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,8 +22,11 @@ pub struct View {
     pub replicas: i32,
     /// One pod after the other, rather than all at once.
     pub ordered: bool,
-    /// The lowest ordinal that updates; nothing when pods are updated only when somebody deletes them.
+    /// How many pods from the start keep the old template; nothing when pods are updated only when somebody deletes
+    /// them.
     pub partition: Option<i32>,
+    /// How many pods an update may make unavailable at a time; nothing for the one after the other of old.
+    pub max_unavailable: Option<i32>,
     pub min_ready_seconds: i32,
 }
 
@@ -32,17 +35,20 @@ impl View {
         let spec = set.spec.clone().unwrap_or_default();
         let strategy = spec.update_strategy.unwrap_or_default();
         let start = spec.ordinals.and_then(|ordinals| ordinals.start).unwrap_or_default();
-        let partition = strategy.rolling_update.and_then(|update| update.partition).unwrap_or_default();
+        let rolling = strategy.rolling_update.unwrap_or_default();
+        let (partition, replicas) = (rolling.partition.unwrap_or_default(), spec.replicas.unwrap_or(1));
+        let limit = rolling.max_unavailable.as_ref().map(|limit| resolve(Some(limit), replicas, false).max(1));
         Self {
             start,
-            replicas: spec.replicas.unwrap_or(1),
+            replicas,
+            max_unavailable: limit,
             ordered: spec.pod_management_policy.as_deref() != Some("Parallel"),
             partition: (strategy.type_.as_deref() != Some("OnDelete")).then_some(partition),
             min_ready_seconds: spec.min_ready_seconds.unwrap_or_default(),
         }
     }
 
-    fn is_wanted(&self, ordinal: i32) -> bool {
+    pub fn is_wanted(&self, ordinal: i32) -> bool {
         (self.start..self.start.saturating_add(self.replicas)).contains(&ordinal)
     }
 }
@@ -60,6 +66,8 @@ pub struct Step {
     /// The ordinals of pods to create, and whether each gets the new template.
     pub create: Vec<(i32, bool)>,
     pub delete: Vec<Arc<Pod>>,
+    /// The ordinals of pods that wait, perhaps for claims that are gone.
+    pub pending: Vec<i32>,
 }
 
 impl Step {
@@ -68,7 +76,7 @@ impl Step {
     }
 }
 
-/// Decides the next step. `current` and `update` are the names of the revisions.
+/// Decides the next step. `update` is the name of the newest revision.
 pub fn step(
     view: &View,
     pods: &BTreeMap<i32, Arc<Pod>>,
@@ -88,55 +96,79 @@ pub fn step(
                 step.delete.push(pod.clone());
                 true
             }
-            Some(pod) => !ready(pod),
+            Some(pod) => {
+                if pods::phase(pod) == "Pending" {
+                    step.pending.push(ordinal);
+                }
+                !ready(pod)
+            }
         };
         if view.ordered && waits {
             return step;
         }
     }
-    for (_, pod) in pods.iter().rev().filter(|(ordinal, _)| !view.is_wanted(**ordinal)) {
-        if !pod.is_deleting() {
-            step.delete.push(pod.clone());
-        }
-        if view.ordered {
-            return step;
-        }
+    if shrink(view, pods, &mut step, ready) == Blocked::Yes {
+        return step;
     }
     if step.is_empty() {
-        step.delete.extend(next_update(view, pods, update, ready));
+        step.delete = updates(view, pods, update, ready);
     }
     step
 }
 
-/// Whether a new pod gets the new template: one below the partition, or not reached by the update yet, does not.
-fn is_new(view: &View, status: &StatefulSetStatus, update: &str, ordinal: i32) -> bool {
-    if status.current_revision.as_deref().is_none_or(|current| current == update) {
-        return true;
-    }
-    match view.partition {
-        None => true,
-        Some(0) => ordinal - view.start >= status.current_replicas.unwrap_or_default(),
-        Some(partition) => ordinal >= partition,
-    }
+#[derive(PartialEq, Eq)]
+enum Blocked {
+    Yes,
+    No,
 }
 
-/// The highest pod that is not of the new template, if all above it are well.
-fn next_update(
-    view: &View,
-    pods: &BTreeMap<i32, Arc<Pod>>,
-    update: &str,
-    ready: impl Fn(&Pod) -> bool,
-) -> Option<Arc<Pod>> {
-    let partition = view.partition?;
-    for (_, pod) in pods.range(partition.max(view.start)..).rev() {
-        if pod.label(REVISION) != Some(update) && !pod.is_deleting() {
-            return Some(pod.clone());
+/// Takes pods beyond the wanted ones away, from the highest. In order, one that is not well holds up the others,
+/// unless it is the first of those that are not.
+fn shrink(view: &View, pods: &BTreeMap<i32, Arc<Pod>>, step: &mut Step, ready: impl Fn(&Pod) -> bool) -> Blocked {
+    let surplus = || pods.iter().filter(|(ordinal, _)| !view.is_wanted(**ordinal));
+    let first_unwell = surplus().find(|(_, pod)| !ready(pod)).map(|(ordinal, _)| *ordinal);
+    for (ordinal, pod) in surplus().rev() {
+        let held_up = view.ordered && !ready(pod) && first_unwell != Some(*ordinal);
+        if !pod.is_deleting() && !held_up {
+            step.delete.push(pod.clone());
         }
-        if !ready(pod) {
-            return None;
+        if view.ordered {
+            return Blocked::Yes;
         }
     }
-    None
+    Blocked::No
+}
+
+/// Whether a new pod gets the new template: one below the partition does not.
+fn is_new(view: &View, status: &StatefulSetStatus, update: &str, ordinal: i32) -> bool {
+    status.current_revision.as_deref().is_none_or(|current| current == update)
+        || view.partition.is_none_or(|partition| ordinal >= view.start.saturating_add(partition))
+}
+
+/// The pods to replace by ones of the new template: from the highest, as many as may be away at a time.
+///
+/// Without a limit the highest old pod goes, well or not, once all above it are well. With one, a pod that is away
+/// already costs nothing of it, so that a broken one does not stop its own repair.
+fn updates(view: &View, pods: &BTreeMap<i32, Arc<Pod>>, update: &str, ready: impl Fn(&Pod) -> bool) -> Vec<Arc<Pod>> {
+    let Some(partition) = view.partition else { return Vec::new() };
+    let all = || pods.iter().filter(|(ordinal, _)| view.is_wanted(**ordinal));
+    let unwell = i32::try_from(all().filter(|(_, pod)| !ready(pod)).count()).unwrap_or(i32::MAX);
+    let mut room = view.max_unavailable.unwrap_or(1).saturating_sub(unwell);
+    let mut chosen = Vec::new();
+    for (_, pod) in all().rev().filter(|(ordinal, _)| **ordinal >= view.start.saturating_add(partition)) {
+        let is_old = pod.label(REVISION) != Some(update) && !pod.is_deleting();
+        match view.max_unavailable {
+            None if is_old => return vec![pod.clone()],
+            None if !ready(pod) => return chosen,
+            Some(_) if is_old && !ready(pod) => chosen.push(pod.clone()),
+            Some(_) if is_old && room > 0 => {
+                room -= 1;
+                chosen.push(pod.clone());
+            }
+            _ => (),
+        }
+    }
+    chosen
 }
 
 /// The status after a look at the pods.
@@ -200,29 +232,4 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i32, revision
         spec.volumes = None;
     }
     pod
-}
-
-fn claim_name(set: &StatefulSet, claim: &PersistentVolumeClaim, ordinal: i32) -> String {
-    format!("{}-{}-{ordinal}", claim.name(), set.name())
-}
-
-/// The claims of the pod with an ordinal.
-pub fn claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolumeClaim> {
-    let Some(spec) = &set.spec else { return Vec::new() };
-    let claim = |template: &PersistentVolumeClaim| PersistentVolumeClaim {
-        metadata: ObjectMeta {
-            name: Some(claim_name(set, template, ordinal)),
-            namespace: Some(set.namespace().to_owned()),
-            labels: {
-                let mut labels = template.metadata.labels.clone().unwrap_or_default();
-                labels.extend(spec.selector.match_labels.clone().unwrap_or_default());
-                Some(labels)
-            },
-            annotations: template.metadata.annotations.clone(),
-            ..ObjectMeta::default()
-        },
-        spec: template.spec.clone(),
-        status: None,
-    };
-    spec.volume_claim_templates.iter().flatten().map(claim).collect()
 }

@@ -1,5 +1,6 @@
 //! Watches StatefulSets, their pods and revisions, and takes one step after the other.
 
+use super::claims::{self, Retention};
 use super::plan::{self, View, ordinal_of};
 use crate::claim::claim_pods;
 use crate::context::Context;
@@ -8,8 +9,9 @@ use crate::pods;
 use crate::revisions::{self, REVISION};
 use pintle_client::{ClientError, DeleteOptions};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
+use pintle_types::k8s::Resource;
 use pintle_types::k8s::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
-use pintle_types::k8s::api::core::v1::Pod;
+use pintle_types::k8s::api::core::v1::{PersistentVolumeClaim, Pod};
 use pintle_types::selector::LabelSelector;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::BTreeMap;
@@ -23,6 +25,7 @@ struct Controller {
     sets: Informer<StatefulSet>,
     pods: Informer<Pod>,
     revisions: Informer<ControllerRevision>,
+    claims: Informer<PersistentVolumeClaim>,
 }
 
 /// Runs the controller until the context's stop.
@@ -31,6 +34,7 @@ pub async fn run(context: Context) {
         sets: context.informers.of(),
         pods: context.informers.of(),
         revisions: context.informers.of(),
+        claims: context.informers.of(),
         context: context.clone(),
     };
     index_by_owner(&controller.pods);
@@ -40,9 +44,12 @@ pub async fn run(context: Context) {
     controller.sets.on_change(move |change| from_sets.add(change.object().key()));
     let (sets, from_pods) = (controller.sets.clone(), queue.clone());
     controller.pods.on_change(move |change| pod_changed(change, &sets, &from_pods));
+    let from_claims = queue.clone();
+    controller.claims.on_change(move |change| claim_changed(change, &from_claims));
     controller.sets.synced().await;
     controller.pods.synced().await;
     controller.revisions.synced().await;
+    controller.claims.synced().await;
     let reconcile = |key| controller.reconcile(key);
     run_reconciler("statefulset-controller", queue, WORKERS, reconcile, context.stop.clone()).await;
 }
@@ -63,6 +70,19 @@ fn pod_changed(change: &Change<Pod>, sets: &Informer<StatefulSet>, queue: &Queue
     }
 }
 
+/// A pod may be waiting for the claim of its predecessor to go.
+fn claim_changed(change: &Change<PersistentVolumeClaim>, queue: &Queue<ObjectKey>) {
+    if change.new().is_some() {
+        return;
+    }
+    let claim = change.object();
+    for owner in claim.metadata.owner_references.iter().flatten().filter(|owner| owner.kind == Pod::KIND) {
+        if let Some((set, _)) = owner.name.rsplit_once('-') {
+            queue.add(ObjectKey::new(claim.namespace(), set));
+        }
+    }
+}
+
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
         let Some(set) = self.sets.get(&key) else { return Ok(Outcome::Done) };
@@ -79,7 +99,9 @@ impl Controller {
         let new = plan::status(&set, &view, &pods, update.name(), now);
         let mut result = Ok(());
         if !set.is_deleting() {
-            result = self.take(&set, plan::step(&view, &pods, &new, update.name(), now), &update, &known, &new).await;
+            let step = plan::step(&view, &pods, &new, update.name(), now);
+            self.settle_claims(&set, &view, &pods).await?;
+            result = self.take(&set, step, &update, &known, &new).await;
         }
         self.write_status(&set, &new).await?;
         self.truncate(&set, &pods, known, &new).await?;
@@ -101,21 +123,39 @@ impl Controller {
         for pod in step.delete {
             self.delete(set, &pod).await?;
         }
+        for ordinal in step.pending {
+            self.create_claims(set, ordinal).await?;
+        }
         for (ordinal, is_new) in step.create {
             let current = known.iter().find(|revision| Some(revision.name()) == status.current_revision.as_deref());
             let revision = current.filter(|_| !is_new).map_or(update, |current| &**current);
             let template = revisions::template_in(revision);
             let template = template.or_else(|| set.spec.as_ref().map(|spec| spec.template.clone())).unwrap_or_default();
-            self.create(set, plan::pod(set, &template, ordinal, revision.name()), ordinal).await?;
+            let pod = plan::pod(set, &template, ordinal, revision.name());
+            if self.is_held_up(set, &pod, ordinal) {
+                return Ok(());
+            }
+            self.create(set, pod, ordinal).await?;
         }
         Ok(())
     }
 
-    async fn create(&self, set: &Arc<StatefulSet>, pod: Pod, ordinal: i32) -> Result<(), ClientError> {
-        let (client, recorder) = (&self.context.client, &self.context.recorder);
-        for claim in plan::claims(set, ordinal) {
-            let told = format!("Claim {} Pod {} in StatefulSet {}", claim.name(), pod.name(), set.name());
-            match client.create(&claim).await {
+    /// Whether a claim of the pod's predecessor is still there, and about to go with it.
+    fn is_held_up(&self, set: &StatefulSet, pod: &Pod, ordinal: i32) -> bool {
+        let known = |claim: &PersistentVolumeClaim| self.claims.get(&claim.key());
+        Retention::of(set).delete_with_pod
+            && claims::claims(set, ordinal).iter().filter_map(known).any(|claim| claims::is_stale(&claim, pod))
+    }
+
+    /// Creates the claims that a pod lacks.
+    async fn create_claims(&self, set: &Arc<StatefulSet>, ordinal: i32) -> Result<(), ClientError> {
+        let recorder = &self.context.recorder;
+        for claim in claims::claims(set, ordinal) {
+            if self.claims.get(&claim.key()).is_some() {
+                continue;
+            }
+            let told = format!("Claim {} Pod {}-{ordinal} in StatefulSet {}", claim.name(), set.name(), set.name());
+            match self.context.client.create(&claim).await {
                 Ok(_) => {
                     let message = format!("create {told} success");
                     recorder.event(&**set, EventType::Normal, "SuccessfulCreate", message);
@@ -128,6 +168,35 @@ impl Controller {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Lets claims go with the pods or the set, or not, as the set says now.
+    async fn settle_claims(
+        &self,
+        set: &Arc<StatefulSet>,
+        view: &View,
+        pods: &BTreeMap<i32, Arc<Pod>>,
+    ) -> Result<(), ClientError> {
+        let retention = Retention::of(set);
+        for (ordinal, pod) in pods {
+            let scaled_down = !view.is_wanted(*ordinal);
+            for claim in claims::claims(set, *ordinal).iter().filter_map(|claim| self.claims.get(&claim.key())) {
+                let Some(owners) = claims::owners(retention, &claim, set, pod, scaled_down) else { continue };
+                let mut changed = PersistentVolumeClaim::clone(&claim);
+                changed.metadata.owner_references = Some(owners).filter(|owners| !owners.is_empty());
+                match self.context.client.update(&changed).await {
+                    Err(error) if !error.is_not_found() => return Err(error),
+                    _ => (),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn create(&self, set: &Arc<StatefulSet>, pod: Pod, ordinal: i32) -> Result<(), ClientError> {
+        let (client, recorder) = (&self.context.client, &self.context.recorder);
+        self.create_claims(set, ordinal).await?;
         let told = format!("create Pod {} in StatefulSet {}", pod.name(), set.name());
         match client.create(&pod).await {
             Ok(_) => {

@@ -94,3 +94,116 @@ fn only_the_sets_own_names_have_ordinals() {
         assert_eq!(ordinal_of("db", name), expected, "{name}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn claims_go_with_pods_that_are_scaled_away() {
+    let cluster = Cluster::new().start(|context| run(context).boxed());
+    let mut object = set(2, "Parallel");
+    object["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({ "whenDeleted": "Delete", "whenScaled": "Delete" });
+    cluster.create::<StatefulSet>(object).await;
+    cluster.run_pods_until("two ready", |_| ready(&cluster, 2)).await;
+    let owners = |cluster: &Cluster, name: &str| -> Vec<String> {
+        let claim = cluster.api.get::<PersistentVolumeClaim>("d", name).unwrap();
+        claim.metadata.owner_references.into_iter().flatten().map(|owner| owner.kind).collect()
+    };
+    assert_eq!(owners(&cluster, "data-db-1"), ["StatefulSet"]);
+    let mut object = cluster.client.get::<StatefulSet>("d", "db").await.unwrap();
+    object.spec.as_mut().unwrap().replicas = Some(1);
+    cluster.client.update(&object).await.unwrap();
+    cluster.run_pods_until("one ready", |_| ready(&cluster, 1)).await;
+    assert_eq!(owners(&cluster, "data-db-0"), ["StatefulSet"]);
+    assert_eq!(owners(&cluster, "data-db-1"), ["Pod"], "the collector takes it away with its pod");
+    // The ordinal comes back before its old claim is gone: the pod waits for that.
+    object = cluster.client.get::<StatefulSet>("d", "db").await.unwrap();
+    object.spec.as_mut().unwrap().replicas = Some(2);
+    cluster.client.update(&object).await.unwrap();
+    cluster.pass(5.0).await;
+    assert_eq!(cluster.pods(|_| true), ["db-0"]);
+    cluster.api.remove::<PersistentVolumeClaim>("d", "data-db-1");
+    cluster.run_pods_until("two again", |_| ready(&cluster, 2)).await;
+}
+
+mod plans {
+    use super::super::plan::{View, step};
+    use crate::testing::template;
+    use pintle_clock::Timestamp;
+    use pintle_types::Kind;
+    use pintle_types::k8s::api::apps::v1::{StatefulSet, StatefulSetStatus};
+    use pintle_types::k8s::api::core::v1::Pod;
+    use serde_json::{Value, json};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    fn view(replicas: i32, policy: &str, start: i32, rolling: Value) -> View {
+        let set = StatefulSet::from_value(json!({ "spec": {
+            "replicas": replicas, "podManagementPolicy": policy, "ordinals": { "start": start }, "serviceName": "",
+            "selector": {}, "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": rolling },
+            "template": template("db", "db:1"),
+        } }));
+        View::of(&set.unwrap())
+    }
+
+    /// A pod by its ordinal and a letter for each of old or new, well or broken: `3ow` is old and well.
+    fn pods(text: &str) -> BTreeMap<i32, Arc<Pod>> {
+        let pod = |word: &str| {
+            let (ordinal, letters) = word.split_at(word.len() - 2);
+            let revision = if letters.starts_with('o') { "old" } else { "new" };
+            let ready = if letters.ends_with('w') { "True" } else { "False" };
+            let pod = Pod::from_value(json!({
+                "metadata": { "name": format!("db-{ordinal}"), "labels": { "controller-revision-hash": revision } },
+                "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": ready }] },
+            }));
+            (ordinal.parse().unwrap(), Arc::new(pod.unwrap()))
+        };
+        text.split_whitespace().map(pod).collect()
+    }
+
+    /// What to do, as `+0 -2`.
+    fn check(view: &View, there: &str) -> String {
+        let status = StatefulSetStatus { current_revision: Some("old".into()), ..StatefulSetStatus::default() };
+        let step = step(view, &pods(there), &status, "new", Timestamp::UNIX_EPOCH);
+        let created = step.create.iter().map(|(ordinal, new)| format!("+{ordinal}{}", if *new { "n" } else { "o" }));
+        let deleted = step.delete.iter().map(|pod| pod.metadata.name.as_ref().unwrap().replace("db", ""));
+        created.chain(deleted).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn steps_follow_order_partition_start_and_limit() {
+        let none = json!({ "partition": 0 });
+        let ordered = |replicas| view(replicas, "OrderedReady", 0, none.clone());
+        let parallel = |replicas, rolling: Value| view(replicas, "Parallel", 0, rolling);
+        let cases = [
+            (ordered(3), "", "+0n"),
+            (ordered(3), "0nw", "+1n"),
+            (ordered(3), "0nb", ""),
+            (ordered(3), "0ow 1ow 2ow", "-2"),
+            (ordered(3), "0ow 1ow 2nb", ""),
+            (ordered(3), "0ow 1ow 2nw", "-1"),
+            // Going back needs a hand: a broken pod is not replaced in order.
+            (ordered(3), "0ow 1ow 2ob", ""),
+            (ordered(1), "0nw 1nw 2nw", "-2"),
+            (ordered(1), "0nw 1nb 2nw", "-2"),
+            (ordered(1), "0nw 1nb 2nb", ""),
+            (ordered(1), "0nw 1nw 2nb", "-2"),
+            (parallel(3, none.clone()), "1ow", "+0n +2n"),
+            (parallel(3, none.clone()), "0ow 1ow 2ob", "-2"),
+            (parallel(1, none.clone()), "0nw 1nb 2nb", "-2 -1"),
+            (view(3, "OrderedReady", 0, json!({ "partition": 2 })), "0ow 1ow 2nw", ""),
+            (view(3, "Parallel", 0, json!({ "partition": 2 })), "", "+0o +1o +2n"),
+            (view(3, "Parallel", 5, json!({ "partition": 2 })), "", "+5o +6o +7n"),
+            (view(3, "OrderedReady", 5, json!({ "partition": 1 })), "5ow 6ow 7nw", "-6"),
+            (view(2, "OrderedReady", 5, none.clone()), "0nw 5nw 6nw", "-0"),
+            (parallel(4, json!({ "partition": 0, "maxUnavailable": 2 })), "0ow 1ow 2ow 3ow", "-3 -2"),
+            (parallel(4, json!({ "partition": 0, "maxUnavailable": 2 })), "0ow 1ow 2ow 3nb", "-2"),
+            (parallel(4, json!({ "partition": 0, "maxUnavailable": 2 })), "0ow 1ow 2nb 3nb", ""),
+            (parallel(4, json!({ "partition": 0, "maxUnavailable": 1 })), "0ob 1ow 2ow 3ow", "-0"),
+            // Percentages are rounded down, but not to nothing.
+            (parallel(4, json!({ "partition": 0, "maxUnavailable": "70%" })), "0ow 1ow 2ow 3ow", "-3 -2"),
+            (parallel(4, json!({ "partition": 0, "maxUnavailable": "10%" })), "0ow 1ow 2ow 3ow", "-3"),
+            (parallel(4, json!({ "partition": 3, "maxUnavailable": 2 })), "0ow 1ow 2ow 3ow", "-3"),
+        ];
+        for (view, there, expected) in cases {
+            assert_eq!(check(&view, there), expected, "{there} {view:?}");
+        }
+    }
+}
