@@ -40,10 +40,7 @@ impl Builder {
     pub fn open(daemon: Arc<Daemon>) -> io::Result<Arc<Self>> {
         let directory = daemon.config.data_dir.join("build");
         let temporary = directory.join("tmp");
-        match std::fs::remove_dir_all(&temporary) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        clear(&temporary)?;
         for name in ["tmp", "steps"] {
             std::fs::create_dir_all(directory.join(name))?;
         }
@@ -247,4 +244,17 @@ fn add_labels(dockerfile: &mut Dockerfile, options: &Options) {
         let instruction = Instruction::Label { pairs, literal: true };
         last.steps.push(Step { code: format!("LABEL {name}={value}"), instruction });
     }
+}
+
+/// Empties the directory of what a build that was cut off left there. A root that was still mounted comes off first: what
+/// is below it belongs to layers.
+fn clear(temporary: &std::path::Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(temporary) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        pintle_linux::mount::unmount(&entry?.path()).map_err(io::Error::other)?;
+    }
+    std::fs::remove_dir_all(temporary)
 }

@@ -106,13 +106,16 @@ impl Layers {
         }
     }
 
-    /// Removes every layer whose chain ID is not in `used`.
+    /// Removes every layer whose chain ID is not in `used`. Each leaves its place in one step: a layer that is there is
+    /// whole, also when this is cut off.
     pub(crate) fn sweep(&self, used: &std::collections::HashSet<String>) -> Result<()> {
         for entry in fs::read_dir(&self.directory).at("list", &self.directory)? {
             let entry = entry.at("list", &self.directory)?;
             let chain = format!("sha256:{}", entry.file_name().to_string_lossy());
             if !used.contains(&chain) {
-                fs::remove_dir_all(entry.path()).at("remove", entry.path())?;
+                let aside = tempfile::tempdir_in(&self.ingest).at("create a directory in", &self.ingest)?;
+                fs::rename(entry.path(), aside.path().join("fs")).at("move away", entry.path())?;
+                aside.close().at("remove", entry.path())?;
             }
         }
         Ok(())

@@ -56,7 +56,7 @@ pub struct ImageStore {
 }
 
 impl ImageStore {
-    /// Opens the store at a directory, which is made when missing, and drops what was half written.
+    /// Opens the store at a directory, which is made when missing, and drops what was half written or half brought in.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         let ingest = root.join("ingest");
@@ -68,7 +68,9 @@ impl ImageStore {
         let images = read_index(&root.join("images.json"))?;
         let (blobs, layers, snapshots) = (Blobs::open(&root)?, Layers::open(&root)?, Snapshots::open(&root)?);
         let (sweeping, leases, sweep_later) = Default::default();
-        Ok(Self { root, blobs, layers, snapshots, images: Mutex::new(images), sweeping, leases, sweep_later })
+        let store = Self { root, blobs, layers, snapshots, images: Mutex::new(images), sweeping, leases, sweep_later };
+        store.sweep()?;
+        Ok(store)
     }
 
     pub fn root(&self) -> &Path {
