@@ -1,6 +1,9 @@
 //! Pulls from and pushes to a real registry (`docker-registry`), which each test starts and ends. Needs root: layers
 //! have owners.
 
+#[path = "registry/secured.rs"]
+mod secured;
+
 use pintle_distribution::{Credentials, Options, Progress, Registry, Step, pull, push};
 use pintle_image::{ImageStore, Import, Reference};
 use std::fs;
@@ -27,6 +30,11 @@ impl Drop for Server {
 
 impl Server {
     fn start(auth: &str) -> Self {
+        Self::start_with("", auth)
+    }
+
+    /// With further settings of `http` and of the whole.
+    fn start_with(http: &str, auth: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let root = directory.path().display();
@@ -36,7 +44,7 @@ impl Server {
         let auth = auth.replace("ROOT", &root.to_string());
         let settings = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {root}/data}}}}\n\
-             http: {{addr: '127.0.0.1:{port}'}}\n{auth}"
+             http: {{addr: '127.0.0.1:{port}'{http}}}\n{auth}"
         );
         let file = directory.path().join("config.yml");
         fs::write(&file, settings).unwrap();
@@ -290,6 +298,59 @@ async fn pulls_of_the_same_image_share_their_work() {
         assert_eq!(pulled.unwrap().image.id, id);
     }
     assert_eq!(*fetched.lock().unwrap(), 1);
+}
+
+/// Images are pulled, used and removed while others prune without end: what is there is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pulled_or_used_is_never_collected() {
+    let server = Server::start("");
+    let mut filled_with = Vec::new();
+    for (name, bytes) in [("one:1", 40_000), ("two:1", 60_000), ("three:1", 80_000)] {
+        filled_with.push((server.name(name), filled(&server, name, bytes).await.0, bytes));
+    }
+    let (directory, store) = store();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let collector = {
+        let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            let all = pintle_image::PruneFilter { all: true, ..Default::default() };
+            let mut removed = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                removed += store.prune(&all, &[]).unwrap().removed.len();
+            }
+            removed
+        })
+    };
+    let (options, store_of) = (Options::default(), &store);
+    let rounds = filled_with.iter().enumerate().map(|(turn, (reference, id, bytes))| {
+        let options = options.clone();
+        async move {
+            for round in 0..15 {
+                let pulled = match pull(store_of, reference, nobody(), &options, &silent).await {
+                    Ok(pulled) => pulled.image.id,
+                    // Listed, and pruned before the answer was made.
+                    Err(error) if error.to_string().contains("no such image") => continue,
+                    Err(error) => panic!("{error}"),
+                };
+                assert_eq!(&pulled, id);
+                let key = format!("used-{turn}-{round}");
+                // It may be pruned by now; but if a container stands on it, all of it stays.
+                if let Ok(mounts) = store_of.prepare_snapshot(&key, id) {
+                    tokio::task::yield_now().await;
+                    let size = |lower: &std::path::PathBuf| fs::metadata(lower.join("data")).unwrap().len() as usize;
+                    assert!(mounts.lower.iter().all(|lower| size(lower) >= *bytes));
+                }
+                store_of.remove_snapshot(&key).unwrap();
+            }
+        }
+    });
+    futures::future::join_all(rounds).await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(collector.join().unwrap() > 0, "nothing was ever collected");
+    store.prune(&pintle_image::PruneFilter { all: true, ..Default::default() }, &[]).unwrap();
+    for kind in ["blobs/sha256", "layers", "ingest"] {
+        assert_eq!(fs::read_dir(directory.path().join(kind)).unwrap().count(), 0, "{kind}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
