@@ -5,6 +5,7 @@
 //! informer never lists again while a watch can be resumed, and cached objects carry no managed fields.
 
 mod cache;
+mod election;
 mod informer;
 mod queue;
 mod reconciler;
@@ -12,6 +13,7 @@ mod recorder;
 mod reflector;
 
 pub use cache::Change;
+pub use election::Election;
 pub use informer::{Informer, Informers, Selector};
 pub use queue::{Queue, QueueStats};
 pub use reconciler::{Outcome, run_reconciler};
