@@ -1,7 +1,6 @@
 //! Keeps one pod on every node that fits.
-//!
-//! Not supported yet: `maxSurge` (a rolling update replaces pods one after the other instead).
 
+mod backoff;
 mod plan;
 mod reconcile;
 #[cfg(test)]

@@ -86,6 +86,10 @@ pub fn fits(set: &DaemonSet, node: &Node) -> (bool, bool) {
     let sample = pod(set, node.name(), "");
     let spec = sample.spec.unwrap_or_default();
     let labels = labels_of(&node.metadata);
+    // What the template names is not what `bind_to` wrote.
+    if spec.node_name.as_deref().is_some_and(|named| !named.is_empty() && named != node.name()) {
+        return (false, false);
+    }
     let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
@@ -116,33 +120,87 @@ pub struct Step {
     /// Nodes that lack a pod.
     pub create: Vec<String>,
     pub delete: Vec<Arc<Pod>>,
-    /// Of those to delete, the ones that had failed.
+    /// Of those to delete, the ones that had failed, and those that ended well.
     pub failed: Vec<Arc<Pod>>,
+    pub succeeded: Vec<Arc<Pod>>,
+    /// Nodes whose pods fail so often that the next one waits.
+    pub held: Vec<String>,
 }
 
-/// Gives each fitting node one pod, and takes the others away.
-pub fn place(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode) -> Step {
+impl Step {
+    pub fn is_empty(&self) -> bool {
+        self.create.is_empty() && self.delete.is_empty()
+    }
+}
+
+/// How far an update may go, in pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limits {
+    surge: i32,
+    unavailable: i32,
+}
+
+impl Limits {
+    /// Percentages are of the nodes that should have a pod, rounded up. If both are none, one pod may be away.
+    fn of(set: &DaemonSet, nodes: usize) -> Self {
+        let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.clone()).unwrap_or_default();
+        let rolling = strategy.rolling_update.unwrap_or_default();
+        let nodes = i32::try_from(nodes).unwrap_or(i32::MAX);
+        let number = |value: Option<IntOrString>, default| {
+            resolve(Some(&value.unwrap_or(IntOrString::Int(default))), nodes, true)
+        };
+        let (surge, unavailable) = (number(rolling.max_surge, 0), number(rolling.max_unavailable, 1));
+        Self { surge, unavailable: if surge == 0 { unavailable.max(1) } else { unavailable } }
+    }
+}
+
+/// Whether a node may have an old and a new pod at a time.
+fn surges(set: &DaemonSet) -> bool {
+    let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
+    strategy.is_some_and(|strategy| strategy.type_.as_deref() != Some("OnDelete")) && Limits::of(set, 1).surge > 0
+}
+
+fn min_ready(set: &DaemonSet) -> i32 {
+    set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or_default()
+}
+
+/// Bound ones first, then the oldest, then by name.
+fn by_age(pod: &Pod) -> impl Ord + use<> {
+    (pods::node_name(pod).is_empty(), pod.metadata.creation_timestamp.clone(), pod.metadata.name.clone())
+}
+
+/// Gives each fitting node one pod, and takes the others away. `held` tells of which nodes a failed pod must wait.
+pub fn place(
+    set: &DaemonSet,
+    nodes: &[Arc<Node>],
+    pods: &ByNode,
+    revision: &str,
+    held: &dyn Fn(&str) -> bool,
+    now: Timestamp,
+) -> Step {
     let mut step = Step::default();
     for node in nodes {
         let here = pods.get(node.name()).map(Vec::as_slice).unwrap_or_default();
         let (should_run, may_stay) = fits(set, node);
-        let (failed, mut living): (Vec<_>, Vec<_>) =
-            here.iter().filter(|pod| !pod.is_deleting()).cloned().partition(|pod| pods::phase(pod) == "Failed");
+        let staying = here.iter().filter(|pod| !pod.is_deleting()).cloned();
         if should_run && here.is_empty() {
             step.create.push(node.name().to_owned());
-        }
-        step.failed.extend(failed.iter().cloned());
-        step.delete.extend(failed);
-        if !may_stay {
-            step.delete.extend(living);
-        } else if living.len() > 1 {
-            // The one that is bound and has been ready stays; of equals the oldest.
-            living.sort_by_key(|pod| {
-                (pods::node_name(pod).is_empty(), !pods::is_ready(pod), pod.metadata.creation_timestamp.clone())
-            });
-            step.delete.extend(living.into_iter().skip(1));
+        } else if !may_stay {
+            step.delete.extend(staying);
+        } else {
+            let mut living = Vec::new();
+            for pod in staying {
+                match pods::phase(&pod) {
+                    "Failed" if held(node.name()) => step.held.push(node.name().to_owned()),
+                    "Failed" => step.failed.push(pod),
+                    "Succeeded" => step.succeeded.push(pod),
+                    _ => living.push(pod),
+                }
+            }
+            step.delete.extend(surplus(set, living, revision, now));
         }
     }
+    step.delete.extend(step.failed.iter().chain(&step.succeeded).cloned());
     // Pods of nodes that are gone are the pod collector's, once they were bound; others are for nobody.
     let gone = pods.iter().filter(|(node, _)| !nodes.iter().any(|known| known.name() == node.as_str()));
     let unbound = gone.flat_map(|(_, pods)| pods).filter(|pod| pods::node_name(pod).is_empty() && !pod.is_deleting());
@@ -150,39 +208,92 @@ pub fn place(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode) -> Step {
     step
 }
 
-/// Pods of older templates to delete now, so that never too many are away.
-pub fn replace(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode, revision: &str, now: Timestamp) -> Vec<Arc<Pod>> {
-    let spec = set.spec.clone().unwrap_or_default();
-    let strategy = spec.update_strategy.unwrap_or_default();
-    if strategy.type_.as_deref() == Some("OnDelete") {
+/// The pods of a node that are too many: all but the oldest, or, while an update surges, but the oldest of the old
+/// and of the new ones; the old one of these goes as soon as it is not ready or the new one is available.
+fn surplus(set: &DaemonSet, mut living: Vec<Arc<Pod>>, revision: &str, now: Timestamp) -> Vec<Arc<Pod>> {
+    if living.len() < 2 {
         return Vec::new();
     }
-    let min_ready = spec.min_ready_seconds.unwrap_or_default();
-    let wanted: Vec<&Arc<Node>> = nodes.iter().filter(|node| fits(set, node).0).collect();
-    let limit = strategy.rolling_update.and_then(|update| update.max_unavailable).unwrap_or(IntOrString::Int(1));
-    let total = i32::try_from(wanted.len()).unwrap_or(i32::MAX);
-    let mut room = resolve(Some(&limit), total, true).max(1);
-    let (mut broken, mut well) = (Vec::new(), Vec::new());
-    for node in wanted {
-        let here = pods.get(node.name()).map(Vec::as_slice).unwrap_or_default();
-        let Some(pod) = here.iter().find(|pod| !pod.is_deleting()) else {
-            room -= 1;
-            continue;
-        };
-        let available = pods::is_available(pod, min_ready, now);
-        match (pod.label(REVISION) == Some(revision), available) {
-            (true, true) => (),
-            (true, false) => room -= 1,
-            (false, true) => well.push(pod.clone()),
-            (false, false) => {
-                // It is away already: replacing it costs nothing.
-                room -= 1;
-                broken.push(pod.clone());
-            }
+    living.sort_by_key(|pod| by_age(pod));
+    if !surges(set) {
+        return living.split_off(1);
+    }
+    let (mut new, mut old): (Vec<_>, Vec<_>) =
+        living.into_iter().partition(|pod| pod.label(REVISION) == Some(revision));
+    let replaced = match (new.first(), old.first()) {
+        (Some(new), Some(old)) => !pods::is_ready(old) || pods::is_available(new, min_ready(set), now),
+        _ => false,
+    };
+    let mut surplus = if new.is_empty() { Vec::new() } else { new.split_off(1) };
+    surplus.extend(old.drain(usize::from(!replaced).min(old.len())..));
+    surplus
+}
+
+/// What a node has while an update runs: the pod of the new template and that of an older one.
+type Pair = (Option<Arc<Pod>>, Option<Arc<Pod>>);
+
+/// Nothing when a node has several of a kind, which is to be cleaned up first.
+fn pair(here: &[Arc<Pod>], revision: &str) -> Option<Pair> {
+    let staying = here.iter().filter(|pod| !pod.is_deleting()).cloned();
+    let (new, old): (Vec<_>, Vec<_>) = staying.partition(|pod| pod.label(REVISION) == Some(revision));
+    (new.len() <= 1 && old.len() <= 1).then(|| (new.into_iter().next(), old.into_iter().next()))
+}
+
+/// The next step of an update: pods of older templates to delete, and nodes that get a new one besides.
+pub fn replace(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode, revision: &str, now: Timestamp) -> Step {
+    let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
+    if strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete")) {
+        return Step::default();
+    }
+    let wanted: Vec<&str> = nodes.iter().filter(|node| fits(set, node).0).map(|node| node.name()).collect();
+    let limits = Limits::of(set, wanted.len());
+    let with_pods = pods.keys().map(String::as_str).filter(|name| !wanted.contains(name));
+    let pairs: Vec<(&str, Option<Pair>)> = wanted
+        .iter()
+        .copied()
+        .chain(with_pods)
+        .map(|name| (name, pair(pods.get(name).map(Vec::as_slice).unwrap_or_default(), revision)))
+        .collect();
+    let available = |pod: &Pod| pods::is_available(pod, min_ready(set), now);
+    if limits.surge > 0 {
+        surge(&pairs, limits.surge, available)
+    } else {
+        give_way(&pairs, limits.unavailable, available)
+    }
+}
+
+/// Old pods go first, and the nodes get new ones later; those that are away already cost nothing.
+fn give_way(pairs: &[(&str, Option<Pair>)], limit: i32, available: impl Fn(&Pod) -> bool) -> Step {
+    let (mut away, mut broken, mut well) = (0, Vec::new(), Vec::new());
+    for (_, pair) in pairs {
+        match pair {
+            Some((Some(new), None)) => away += i32::from(!available(new)),
+            Some((None, Some(old))) if available(old) => well.push(old.clone()),
+            Some((None, Some(old))) => broken.push(old.clone()),
+            _ => away += 1,
         }
     }
-    broken.extend(well.into_iter().take(usize::try_from(room).unwrap_or_default()));
-    broken
+    let room = usize::try_from(limit - away).unwrap_or_default();
+    broken.extend(well.into_iter().take(room));
+    Step { delete: broken, ..Step::default() }
+}
+
+/// New pods come first, and the old ones go when those are available.
+fn surge(pairs: &[(&str, Option<Pair>)], limit: i32, available: impl Fn(&Pod) -> bool) -> Step {
+    let (mut surging, mut step, mut candidates) = (0, Step::default(), Vec::new());
+    for (node, pair) in pairs {
+        match pair {
+            None => surging += 1,
+            Some((None, Some(old))) if available(old) => candidates.push((*node).to_owned()),
+            Some((None, Some(_))) => step.create.push((*node).to_owned()),
+            Some((Some(new), Some(_))) if !available(new) => surging += 1,
+            Some((Some(_), Some(old))) => step.delete.push(old.clone()),
+            Some((_, None)) => (),
+        }
+    }
+    let room = usize::try_from(limit - surging).unwrap_or_default();
+    step.create.extend(candidates.into_iter().take(room));
+    step
 }
 
 /// The status after a look at nodes and pods.
@@ -197,7 +308,7 @@ pub fn status(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode, revision: &st
             continue;
         }
         status.desired_number_scheduled += 1;
-        let oldest = here.iter().min_by_key(|pod| pod.metadata.creation_timestamp.clone());
+        let oldest = here.iter().min_by_key(|pod| by_age(pod));
         let Some(pod) = oldest else { continue };
         status.current_number_scheduled += 1;
         status.number_ready += i32::from(pods::is_ready(pod));

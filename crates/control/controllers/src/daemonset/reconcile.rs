@@ -1,5 +1,6 @@
 //! Watches DaemonSets, nodes and pods, and does what the plan says.
 
+use super::backoff::Backoff;
 use super::plan::{self, ByNode};
 use crate::batches;
 use crate::claim::claim_pods;
@@ -7,6 +8,7 @@ use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::ownership::{BY_CONTROLLER, ORPHANS, controller_of, index_by_owner, labels_of, owner_key};
 use crate::revisions::{self, REVISION};
+use parking_lot::Mutex;
 use pintle_client::{ClientError, DeleteOptions};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
@@ -15,8 +17,11 @@ use pintle_types::selector::LabelSelector;
 use pintle_types::{Kind, ObjectKey};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 const WORKERS: usize = 2;
+/// Pods created or deleted in one go at most.
+const BURST: usize = 250;
 
 struct Controller {
     context: Context,
@@ -26,6 +31,7 @@ struct Controller {
     revisions: Informer<ControllerRevision>,
     queue: Queue<ObjectKey>,
     expectations: Expectations,
+    backoff: Mutex<Backoff>,
 }
 
 /// Runs the controller until the context's stop.
@@ -37,6 +43,7 @@ pub async fn run(context: Context) {
         revisions: context.informers.of(),
         queue: Queue::new(),
         expectations: Expectations::default(),
+        backoff: Mutex::default(),
         context: context.clone(),
     });
     index_by_owner(&controller.pods);
@@ -61,6 +68,11 @@ pub async fn run(context: Context) {
 
 fn selector_of(set: &DaemonSet) -> LabelSelector {
     LabelSelector::from_typed(set.spec.as_ref().map(|spec| &spec.selector))
+}
+
+/// A changed template is tried at once.
+fn backoff_key(set: &DaemonSet, node: &str) -> String {
+    format!("{}/{}/{node}", set.uid(), set.metadata.generation.unwrap_or_default())
 }
 
 /// A node's heartbeats change nothing; its labels and taints may.
@@ -119,11 +131,13 @@ impl Controller {
         let newest = revisions::newest(&self.context, &*set, &template, &known).await?;
         let revision = newest.label(REVISION).unwrap_or_default();
         let (nodes, now) = (self.nodes.list(), self.context.now());
-        let mut result = Ok(());
+        let (mut result, mut wait) = (Ok(()), None);
         if !set.is_deleting() && self.expectations.satisfied(&key) {
-            let mut step = plan::place(&set, &nodes, &pods);
-            if step == plan::Step::default() {
-                step.delete = plan::replace(&set, &nodes, &pods, revision, now);
+            let held = |node: &str| self.held(&set, node).is_some();
+            let mut step = plan::place(&set, &nodes, &pods, revision, &held, now);
+            wait = step.held.iter().filter_map(|node| self.held(&set, node)).min();
+            if step.is_empty() {
+                step = plan::replace(&set, &nodes, &pods, revision, now);
             }
             result = self.take(&key, &set, step, revision).await;
         }
@@ -138,10 +152,13 @@ impl Controller {
         revisions::truncate(&self.context, known, limit, in_use).await?;
         result?;
         let seconds = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or_default();
-        match u64::try_from(seconds) {
-            Ok(seconds @ 1..) if waiting => Ok(Outcome::After(Duration::from_secs(seconds))),
-            _ => Ok(Outcome::Done),
-        }
+        let ready = u64::try_from(seconds).ok().filter(|seconds| waiting && *seconds > 0).map(Duration::from_secs);
+        Ok(ready.into_iter().chain(wait).min().map_or(Outcome::Done, Outcome::After))
+    }
+
+    /// How long a failed pod of a node must wait for its replacement.
+    fn held(&self, set: &DaemonSet, node: &str) -> Option<Duration> {
+        self.backoff.lock().left(&backoff_key(set, node), Instant::now())
     }
 
     async fn take(
@@ -151,15 +168,10 @@ impl Controller {
         step: plan::Step,
         revision: &str,
     ) -> Result<(), ClientError> {
-        let recorder = &self.context.recorder;
-        for pod in &step.failed {
-            let message = format!(
-                "Found failed daemon pod {} on node {}, will try to kill it",
-                pod.key(),
-                plan::node_of(pod).unwrap_or_default()
-            );
-            recorder.event(&**set, EventType::Warning, "FailedDaemonPod", message);
-        }
+        self.tell_ended(set, &step);
+        let mut step = step;
+        step.create.truncate(BURST);
+        step.delete.truncate(BURST);
         let gone = step.delete.iter().map(|pod| pod.uid().to_owned());
         self.expectations.expect(key, step.create.len(), gone);
         let create = |i: usize| self.create(set, plan::pod(set, &step.create[i], revision));
@@ -169,6 +181,21 @@ impl Controller {
         match error {
             Some(error) if !error.is_namespace_terminating() => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    fn tell_ended(&self, set: &Arc<DaemonSet>, step: &plan::Step) {
+        let recorder = &self.context.recorder;
+        for pod in &step.failed {
+            let node = plan::node_of(pod).unwrap_or_default();
+            self.backoff.lock().failed(&backoff_key(set, node), Instant::now());
+            let message = format!("Found failed daemon pod {} on node {node}, will try to kill it", pod.key());
+            recorder.event(&**set, EventType::Warning, "FailedDaemonPod", message);
+        }
+        for pod in &step.succeeded {
+            let node = plan::node_of(pod).unwrap_or_default();
+            let message = format!("Found succeeded daemon pod {} on node {node}, will try to delete it", pod.key());
+            recorder.event(&**set, EventType::Normal, "SucceededDaemonPod", message);
         }
     }
 

@@ -103,3 +103,104 @@ async fn an_update_takes_one_node_after_the_other() {
         })
         .await;
 }
+
+mod plans {
+    use super::super::plan::{ByNode, place, replace};
+    use crate::testing::template;
+    use pintle_clock::Timestamp;
+    use pintle_types::Kind;
+    use pintle_types::k8s::api::apps::v1::DaemonSet;
+    use pintle_types::k8s::api::core::v1::{Node, Pod};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    /// What is done about nodes that have these pods, each `node:letters`: old or new, well, broken, failed, ended or
+    /// deleted. `-` stands for a node without any.
+    fn check(rolling: Value, there: &str, held: &str) -> String {
+        let set = DaemonSet::from_value(json!({
+            "metadata": { "name": "agent", "namespace": "d", "uid": "u" },
+            "spec": {
+                "selector": {}, "template": template("agent", "agent:1"),
+                "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": rolling },
+            },
+        }))
+        .unwrap();
+        let (mut nodes, mut pods) = (Vec::new(), ByNode::new());
+        for (age, word) in there.split_whitespace().enumerate() {
+            let (node, letters) = word.split_once(':').unwrap();
+            if !nodes.iter().any(|known: &Arc<Node>| known.name() == node) {
+                nodes.push(Arc::new(Node::from_value(json!({ "metadata": { "name": node } })).unwrap()));
+            }
+            if letters != "-" {
+                pods.entry(node.to_owned()).or_default().push(Arc::new(pod(node, letters, age)));
+            }
+        }
+        let held = |node: &str| held.contains(node);
+        let now = Timestamp::from_second(1000).unwrap();
+        let mut step = place(&set, &nodes, &pods, "new", &held, now);
+        if step.is_empty() {
+            step = replace(&set, &nodes, &pods, "new", now);
+        }
+        let created = step.create.iter().map(|node| format!("+{node}"));
+        created.chain(step.delete.iter().map(|pod| format!("-{}", pod.name()))).collect::<Vec<_>>().join(" ")
+    }
+
+    fn pod(node: &str, letters: &str, age: usize) -> Pod {
+        let has = |letter| letters.contains(letter);
+        let phase = if has('f') {
+            "Failed"
+        } else if has('e') {
+            "Succeeded"
+        } else {
+            "Running"
+        };
+        let created = Timestamp::from_second(i64::try_from(age).unwrap()).unwrap().to_string();
+        let mut object = json!({
+            "metadata": {
+                "name": format!("{node}{letters}"), "namespace": "d", "creationTimestamp": created,
+                "labels": { "controller-revision-hash": if has('n') { "new" } else { "old" } },
+            },
+            "spec": { "nodeName": node, "containers": [] },
+            "status": { "phase": phase, "conditions": [
+                { "type": "Ready", "status": if has('w') { "True" } else { "False" }, "lastTransitionTime": created },
+            ] },
+        });
+        if has('d') {
+            object["metadata"]["deletionTimestamp"] = created.into();
+        }
+        Pod::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn nodes_get_one_pod_each_and_updates_keep_within_their_limits() {
+        let away = |number: Value| json!({ "maxUnavailable": number, "maxSurge": 0 });
+        let surge = |number: Value| json!({ "maxUnavailable": 0, "maxSurge": number });
+        let cases = [
+            (away(json!(1)), "a:- b:nw", "", "+a"),
+            (away(json!(1)), "a:ow a:nw", "", "-anw"),
+            (away(json!(1)), "a:nf b:ne", "", "-anf -bne"),
+            (away(json!(1)), "a:nf b:nw", "a", ""),
+            (away(json!(1)), "a:ow b:ow c:ow", "", "-aow"),
+            (away(json!(2)), "a:ow b:ow c:ow", "", "-aow -bow"),
+            // A percentage of three nodes is rounded up: 34 % are two of them, 1 % is one.
+            (away(json!("34%")), "a:ow b:ow c:ow", "", "-aow -bow"),
+            (away(json!("1%")), "a:ow b:ow c:ow", "", "-aow"),
+            (away(json!(0)), "a:ow b:ow c:ow", "", "-aow"),
+            (away(json!(1)), "a:nb b:ow c:ow", "", ""),
+            (away(json!(1)), "a:owd b:ow", "", ""),
+            (away(json!(1)), "a:ob b:ow", "", "-aob -bow"),
+            (away(json!(2)), "a:nb b:ob c:ow d:ow", "", "-bob -cow"),
+            (surge(json!(1)), "a:ow b:ow", "", "+a"),
+            (surge(json!("100%")), "a:ow b:ow", "", "+a +b"),
+            (surge(json!(1)), "a:ow a:nb b:ow", "", ""),
+            (surge(json!(1)), "a:ow a:nw b:ow", "", "-aow"),
+            (surge(json!(1)), "a:ob a:nb b:ow", "", "-aob"),
+            (surge(json!(1)), "a:ob b:ow", "", "+a +b"),
+            (surge(json!(1)), "a:nw b:nw", "", ""),
+            (surge(json!(1)), "a:ow a:nw a:nb b:nw", "", "-anb -aow"),
+        ];
+        for (rolling, there, held, expected) in cases {
+            assert_eq!(check(rolling.clone(), there, held), expected, "{there} {rolling}");
+        }
+    }
+}
