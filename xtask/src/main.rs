@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy | cargo xtask bench first-cluster|api|store [ARGUMENT…]";
+const USAGE: &str = "usage: cargo xtask tidy | cargo xtask bench first-cluster|engine|api|store [ARGUMENT…]";
 
 fn main() -> ExitCode {
     match run() {

@@ -78,12 +78,24 @@ impl Engine {
 
     /// Starts the engine in the background; it must not run.
     pub fn start_daemon(&self) -> Result<()> {
+        self.start_daemon_with(&[])
+    }
+
+    /// The same with further flags.
+    pub fn start_daemon_with(&self, further: &[String]) -> Result<()> {
         let mut command = self.host.command(&binary()?.to_string_lossy());
-        command.arg("engine").args(self.flags()).env("RUST_BACKTRACE", "1");
+        command.arg("engine").args(self.flags()).args(further).env("RUST_BACKTRACE", "1");
         let daemon = Spawned::start(command)?;
         daemon.expect("the engine is ready for requests", Duration::from_secs(60))?;
         *self.lock() = Some(daemon);
         Ok(())
+    }
+
+    /// Starts the engine with flags that it must refuse; returns its complaint.
+    pub fn refused_start(&self, further: &[String]) -> Result<String> {
+        let mut command = self.host.command(&binary()?.to_string_lossy());
+        command.arg("engine").args(self.flags()).args(further);
+        run(command, "")?.failed()
     }
 
     /// Ends the engine by a signal and waits for its end.
@@ -194,6 +206,21 @@ impl Engine {
         let foreign = links.lines().filter(|l| !known.iter().any(|own| l.starts_with(own)));
         left.extend(foreign.map(|l| format!("link {l}")));
         Ok(left)
+    }
+
+    /// The shims of its containers.
+    pub fn shims(&self) -> Result<Vec<u32>> {
+        leftovers::shims(self.directory.path())
+    }
+
+    /// The cgroups of its containers, whether they run or not, in every hierarchy.
+    pub fn container_cgroups(&self) -> Result<Vec<PathBuf>> {
+        leftovers::cgroups_below(&self.host.name)
+    }
+
+    /// The process of the engine.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.lock().as_ref().context("the engine does not run")?.id())
     }
 
     /// Makes a container with the image for tests that runs `words` in the background; returns its ID.
