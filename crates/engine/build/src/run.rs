@@ -5,7 +5,7 @@ use crate::error::{BuildError, Result};
 use crate::output::{Message, Output};
 use futures::future::Either;
 use pintle_cri::ByteReader;
-use pintle_docker::containers::{AttachWanted, Attached, Condition, CreateRequest};
+use pintle_docker::containers::{AttachWanted, Attached, Condition, CreateRequest, new_id};
 use pintle_docker::model::{Config, HealthConfig};
 use tokio::io::AsyncReadExt;
 
@@ -21,9 +21,17 @@ pub(crate) async fn create(build: &Build, mut config: Config, output: &Output) -
     config.healthcheck = Some(HealthConfig { test: vec!["NONE".into()], ..HealthConfig::default() });
     let mut host = build.options.host.clone();
     host.log_config.kind = "none".into();
-    let request = CreateRequest { config, host, ..CreateRequest::default() };
-    let created = build.builder.daemon.create_container(request).await?;
-    build.builder.note_container(&created.id, true);
+    // Noted before it is made, so that it is found whenever this is cut off.
+    let id = new_id();
+    build.builder.note_container(&id, true);
+    let request = CreateRequest { id: id.clone(), config, host, ..CreateRequest::default() };
+    let created = match build.builder.daemon.create_container(request).await {
+        Ok(created) => created,
+        Err(error) => {
+            build.builder.note_container(&id, false);
+            return Err(error.into());
+        }
+    };
     for warning in &created.warnings {
         output.text(format!(" ---> [Warning] {warning}\n")).await;
     }

@@ -30,6 +30,7 @@ pub(crate) async fn create(state: &Arc<State>, mut call: Call) -> Result {
         config,
         host: body.host_config,
         networking: body.networking_config,
+        ..CreateRequest::default()
     };
     let made = state.daemon.create_container(request).await?;
     json_with(StatusCode::CREATED, &json!({ "Id": made.id, "Warnings": made.warnings }))

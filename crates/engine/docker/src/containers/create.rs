@@ -19,6 +19,8 @@ const MAX_IMAGE_CONFIGURATION: u64 = 8 << 20;
 /// What a client asks for.
 #[derive(Clone, Debug, Default)]
 pub struct CreateRequest {
+    /// One of [`new_id`] that the caller has written down before; empty takes a new one.
+    pub id: String,
     /// Empty takes a random one.
     pub name: String,
     /// `os[/architecture[/variant]]`; empty is any.
@@ -51,7 +53,7 @@ impl Daemon {
         let config = defaults::merge(request.config, image_config)?;
         let networks = endpoints(&request.host, request.networking);
         self.check_endpoints(&networks)?;
-        let id = new_id();
+        let id = if request.id.is_empty() { new_id() } else { std::mem::take(&mut request.id) };
         let name = self.take_name(&request.name, &id)?;
         let made = self.make(&id, name.clone(), config, request.host, networks, &image).await;
         if let Err(error) = made {
@@ -193,7 +195,7 @@ fn endpoints(host: &HostConfig, networking: NetworkingConfig) -> BTreeMap<String
 }
 
 /// 64 hexadecimal digits.
-pub(crate) fn new_id() -> String {
+pub fn new_id() -> String {
     let mut bytes = [0; 32];
     rand::rng().fill_bytes(&mut bytes);
     hex::encode(bytes)

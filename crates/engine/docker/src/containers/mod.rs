@@ -38,7 +38,7 @@ pub mod record;
 pub use attach::{AttachWanted, Attached};
 pub use changes::Change;
 pub use copy::{PathStat, Source};
-pub use create::{CreateRequest, Created};
+pub use create::{CreateRequest, Created, new_id};
 pub use filter::{Filters, check_names, glob, has_label};
 pub use inspect::Inspected;
 pub use list::{ListOptions, Port, Summary, status_text};
@@ -52,7 +52,6 @@ pub use times::{ago, human, rfc3339};
 pub use update::Update;
 pub use wait::{Condition, Waited, Waiting};
 
-pub(crate) use create::new_id;
 pub(crate) use kill::not_running;
 pub(crate) use spec::log_name;
 
