@@ -22,12 +22,6 @@ pub(crate) fn validate_new(rule: NameRule, namespaced: bool, object: &Value) -> 
     })
 }
 
-/// Metadata inside another object, such as a claim template's, which has no namespace of its own.
-pub(crate) fn validate_inner(errors: &mut Errors, path: &Path, metadata: &Value) {
-    name::labels(errors, &path.child("labels"), metadata, "labels");
-    name::annotations(errors, &path.child("annotations"), metadata);
-}
-
 fn check_names(errors: &mut Errors, path: &Path, metadata: &Value, rule: NameRule) {
     let generate = tree::text(metadata, "generateName");
     if !generate.is_empty() {

@@ -210,6 +210,37 @@ pub(crate) fn fully_qualified_domain(text: &str) -> Vec<String> {
     }
 }
 
+/// The name of a signer of certificates: a domain of two labels or more, and a path of one part.
+pub(crate) fn signer(errors: &mut Errors, path: &Path, text: &str) {
+    const FORM: &str = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+    const MOST: usize = 571;
+    if !errors.needs(path, text, "") {
+        return;
+    }
+    let Some((domain, name)) = text.split_once('/').filter(|(_, name)| !name.contains('/')) else {
+        return errors.invalid(path, text, FORM);
+    };
+    if domain.len() > 253 {
+        errors.too_long(path, 253);
+    }
+    let first_wrong = |text: &str, rule: fn(&str) -> Vec<String>| {
+        let wrong = text.split('.').map(|label| (label.to_owned(), rule(label)));
+        wrong.into_iter().find(|(_, why)| !why.is_empty())
+    };
+    if let Some((label, why)) = first_wrong(domain, names::dns1123_label_errors) {
+        why.iter().for_each(|why| errors.invalid(path, domain, &format!("validating label {label:?}: {why}")));
+    }
+    if !domain.contains('.') {
+        errors.invalid(path, domain, "should be a domain with at least two segments separated by dots");
+    }
+    if let Some((label, why)) = first_wrong(name, names::dns1123_subdomain_errors) {
+        why.iter().for_each(|why| errors.invalid(path, name, &format!("validating label {label:?}: {why}")));
+    }
+    if text.len() > MOST {
+        errors.too_long(path, MOST);
+    }
+}
+
 /// A domain and a path: `example.com/thing`.
 pub(crate) fn domain_prefixed_path(errors: &mut Errors, path: &Path, text: &str) {
     const WORDS: &str = "must be a domain-prefixed path (such as \"acme.io/foo\")";

@@ -2,7 +2,11 @@
 
 use super::{Errors, name};
 use crate::tree;
-use pintle_types::{field::Path, quantity::Quantity};
+use pintle_types::{
+    field::{ErrorKind, FieldError, Path},
+    names,
+    quantity::Quantity,
+};
 use serde_json::Value;
 
 /// The quantity in a value: a text or a number.
@@ -58,11 +62,48 @@ pub(crate) fn is_integral(resource: &str) -> bool {
     COUNTED.contains(&resource) || resource.starts_with("count/") || is_extended(resource)
 }
 
+/// The names without a prefix that Kubernetes itself counts anywhere.
+const STANDARD: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
 /// A name of a resource: qualified, and known if it has no prefix.
-pub(crate) fn known_name(errors: &mut Errors, path: &Path, resource: &str, known: &[&str], words: &str) {
-    errors.invalid_for(path, resource, name::qualified(resource));
-    if !resource.contains('/') && !known.contains(&resource) && !is_huge_page(resource) {
-        errors.invalid(path, resource, words);
+pub(crate) fn standard_name(errors: &mut Errors, path: &Path, resource: &str) {
+    let wrong = name::qualified(resource);
+    if wrong.is_empty() && !resource.contains('/') && !STANDARD.contains(&resource) && !is_huge_page(resource) {
+        errors.invalid(path, resource, "must be a standard resource type or fully qualified");
+    }
+    errors.invalid_for(path, resource, wrong);
+}
+
+/// The name of what containers can have.
+pub(crate) fn container_name(errors: &mut Errors, path: &Path, resource: &str) {
+    standard_name(errors, path, resource);
+    if !resource.contains('/') {
+        if !CONTAINER.contains(&resource) && !is_huge_page(resource) {
+            errors.invalid(path, resource, "must be a standard resource for containers");
+        }
+    } else if !is_native(resource) && !is_extended(resource) {
+        errors.invalid(path, resource, "doesn't follow extended resource name standard");
     }
 }
 
@@ -76,15 +117,30 @@ pub(crate) fn amount(errors: &mut Errors, path: &Path, resource: &str, value: &V
 
 const CONTAINER: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 
-/// Requests and limits of a container.
-pub(crate) fn requirements(errors: &mut Errors, path: &Path, resources: &Value) {
-    let (limits, requests) = (path.child("limits"), path.child("requests"));
-    for (resource, value) in tree::entries(resources, "limits") {
-        container_amount(errors, &limits.key(resource), resource, value);
-    }
-    for (resource, value) in tree::entries(resources, "requests") {
-        container_amount(errors, &requests.key(resource), resource, value);
-        request_within_limit(errors, &requests, resources, resource, value);
+/// Requests, limits and claims of a container, whose pod has these `claims`.
+pub(crate) fn requirements(errors: &mut Errors, path: &Path, resources: &Value, claims: &[&str]) {
+    requirements_of(errors, path, resources, claims, container_name);
+}
+
+/// The same with another rule for names.
+pub(crate) fn requirements_of(
+    errors: &mut Errors,
+    path: &Path,
+    resources: &Value,
+    claims: &[&str],
+    check_name: fn(&mut Errors, &Path, &str),
+) {
+    for side in ["limits", "requests"] {
+        let place = path.child(side);
+        for (resource, value) in tree::entries(resources, side) {
+            let at = place.key(resource);
+            check_name(errors, &at, resource);
+            amount(errors, &at, resource, value);
+            if side == "requests" {
+                request_within_limit(errors, path, resources, resource, value);
+            }
+            whole_pages(errors, &at, resource, value);
+        }
     }
     let named = |side: &str| tree::entries(resources, side);
     let huge = named("limits").into_iter().chain(named("requests")).any(|(name, _)| is_huge_page(name));
@@ -92,28 +148,67 @@ pub(crate) fn requirements(errors: &mut Errors, path: &Path, resources: &Value) 
     if huge && !other {
         errors.forbidden(path, "HugePages require cpu or memory");
     }
-}
-
-fn container_amount(errors: &mut Errors, path: &Path, resource: &str, value: &Value) {
-    known_name(errors, path, resource, CONTAINER, "must be a standard resource for containers");
-    if resource.contains('/') && !is_extended(resource) && is_native(resource) {
-        errors.invalid(path, resource, "must be a standard resource for containers");
-    }
-    amount(errors, path, resource, value);
+    used_claims(errors, &path.child("claims"), tree::list(resources, "claims"), claims);
 }
 
 fn request_within_limit(errors: &mut Errors, path: &Path, resources: &Value, resource: &str, request: &Value) {
-    let limit = &resources["limits"][resource];
-    let no_overcommit = is_huge_page(resource) || is_extended(resource);
-    let (Some(asked), limited) = (quantity(request), quantity(limit)) else { return };
-    match limited {
-        Some(limit) if no_overcommit && asked != limit => {
-            errors.invalid(path, shown(request), &format!("must be equal to {resource} limit of {limit}"));
+    let limit = resources["limits"].get(resource).and_then(quantity);
+    let overcommitted = is_native(resource) && !is_huge_page(resource);
+    let Some(asked) = quantity(request) else { return };
+    let at = path.child("requests");
+    match limit {
+        Some(limit) if !overcommitted && asked != limit => {
+            errors.invalid(&at, shown(request), &format!("must be equal to {resource} limit of {limit}"));
         }
         Some(limit) if asked > limit => {
-            errors.invalid(path, shown(request), &format!("must be less than or equal to {resource} limit of {limit}"));
+            errors.invalid(&at, shown(request), &format!("must be less than or equal to {resource} limit of {limit}"));
         }
-        None if no_overcommit => errors.required(path, "Limit must be set for non overcommitable resources"),
+        None if !overcommitted => {
+            errors.required(&path.child("limits"), "Limit must be set for non overcommitable resources");
+        }
         _ => {}
+    }
+}
+
+/// Huge pages come whole.
+fn whole_pages(errors: &mut Errors, at: &Path, resource: &str, value: &Value) {
+    let Some(size) = resource.strip_prefix("hugepages-") else { return };
+    let size = size.parse::<Quantity>().ok().filter(|size| size.is_whole() && size.units() > 0);
+    let Some(amount) = quantity(value) else { return };
+    if size.is_none_or(|size| amount.units() % size.units() != 0) {
+        let words = format!("{amount} is not positive integer multiple of {resource}");
+        errors.invalid(at, amount.to_string(), &words);
+    }
+}
+
+/// The claims of devices that a container uses, whole or one request of them.
+fn used_claims(errors: &mut Errors, path: &Path, used: &[Value], known: &[&str]) {
+    let mut seen: Vec<String> = Vec::new();
+    for (i, claim) in used.iter().enumerate() {
+        let (at, own, request) = (path.index(i), tree::text(claim, "name"), tree::text(claim, "request"));
+        if !errors.needs(&at, own, "") {
+            continue;
+        }
+        if seen.iter().any(|one| one == own) {
+            errors.duplicate(&at, own);
+        } else {
+            let key = if request.is_empty() { own.to_owned() } else { format!("{own}/{request}") };
+            if !request.is_empty() {
+                errors.invalid_for(&at.child("request"), request, names::dns1123_label_errors(request));
+            }
+            if seen.contains(&key) {
+                errors.duplicate(&at, key.as_str());
+            } else if request.is_empty() {
+                let partly = seen.iter().filter(|one| one.split_once('/').is_some_and(|(name, _)| name == own));
+                partly.for_each(|_| errors.duplicate(&at, own));
+            }
+            seen.push(key);
+        }
+        if !known.contains(&own) {
+            let more = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
+            let body =
+                format!("Not found: {}: must be one of the names in pod.spec.resourceClaims{more}", Value::from(own));
+            errors.0.push(FieldError::new(ErrorKind::NotFound, &at, body));
+        }
     }
 }

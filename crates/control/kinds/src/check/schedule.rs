@@ -50,11 +50,7 @@ fn one_toleration(errors: &mut Errors, path: &Path, toleration: &Value) {
             }
         }
         "Exists" if !value.is_empty() => {
-            errors.invalid_shown(
-                &path.child("operator"),
-                &toleration_shown(toleration),
-                "value must be empty when `operator` is 'Exists'",
-            );
+            errors.invalid(&path.child("operator"), value, "value must be empty when `operator` is 'Exists'");
         }
         "Exists" => {}
         _ => errors.one_of(&path.child("operator"), operator, &["Equal", "Exists"]),
@@ -62,16 +58,4 @@ fn one_toleration(errors: &mut Errors, path: &Path, toleration: &Value) {
     if !effect_text.is_empty() {
         effect(errors, &path.child("effect"), effect_text, true);
     }
-}
-
-fn toleration_shown(toleration: &Value) -> String {
-    let text = |key| Value::from(tree::text(toleration, key));
-    let seconds = toleration.get("tolerationSeconds").map_or("null".to_owned(), Value::to_string);
-    format!(
-        "{{\"Key\":{},\"Operator\":{},\"Value\":{},\"Effect\":{},\"TolerationSeconds\":{seconds}}}",
-        text("key"),
-        text("operator"),
-        text("value"),
-        text("effect"),
-    )
 }

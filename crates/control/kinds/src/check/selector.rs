@@ -2,7 +2,7 @@
 
 use super::{Errors, name};
 use crate::tree;
-use pintle_types::field::Path;
+use pintle_types::{field::Path, names};
 use serde_json::Value;
 
 const OPERATOR: &str = "not a valid selector operator";
@@ -161,6 +161,10 @@ fn field_requirement(errors: &mut Errors, path: &Path, requirement: &Value) {
     }
     let key = tree::text(requirement, "key");
     if key != "metadata.name" {
-        errors.invalid(&path.child("key"), key, "not a valid field selector key");
+        return errors.invalid(&path.child("key"), key, "not a valid field selector key");
+    }
+    for (i, value) in values.iter().enumerate() {
+        let value = value.as_str().unwrap_or("");
+        errors.invalid_for(&path.child("values").index(i), value, names::dns1123_subdomain_errors(value));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::workload;
 use crate::{
-    check::{Errors, Seen},
+    check::{Errors, Seen, name},
     column::{self, Column},
     strategy::{NameRule, Strategy},
     tree,
@@ -217,10 +217,7 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
             errors.duplicate(&path.child("usages").index(i), usage);
         }
     }
-    let signer = tree::text(spec, "signerName");
-    if errors.needs(&path.child("signerName"), signer, "") {
-        check_signer(errors, &path.child("signerName"), signer);
-    }
+    name::signer(errors, &path.child("signerName"), tree::text(spec, "signerName"));
     if let Some(seconds) = spec.get("expirationSeconds").and_then(Value::as_i64).filter(|seconds| *seconds < 600) {
         let words = "may not specify a duration less than 600 seconds (10 minutes)";
         errors.invalid(&path.child("expirationSeconds"), seconds, words);
@@ -241,26 +238,6 @@ fn check_request(spec: &Value) -> Result<(), String> {
         .map_err(|why| format!("asn1: structure error: {why}"))
 }
 
-fn check_signer(errors: &mut Errors, path: &Path, signer: &str) {
-    const FORM: &str = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-    const MAX: usize = 571;
-    let Some((domain, name)) = signer.split_once('/').filter(|(_, name)| !name.contains('/')) else {
-        return errors.invalid(path, signer, FORM);
-    };
-    for why in names::dns1123_subdomain_errors(domain) {
-        errors.invalid(path, domain, &format!("validating label {domain:?}: {why}"));
-    }
-    for why in names::dns1123_subdomain_errors(name) {
-        errors.invalid(path, name, &format!("validating label {name:?}: {why}"));
-    }
-    if !domain.contains('.') {
-        errors.invalid(path, domain, "should be a domain with at least two segments separated by dots");
-    }
-    if signer.len() > MAX {
-        errors.too_long(path, MAX);
-    }
-}
-
 /// Trust anchors for the whole cluster.
 pub struct ClusterTrustBundle;
 
@@ -270,13 +247,11 @@ impl Strategy for ClusterTrustBundle {
             let (path, spec) = (Path::new("spec"), &object["spec"]);
             let signer = tree::text(spec, "signerName");
             let name = tree::text(&object["metadata"], "name");
-            let prefix = format!("{}:", signer.replace('/', ":"));
-            if signer.is_empty() && name.contains(':') {
-                let words = "ClusterTrustBundle without signer name must not have \":\" in its name";
-                errors.invalid(&Path::new("metadata.name"), name, words);
-            } else if !signer.is_empty() && !name.starts_with(&prefix) {
-                let words = format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
-                errors.invalid(&Path::new("metadata.name"), name, &words);
+            if !name.is_empty() {
+                errors.invalid_for(&Path::new("metadata.name"), name, bundle_name_errors(signer, name));
+            }
+            if !signer.is_empty() {
+                name::signer(errors, &path.child("signerName"), signer);
             }
             if tree::text(spec, "trustBundle").is_empty() {
                 errors.invalid(
@@ -288,8 +263,32 @@ impl Strategy for ClusterTrustBundle {
         })
     }
 
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        let signer = |object: &Value| object["spec"]["signerName"].clone();
+        found.extend(Errors::of(|errors| {
+            errors.immutable(&Path::new("spec.signerName"), &signer(new), &signer(old));
+        }));
+        found
+    }
+
     fn name_rule(&self) -> NameRule {
         NameRule::PathSegment
+    }
+}
+
+/// What is wrong with the name of a bundle of a signer, or of none.
+pub(crate) fn bundle_name_errors(signer: &str, name: &str) -> Vec<String> {
+    if signer.is_empty() {
+        return match name.contains(':') {
+            true => vec!["ClusterTrustBundle without signer name must not have \":\" in its name".to_owned()],
+            false => names::dns1123_subdomain_errors(name),
+        };
+    }
+    let prefix = format!("{}:", signer.replace('/', ":"));
+    match name.strip_prefix(&prefix) {
+        None => vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}")],
+        Some(rest) => names::dns1123_subdomain_errors(rest),
     }
 }
 

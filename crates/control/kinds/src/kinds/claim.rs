@@ -2,7 +2,7 @@
 
 use super::{pod, workload};
 use crate::{
-    check::{Errors, resource, selector},
+    check::{Errors, name, resource, selector},
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -145,13 +145,57 @@ pub(crate) fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     }
     class_name(errors, &path.child("storageClassName"), spec, "storageClassName");
     volume_mode(errors, path, spec);
+    data_sources(errors, path, spec);
+    class_name(errors, &path.child("volumeAttributesClassName"), spec, "volumeAttributesClassName");
+}
+
+/// What a claim's volume is filled from, in the older and the newer field.
+fn data_sources(errors: &mut Errors, path: &Path, spec: &Value) {
+    let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    for (field, value) in [("dataSource", source), ("dataSourceRef", reference)] {
+        if !value.is_null() {
+            data_source(errors, &path.child(field), value);
+        }
+    }
+    let namespace = tree::text(reference, "namespace");
+    if !namespace.is_empty() {
+        let at = path.child("dataSourceRef").child("namespace");
+        errors.invalid_for(&at, namespace, names::dns1123_label_errors(namespace));
+    }
+    if source.is_null() || reference.is_null() {
+        return;
+    }
+    // Upstream shows the path of the field where a value belongs.
+    let shown = "{}";
+    if !namespace.is_empty() {
+        errors.invalid_shown(path, shown, "may not be specified when dataSourceRef.namespace is specified");
+    } else if ["apiGroup", "kind", "name"].iter().any(|field| source[*field] != reference[*field]) {
+        errors.invalid_shown(path, shown, "must match dataSourceRef");
+    }
+}
+
+fn data_source(errors: &mut Errors, at: &Path, source: &Value) {
+    let text = |key| tree::text(source, key);
+    for field in ["name", "kind"] {
+        errors.needs(&at.child(field), text(field), "");
+    }
+    let group = text("apiGroup");
+    if group.is_empty() {
+        if text("kind") != "PersistentVolumeClaim" {
+            let words = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.invalid(at, text("kind"), words);
+        }
+    } else {
+        errors.invalid_for(&at.child("apiGroup"), group, names::dns1123_subdomain_errors(group));
+    }
 }
 
 fn check_modes(errors: &mut Errors, at: &Path, modes: &[Value]) {
     for mode in modes {
         errors.one_of(at, mode.as_str().unwrap_or(""), MODES);
     }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+    let is_other = |mode: &&str| *mode != "ReadWriteOncePod" && modes.iter().any(|one| one == *mode);
+    if modes.iter().any(|mode| mode == "ReadWriteOncePod") && MODES.iter().any(|mode| is_other(&mode)) {
         errors.forbidden(at, "may not use ReadWriteOncePod with other access modes");
     }
 }
@@ -170,29 +214,60 @@ fn volume_mode(errors: &mut Errors, path: &Path, spec: &Value) {
 }
 
 fn claim_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
-    let bound = tree::text(&old["status"], "phase") == "Bound";
+    const ATTRIBUTES: &str = "volumeAttributesClassName";
+    let bound = tree::text(&new["status"], "phase") == "Bound";
+    let capacity = resource::quantity(&old["status"]["capacity"]["storage"]);
+    let annotation = |object: &Value| object["metadata"]["annotations"].get(OLD_CLASS).cloned();
+    let (class_now, class_before) = (annotation(new), annotation(old));
     let (new, old) = (&new["spec"], &old["spec"]);
-    let mut kept = new.clone();
+    let (mut now, mut before) = (new.clone(), old.clone());
     if tree::text(old, "volumeName").is_empty() {
-        tree::copy(&mut kept, old, "volumeName");
+        tree::copy(&mut before, new, "volumeName");
     }
-    if !tree::has(old, "storageClassName") {
-        tree::copy(&mut kept, old, "storageClassName");
+    // A class moves from the annotation to the field, or is set where there was none.
+    let moved = !tree::has(old, "storageClassName")
+        && class_before.is_some()
+        && class_before.as_ref() == new.get("storageClassName")
+        && class_now.as_ref().is_none_or(|class| Some(class) == class_before.as_ref());
+    let first = !tree::has(old, "storageClassName")
+        && class_before.as_ref().is_none_or(|class| Some(class) == new.get("storageClassName"));
+    if moved || (first && tree::has(new, "storageClassName")) {
+        tree::copy(&mut now, old, "storageClassName");
     }
-    if bound {
-        tree::copy(&mut kept, old, "resources");
+    if !moved && class_now != class_before {
+        let at = Path::new("metadata.annotations").child(OLD_CLASS);
+        errors.invalid(&at, class_now.unwrap_or_else(|| "".into()), crate::check::IMMUTABLE);
     }
-    tree::copy(&mut kept, old, "volumeAttributesClassName");
+    if bound
+        && let Some(resources) = tree::existing(&mut now, "resources")
+        && let Some(requests) = tree::existing(resources, "requests")
+    {
+        tree::copy(requests, &old["resources"]["requests"], "storage");
+    }
+    if bound && tree::has(new, ATTRIBUTES) {
+        tree::copy(&mut now, old, ATTRIBUTES);
+    }
     let path = Path::new("spec");
-    if kept != *old {
+    if now != before {
         let words =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.forbidden(&path, words);
     }
     let size = |spec: &Value| resource::quantity(&spec["resources"]["requests"]["storage"]);
-    if bound && size(new).zip(size(old)).is_some_and(|(new, old)| new < old) {
+    let shrinks = size(new).zip(size(old)).filter(|(new, old)| new < old);
+    if shrinks.is_some_and(|(new, _)| capacity.is_some_and(|capacity| new <= capacity)) {
         let at = path.child("resources").child("requests").child("storage");
         errors.forbidden(&at, "field can not be less than status.capacity");
+    }
+    errors.immutable(&Path::new("volumeMode"), &new["volumeMode"], &old["volumeMode"]);
+    match (old.get(ATTRIBUTES).and_then(Value::as_str), new.get(ATTRIBUTES).and_then(Value::as_str)) {
+        (Some(_), None) => {
+            errors.forbidden(&path.child(ATTRIBUTES), "update from non-nil value to nil is forbidden");
+        }
+        (Some(before), Some("")) if !before.is_empty() => {
+            errors.forbidden(&path.child(ATTRIBUTES), "update from non-nil value to an empty string is forbidden");
+        }
+        _ => {}
     }
 }
 
@@ -286,7 +361,8 @@ impl Strategy for PersistentVolume {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| validate_volume(errors, &Path::new("spec"), &object["spec"]))
+        let name = tree::text(&object["metadata"], "name");
+        Errors::of(|errors| validate_volume(errors, &Path::new("spec"), &object["spec"], name))
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
@@ -354,7 +430,7 @@ const NOT_SOURCES: &[&str] = &[
     "volumeMode",
 ];
 
-fn validate_volume(errors: &mut Errors, path: &Path, spec: &Value) {
+fn validate_volume(errors: &mut Errors, path: &Path, spec: &Value, name: &str) {
     let at = path.child("accessModes");
     let modes = tree::list(spec, "accessModes");
     if modes.is_empty() {
@@ -373,9 +449,27 @@ fn validate_volume(errors: &mut Errors, path: &Path, spec: &Value) {
             required => selector::nodes(errors, &at, required),
         }
     }
-    sources(errors, path, spec);
+    sources(errors, path, spec, name);
+    if policy == "Recycle" && is_root(tree::text(&spec["hostPath"], "path")) {
+        let words = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.forbidden(&path.child("persistentVolumeReclaimPolicy"), words);
+    }
     class_name(errors, &path.child("storageClassName"), spec, "storageClassName");
     volume_mode(errors, path, spec);
+    if let Some(class) = spec.get("volumeAttributesClassName").and_then(Value::as_str) {
+        let at = path.child("volumeAttributesClassName");
+        if errors.needs(&at, class, "an empty string is disallowed") {
+            errors.invalid_for(&at, class, names::dns1123_subdomain_errors(class));
+        }
+        if !tree::has(spec, "csi") {
+            errors.required(&path.child("csi"), "has to be specified when using volumeAttributesClassName");
+        }
+    }
+}
+
+/// Whether a path leads to the root of the host.
+fn is_root(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| matches!(part, "" | "." | ".."))
 }
 
 fn capacity(errors: &mut Errors, at: &Path, capacity: &Value) {
@@ -393,28 +487,48 @@ fn capacity(errors: &mut Errors, at: &Path, capacity: &Value) {
     }
 }
 
-fn sources(errors: &mut Errors, path: &Path, spec: &Value) {
+/// The sources of persistent volumes in the order in which upstream looks at them.
+const SOURCES: &[&str] = &[
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
+
+fn sources(errors: &mut Errors, path: &Path, spec: &Value, name: &str) {
     let mut found = 0;
-    for (source, value) in spec.as_object().into_iter().flatten() {
-        if NOT_SOURCES.contains(&source.as_str()) || value.is_null() {
+    for source in SOURCES.iter().filter(|source| tree::has(spec, source)) {
+        found += 1;
+        if found > 1 {
+            let at = path.child(pod::second_volume_name(source));
+            errors.forbidden(&at, "may not specify more than 1 volume type");
             continue;
         }
-        found += 1;
-        let at = path.child(source);
-        match source.as_str() {
-            _ if found > 1 => errors.forbidden(&at, "may not specify more than 1 volume type"),
-            "hostPath" => pod::host_path(errors, &at, value),
-            "local" => {
-                errors.needs(&at.child("path"), tree::text(value, "path"), "");
-                if !tree::has(spec, "nodeAffinity") {
-                    errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
-                }
-            }
-            "csi" => {
-                errors.needs(&at.child("driver"), tree::text(value, "driver"), "");
-                errors.needs(&at.child("volumeHandle"), tree::text(value, "volumeHandle"), "");
-            }
-            _ => pod::plugin(errors, &at, source, value),
+        if *source == "local" {
+            local(errors, path, spec);
+            continue;
+        }
+        pod::validate_plugin_volume(errors, path, source, &spec[*source], pod::VolumeOwner::Cluster);
+        if *source == "iscsi" {
+            pod::cluster_initiator_fits(errors, &path.child("iscsi"), name, &spec["iscsi"]);
         }
     }
     if found == 0 {
@@ -422,7 +536,19 @@ fn sources(errors: &mut Errors, path: &Path, spec: &Value) {
     }
 }
 
+fn local(errors: &mut Errors, path: &Path, spec: &Value) {
+    let (at, target) = (path.child("local").child("path"), tree::text(&spec["local"], "path"));
+    if errors.needs(&at, target, "") {
+        name::no_backsteps(errors, &at, target);
+    }
+    if !tree::has(spec, "nodeAffinity") {
+        errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
+    }
+}
+
 fn volume_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
+    const ATTRIBUTES: &str = "volumeAttributesClassName";
+    const SECRET: &str = "controllerExpandSecretRef";
     let source = |spec: &Value| {
         let mut bare = spec.clone();
         NOT_SOURCES.iter().for_each(|field| {
@@ -431,13 +557,59 @@ fn volume_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
         bare
     };
     let path = Path::new("spec");
-    if source(new) != source(old) {
+    let (mut now, before) = (source(new), source(old));
+    // The secret to expand a volume with can still be added.
+    if tree::has(old, "csi")
+        && !tree::has(&old["csi"], SECRET)
+        && let Some(csi) = tree::existing(&mut now, "csi")
+    {
+        tree::remove(csi, SECRET);
+    }
+    if now != before {
         errors.forbidden(
             &path.child("persistentvolumesource"),
             "spec.persistentvolumesource is immutable after creation",
         );
     }
-    errors.immutable(&path.child("volumeMode"), &new["volumeMode"], &old["volumeMode"]);
+    errors.immutable(&Path::new("volumeMode"), &new["volumeMode"], &old["volumeMode"]);
+    if tree::has(old, "nodeAffinity") && !same_nodes(&new["nodeAffinity"], &old["nodeAffinity"]) {
+        let words = "field is immutable, except for updating from beta label to GA";
+        errors.invalid_shown(&Path::new("nodeAffinity"), &nodes_shown(&new["nodeAffinity"]), words);
+    }
+    if tree::has(old, ATTRIBUTES) && !tree::has(new, ATTRIBUTES) {
+        errors.forbidden(&path.child(ATTRIBUTES), "update from non-nil value to nil is forbidden");
+    }
+}
+
+/// Whether an affinity is the same but for labels that got their final name.
+fn same_nodes(new: &Value, old: &Value) -> bool {
+    const RENAMED: &[(&str, &str)] = &[
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ];
+    match (new, old) {
+        (Value::Array(new), Value::Array(old)) => {
+            new.len() == old.len() && new.iter().zip(old).all(|(new, old)| same_nodes(new, old))
+        }
+        (Value::Object(new), Value::Object(old)) => {
+            new.len() == old.len()
+                && old.iter().all(|(key, value)| new.get(key).is_some_and(|new| same_nodes(new, value)))
+        }
+        (Value::String(new), Value::String(old)) => new == old || RENAMED.contains(&(old.as_str(), new.as_str())),
+        _ => new == old,
+    }
+}
+
+/// An affinity as upstream prints its struct.
+fn nodes_shown(affinity: &Value) -> String {
+    if affinity["required"].is_null() {
+        return if affinity.is_null() { "null".to_owned() } else { "{\"Required\":null}".to_owned() };
+    }
+    let terms = tree::list(&affinity["required"], "nodeSelectorTerms").iter().map(pod::node_term_shown);
+    format!("{{\"Required\":{{\"NodeSelectorTerms\":[{}]}}}}", terms.collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]

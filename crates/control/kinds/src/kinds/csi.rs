@@ -1,6 +1,6 @@
 //! CSI drivers: what they tell the cluster of themselves, of nodes, of attachments and of the room that is left.
 
-use super::workload;
+use super::{pod, workload};
 use crate::{
     check::{Errors, Seen, name, resource, selector},
     column::{self, Column},
@@ -216,23 +216,9 @@ impl Strategy for CSINode {
     }
 }
 
-/// The name of a CSI driver, at most 63 bytes.
-fn csi_name(errors: &mut Errors, path: &Path, text: &str) {
-    errors.needs(path, text, "");
-    if text.len() > 63 {
-        errors.too_long(path, 63);
-    }
-    if !text.is_empty() {
-        let low = text.to_lowercase();
-        for why in names::dns1123_subdomain_errors(&low) {
-            errors.invalid(path, text, &why);
-        }
-    }
-}
-
 fn node_driver(errors: &mut Errors, at: &Path, driver: &Value, seen: &mut Seen) {
     let (own, id) = (tree::text(driver, "name"), tree::text(driver, "nodeID"));
-    csi_name(errors, &at.child("name"), own);
+    pod::driver_name(errors, &at.child("name"), own);
     errors.needs(&at.child("nodeID"), id, "");
     if id.len() > 256 {
         errors.invalid(&at.child("nodeID"), id, "must be 256 characters or less");
@@ -282,7 +268,7 @@ impl Strategy for VolumeAttachment {
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             let (path, spec) = (Path::new("spec"), &object["spec"]);
-            csi_name(errors, &path.child("attacher"), tree::text(spec, "attacher"));
+            pod::driver_name(errors, &path.child("attacher"), tree::text(spec, "attacher"));
             let at = path.child("source");
             let source = &spec["source"];
             match (tree::has(source, "inlineVolumeSpec"), source.get("persistentVolumeName").and_then(Value::as_str)) {

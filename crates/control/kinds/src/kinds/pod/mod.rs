@@ -1,20 +1,33 @@
 //! Pods, and the pod templates inside other kinds.
 
 mod affinity;
+mod amounts;
+mod annotation;
 mod columns;
 mod container;
 mod defaults;
+mod gated;
+mod plugin;
 mod probe;
+mod projection;
 mod qos;
+mod resize;
+mod restart;
 mod security;
 mod spec;
+mod status;
 mod update;
 mod volume;
 mod warnings;
+mod windows;
 
 pub(crate) use defaults::{default_claim_template, default_network_volume, default_template};
+pub(crate) use gated::term_shown as node_term_shown;
+pub(crate) use plugin::{
+    Owner as VolumeOwner, cluster_initiator_fits, driver_name, validate as validate_plugin_volume,
+};
 pub(crate) use spec::validate_template;
-pub(crate) use volume::{host_path, plugin};
+pub(crate) use volume::second_name as second_volume_name;
 pub(crate) use warnings::{
     of_claim_spec as claim_warnings, of_node_term as node_term_warnings, of_template as template_warnings, old_label,
 };
@@ -54,6 +67,10 @@ impl Strategy for Pod {
             // As if it never was possible: pods from old times may have less, new ones don't.
             tree::set(spec, "terminationGracePeriodSeconds", 1);
         }
+        let labels = pod["metadata"]["labels"].clone();
+        if let Some(spec) = tree::existing(pod, "spec") {
+            affinity::fill_label_keys(spec, &labels);
+        }
     }
 
     fn prepare_subresource_update(&self, subresource: &str, new: &mut Value, old: &Value) {
@@ -64,18 +81,26 @@ impl Strategy for Pod {
                 }
             }
             "ephemeralcontainers" => update::keep_all_but_ephemeral(new, old),
-            "resize" => update::keep_all_but_resources(new, old),
+            "resize" => resize::prepare(new, old),
             _ => {}
         }
     }
 
     fn validate(&self, pod: &Value) -> ErrorList {
-        Errors::of(|errors| spec::validate(errors, &Path::new("spec"), &pod["spec"]))
+        Errors::of(|errors| spec::validate_pod(errors, pod))
+    }
+
+    fn validate_request(&self, _api_version: &str, pod: &Value) -> ErrorList {
+        Errors::of(|errors| spec::validate_new(errors, pod))
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut found = self.validate(new);
-        found.extend(Errors::of(|errors| update::validate(errors, &new["spec"], &old["spec"])));
+        found.extend(Errors::of(|errors| {
+            annotation::unchanged(errors, new, old);
+            annotation::validate(errors, &Path::new("metadata.annotations"), &new["metadata"], &new["spec"]);
+            update::validate(errors, &new["spec"], &old["spec"]);
+        }));
         found
     }
 
@@ -87,10 +112,18 @@ impl Strategy for Pod {
                 found
             }
             "resize" => {
-                let mut found = Errors::of(|errors| update::validate_resize(errors, &new["spec"], &old["spec"]));
-                found.extend(self.validate(new));
+                if let Some(why) = resize::refused(old) {
+                    return Errors::of(|errors| errors.forbidden(&Path::default(), why));
+                }
+                let mut found = self.validate(new);
+                found.extend(Errors::of(|errors| resize::validate(errors, new, old)));
                 found
             }
+            "status" => Errors::of(|errors| {
+                annotation::unchanged(errors, new, old);
+                annotation::validate(errors, &Path::new("metadata.annotations"), &new["metadata"], &new["spec"]);
+                status::validate(errors, new, old);
+            }),
             _ => ErrorList::new(),
         }
     }

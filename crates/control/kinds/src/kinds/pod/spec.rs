@@ -1,8 +1,8 @@
 //! Validation of pod specs, in the order of upstream.
 
-use super::{affinity, container, security, volume};
+use super::{affinity, amounts, annotation, container, security, volume, windows};
 use crate::{
-    check::{Errors, Seen, name, net, resource, schedule},
+    check::{Errors, Seen, name, net, schedule},
     tree,
 };
 use pintle_types::{field::Path, names};
@@ -10,11 +10,13 @@ use serde_json::Value;
 
 /// A pod template: metadata and spec. Upstream's paths of the metadata lack the word `metadata`.
 pub(crate) fn validate_template(errors: &mut Errors, path: &Path, template: &Value) {
-    let metadata = &template["metadata"];
+    let (metadata, spec) = (&template["metadata"], &template["spec"]);
     name::labels(errors, &path.child("labels"), metadata, "labels");
     name::annotations(errors, &path.child("annotations"), metadata);
-    validate(errors, &path.child("spec"), &template["spec"]);
-    if !tree::list(&template["spec"], "ephemeralContainers").is_empty() {
+    annotation::validate(errors, &path.child("annotations"), metadata, spec);
+    validate(errors, &path.child("spec"), spec, Owner::Template);
+    annotation::match_fields(errors, &path.child("spec"), metadata, spec);
+    if !tree::list(spec, "ephemeralContainers").is_empty() {
         errors.forbidden(
             &path.child("spec").child("ephemeralContainers"),
             "ephemeral containers not allowed in pod template",
@@ -22,21 +24,26 @@ pub(crate) fn validate_template(errors: &mut Errors, path: &Path, template: &Val
     }
 }
 
+/// Whose spec it is: some rules are only of pods themselves.
+#[derive(Clone, Copy)]
+pub(super) enum Owner<'a> {
+    Template,
+    /// With its name.
+    Pod(&'a str),
+}
+
 /// The whole spec.
-pub(super) fn validate(errors: &mut Errors, path: &Path, spec: &Value) {
-    let volumes = volume::validate_all(errors, &path.child("volumes"), tree::list(spec, "volumes"));
-    resource_claims(errors, &path.child("resourceClaims"), tree::list(spec, "resourceClaims"));
-    container::validate_all(errors, path, spec, &volumes);
-    if tree::has(spec, "resources") {
-        resource::requirements(errors, &path.child("resources"), &spec["resources"]);
-    }
+pub(super) fn validate(errors: &mut Errors, path: &Path, spec: &Value, owner: Owner<'_>) {
+    let pod_name = if let Owner::Pod(name) = owner { Some(name) } else { None };
+    let volumes = volume::validate_all(errors, &path.child("volumes"), tree::list(spec, "volumes"), pod_name);
+    amounts::resource_claims(errors, &path.child("resourceClaims"), tree::list(spec, "resourceClaims"));
+    let around = container::Surroundings { spec, volumes, claims: amounts::claim_names(spec) };
+    container::validate_all(errors, path, &around);
+    amounts::validate(errors, path, spec, &around.claims);
+    host_network(errors, &path.child("containers"), spec, pod_name.is_some());
     policies(errors, path, spec);
     name::labels(errors, &path.child("nodeSelector"), spec, "nodeSelector");
-    host_network(errors, &path.child("containers"), spec);
     security::pod(errors, &path.child("securityContext"), spec);
-    for (i, secret) in tree::list(spec, "imagePullSecrets").iter().enumerate() {
-        errors.needs(&path.child("imagePullSecrets").index(i).child("name"), tree::text(secret, "name"), "");
-    }
     affinity::validate(errors, &path.child("affinity"), &spec["affinity"]);
     dns_config(errors, path, spec);
     gates(errors, path, spec);
@@ -45,60 +52,116 @@ pub(super) fn validate(errors: &mut Errors, path: &Path, spec: &Value) {
         &path.child("topologySpreadConstraints"),
         tree::list(spec, "topologySpreadConstraints"),
     );
+    windows::host_processes(errors, path, spec);
+    own_users(errors, path, spec);
+    host_name_override(errors, &path.child("hostnameOverride"), spec);
     names_of_others(errors, path, spec);
     deadlines(errors, path, spec);
     host_names(errors, path, spec);
     schedule::tolerations(errors, &path.child("tolerations"), tree::list(spec, "tolerations"));
     host_aliases(errors, &path.child("hostAliases"), tree::list(spec, "hostAliases"));
     classes(errors, path, spec);
-    operating_system(errors, &path.child("os"), &spec["os"]);
+    amounts::overhead(errors, &path.child("overhead"), &spec["overhead"]);
+    windows::operating_system(errors, path, spec);
+    scheduling_group(errors, &path.child("schedulingGroup"), &spec["schedulingGroup"]);
+    for (at, container) in windows::containers(path, spec) {
+        container::file_key_volumes(errors, &at, container, spec);
+    }
 }
 
-fn resource_claims(errors: &mut Errors, path: &Path, claims: &[Value]) {
-    let mut seen = Seen::default();
-    for (i, claim) in claims.iter().enumerate() {
-        let at = path.index(i);
-        let text = |key| tree::text(claim, key);
-        if !errors.needs(&at.child("name"), text("name"), "") {
-            continue;
-        }
-        if !seen.first(text("name")) {
-            errors.duplicate(&at.child("name"), text("name"));
-        }
-        errors.invalid_for(&at.child("name"), text("name"), names::dns1123_label_errors(text("name")));
-        match (tree::has(claim, "resourceClaimName"), tree::has(claim, "resourceClaimTemplateName")) {
-            (true, true) => {
-                let words = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
-                errors.invalid(&at, claim.clone(), words);
+/// What upstream asks of pods but, for the sake of old objects, not of templates.
+pub(super) fn validate_pod(errors: &mut Errors, pod: &Value) {
+    let (path, spec, metadata) = (Path::new("spec"), &pod["spec"], &pod["metadata"]);
+    annotation::validate(errors, &Path::new("metadata.annotations"), metadata, spec);
+    validate(errors, &path, spec, Owner::Pod(tree::text(metadata, "name")));
+    if tree::text(spec, "serviceAccountName").is_empty() {
+        for (i, volume) in tree::list(spec, "volumes").iter().enumerate() {
+            for (j, source) in tree::list(&volume["projected"], "sources").iter().enumerate() {
+                if tree::has(source, "serviceAccountToken") {
+                    let at = path.child("volumes").index(i).child("projected").child("sources").index(j);
+                    let words = "must not be specified when serviceAccountName is not set";
+                    errors.forbidden(&at.child("serviceAccountToken"), words);
+                }
             }
-            (false, false) => {
-                let words = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
-                errors.invalid(&at, claim.clone(), words);
-            }
-            _ => {}
+        }
+    }
+    for field in ["containers", "initContainers"] {
+        for (i, container) in tree::list(spec, field).iter().enumerate() {
+            container::image_is_trimmed(errors, &path.child(field).index(i), container);
         }
     }
 }
 
+/// What is asked of new pods only.
+pub(super) fn validate_new(errors: &mut Errors, pod: &Value) {
+    let (path, spec) = (Path::new("spec"), &pod["spec"]);
+    if !tree::list(spec, "ephemeralContainers").is_empty() {
+        errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
+    }
+    if !tree::text(spec, "nodeName").is_empty() && !tree::list(spec, "schedulingGates").is_empty() {
+        let words = "cannot be set until all schedulingGates have been cleared";
+        errors.forbidden(&path.child("nodeName"), words);
+    }
+    annotation::match_fields(errors, &path, &pod["metadata"], spec);
+}
+
 fn policies(errors: &mut Errors, path: &Path, spec: &Value) {
-    const DNS: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    const DNS: &[&str] = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     let text = |key| tree::text(spec, key);
     errors.needs_one_of(&path.child("restartPolicy"), text("restartPolicy"), &["Always", "OnFailure", "Never"]);
     errors.needs_one_of(&path.child("dnsPolicy"), text("dnsPolicy"), DNS);
 }
 
-fn host_network(errors: &mut Errors, path: &Path, spec: &Value) {
+/// On the host's network, ports are the host's; templates may leave them to defaulting.
+fn host_network(errors: &mut Errors, path: &Path, spec: &Value, of_pod: bool) {
     if !tree::flag(spec, "hostNetwork") {
         return;
     }
     for (i, container) in tree::list(spec, "containers").iter().enumerate() {
         for (j, port) in tree::list(container, "ports").iter().enumerate() {
             let (inside, outside) = (tree::int(port, "containerPort"), tree::int(port, "hostPort"));
-            if outside != 0 && inside != outside {
+            if (of_pod || outside != 0) && inside != outside {
                 let at = path.index(i).child("ports").index(j).child("hostPort");
                 errors.invalid(&at, outside, "must match `containerPort` when `hostNetwork` is true");
             }
         }
+    }
+}
+
+/// A pod with users of its own shares no other namespace with its host, nor raw devices.
+fn own_users(errors: &mut Errors, path: &Path, spec: &Value) {
+    const WORDS: &str = "when `hostUsers` is false";
+    if spec["hostUsers"] != false {
+        return;
+    }
+    for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if tree::flag(spec, field) {
+            errors.forbidden(&path.child(shown), WORDS);
+        }
+    }
+    for (at, container) in windows::containers(path, spec) {
+        if !tree::list(container, "volumeDevices").is_empty() {
+            errors.forbidden(&at.child("volumeDevices"), WORDS);
+        }
+    }
+}
+
+fn host_name_override(errors: &mut Errors, at: &Path, spec: &Value) {
+    let Some(host) = spec.get("hostnameOverride").and_then(Value::as_str) else { return };
+    for field in ["setHostnameAsFQDN", "hostNetwork"] {
+        if tree::flag(spec, field) {
+            errors.forbidden(at, &format!("may not be specified when {field} is true"));
+        }
+    }
+    if host.len() > 64 {
+        errors.too_long(at, 64);
+    }
+    errors.invalid_for(at, host, names::dns1123_subdomain_errors(host));
+}
+
+fn scheduling_group(errors: &mut Errors, at: &Path, group: &Value) {
+    if let Some(name) = group.get("podGroupName").and_then(Value::as_str) {
+        errors.invalid_for(&at.child("podGroupName"), name, names::dns1123_subdomain_errors(name));
     }
 }
 
@@ -193,31 +256,22 @@ fn host_aliases(errors: &mut Errors, path: &Path, aliases: &[Value]) {
     for (i, alias) in aliases.iter().enumerate() {
         let at = path.index(i);
         net::ip(errors, &at.child("ip"), tree::text(alias, "ip"));
-        for host in tree::list(alias, "hostnames").iter().filter_map(Value::as_str) {
-            errors.invalid_for(&at.child("hostnames"), host, names::dns1123_subdomain_errors(host));
+        for (j, host) in tree::list(alias, "hostnames").iter().filter_map(Value::as_str).enumerate() {
+            errors.invalid_for(&at.child("hostnames").index(j), host, names::dns1123_subdomain_errors(host));
         }
     }
 }
 
 fn classes(errors: &mut Errors, path: &Path, spec: &Value) {
-    for field in ["priorityClassName", "runtimeClassName"] {
-        let name = tree::text(spec, field);
-        if !name.is_empty() {
-            errors.invalid_for(&path.child(field), name, names::dns1123_subdomain_errors(name));
-        }
+    let priority = tree::text(spec, "priorityClassName");
+    if !priority.is_empty() {
+        let wrong = names::dns1123_subdomain_errors(priority);
+        errors.invalid_for(&path.child("priorityClassName"), priority, wrong);
+    }
+    if let Some(runtime) = spec.get("runtimeClassName").and_then(Value::as_str) {
+        errors.invalid_for(&path.child("runtimeClassName"), runtime, names::dns1123_subdomain_errors(runtime));
     }
     if let Some(policy) = spec.get("preemptionPolicy").and_then(Value::as_str) {
         errors.needs_one_of(&path.child("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
     }
-    let overhead = path.child("overhead");
-    for (resource, value) in tree::entries(spec, "overhead") {
-        resource::amount(errors, &overhead.key(resource), resource, value);
-    }
-}
-
-fn operating_system(errors: &mut Errors, path: &Path, os: &Value) {
-    if os.is_null() {
-        return;
-    }
-    errors.needs_one_of(&path.child("name"), tree::text(os, "name"), &["linux", "windows"]);
 }

@@ -1,6 +1,6 @@
 //! What an update may change in a pod's spec, and which message says that it may not.
 
-use super::qos;
+use super::gated;
 use crate::{check::Errors, tree};
 use pintle_types::field::Path;
 use serde_json::Value;
@@ -14,22 +14,39 @@ const ONLY: &str = "pod updates may not change fields other than \
 /// An update of the main resource.
 pub(super) fn validate(errors: &mut Errors, new: &Value, old: &Value) {
     let path = Path::new("spec");
-    for (field, words) in [
-        ("containers", "pod updates may not add or remove containers"),
-        ("initContainers", "pod updates may not add or remove init containers"),
-    ] {
-        if tree::list(new, field).len() != tree::list(old, field).len() {
-            return errors.forbidden(&path.child(field), words);
+    for field in ["containers", "initContainers"] {
+        if !same_containers(errors, &path.child(field), tree::list(new, field), tree::list(old, field)) {
+            return;
         }
     }
-    added_gates(errors, &path.child("schedulingGates"), new, old);
-    deadline(errors, &path.child("activeDeadlineSeconds"), new, old);
+    if !deadline(errors, &path.child("activeDeadlineSeconds"), new, old) {
+        return;
+    }
     added_tolerations(errors, &path.child("tolerations"), new, old);
+    added_gates(errors, &path.child("schedulingGates"), new, old);
     let mut allowed = new.clone();
     undo_allowed(&mut allowed, new, old);
+    // Where a gated pod may run can still be narrowed.
+    if !tree::list(old, "schedulingGates").is_empty() {
+        gated::narrowed(errors, &path, new, old);
+        gated::undo(&mut allowed, old);
+    }
     if allowed != *old {
         errors.forbidden(&path, ONLY);
     }
+}
+
+/// Answers whether there are as many as before.
+fn same_containers(errors: &mut Errors, path: &Path, new: &[Value], old: &[Value]) -> bool {
+    if new.len() != old.len() {
+        errors.forbidden(path, "pod updates may not add or remove containers");
+        return false;
+    }
+    for (i, container) in new.iter().enumerate() {
+        errors.needs(&path.index(i).child("image"), tree::text(container, "image"), "");
+        super::container::image_is_trimmed(errors, &path.index(i), container);
+    }
+    true
 }
 
 /// Puts back the old values of all fields that may change.
@@ -46,18 +63,6 @@ fn undo_allowed(spec: &mut Value, new: &Value, old: &Value) {
     if before < 0 && tree::int(new, "terminationGracePeriodSeconds") == 1 {
         tree::set(spec, "terminationGracePeriodSeconds", before);
     }
-    // Where a gated pod may run can still be narrowed.
-    if !tree::list(old, "schedulingGates").is_empty() {
-        let kept = tree::entries(old, "nodeSelector")
-            .into_iter()
-            .all(|(key, value)| new["nodeSelector"].get(key) == Some(value));
-        if kept {
-            tree::copy(spec, old, "nodeSelector");
-        }
-        if !tree::has(&old["affinity"], "nodeAffinity") {
-            tree::copy(spec, old, "affinity");
-        }
-    }
 }
 
 fn added_gates(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
@@ -71,14 +76,23 @@ fn added_gates(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
     }
 }
 
-fn deadline(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
+/// Answers whether the rest is looked at, too.
+fn deadline(errors: &mut Errors, path: &Path, new: &Value, old: &Value) -> bool {
     let seconds = |spec: &Value| spec.get("activeDeadlineSeconds").and_then(Value::as_i64);
     match (seconds(new), seconds(old)) {
-        (None, Some(_)) => errors.invalid(path, Value::Null, "must not update from a positive integer to nil value"),
+        (None, Some(_)) => {
+            errors.invalid(path, Value::Null, "must not update from a positive integer to nil value");
+            true
+        }
+        (Some(new), _) if !(0..=i64::from(i32::MAX)).contains(&new) => {
+            errors.invalid(path, new, "must be between 0 and 2147483647, inclusive");
+            false
+        }
         (Some(new), Some(old)) if new > old => {
             errors.invalid(path, new, "must be less than or equal to previous value");
+            false
         }
-        _ => {}
+        _ => true,
     }
 }
 
@@ -90,8 +104,10 @@ fn added_tolerations(errors: &mut Errors, path: &Path, new: &Value, old: &Value)
     };
     let now: Vec<Value> = tree::list(new, "tolerations").iter().map(without_seconds).collect();
     if tree::list(old, "tolerations").iter().any(|before| !now.contains(&without_seconds(before))) {
-        errors.forbidden(path, "existing toleration can not be modified except its tolerationSeconds");
+        return errors.forbidden(path, "existing toleration can not be modified except its tolerationSeconds");
     }
+    // Upstream tells twice what is wrong with tolerations.
+    crate::check::schedule::tolerations(errors, path, tree::list(new, "tolerations"));
 }
 
 /// Ephemeral containers can be added, nothing else.
@@ -110,14 +126,6 @@ pub(super) fn validate_ephemeral(errors: &mut Errors, new: &Value, old: &Value) 
     }
 }
 
-/// Amounts of running containers can change, the class of service can't.
-pub(super) fn validate_resize(errors: &mut Errors, new: &Value, old: &Value) {
-    let before = qos::class(old);
-    if qos::class(new) != before {
-        errors.invalid(&Path::new("spec"), before, "Pod QOS Class may not change as a result of resizing");
-    }
-}
-
 /// The new object of an update through `ephemeralcontainers`: the old one with the new list.
 pub(super) fn keep_all_but_ephemeral(new: &mut Value, old: &Value) {
     let list = new["spec"].get("ephemeralContainers").cloned();
@@ -125,23 +133,6 @@ pub(super) fn keep_all_but_ephemeral(new: &mut Value, old: &Value) {
     tree::copy_metadata_bookkeeping(&mut kept, new);
     if let (Some(spec), Some(list)) = (tree::child(&mut kept, "spec"), list) {
         tree::set(spec, "ephemeralContainers", list);
-    }
-    *new = kept;
-}
-
-/// The new object of an update through `resize`: the old one with the new amounts.
-pub(super) fn keep_all_but_resources(new: &mut Value, old: &Value) {
-    let mut kept = old.clone();
-    tree::copy_metadata_bookkeeping(&mut kept, new);
-    if let Some(spec) = tree::child(&mut kept, "spec") {
-        for field in ["containers", "initContainers"] {
-            for (container, wanted) in tree::items_mut(spec, field).zip(tree::list(&new["spec"], field)) {
-                if container["name"] == wanted["name"] {
-                    tree::copy(container, wanted, "resources");
-                    tree::copy(container, wanted, "resizePolicy");
-                }
-            }
-        }
     }
     *new = kept;
 }

@@ -1,46 +1,101 @@
 //! Validation of the volumes of a pod.
 
-use super::container::{FILE_FIELDS, field_ref, resource_ref};
+use super::{
+    container::{FILE_FIELDS, field_ref, resource_ref},
+    plugin, projection,
+};
 use crate::{
     check::{Errors, Seen, name, number, resource},
     tree,
 };
 use pintle_types::{field::Path, names};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-/// All volumes of a pod. Answers the names of those that are right: mounts of others are reported, too.
-pub(super) fn validate_all<'a>(errors: &mut Errors, path: &Path, volumes: &'a [Value]) -> HashSet<&'a str> {
-    let mut seen = Seen::default();
-    let mut right = HashSet::new();
+/// The volumes of a pod that are right, by name; mounts of others are reported, too.
+pub(super) type Volumes<'a> = HashMap<&'a str, &'a Value>;
+
+/// The sources of volumes in the order in which upstream looks at them.
+const SOURCES: &[&str] = &[
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
+];
+
+/// All volumes of a pod, whose claims are named after it if its own name is known.
+pub(super) fn validate_all<'a>(
+    errors: &mut Errors,
+    path: &Path,
+    volumes: &'a [Value],
+    pod_name: Option<&str>,
+) -> Volumes<'a> {
+    let pod_name = pod_name.filter(|name| !name.is_empty());
+    let created: HashSet<String> = volumes
+        .iter()
+        .filter(|volume| tree::has(volume, "ephemeral"))
+        .filter_map(|volume| Some(format!("{}-{}", pod_name?, tree::text(volume, "name"))))
+        .collect();
+    let mut right = Volumes::new();
     for (i, volume) in volumes.iter().enumerate() {
         let at = path.index(i);
         let before = errors.0.len();
-        sources(errors, &at, volume);
+        sources(errors, &at, volume, pod_name);
         let own = tree::text(volume, "name");
         if errors.needs(&at.child("name"), own, "") {
             errors.invalid_for(&at.child("name"), own, names::dns1123_label_errors(own));
         }
-        if !seen.first(own) && !own.is_empty() {
+        if right.contains_key(own) {
             errors.duplicate(&at.child("name"), own);
         }
         if errors.0.len() == before {
-            right.insert(own);
+            right.insert(own, volume);
+        }
+        let claim = tree::text(&volume["persistentVolumeClaim"], "claimName");
+        if created.contains(claim) {
+            let at = at.child("persistentVolumeClaim").child("claimName");
+            errors.invalid(&at, claim, "must not reference a PVC that gets created for an ephemeral volume");
         }
     }
     right
 }
 
-fn sources(errors: &mut Errors, at: &Path, volume: &Value) {
+fn sources(errors: &mut Errors, at: &Path, volume: &Value, pod_name: Option<&str>) {
     let mut found = 0;
-    for (source, value) in volume.as_object().into_iter().flatten() {
-        if source == "name" || value.is_null() {
-            continue;
-        }
+    for source in SOURCES.iter().filter(|source| tree::has(volume, source)) {
         found += 1;
         match found {
-            1 => one(errors, &at.child(source), source, value),
-            _ => errors.forbidden(&at.child(source), "may not specify more than 1 volume type"),
+            1 => one(errors, at, source, volume, pod_name),
+            _ => errors.forbidden(&at.child(second_name(source)), "may not specify more than 1 volume type"),
+        }
+        if *source == "iscsi" {
+            plugin::initiator_fits(errors, &at.child("name"), tree::text(volume, "name"), &volume["iscsi"]);
         }
     }
     if found == 0 {
@@ -48,71 +103,47 @@ fn sources(errors: &mut Errors, at: &Path, volume: &Value) {
     }
 }
 
-fn one(errors: &mut Errors, at: &Path, source: &str, value: &Value) {
+/// Upstream misspells two sources where they come second, and clients see it.
+pub(crate) fn second_name(source: &str) -> &str {
     match source {
-        "emptyDir" if resource::quantity(&value["sizeLimit"]).is_some_and(|size| size.is_negative()) => {
-            errors.forbidden(&at.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
-        }
-        "hostPath" => host_path(errors, at, value),
-        "secret" => {
-            errors.needs(&at.child("secretName"), tree::text(value, "secretName"), "");
-            files(errors, at, value);
-        }
-        "configMap" => {
-            errors.needs(&at.child("name"), tree::text(value, "name"), "");
-            files(errors, at, value);
-        }
-        "downwardAPI" => {
-            number::mode(errors, at, value, "defaultMode");
-            for (i, item) in tree::list(value, "items").iter().enumerate() {
-                downward_file(errors, &at.child("items").index(i), item);
-            }
-        }
-        "projected" => projected(errors, at, value),
-        "persistentVolumeClaim" => {
-            errors.needs(&at.child("claimName"), tree::text(value, "claimName"), "");
-        }
-        "ephemeral" => ephemeral(errors, at, value),
-        _ => plugin(errors, at, source, value),
+        "cephfs" => "cephFS",
+        "downwardAPI" => "downwarAPI",
+        other => other,
     }
 }
 
-/// Volumes that plug-ins provide: fields that must not be empty.
-pub(crate) fn plugin(errors: &mut Errors, at: &Path, source: &str, value: &Value) {
-    const NEEDS: &[(&str, &[&str])] = &[
-        ("awsElasticBlockStore", &["volumeID"]),
-        ("azureDisk", &["diskName", "diskURI"]),
-        ("azureFile", &["secretName", "shareName"]),
-        ("cinder", &["volumeID"]),
-        ("csi", &["driver"]),
-        ("flexVolume", &["driver"]),
-        ("gcePersistentDisk", &["pdName"]),
-        ("gitRepo", &["repository"]),
-        ("glusterfs", &["endpoints", "path"]),
-        ("image", &["reference"]),
-        ("iscsi", &["targetPortal", "iqn"]),
-        ("nfs", &["server", "path"]),
-        ("photonPersistentDisk", &["pdID"]),
-        ("portworxVolume", &["volumeID"]),
-        ("quobyte", &["registry", "volume"]),
-        ("rbd", &["image"]),
-        ("scaleIO", &["gateway", "system", "volumeName"]),
-        ("vsphereVolume", &["volumePath"]),
-    ];
-    for field in NEEDS.iter().filter(|(name, _)| *name == source).flat_map(|(_, fields)| *fields) {
-        errors.needs(&at.child(field), tree::text(value, field), "");
-    }
-    if source == "nfs" && !tree::text(value, "path").starts_with('/') {
-        errors.invalid(&at.child("path"), tree::text(value, "path"), "must be an absolute path");
-    }
-    if source == "cephfs" && tree::list(value, "monitors").is_empty()
-        || source == "rbd" && tree::list(value, "monitors").is_empty()
-    {
-        errors.required(&at.child("monitors"), "");
-    }
-    if source == "image" && tree::has(value, "pullPolicy") {
-        let policy = tree::text(value, "pullPolicy");
-        errors.needs_one_of(&at.child("pullPolicy"), policy, &["Always", "IfNotPresent", "Never"]);
+fn one(errors: &mut Errors, place: &Path, source: &str, volume: &Value, pod_name: Option<&str>) {
+    let (at, value) = (place.child(source), &volume[source]);
+    match source {
+        "emptyDir" => {
+            if resource::quantity(&value["sizeLimit"]).is_some_and(|size| size.is_negative()) {
+                errors.forbidden(&at.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
+            }
+        }
+        "secret" | "configMap" => {
+            let field = if source == "secret" { "secretName" } else { "name" };
+            errors.needs(&at.child(field), tree::text(value, field), "");
+            number::mode(errors, &at, value, "defaultMode");
+            key_files(errors, &at, value);
+        }
+        "downwardAPI" => {
+            number::mode(errors, &at, value, "defaultMode");
+            tree::list(value, "items").iter().for_each(|item| downward_file(errors, &at, item));
+        }
+        "projected" => projection::validate(errors, &at, value),
+        "persistentVolumeClaim" => {
+            errors.needs(&at.child("claimName"), tree::text(value, "claimName"), "");
+        }
+        "ephemeral" => {
+            ephemeral(errors, &at, value);
+            claim_name(errors, &place.child("name"), tree::text(volume, "name"), pod_name);
+        }
+        "image" => {
+            errors.needs(&at.child("reference"), tree::text(value, "reference"), "");
+            let policy = tree::text(value, "pullPolicy");
+            errors.needs_one_of(&at.child("pullPolicy"), policy, &["Always", "IfNotPresent", "Never"]);
+        }
+        _ => plugin::validate(errors, place, source, value, plugin::Owner::Pod),
     }
 }
 
@@ -128,13 +159,8 @@ pub(crate) fn host_path(errors: &mut Errors, at: &Path, value: &Value) {
     errors.one_of(&at.child("type"), tree::text(value, "type"), TYPES);
 }
 
-/// Modes and the files made from keys.
-fn files(errors: &mut Errors, at: &Path, source: &Value) {
-    number::mode(errors, at, source, "defaultMode");
-    key_files(errors, at, source);
-}
-
-fn key_files(errors: &mut Errors, at: &Path, source: &Value) {
+/// The files made from keys.
+pub(super) fn key_files(errors: &mut Errors, at: &Path, source: &Value) {
     for (i, item) in tree::list(source, "items").iter().enumerate() {
         let at = at.child("items").index(i);
         errors.needs(&at.child("key"), tree::text(item, "key"), "");
@@ -143,13 +169,15 @@ fn key_files(errors: &mut Errors, at: &Path, source: &Value) {
     }
 }
 
-fn file_path(errors: &mut Errors, at: &Path, item: &Value) {
+/// A needed path that stays below the volume.
+pub(super) fn file_path(errors: &mut Errors, at: &Path, item: &Value) {
     let path = tree::text(item, "path");
     errors.needs(&at.child("path"), path, "");
     name::local_nonreserved_path(errors, &at.child("path"), path);
 }
 
-fn downward_file(errors: &mut Errors, at: &Path, item: &Value) {
+/// A file of the downward API; upstream does not say which one of a volume.
+pub(super) fn downward_file(errors: &mut Errors, at: &Path, item: &Value) {
     file_path(errors, at, item);
     match (tree::has(item, "fieldRef"), tree::has(item, "resourceFieldRef")) {
         (true, both) => {
@@ -164,76 +192,34 @@ fn downward_file(errors: &mut Errors, at: &Path, item: &Value) {
     number::mode(errors, at, item, "mode");
 }
 
-fn projected(errors: &mut Errors, at: &Path, value: &Value) {
-    number::mode(errors, at, value, "defaultMode");
-    let mut paths = Seen::default();
-    for (i, source) in tree::list(value, "sources").iter().enumerate() {
-        let at = at.child("sources").index(i);
-        let mut found = 0;
-        for (kind, value) in source.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-            found += 1;
-            if found > 1 {
-                errors.forbidden(&at.child(kind), "may not specify more than 1 volume type per source");
-                continue;
-            }
-            projection(errors, &at.child(kind), kind, value, &mut paths);
-        }
-    }
-}
-
-fn projection(errors: &mut Errors, at: &Path, kind: &str, value: &Value, paths: &mut Seen) {
-    match kind {
-        "secret" | "configMap" => {
-            errors.needs(&at.child("name"), tree::text(value, "name"), "");
-            key_files(errors, at, value);
-            unique_paths(errors, at, value, paths);
-        }
-        "downwardAPI" => {
-            for (i, item) in tree::list(value, "items").iter().enumerate() {
-                downward_file(errors, &at.child("items").index(i), item);
-            }
-            unique_paths(errors, at, value, paths);
-        }
-        "serviceAccountToken" => token(errors, at, value, paths),
-        "clusterTrustBundle" => file_path(errors, at, value),
-        _ => {}
-    }
-}
-
-fn unique_paths(errors: &mut Errors, at: &Path, value: &Value, paths: &mut Seen) {
-    for item in tree::list(value, "items") {
-        let path = tree::text(item, "path");
-        if !path.is_empty() && !paths.first(path) {
-            errors.invalid(at, path, "conflicting duplicate paths");
-        }
-    }
-}
-
-fn token(errors: &mut Errors, at: &Path, value: &Value, paths: &mut Seen) {
-    let path = tree::text(value, "path");
-    let seconds = value.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
-    let at_seconds = at.child("expirationSeconds");
-    if seconds < 600 {
-        errors.invalid(&at_seconds, seconds, "may not specify a duration less than 10 minutes");
-    }
-    if seconds > 1 << 32 {
-        errors.invalid(&at_seconds, seconds, "may not specify a duration larger than 2^32 seconds");
-    }
-    if !errors.needs(&at.child("path"), path, "") {
-        return;
-    }
-    name::local_nonreserved_path(errors, &at.child("path"), path);
-    if !paths.first(path) {
-        errors.invalid(at, path, "conflicting duplicate paths");
-    }
-}
-
 fn ephemeral(errors: &mut Errors, at: &Path, value: &Value) {
     let at = at.child("volumeClaimTemplate");
     let template = &value["volumeClaimTemplate"];
     if template.is_null() {
         return errors.required(&at, "");
     }
-    crate::metadata::validate_inner(errors, &at.child("metadata"), &template["metadata"]);
+    let (path, metadata) = (at.child("metadata"), &template["metadata"]);
+    name::annotations(errors, &path.child("annotations"), metadata);
+    name::labels(errors, &path.child("labels"), metadata, "labels");
+    // In the order of Go's fields; those of the server's own come with every object and are not a client's.
+    const OTHERS: &[&str] = &["name", "generateName", "namespace", "uid", "ownerReferences", "finalizers"];
+    for field in OTHERS.iter().filter(|field| !tree::is_empty(tree::at(metadata, field))) {
+        errors.forbidden(&path.child(field), "cannot be set");
+    }
     crate::kinds::claim::validate_spec(errors, &at.child("spec"), &template["spec"]);
+}
+
+fn claim_name(errors: &mut Errors, at: &Path, volume: &str, pod_name: Option<&str>) {
+    let Some(pod) = pod_name.filter(|_| !volume.is_empty()) else { return };
+    let claim = format!("{pod}-{volume}");
+    for why in names::dns1123_subdomain_errors(&claim) {
+        errors.invalid(at, volume, &format!("PVC name {claim:?}: {why}"));
+    }
+}
+
+/// Paths that the sources of one projected volume share.
+pub(super) fn unique_path(errors: &mut Errors, volume: &Path, path: &str, shown: &str, paths: &mut Seen) {
+    if !paths.first(path) {
+        errors.invalid(volume, shown, "conflicting duplicate paths");
+    }
 }
