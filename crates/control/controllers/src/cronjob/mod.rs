@@ -1,11 +1,10 @@
-//! Makes Jobs at the times that a schedule names.
-//!
-//! Not supported yet: time zones other than UTC; an event says so.
+//! Starts Jobs at the times of a schedule, in a time zone.
 
 mod plan;
 mod reconcile;
 mod schedule;
 #[cfg(test)]
 mod tests;
+mod zone;
 
 pub use reconcile::run;

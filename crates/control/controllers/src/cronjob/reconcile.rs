@@ -2,12 +2,14 @@
 
 use super::plan;
 use super::schedule::Schedule;
-use crate::context::Context;
+use super::zone;
+use crate::context::{Context, seconds_between};
 use crate::job::finished_at;
-use crate::ownership::{BY_CONTROLLER, index_by_owner, owner_key};
+use crate::ownership::{BY_CONTROLLER, controller_of, index_by_owner, owner_key};
+use jiff::tz::TimeZone;
 use pintle_client::{ClientError, DeleteOptions, Propagation};
 use pintle_informer::{EventType, Informer, Outcome, Queue, reference, run_reconciler};
-use pintle_types::k8s::api::batch::v1::{CronJob, CronJobStatus, Job};
+use pintle_types::k8s::api::batch::v1::{CronJob, Job};
 use pintle_types::{Kind, ObjectKey, Time};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,122 +42,193 @@ struct Controller {
 
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
-        let Some(cron) = self.crons.get(&key) else { return Ok(Outcome::Done) };
-        let jobs = self.jobs.by_index(BY_CONTROLLER, cron.uid());
-        let cron = self.note_finished(&cron, &jobs).await?;
+        let Some(known) = self.crons.get(&key) else { return Ok(Outcome::Done) };
+        let jobs = self.jobs.by_index(BY_CONTROLLER, known.uid());
+        let mut cron = CronJob::clone(&known);
+        self.note_finished(&mut cron, &jobs).await?;
+        let result = if cron.is_deleting() { Ok(Outcome::Done) } else { self.start(&mut cron, &jobs).await };
         for job in plan::beyond_history(&cron, &jobs) {
-            self.delete(&cron, &job).await?;
+            self.delete(&mut cron, &job).await?;
         }
-        let spec = cron.spec.clone();
-        if cron.is_deleting() || spec.suspend.unwrap_or_default() {
-            return Ok(Outcome::Done);
+        if cron.status.clone().unwrap_or_default() != known.status.clone().unwrap_or_default() {
+            match self.context.client.update_status(&cron).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => (),
+            }
         }
+        result
+    }
+
+    /// Starts what is due, and says when to look again.
+    async fn start(&self, cron: &mut CronJob, jobs: &[Arc<Job>]) -> Result<Outcome, ClientError> {
         let recorder = &self.context.recorder;
-        if let Some(zone) = spec.time_zone.filter(|zone| !matches!(zone.as_str(), "UTC" | "Etc/UTC")) {
-            let message = format!("invalid timeZone: {zone:?}: only UTC is supported");
-            recorder.event(&cron, EventType::Warning, "UnknownTimeZone", message);
-            return Ok(Outcome::Done);
-        }
-        let schedule = match Schedule::parse(&spec.schedule) {
-            Ok(schedule) => schedule,
+        let warn = |cron: &CronJob, reason, message: String| recorder.event(cron, EventType::Warning, reason, message);
+        let name = cron.spec.time_zone.clone().unwrap_or_default();
+        let zone = match zone::load(&name) {
+            Ok(zone) => zone,
             Err(error) => {
-                let message = format!("unparseable schedule: {:?} : {error}", spec.schedule);
-                recorder.event(&cron, EventType::Warning, "UnparseableSchedule", message);
+                warn(cron, "UnknownTimeZone", format!("invalid timeZone: {name:?}: {error}"));
                 return Ok(Outcome::Done);
             }
         };
-        self.start_due(cron, &jobs, &schedule).await?;
+        if cron.spec.suspend.unwrap_or_default() {
+            return Ok(Outcome::Done);
+        }
+        let text = &cron.spec.schedule;
+        if text.contains("TZ") {
+            let message = format!(
+                "CRON_TZ or TZ used in schedule {text:?} is not officially supported, see \
+                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+            );
+            warn(cron, "UnsupportedSchedule", message);
+        }
+        let schedule = match Schedule::parse(text, &zone) {
+            Ok(schedule) => schedule,
+            Err(error) => {
+                warn(cron, "UnparseableSchedule", format!("unparseable schedule: {text:?} : {error}"));
+                return Ok(Outcome::Done);
+            }
+        };
+        self.start_due(cron, jobs, &schedule, &zone).await?;
         let now = self.context.clock.now();
-        let Some(next) = schedule.next(now) else { return Ok(Outcome::Done) };
-        let wait = next.duration_since(now);
+        let Some(next) = plan::wake(cron, &schedule, now) else { return Ok(Outcome::Done) };
+        let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
         // A little late rather than a little early.
-        Ok(Outcome::After(Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(100)))
+        Ok(Outcome::After(wait + Duration::from_millis(100)))
     }
 
     /// Starts the Job whose time has come, as far as the concurrency policy lets it.
-    async fn start_due(&self, mut cron: CronJob, jobs: &[Arc<Job>], schedule: &Schedule) -> Result<(), ClientError> {
-        let recorder = &self.context.recorder;
-        let missed = plan::missed(&cron, schedule, self.context.now());
+    async fn start_due(
+        &self,
+        cron: &mut CronJob,
+        jobs: &[Arc<Job>],
+        schedule: &Schedule,
+        zone: &TimeZone,
+    ) -> Result<(), ClientError> {
+        let (recorder, now) = (&self.context.recorder, self.context.now());
+        let missed = plan::missed(cron, schedule, now, true);
         let Some(at) = missed.last else { return Ok(()) };
         if missed.too_many {
             let message =
                 "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
-            recorder.event(&cron, EventType::Warning, "TooManyMissedTimes", message);
+            recorder.event(cron, EventType::Warning, "TooManyMissedTimes", message);
         }
-        let policy = cron.spec.concurrency_policy.clone().unwrap_or_default();
-        let active: Vec<&Arc<Job>> =
-            jobs.iter().filter(|job| finished_at(job).is_none() && !job.is_deleting()).collect();
-        let new = plan::job(&cron, at);
-        if active.iter().any(|job| job.name() == new.name()) {
+        if cron.spec.starting_deadline_seconds.is_some_and(|deadline| seconds_between(at, now) > deadline) {
+            let told = at.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z");
+            let message = format!("Missed scheduled time to start a job: {told}");
+            recorder.event(cron, EventType::Warning, "MissSchedule", message);
             return Ok(());
         }
+        let new = plan::job(cron, at, zone);
+        let status = cron.status.clone().unwrap_or_default();
+        let active = status.active.unwrap_or_default();
+        let is_active = |name: &str| active.iter().any(|job| job.name.as_deref() == Some(name));
+        if is_active(new.name()) || status.last_schedule_time.is_some_and(|last| last.0 == at) {
+            return Ok(());
+        }
+        let policy = cron.spec.concurrency_policy.clone().unwrap_or_default();
         if policy == "Forbid" && !active.is_empty() {
             let message = "Not starting job because prior execution is running and concurrency policy is Forbid";
-            recorder.event(&cron, EventType::Normal, "JobAlreadyActive", message);
+            recorder.event(cron, EventType::Normal, "JobAlreadyActive", message);
             return Ok(());
         }
         if policy == "Replace" {
-            for job in active {
-                self.delete(&cron, job).await?;
+            for job in jobs.iter().filter(|job| is_active(job.name())) {
+                self.delete(cron, job).await?;
             }
         }
-        match self.context.client.create(&new).await {
+        let Some(job) = self.create(cron, &new).await? else { return Ok(()) };
+        let status = cron.status.get_or_insert_default();
+        status.active.get_or_insert_default().push(reference(&job));
+        status.last_schedule_time = Some(Time(at));
+        Ok(())
+    }
+
+    /// The Job that was created, now or by an earlier try; nothing when that is somebody else's.
+    async fn create(&self, cron: &CronJob, new: &Job) -> Result<Option<Job>, ClientError> {
+        let recorder = &self.context.recorder;
+        match self.context.client.create(new).await {
             Ok(job) => {
                 let message = format!("Created job {}", job.name());
-                recorder.event(&cron, EventType::Normal, "SuccessfulCreate", message);
-                cron.status.get_or_insert_default().active.get_or_insert_default().push(reference(&job));
+                recorder.event(cron, EventType::Normal, "SuccessfulCreate", message);
+                Ok(Some(job))
             }
-            Err(error) if error.is_already_exists() => (),
-            Err(error) if error.is_namespace_terminating() => return Ok(()),
+            Err(error) if error.is_already_exists() => {
+                let found: Option<Job> = self.context.client.get_opt(new.namespace(), new.name()).await?;
+                let ours = |job: &Job| controller_of(&job.metadata).is_some_and(|owner| owner.uid == cron.uid());
+                Ok(found.filter(ours))
+            }
             Err(error) => {
-                recorder.event(&cron, EventType::Warning, "FailedCreate", format!("Error creating job: {error}"));
-                return Err(error);
-            }
-        }
-        cron.status.get_or_insert_default().last_schedule_time = Some(Time(at));
-        self.context.client.update_status(&cron).await.map(drop)
-    }
-
-    /// Brings the list of active Jobs up to date, and returns the CronJob with it.
-    async fn note_finished(&self, cron: &Arc<CronJob>, jobs: &[Arc<Job>]) -> Result<CronJob, ClientError> {
-        let recorder = &self.context.recorder;
-        let mut status: CronJobStatus = cron.status.clone().unwrap_or_default();
-        let mut active = status.active.take().unwrap_or_default();
-        for job in jobs {
-            let listed = active.iter().position(|known| known.uid.as_deref() == Some(job.uid()));
-            match (listed, finished_at(job)) {
-                (Some(at), Some(finished)) => {
-                    active.remove(at);
-                    let well = plan::has_succeeded(job);
-                    let condition = if well { "Complete" } else { "Failed" };
-                    let message = format!("Saw completed job: {}, condition: {condition}", job.name());
-                    recorder.event(&**cron, EventType::Normal, "SawCompletedJob", message);
-                    if well && status.last_successful_time.as_ref().is_none_or(|last| last.0 < finished) {
-                        status.last_successful_time = Some(Time(finished));
-                    }
+                if !error.is_namespace_terminating() {
+                    recorder.event(cron, EventType::Warning, "FailedCreate", format!("Error creating job: {error}"));
                 }
-                (None, None) if !job.is_deleting() => active.push(reference(&**job)),
-                _ => (),
+                Err(error)
             }
         }
-        active.retain(|known| {
-            let key = ObjectKey::new(cron.namespace(), known.name.as_deref().unwrap_or_default());
-            self.jobs.get(&key).is_some_and(|job| Some(job.uid()) == known.uid.as_deref())
-        });
-        status.active = (!active.is_empty()).then_some(active);
-        let mut changed = CronJob::clone(cron);
-        if cron.status.clone().unwrap_or_default() == status {
-            return Ok(changed);
-        }
-        changed.status = Some(status);
-        self.context.client.update_status(&changed).await
     }
 
-    async fn delete(&self, cron: &CronJob, job: &Job) -> Result<(), ClientError> {
+    /// Brings the list of active Jobs up to date.
+    async fn note_finished(&self, cron: &mut CronJob, jobs: &[Arc<Job>]) -> Result<(), ClientError> {
+        let recorder = &self.context.recorder;
+        let is_listed = |cron: &CronJob, uid: &str| {
+            let active = cron.status.iter().flat_map(|status| status.active.iter().flatten());
+            active.into_iter().any(|known| known.uid.as_deref() == Some(uid))
+        };
+        for job in jobs {
+            let listed = is_listed(cron, job.uid());
+            if finished_at(job).is_none() {
+                if !listed {
+                    // The cache may not show yet what was written of it.
+                    let fresh: CronJob = self.context.client.get(cron.namespace(), cron.name()).await?;
+                    if is_listed(&fresh, job.uid()) {
+                        *cron = fresh;
+                        continue;
+                    }
+                    let message = format!("Saw a job that the controller did not create or forgot: {}", job.name());
+                    recorder.event(cron, EventType::Warning, "UnexpectedJob", message);
+                }
+                continue;
+            }
+            let well = plan::has_succeeded(job);
+            if listed {
+                forget(cron, job.uid());
+                let condition = if well { "Complete" } else { "Failed" };
+                let message = format!("Saw completed job: {}, condition: {condition}", job.name());
+                recorder.event(cron, EventType::Normal, "SawCompletedJob", message);
+            }
+            let completed = job.status.as_ref().and_then(|status| status.completion_time.clone());
+            let status = cron.status.get_or_insert_default();
+            if well && completed > status.last_successful_time {
+                status.last_successful_time = completed;
+            }
+        }
+        self.drop_missing(cron, jobs).await
+    }
+
+    /// Takes Jobs that are gone off the list.
+    async fn drop_missing(&self, cron: &mut CronJob, jobs: &[Arc<Job>]) -> Result<(), ClientError> {
+        let active = cron.status.as_ref().and_then(|status| status.active.clone()).unwrap_or_default();
+        for known in active {
+            let uid = known.uid.unwrap_or_default();
+            let name = known.name.unwrap_or_default();
+            if jobs.iter().any(|job| job.uid() == uid) {
+                continue;
+            }
+            if self.context.client.get_opt::<Job>(cron.namespace(), &name).await?.is_none() {
+                let message = format!("Active job went missing: {name}");
+                self.context.recorder.event(cron, EventType::Normal, "MissingJob", message);
+                forget(cron, &uid);
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, cron: &mut CronJob, job: &Job) -> Result<(), ClientError> {
         let mut options = DeleteOptions::of_uid(job.uid());
         options.propagation_policy = Some(Propagation::Background);
         match self.context.client.delete::<Job>(job.namespace(), job.name(), &options).await {
             Ok(()) => {
+                forget(cron, job.uid());
                 let message = format!("Deleted job {}", job.name());
                 self.context.recorder.event(cron, EventType::Normal, "SuccessfulDelete", message);
                 Ok(())
@@ -164,4 +237,12 @@ impl Controller {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Takes a Job off the list of active ones.
+fn forget(cron: &mut CronJob, uid: &str) {
+    let status = cron.status.get_or_insert_default();
+    let mut active = status.active.take().unwrap_or_default();
+    active.retain(|known| known.uid.as_deref() != Some(uid));
+    status.active = (!active.is_empty()).then_some(active);
 }

@@ -1,7 +1,11 @@
-//! Schedules in the form of cron: five fields, or one of the words that begin with `@`. All times are UTC.
+//! Schedules in the form of cron: five fields, or one of the words that begin with `@`, in a time zone.
 //!
 //! Source: the `cron` library that upstream uses (standard parser: no seconds, day of month or of week suffices).
+//! When clocks are put forward, times in the hour that is left out are left out; when they are put back, times in the
+//! hour that comes twice come twice.
 
+use super::zone;
+use jiff::tz::TimeZone;
 use pintle_clock::Timestamp;
 
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
@@ -9,10 +13,18 @@ const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 const MINUTE: i64 = 60;
 /// A schedule that names no time within these years never will.
 const HORIZON_YEARS: i64 = 5;
+/// What 64 bits of nanoseconds hold.
+const LONGEST_SECONDS: i64 = 9_223_372_036;
 
 /// When to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Schedule {
+pub struct Schedule {
+    zone: TimeZone,
+    times: Times,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Times {
     /// `@every`: seconds between runs.
     Every(i64),
     Fields {
@@ -32,8 +44,44 @@ pub enum Schedule {
 pub struct ParseError(String);
 
 impl Schedule {
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    /// Reads a schedule in a zone, unless it names one itself (`TZ=…`, from before there was a field for it).
+    pub fn parse(text: &str, zone: &TimeZone) -> Result<Self, ParseError> {
         let text = text.trim();
+        let own = text.strip_prefix("CRON_TZ=").or_else(|| text.strip_prefix("TZ="));
+        let Some(own) = own else { return Ok(Self { zone: zone.clone(), times: Times::parse(text)? }) };
+        let (name, rest) = own.split_once(' ').unwrap_or((own, ""));
+        let zone = zone::load(name).map_err(|error| ParseError(format!("provided bad location {name}: {error}")))?;
+        Ok(Self { zone, times: Times::parse(rest.trim())? })
+    }
+
+    /// The first time after another; nothing when there is none for years.
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let second = after.as_second();
+        if let Times::Every(seconds) = self.times {
+            return Timestamp::from_second(second.checked_add(seconds)?).ok();
+        }
+        let mut at = (second.div_euclid(MINUTE) + 1) * MINUTE;
+        let horizon = at + HORIZON_YEARS * 366 * 86_400;
+        while at < horizon {
+            let offset = self.offset(at)?;
+            match self.times.skip(at + offset) {
+                0 => return Timestamp::from_second(at).ok(),
+                // The clocks change meanwhile: minute by minute.
+                seconds if self.offset(at + seconds)? != offset => at += MINUTE,
+                seconds => at += seconds,
+            }
+        }
+        None
+    }
+
+    /// Seconds by which the zone's clocks are ahead of UTC.
+    fn offset(&self, second: i64) -> Option<i64> {
+        Some(i64::from(self.zone.to_offset(Timestamp::from_second(second).ok()?).seconds()))
+    }
+}
+
+impl Times {
+    fn parse(text: &str) -> Result<Self, ParseError> {
         let text = match text {
             "@yearly" | "@annually" => "0 0 1 1 *",
             "@monthly" => "0 0 1 * *",
@@ -42,6 +90,9 @@ impl Schedule {
             "@hourly" => "0 * * * *",
             other => match other.strip_prefix("@every ") {
                 Some(duration) => return parse_every(duration),
+                None if other.starts_with('@') => {
+                    return Err(ParseError(format!("unrecognized descriptor: {other}")));
+                }
                 None => other,
             },
         };
@@ -64,26 +115,8 @@ impl Schedule {
         })
     }
 
-    /// The first time after another; nothing when there is none for years.
-    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        let second = after.as_second();
-        match self {
-            Self::Every(seconds) => Timestamp::from_second(second.checked_add(*seconds)?).ok(),
-            Self::Fields { .. } => {
-                let mut at = (second.div_euclid(MINUTE) + 1) * MINUTE;
-                let horizon = at + HORIZON_YEARS * 366 * 86_400;
-                while at < horizon {
-                    match self.skip(at) {
-                        0 => return Timestamp::from_second(at).ok(),
-                        seconds => at += seconds,
-                    }
-                }
-                None
-            }
-        }
-    }
-
-    /// Zero when the minute at `at` is one of the schedule's; else the seconds to the next that may be.
+    /// Zero when the minute at `at`, in seconds by the clocks of the zone, is one of the schedule's; else the seconds to
+    /// the next that may be.
     fn skip(&self, at: i64) -> i64 {
         let Self::Fields { minutes, hours, days, months, weekdays, either_day } = self else { return 0 };
         let has = |bits: &u64, value: i64| bits >> value & 1 == 1;
@@ -113,25 +146,37 @@ fn month_and_day(day_number: i64) -> (i64, i64) {
     (if shifted < 10 { shifted + 3 } else { shifted - 9 }, day)
 }
 
-fn parse_every(text: &str) -> Result<Schedule, ParseError> {
-    let bad = || ParseError(format!("failed to parse duration @every {text}"));
-    let (mut seconds, mut digits) = (0_i64, String::new());
-    for character in text.trim().chars() {
-        let unit = match character {
-            '0'..='9' => {
-                digits.push(character);
-                continue;
-            }
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return Err(bad()),
-        };
-        let count: i64 = digits.parse().map_err(|_| bad())?;
-        seconds = count.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(bad)?;
-        digits.clear();
+/// Units of durations, in nanoseconds; the longer names first.
+const UNITS: [(&str, i128); 7] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("ms", 1_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+];
+
+/// A duration such as `1h30m` or `1.5h`, in whole seconds, one at least.
+fn parse_every(text: &str) -> Result<Times, ParseError> {
+    let bad = || ParseError(format!("failed to parse duration @every {text}: time: invalid duration \"{text}\""));
+    let (mut rest, mut total) = (text, 0_i128);
+    while !rest.is_empty() {
+        let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').ok_or_else(bad)?;
+        let (number, tail) = rest.split_at(end);
+        let (name, unit) = UNITS.iter().find(|(name, _)| tail.starts_with(name)).ok_or_else(bad)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.len() + fraction.len() == 0 || whole.len() > 18 || fraction.contains('.') {
+            return Err(bad());
+        }
+        let digits = |text: &str| if text.is_empty() { Ok(0) } else { text.parse::<i128>().map_err(|_| bad()) };
+        let fraction: String = fraction.chars().take(9).collect();
+        let scale = 10_i128.pow(u32::try_from(fraction.len()).unwrap_or_default());
+        total += digits(whole)? * unit + digits(&fraction)? * unit / scale;
+        rest = &tail[name.len()..];
     }
-    if digits.is_empty() && seconds > 0 { Ok(Schedule::Every(seconds)) } else { Err(bad()) }
+    let seconds = i64::try_from(total / 1_000_000_000).map_err(|_| bad())?;
+    if total <= 0 || seconds > LONGEST_SECONDS { Err(bad()) } else { Ok(Times::Every(seconds.max(1))) }
 }
 
 /// A field as a set of bits.
@@ -183,9 +228,33 @@ fn parse_range(part: &str, low: u32, high: u32, names: &[&str]) -> Result<u64, P
 mod tests {
     use super::*;
 
-    fn next(schedule: &str, after: &str) -> String {
-        let next = Schedule::parse(schedule).unwrap().next(after.parse().unwrap());
+    fn next_in(zone: &str, schedule: &str, after: &str) -> String {
+        let zone = zone::load(zone).unwrap();
+        let next = Schedule::parse(schedule, &zone).unwrap().next(after.parse().unwrap());
         next.map(|next| next.to_string()).unwrap_or_default()
+    }
+
+    fn next(schedule: &str, after: &str) -> String {
+        next_in("", schedule, after)
+    }
+
+    #[test]
+    fn clocks_that_change_leave_times_out_or_repeat_them() {
+        // The worked examples of the cron library: New York, 2012-03-11 forward at two, 2012-11-04 back at two.
+        for (schedule, after, expected) in [
+            ("0 * * * *", "2012-03-11T06:00:00Z", "2012-03-11T07:00:00Z"),
+            ("0 2 * * *", "2012-03-11T05:00:00Z", "2012-03-12T06:00:00Z"),
+            ("0 3 * * *", "2012-03-11T05:00:00Z", "2012-03-11T07:00:00Z"),
+            ("0 14 * * *", "2012-03-11T05:00:00Z", "2012-03-11T18:00:00Z"),
+            ("0 1 * * *", "2012-11-04T04:00:00Z", "2012-11-04T05:00:00Z"),
+            ("0 1 * * *", "2012-11-04T05:00:00Z", "2012-11-04T06:00:00Z"),
+            ("0 2 * * *", "2012-11-04T04:00:00Z", "2012-11-04T07:00:00Z"),
+            ("0 3 * * *", "2012-11-04T04:00:00Z", "2012-11-04T08:00:00Z"),
+        ] {
+            assert_eq!(next_in("America/New_York", schedule, after), expected, "{schedule} after {after}");
+        }
+        assert_eq!(next_in("Asia/Kolkata", "0 0 * * *", "2024-01-01T00:00:00Z"), "2024-01-01T18:30:00Z");
+        assert_eq!(next("TZ=Asia/Tokyo 0 9 * * *", "2024-01-01T00:00:00Z"), "2024-01-02T00:00:00Z");
     }
 
     #[test]
@@ -200,6 +269,8 @@ mod tests {
             ("0 0 * * 7", "2024-01-01T00:00:00Z", "2024-01-07T00:00:00Z"),
             ("@monthly", "2024-01-31T12:00:00Z", "2024-02-01T00:00:00Z"),
             ("@every 1h30m", "2024-01-01T00:00:10Z", "2024-01-01T01:30:10Z"),
+            ("@every 1.5m", "2024-01-01T00:00:10Z", "2024-01-01T00:01:40Z"),
+            ("@every 10ms", "2024-01-01T00:00:10Z", "2024-01-01T00:00:11Z"),
             ("0 0 31 2 *", "2024-01-01T00:00:00Z", ""),
         ] {
             assert_eq!(next(schedule, after), expected, "{schedule}");
@@ -208,8 +279,22 @@ mod tests {
 
     #[test]
     fn bad_schedules_are_refused() {
-        for text in ["", "* * * *", "60 * * * *", "* 24 * * *", "5-1 * * * *", "*/0 * * * *", "x * * * *", "@every 1"] {
-            assert!(Schedule::parse(text).is_err(), "{text}");
+        for text in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* 24 * * *",
+            "5-1 * * * *",
+            "*/0 * * * *",
+            "x * * * *",
+            "@every 1",
+            "@every",
+            "@ever",
+            "@every 1.x",
+            "@every -1s",
+            "TZ=Nowhere * * * * *",
+        ] {
+            assert!(Schedule::parse(text, &TimeZone::UTC).is_err(), "{text}");
         }
     }
 
@@ -224,7 +309,7 @@ mod tests {
             "59 23 31 12 7",
         ];
         pintle_noise::feed_text(&samples, 300, |text| {
-            if let Some(next) = Schedule::parse(text).ok().and_then(|schedule| schedule.next(start)) {
+            if let Some(next) = Schedule::parse(text, &TimeZone::UTC).ok().and_then(|schedule| schedule.next(start)) {
                 assert!(next > start, "{text:?}");
             }
         });
