@@ -49,6 +49,11 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// Names of all capabilities, without `CAP_`.
+pub fn names() -> &'static [&'static str] {
+    &NAMES
+}
+
 /// A set of capabilities, bit N for number N.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Capabilities(pub u64);
@@ -132,6 +137,40 @@ pub fn apply(wanted: Capabilities) -> Result<()> {
     let _ = rustix::thread::clear_ambient_capability_set();
     let sets = CapabilitySets { effective: given, permitted: given, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).context(|| "set capabilities")
+}
+
+/// The sets of a process that are not the bounding one (capabilities(7), "Thread capability sets").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sets {
+    pub effective: Capabilities,
+    pub permitted: Capabilities,
+    pub inheritable: Capabilities,
+    pub ambient: Capabilities,
+}
+
+/// Sets each set. What the process does not have itself is left out, as is what the kernel does not let be ambient:
+/// only what is permitted and inheritable can.
+pub fn apply_sets(wanted: &Sets) -> Result<()> {
+    let current = rustix::thread::capabilities(None).context(|| "read capabilities")?;
+    // EINVAL before Linux 4.3, where there is nothing to clear.
+    let _ = rustix::thread::clear_ambient_capability_set();
+    let given = |set: Capabilities| CapabilitySet::from_bits_retain(set.0) & current.permitted;
+    let permitted = given(wanted.permitted);
+    let sets = CapabilitySets {
+        effective: given(wanted.effective) & permitted,
+        permitted,
+        inheritable: given(wanted.inheritable),
+    };
+    rustix::thread::set_capabilities(None, sets).context(|| "set capabilities")?;
+    let ambient = given(wanted.ambient) & permitted & sets.inheritable;
+    for number in 0..NAMES.len() {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        if ambient.contains(one) {
+            rustix::thread::configure_capability_in_ambient_set(one, true)
+                .context(|| format!("make capability {number} ambient"))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub enum Propagation {
     Slave,
     /// Both ways.
     Shared,
+    /// Private, and not to be bound elsewhere.
+    Unbindable,
 }
 
 impl Propagation {
@@ -37,6 +39,7 @@ impl Propagation {
             Propagation::Private => MountPropagationFlags::PRIVATE,
             Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
             Propagation::Shared => MountPropagationFlags::SHARED,
+            Propagation::Unbindable => MountPropagationFlags::UNBINDABLE,
         }
     }
 }
@@ -88,6 +91,21 @@ impl Tree {
     /// Sets attributes of the mount (mount_setattr(2)), of all below it too when `recursive`.
     pub fn set(&self, attributes: Attributes, recursive: bool) -> Result<()> {
         set_attributes(self.0.as_fd(), attributes.bits().into(), 0, recursive)
+    }
+
+    /// Sets and clears attributes of the mount, of all below it too when `recursive`.
+    pub fn change(&self, set: Attributes, clear: Attributes, recursive: bool) -> Result<()> {
+        // Kinds of access time are a number and not flags: the old one has to go.
+        let times = MountAttrFlags::MOUNT_ATTR__ATIME;
+        let times_set = set.intersects(times | MountAttrFlags::MOUNT_ATTR_NOATIME);
+        let clear = if times_set || clear.intersects(times) { clear | times } else { clear };
+        let attributes = libc::mount_attr {
+            attr_set: set.bits().into(),
+            attr_clr: clear.bits().into(),
+            propagation: 0,
+            userns_fd: 0,
+        };
+        change_attributes(self.0.as_fd(), &attributes, recursive).context(|| "change attributes of a mount")
     }
 
     /// Shows the files of the mount, and of all below it, with the ids of a user namespace: what belongs to an outer
@@ -173,16 +191,28 @@ impl Overlay<'_> {
         }
     }
 
-    /// Mounted, but nowhere: files are opened from it. Needs Linux 6.5.
+    /// Mounted, but nowhere: files are opened from it. Before Linux 6.5 only an overlay of few layers can be.
     pub fn tree(&self) -> Result<Tree> {
+        match self.tree_of(&self.lower.iter().map(|layer| ("lowerdir+", layer.clone())).collect::<Vec<_>>()) {
+            Err(e) if e.errno() == Some(libc::EINVAL) => {
+                let (_open, names) = self.short_names()?;
+                let one = PathBuf::from(names.join(":"));
+                // All layers have to fit into one option.
+                if one.as_os_str().len() > 255 { Err(e) } else { self.tree_of(&[("lowerdir", one)]) }
+            }
+            other => other,
+        }
+    }
+
+    fn tree_of(&self, lower: &[(&str, PathBuf)]) -> Result<Tree> {
         let what = || "mount an overlay";
         let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).context(what)?;
         let set = |key: &str, value: &Path| {
             rustix::mount::fsconfig_set_string(&context, key, value)
                 .context(|| format!("mount an overlay with {key} {}", value.display()))
         };
-        for layer in self.lower {
-            set("lowerdir+", layer)?;
+        for (key, layer) in lower {
+            set(key, layer)?;
         }
         set("upperdir", self.upper)?;
         set("workdir", self.work)?;
@@ -202,13 +232,23 @@ impl Overlay<'_> {
                 .context(|| format!("open {}", path.display()))
         };
         let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let lower: Vec<OwnedFd> = self.lower.iter().map(|p| open(p)).collect::<Result<_>>()?;
+        let (lower, layers) = self.short_names()?;
         let (upper, work) = (open(self.upper)?, open(self.work)?);
-        let layers: Vec<String> = lower.iter().map(name).collect();
         let options = format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), name(&upper), name(&work));
         let options = std::ffi::CString::new(options).map_err(std::io::Error::from).context(|| "overlay options")?;
         rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())
             .context(|| format!("mount an overlay of {} layers at {}", lower.len(), target.display()))
+    }
+
+    /// The layers by descriptor, and their names as long as those are open.
+    fn short_names(&self) -> Result<(Vec<OwnedFd>, Vec<String>)> {
+        let open = |path: &PathBuf| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("open {}", path.display()))
+        };
+        let lower: Vec<OwnedFd> = self.lower.iter().map(open).collect::<Result<_>>()?;
+        let names = lower.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
+        Ok((lower, names))
     }
 }
 
@@ -225,6 +265,15 @@ pub fn pivot_into(new_root: &Path) -> Result<()> {
     // pivot_root(2), "pivot_root(".", ".")": the old root is stacked on the new one and taken off it again.
     rustix::process::pivot_root(".", ".").context(what)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).context(|| "let the old root go")?;
+    rustix::process::chdir("/").context(what)
+}
+
+/// The same without pivot_root(2), for a root on a RAM disk: the old root is covered and stays below.
+pub fn move_into(new_root: &Path) -> Result<()> {
+    let what = || format!("move the root to {}", new_root.display());
+    rustix::process::chdir(new_root).context(what)?;
+    rustix::mount::mount_move(".", "/").context(what)?;
+    rustix::process::chroot(".").context(what)?;
     rustix::process::chdir("/").context(what)
 }
 

@@ -29,6 +29,27 @@ pub enum Report {
     Failed(Failure),
 }
 
+/// What the one who waits for a program hears of its start, and may do meanwhile.
+pub trait Witness {
+    /// Everything that needs privilege is done, and the program is there; next the privilege goes. Gets the
+    /// terminal's controlling end, and returns it when it is to come with `ready`.
+    fn before_privilege_goes(&mut self, controller: Option<OwnedFd>) -> std::result::Result<Option<OwnedFd>, Failure> {
+        Ok(controller)
+    }
+
+    /// All is set: what follows is the program, or a failure.
+    fn ready(&mut self, _started: Started, _controller: Option<OwnedFd>) {}
+}
+
+/// Tells the shim by a socket that exec closes.
+pub struct Reporter<'a>(pub &'a UnixStream);
+
+impl Witness for Reporter<'_> {
+    fn ready(&mut self, started: Started, controller: Option<OwnedFd>) {
+        send_report(self.0, &Report::Ready(started), controller);
+    }
+}
+
 pub fn send_report(socket: &UnixStream, report: &Report, descriptor: Option<OwnedFd>) {
     let mut sender = Sender::default();
     let bytes = serde_json::to_vec(report).unwrap_or_default();
@@ -46,8 +67,13 @@ pub struct Stdio {
 }
 
 /// Becomes the program. Returns only with what went wrong.
-pub fn become_program(spec: &ProcessSpec, stdio: Stdio, users: Option<Entry<'_>>, socket: &UnixStream) -> Failure {
-    match try_become(spec, stdio, users, socket) {
+pub fn become_program(
+    spec: &ProcessSpec,
+    stdio: Stdio,
+    users: Option<Entry<'_>>,
+    witness: &mut dyn Witness,
+) -> Failure {
+    match try_become(spec, stdio, users, witness) {
         Ok(never) => match never {},
         Err(failure) => failure,
     }
@@ -57,9 +83,9 @@ fn try_become(
     spec: &ProcessSpec,
     stdio: Stdio,
     users: Option<Entry<'_>>,
-    socket: &UnixStream,
+    witness: &mut dyn Witness,
 ) -> std::result::Result<std::convert::Infallible, Failure> {
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::umask(Mode::from_raw_mode(spec.umask.unwrap_or(0o022)));
     let identity = identify(spec)?;
     let seccomp = spec.seccomp.as_deref().map(decode_program).transpose()?;
     let environment = environment(spec, &identity);
@@ -76,13 +102,15 @@ fn try_become(
     }
     enter_directory(&spec.cwd)?;
     process::reset_signals();
+    find_program(spec, &environment)?;
+    let controller = witness.before_privilege_goes(controller)?;
     drop_privileges(spec, &identity, seccomp.as_deref())?;
     // Again as the user: a directory that it may not enter is an error, and one outside of the root a breach.
     check_directory()?;
     let program = find_program(spec, &environment)?;
-    process::close_on_exec_from(3)?;
+    process::close_on_exec_from(3 + spec.kept_descriptors)?;
     let started = Started { pid: 0, uid: identity.uid, gid: identity.gid, groups: identity.groups };
-    send_report(socket, &Report::Ready(started), controller);
+    witness.ready(started, controller);
     execute(&program, spec, &environment)
 }
 
@@ -93,7 +121,7 @@ fn identify(spec: &ProcessSpec) -> std::result::Result<Identity, Failure> {
     for name in &spec.named_groups {
         identity.groups.push(users::find_group(name, &group)?);
     }
-    if !identity.groups.contains(&identity.gid) {
+    if !spec.exact && !identity.groups.contains(&identity.gid) {
         identity.groups.insert(0, identity.gid);
     }
     let mut seen = std::collections::HashSet::new();
@@ -116,10 +144,10 @@ fn database(path: &str) -> String {
 }
 
 /// The specified variables, with PATH and HOME when they are missing.
-fn environment(spec: &ProcessSpec, identity: &Identity) -> Vec<CString> {
+pub fn environment(spec: &ProcessSpec, identity: &Identity) -> Vec<CString> {
     let has = |name: &str| spec.env.iter().any(|v| v.split_once('=').is_some_and(|(n, _)| n == name));
     let mut variables = spec.env.clone();
-    if !has("PATH") {
+    if !spec.exact && !has("PATH") {
         variables.push(format!("PATH={DEFAULT_PATH}"));
     }
     if !has("HOME") {
@@ -189,7 +217,10 @@ fn drop_privileges(spec: &ProcessSpec, identity: &Identity, filter: Option<&[u64
     capability::limit(spec.capabilities)?;
     capability::keep_over_user_change()?;
     process::become_user(identity.uid, identity.gid, &identity.groups)?;
-    capability::apply(spec.capabilities)?;
+    match &spec.capability_sets {
+        Some(sets) => capability::apply_sets(sets)?,
+        None => capability::apply(spec.capabilities)?,
+    }
     match filter {
         Some(filter) if spec.no_new_privileges => seccomp::install(filter),
         _ => Ok(()),
@@ -206,7 +237,7 @@ fn decode_program(text: &str) -> std::result::Result<Vec<u64>, Failure> {
 }
 
 /// Looks the program up as execvp(3) does, with the errors that runc's users know.
-fn find_program(spec: &ProcessSpec, environment: &[CString]) -> std::result::Result<CString, Failure> {
+pub fn find_program(spec: &ProcessSpec, environment: &[CString]) -> std::result::Result<CString, Failure> {
     let Some(name) = spec.args.first().filter(|name| !name.is_empty()) else {
         return Err(Failure::new(FailureKind::NoProgram, "no command specified"));
     };

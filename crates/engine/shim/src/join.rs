@@ -3,7 +3,7 @@
 //! The child joins the container's namespaces by the descriptor of its first process, so a reused number cannot lead
 //! it astray, and is confined like the first one.
 
-use crate::identity::{self, Report, Stdio};
+use crate::identity::{self, Report, Reporter, Stdio};
 use crate::launch::{Launch, set_oom_score};
 use crate::prepare::{ChildStdio, ShimStdio};
 use crate::protocol::{ExecSpec, Failure};
@@ -46,7 +46,12 @@ fn run(sandbox: &Sandbox, target: &Target<'_>, spec: &ExecSpec, pipes: ChildStdi
     let failure = match enter(sandbox, target, spec) {
         Ok((null, terminal)) => {
             let stdio = Stdio { pipes, terminal, null };
-            identity::become_program(&spec.process, stdio, sandbox.users.as_ref().map(UserNamespace::to_join), socket)
+            identity::become_program(
+                &spec.process,
+                stdio,
+                sandbox.users.as_ref().map(UserNamespace::to_join),
+                &mut Reporter(socket),
+            )
         }
         Err(error) => error.into(),
     };
@@ -72,7 +77,7 @@ fn enter(sandbox: &Sandbox, target: &Target<'_>, spec: &ExecSpec) -> Result<(Own
 }
 
 /// A terminal of what is really a devpts.
-fn open_terminal(inside: &Dir<'_>) -> Result<pty::Terminal> {
+pub fn open_terminal(inside: &Dir<'_>) -> Result<pty::Terminal> {
     let devpts = inside.open(Path::new("/dev/pts"), OFlags::PATH | OFlags::DIRECTORY)?;
     let filesystem = rustix::fs::fstatfs(&devpts).context(|| "ask the filesystem of /dev/pts")?;
     if filesystem.f_type != libc::DEVPTS_SUPER_MAGIC {

@@ -1,6 +1,6 @@
 //! Starts the first process of a container: forks into new namespaces, and in the child builds and enters the root.
 
-use crate::identity::{self, Report, Stdio};
+use crate::identity::{self, Report, Reporter, Stdio};
 use crate::prepare::{self, Bind, ChildStdio, ShimStdio};
 use crate::protocol::{ContainerSpec, Failure, PidNamespace};
 use crate::rootfs::{self, Parts};
@@ -63,7 +63,12 @@ fn run(sandbox: &Sandbox, spec: &ContainerSpec, baggage: Baggage) -> ! {
     let failure = match build(sandbox, spec, binds, shm) {
         Ok(built) => {
             let stdio = Stdio { pipes: stdio, terminal: built.terminal, null: built.null };
-            identity::become_program(&spec.process, stdio, sandbox.users.as_ref().map(UserNamespace::to_start), &socket)
+            identity::become_program(
+                &spec.process,
+                stdio,
+                sandbox.users.as_ref().map(UserNamespace::to_start),
+                &mut Reporter(&socket),
+            )
         }
         Err(error) => error.into(),
     };

@@ -9,22 +9,25 @@
 //! shim forks into new namespaces, and the child builds its root (`rootfs`), lets go of the host, takes its identity
 //! (`identity`) and executes. It reports over a socket that exec closes: words mean that it failed.
 //!
+//! `prepare`, `rootfs`, `identity`, `join` and `user_namespace` are one mechanism with two faces: the OCI runtime
+//! command line (`pintle-oci`) starts what bundles describe with the same code.
+//!
 //! The shim's own program is never reachable from a container: the daemon executes it from a sealed memory file, and
 //! it is not dumpable, so its descriptors, memory and root are closed to what shares a pid namespace with it.
 
+pub mod identity;
 pub mod init;
+pub mod join;
 pub mod pause;
+pub mod prepare;
 pub mod protocol;
+pub mod rootfs;
 pub mod server;
+pub mod user_namespace;
 
 mod attach;
 mod cri_log;
-mod identity;
-mod join;
 mod launch;
-mod prepare;
-mod rootfs;
 mod sandbox;
 mod task;
-mod user_namespace;
 mod users;

@@ -3,7 +3,7 @@
 //! The daemon sends `Call`s; the shim answers each with a `Reply` of the same number and, unasked, tells of exits.
 //! Answers may come in another order than calls. A daemon that connects anew asks for `State` first.
 
-use pintle_linux::capability::Capabilities;
+use pintle_linux::capability::{Capabilities, Sets};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -336,6 +336,18 @@ pub struct ProcessSpec {
     #[serde(default)]
     pub terminal_size: Option<(u16, u16)>,
     pub oom_score_adj: Option<i32>,
+    /// Sets that differ from `capabilities`, which then is the bounding one.
+    #[serde(default)]
+    pub capability_sets: Option<Sets>,
+    /// Groups and variables are exactly the given ones: no group of the user, no PATH.
+    #[serde(default)]
+    pub exact: bool,
+    /// The mode bits that new files do not get; nothing is 022.
+    #[serde(default)]
+    pub umask: Option<u32>,
+    /// Descriptors behind stdio that the program gets as they are.
+    #[serde(default)]
+    pub kept_descriptors: u32,
     /// RLIMIT_ number, soft, hard.
     pub limits: Vec<(u32, u64, u64)>,
 }

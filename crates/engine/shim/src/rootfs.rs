@@ -13,7 +13,7 @@ use pintle_linux::path::{Dir, Scope, lexical, open_directory};
 use pintle_linux::pty::Terminal;
 use pintle_linux::{Context, Error, Result, pty};
 use rustix::fs::{FileType, Mode, OFlags};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// What the child still needs of the filesystems that it made.
@@ -51,7 +51,8 @@ const LINKS: [(&str, &str); 6] = [
 pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
     mount::propagate_all(mount::Propagation::Private)?;
     mount_root(&spec.root, parts.mount_point, parts.users)?;
-    let root = Root::open(parts.mount_point, spec, parts.users)?;
+    let taken = spec.mounts.iter().map(|m| lexical(&m.target)).collect();
+    let root = Root::open(parts.mount_point, taken, parts.users)?;
     let proc = root.system("/proc", Tree::of_filesystem("proc", &[], INERT)?)?;
     let (null, devpts) = root.devices(spec, parts.shm)?;
     let sys = root.sysfs(spec.privileged)?;
@@ -60,9 +61,10 @@ pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
     for bind in &parts.binds {
         root.bind(bind)?;
     }
-    root.hide(spec, &proc, &sys, &null)?;
+    let hidden = Hidden { masked: &spec.masked_paths, readonly: &spec.readonly_paths };
+    root.hide(&hidden, Some(&proc), Some(&sys), &null)?;
     if spec.root.readonly {
-        Tree::set_open(root.fd.as_fd(), READ_ONLY)?;
+        root.protect()?;
     }
     Ok(Built { terminal, null })
 }
@@ -106,12 +108,19 @@ fn mount_mapped_root(root: &RootSpec, target: &Path, users: &UserNamespace) -> R
     let writable = place(parent, "w".to_owned())?;
     let inside = |path: &Path| writable.join(path.strip_prefix(parent).unwrap_or(path));
     let (upper, work) = (inside(&root.upper), inside(&root.work));
-    let overlay = Overlay { lower: &lower, upper: &upper, work: &work, volatile: true }.tree()?;
-    mount::unmount(target)?;
-    overlay.attach_at(target)
+    let overlay = Overlay { lower: &lower, upper: &upper, work: &work, volatile: true };
+    match overlay.tree() {
+        Ok(tree) => {
+            mount::unmount(target)?;
+            tree.attach_at(target)
+        }
+        // Many layers before Linux 6.5: on top of the tmpfs, which goes with the old root.
+        Err(_) => overlay.mount_at(target),
+    }
 }
 
-struct Root<'a> {
+/// The new root, by descriptor: everything is attached below it.
+pub struct Root<'a> {
     users: Option<&'a UserNamespace>,
     fd: OwnedFd,
     /// Destinations that the container's own mounts take, so that ours stay away.
@@ -119,12 +128,12 @@ struct Root<'a> {
 }
 
 impl<'a> Root<'a> {
-    fn open(path: &Path, spec: &ContainerSpec, users: Option<&'a UserNamespace>) -> Result<Self> {
-        let taken = spec.mounts.iter().map(|m| lexical(&m.target)).collect();
+    /// `taken` are destinations that the container's own mounts take.
+    pub fn open(path: &Path, taken: Vec<PathBuf>, users: Option<&'a UserNamespace>) -> Result<Self> {
         Ok(Self { users, fd: open_directory(path)?, taken })
     }
 
-    fn dir(&self) -> Dir<'_> {
+    pub fn dir(&self) -> Dir<'_> {
         Dir::new(&self.fd, Scope::Root)
     }
 
@@ -133,7 +142,7 @@ impl<'a> Root<'a> {
     }
 
     /// Attaches a filesystem of ours to a directory that may not be a link: an image must not choose where it goes.
-    fn system(&self, path: &str, tree: Tree) -> Result<Tree> {
+    pub fn system(&self, path: &str, tree: Tree) -> Result<Tree> {
         let target = Dir::new(&self.fd, Scope::NoLinks).make_dir(Path::new(path), 0o755)?;
         tree.attach(target.as_fd())?;
         Ok(tree)
@@ -143,14 +152,7 @@ impl<'a> Root<'a> {
     fn devices(&self, spec: &ContainerSpec, shm: Option<Tree>) -> Result<(OwnedFd, Tree)> {
         let dev = Tree::of_filesystem("tmpfs", &[("mode", "755"), ("size", "65536k")], Attributes::MOUNT_ATTR_NOSUID)?;
         let dev = self.system("/dev", dev)?;
-        for (name, major, minor) in DEVICES {
-            let number = rustix::fs::makedev(major, minor);
-            make_node(dev.as_fd(), name, FileType::CharacterDevice, 0o666, number)?;
-        }
-        for (name, to) in LINKS {
-            rustix::fs::symlinkat(to, &dev, name).context(|| format!("link /dev/{name}"))?;
-        }
-        let null = open_null(dev.as_fd(), "null")?;
+        let null = usual_devices(dev.as_fd())?;
         let gid = self.users.map_or(Ok(5), |users| users.outer_group(5))?.to_string();
         let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", &gid)];
         let no_programs = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
@@ -193,16 +195,21 @@ impl<'a> Root<'a> {
 
     /// The container's own cgroup below /sys/fs/cgroup, to read its limits.
     fn cgroups(&self, spec: &ContainerSpec, cgroups: &Cgroups) -> Result<()> {
-        if self.is_taken("/sys/fs/cgroup") {
-            return Ok(());
+        match self.is_taken("/sys/fs/cgroup") {
+            true => Ok(()),
+            false => self.mount_cgroups("/sys/fs/cgroup", &spec.cgroup, spec.privileged, cgroups),
         }
-        let attributes = if spec.privileged { INERT } else { INERT | READ_ONLY };
+    }
+
+    /// A container's own cgroup, in each hierarchy.
+    pub fn mount_cgroups(&self, at: &str, cgroup: &str, writable: bool, cgroups: &Cgroups) -> Result<()> {
+        let attributes = if writable { INERT } else { INERT | READ_ONLY };
         if cgroups.hierarchies()[0].v2 {
-            self.system("/sys/fs/cgroup", Tree::of_filesystem("cgroup2", &[], attributes)?)?;
+            self.system(at, Tree::of_filesystem("cgroup2", &[], attributes)?)?;
             return Ok(());
         }
-        let top = self.system("/sys/fs/cgroup", Tree::of_filesystem("tmpfs", &[("mode", "755")], INERT)?)?;
-        for (hierarchy, directory) in cgroups.hierarchies().iter().zip(cgroups.directories(&spec.cgroup)?) {
+        let top = self.system(at, Tree::of_filesystem("tmpfs", &[("mode", "755")], INERT)?)?;
+        for (hierarchy, directory) in cgroups.hierarchies().iter().zip(cgroups.directories(cgroup)?) {
             let name = PathBuf::from(hierarchy.controllers.join(","));
             let target = Dir::new(&top, Scope::NoLinks).make_dir(&name, 0o755)?;
             let tree = Tree::clone_of_path(&directory, false)?;
@@ -212,14 +219,14 @@ impl<'a> Root<'a> {
                 rustix::fs::symlinkat(&name, &top, alias.as_str()).context(|| format!("link cgroup {alias}"))?;
             }
         }
-        if !spec.privileged {
+        if !writable {
             top.set(READ_ONLY, false)?;
         }
         Ok(())
     }
 
     /// A terminal of the container's own devpts, also as /dev/console.
-    fn terminal(&self, devpts: &Tree) -> Result<Terminal> {
+    pub fn terminal(&self, devpts: &Tree) -> Result<Terminal> {
         let terminal = pty::open(devpts.as_fd())?;
         let console = Dir::new(&self.fd, Scope::NoLinks).make_file(Path::new("/dev/console"), 0o600)?;
         let node = Dir::new(devpts, Scope::NoLinks).open(Path::new(&terminal.number.to_string()), OFlags::PATH)?;
@@ -227,7 +234,7 @@ impl<'a> Root<'a> {
         Ok(terminal)
     }
 
-    fn bind(&self, bind: &Bind) -> Result<()> {
+    pub fn bind(&self, bind: &Bind) -> Result<()> {
         let context = |e: Error| Error::new(format!("mount to {}: {}", bind.target.display(), e.what), e.source);
         let target = if bind.directory {
             self.dir().make_dir(&bind.target, 0o755)
@@ -243,15 +250,20 @@ impl<'a> Root<'a> {
         bind.tree.attach(target.as_fd()).map_err(context)
     }
 
+    /// Makes the root filesystem itself read-only, not what is mounted below.
+    pub fn protect(&self) -> Result<()> {
+        Tree::set_open(self.fd.as_fd(), READ_ONLY)
+    }
+
     /// Masks and write-protects paths.
-    fn hide(&self, spec: &ContainerSpec, proc: &Tree, sys: &Tree, null: &OwnedFd) -> Result<()> {
-        for path in &spec.readonly_paths {
+    pub fn hide(&self, hidden: &Hidden<'_>, proc: Option<&Tree>, sys: Option<&Tree>, null: &OwnedFd) -> Result<()> {
+        for path in hidden.readonly {
             let Some(target) = self.find(path, proc, sys)? else { continue };
             let tree = Tree::clone_of(target.as_fd(), true)?;
             tree.set(READ_ONLY, true)?;
             tree.attach(target.as_fd())?;
         }
-        for path in &spec.masked_paths {
+        for path in hidden.masked {
             let Some(target) = self.find(path, proc, sys)? else { continue };
             let status = rustix::fs::fstat(&target).context(|| format!("stat {}", path.display()))?;
             let mask = if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
@@ -267,11 +279,11 @@ impl<'a> Root<'a> {
 
     /// Opens a path to hide: below /proc and /sys in the filesystems that we mounted there, whatever the image put
     /// in their way. Nothing when it does not exist.
-    fn find(&self, path: &Path, proc: &Tree, sys: &Tree) -> Result<Option<OwnedFd>> {
+    fn find(&self, path: &Path, proc: Option<&Tree>, sys: Option<&Tree>) -> Result<Option<OwnedFd>> {
         let clean = lexical(path);
-        let found = if let Ok(inside) = clean.strip_prefix("proc") {
+        let found = if let (Ok(inside), Some(proc)) = (clean.strip_prefix("proc"), proc) {
             Dir::new(proc, Scope::NoLinks).open(inside, OFlags::PATH)
-        } else if let Ok(inside) = clean.strip_prefix("sys") {
+        } else if let (Ok(inside), Some(sys)) = (clean.strip_prefix("sys"), sys) {
             Dir::new(sys, Scope::NoLinks).open(inside, OFlags::PATH)
         } else {
             self.dir().open(&clean, OFlags::PATH)
@@ -284,13 +296,38 @@ impl<'a> Root<'a> {
     }
 }
 
+/// Paths that a container must not see, or not change.
+pub struct Hidden<'a> {
+    pub masked: &'a [PathBuf],
+    pub readonly: &'a [PathBuf],
+}
+
+/// Makes the devices and links that every container has in its /dev; those that are there stay. Returns /dev/null.
+pub fn usual_devices(dev: BorrowedFd<'_>) -> Result<OwnedFd> {
+    for (name, major, minor) in DEVICES {
+        let number = rustix::fs::makedev(major, minor);
+        match make_node(dev, name, FileType::CharacterDevice, 0o666, number) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
+    }
+    for (name, to) in LINKS {
+        match rustix::fs::symlinkat(to, dev, name) {
+            Err(rustix::io::Errno::EXIST) => {}
+            other => other.context(|| format!("link /dev/{name}"))?,
+        }
+    }
+    open_null(dev, "null")
+}
+
 /// A /dev/shm of this many bytes.
 pub fn shared_memory(bytes: u64) -> Result<Tree> {
     let size = bytes.to_string();
     Tree::of_filesystem("tmpfs", &[("mode", "1777"), ("size", &size)], INERT)
 }
 
-fn make_node(dir: impl AsFd, name: &str, kind: FileType, mode: u32, number: u64) -> Result<()> {
+/// Makes a device node in an open directory.
+pub fn make_node(dir: impl AsFd, name: &str, kind: FileType, mode: u32, number: u64) -> Result<()> {
     let what = || format!("make device {name}");
     rustix::fs::mknodat(&dir, name, kind, Mode::from_raw_mode(mode), number).context(what)
 }

@@ -5,11 +5,14 @@
 //! A container's root is built with the machine's rights from ID-mapped mounts; then its first process enters the
 //! user namespace and a copy of the mount namespace, in which the kernel locks everything that is mounted or masked.
 
-use crate::protocol::{IdRange, SandboxSpec};
+use crate::protocol::{IdMappings, IdRange, SandboxSpec};
 use pintle_linux::process::{self, Forked, namespace};
 use pintle_linux::{Context, Error, Result, netns};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// The kernel takes at most so many ranges (user_namespaces(7)).
 const MAX_RANGES: usize = 340;
@@ -30,9 +33,8 @@ pub struct Entry<'a> {
 impl UserNamespace {
     /// Makes it, and moves the calling process into those other namespaces of the sandbox that belong to it.
     pub fn create(spec: &SandboxSpec) -> Result<Self> {
-        let (users, groups) = (spec.id_mappings.users.clone(), spec.id_mappings.groups.clone());
-        check(&users, "users")?;
-        check(&groups, "groups")?;
+        check(&spec.id_mappings.users, "users")?;
+        check(&spec.id_mappings.groups, "groups")?;
         let mut with = 0;
         let own_netns = spec.netns.as_ref().filter(|_| !spec.joined_netns);
         if own_netns.is_some() {
@@ -44,17 +46,11 @@ impl UserNamespace {
         if !spec.hostname.is_empty() || !spec.domainname.is_empty() {
             with |= namespace::UTS;
         }
-        // SAFETY: the shim has one thread; the child only waits to be killed.
-        #[allow(unsafe_code)]
-        let forked = unsafe { process::fork(namespace::USER | with, None) };
-        let (pid, helper) = match forked.context(|| "make a user namespace")? {
-            Forked::Child => wait_for_the_end(),
-            Forked::Parent { pid, pidfd } => (pid, pidfd),
-        };
-        let joined = Self::join(pid, helper.as_fd(), with, users, groups);
-        // It does nothing but wait for this.
-        let _ = process::signal(helper.as_fd(), libc::SIGKILL);
-        let made = joined?;
+        let (made, helper) = Self::make(spec.id_mappings.clone(), with)?;
+        if with != 0 {
+            process::enter(helper.0.as_fd(), with)?;
+        }
+        drop(helper);
         if let Some(path) = own_netns {
             netns::loopback_up()?;
             netns::bind_current(path)?;
@@ -62,14 +58,51 @@ impl UserNamespace {
         Ok(made)
     }
 
-    fn join(pid: i32, helper: BorrowedFd<'_>, with: u64, users: Vec<IdRange>, groups: Vec<IdRange>) -> Result<Self> {
+    /// Makes it, with other namespaces that belong to it; a process keeps those until it is dropped.
+    pub fn make(mappings: IdMappings, with: u64) -> Result<(Self, Helper)> {
+        // SAFETY: the shim has one thread; the child only waits to be killed.
+        #[allow(unsafe_code)]
+        let forked = unsafe { process::fork(namespace::USER | with, None) };
+        let (pid, helper) = match forked.context(|| "make a user namespace")? {
+            Forked::Child => wait_for_the_end(),
+            Forked::Parent { pid, pidfd } => (pid, Helper(pidfd)),
+        };
+        let IdMappings { users, groups } = mappings;
         write_map(pid, "uid_map", &users)?;
         write_map(pid, "gid_map", &groups)?;
         let file = File::open(format!("/proc/{pid}/ns/user")).context(|| "open the user namespace")?;
-        if with != 0 {
-            process::enter(helper, with)?;
+        Ok((Self { file, users, groups }, helper))
+    }
+
+    /// The one that a file stands for.
+    pub fn at(path: &Path) -> Result<Self> {
+        let file = File::open(path).context(|| format!("open the user namespace {}", path.display()))?;
+        let (mut ours, mut theirs) = UnixStream::pair().context(|| "make a socket pair")?;
+        // SAFETY: the caller has one thread; the child only enters and waits to be killed.
+        #[allow(unsafe_code)]
+        let forked = unsafe { process::fork(0, None) };
+        match forked.context(|| "fork into a user namespace")? {
+            Forked::Child => {
+                let entered = process::enter(file.as_fd(), namespace::USER).is_ok();
+                // Without a word the other side fails to read, which says enough.
+                if entered && theirs.write_all(&[1]).is_ok() {
+                    wait_for_the_end();
+                }
+                process::exit_now(1)
+            }
+            Forked::Parent { pid, pidfd } => {
+                let _helper = Helper(pidfd);
+                drop(theirs);
+                ours.read_exact(&mut [0]).context(|| format!("enter the user namespace {}", path.display()))?;
+                Self::of_process(pid)
+            }
         }
-        Ok(Self { file, users, groups })
+    }
+
+    /// That of a running process.
+    pub fn of_process(pid: i32) -> Result<Self> {
+        let file = File::open(format!("/proc/{pid}/ns/user")).context(|| "open the user namespace")?;
+        Ok(Self { file, users: read_map(pid, "uid_map")?, groups: read_map(pid, "gid_map")? })
     }
 
     pub fn handle(&self) -> BorrowedFd<'_> {
@@ -89,6 +122,23 @@ impl UserNamespace {
     /// Who a group of the namespace is outside.
     pub fn outer_group(&self, inside: u32) -> Result<u32> {
         outer(&self.groups, inside).ok_or_else(|| unmapped("group", inside))
+    }
+}
+
+/// A process that does nothing but keep namespaces; it ends when this is dropped.
+pub struct Helper(OwnedFd);
+
+impl Helper {
+    /// Stands for its namespaces in `process::enter`.
+    pub fn handle(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // It does nothing but wait for this.
+        let _ = process::signal(self.0.as_fd(), libc::SIGKILL);
     }
 }
 
@@ -141,6 +191,16 @@ fn check(ranges: &[IdRange], what: &str) -> Result<()> {
 fn write_map(pid: i32, file: &str, ranges: &[IdRange]) -> Result<()> {
     let lines: String = ranges.iter().map(|r| format!("{} {} {}\n", r.inside, r.outside, r.size)).collect();
     std::fs::write(format!("/proc/{pid}/{file}"), lines).context(|| format!("write {file} of a user namespace"))
+}
+
+fn read_map(pid: i32, file: &str) -> Result<Vec<IdRange>> {
+    let what = || format!("read {file} of process {pid}");
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).context(what)?;
+    let range = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|n| n.parse().ok());
+        Some(IdRange { inside: numbers.next()??, outside: numbers.next()??, size: numbers.next()?? })
+    };
+    Ok(text.lines().filter_map(range).collect())
 }
 
 fn wait_for_the_end() -> ! {

@@ -176,6 +176,18 @@ impl Cgroups {
         write_file(&mount.join(relative).join(file), value)
     }
 
+    /// Whether its processes are stopped. One that is not there is not.
+    pub fn is_frozen(&self, path: &str) -> bool {
+        let (file, frozen) = match self.layout.v1("freezer") {
+            Some(_) => ("freezer.state", "FRO"),
+            None => ("cgroup.freeze", "1"),
+        };
+        let dir = relative(path).ok().and_then(|relative| self.layout.directory("freezer", relative));
+        // FREEZING is on the way to FROZEN; only THAWED is not.
+        let text = dir.and_then(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default();
+        text.starts_with(frozen) || text.starts_with("FREE")
+    }
+
     /// Removes a cgroup and all below it. Succeeds when it is not there.
     ///
     /// # Errors

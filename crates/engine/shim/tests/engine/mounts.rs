@@ -133,7 +133,8 @@ async fn mounts_of_a_container_do_not_appear_on_the_host() {
     let id = machine.shell(&sandbox, "sleep 1000").await;
     let root = machine.root.path().to_string_lossy().into_owned();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let ours: Vec<&str> = mounts.lines().filter(|line| line.contains(&root)).collect();
+    // Before Linux 6.15 a sandbox's /dev/shm is mounted in its directory, too.
+    let ours: Vec<&str> = mounts.lines().filter(|line| line.contains(&root) && !line.contains("/shm ")).collect();
     assert!(ours.len() == 1 && ours[0].contains("/netns/"), "{ours:?}");
     machine.engine().remove_container(&id).await.unwrap();
     machine.finish().await;

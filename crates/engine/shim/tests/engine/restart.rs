@@ -82,6 +82,8 @@ async fn after_a_reboot_everything_has_ended() {
     let cgroups = pintle_linux::cgroup::Cgroups::detect().unwrap();
     cgroups.kill_all(&machine.config.cgroup_root, PATIENCE).unwrap();
     pintle_linux::netns::remove(&machine.config.run_dir.join("netns").join(&sandbox)).unwrap();
+    // Before Linux 6.15 a sandbox's /dev/shm is mounted below the run directory.
+    pintle_linux::mount::unmount(&machine.config.run_dir.join("sandboxes").join(&sandbox).join("shm")).unwrap();
     std::fs::remove_dir_all(&machine.config.run_dir).unwrap();
     machine.start().await;
     let status = machine.engine().container_status(&id).await.unwrap();
