@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the clients of other languages that the tests drive a cluster with, in the versions that their lock files
 # name, below target/clients. What is there already is left alone.
-#   clients.sh python | javascript | rust | all
+#   clients.sh python | javascript | rust | docker | all
 set -euo pipefail
 cd "$(dirname "$0")/.."
 sources=crates/testkit/e2e/clients
@@ -19,13 +19,43 @@ fresh() {
 }
 done_with() { echo "$sum" >"$target/$1/.installed"; }
 
-python() {
+# environment NAME REQUIREMENTS: what a list of Python packages names
+environment() {
   command -v python3 >/dev/null || { echo "python3 is missing: run scripts/prepare.sh test" >&2; return 1; }
-  fresh python "$sources/python/requirements.txt" && return
-  rm -rf "$target/python"
-  python3 -m venv "$target/python" || { echo "python3 makes no virtual environment: install python3-venv" >&2; return 1; }
-  "$target/python/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$sources/python/requirements.txt"
-  done_with python
+  fresh "$1" "$2" && return
+  rm -rf "${target:?}/$1"
+  python3 -m venv "$target/$1" || { echo "python3 makes no virtual environment: install python3-venv" >&2; return 1; }
+  "$target/$1/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$2"
+  done_with "$1"
+}
+
+python() { environment python "$sources/python/requirements.txt"; }
+
+# packages NAME LIST: Debian's packages of a list with all that they depend on, unpacked and not installed
+packages() {
+  fresh "$1" "$2" && return
+  local place="$target/$1"
+  rm -rf "$place"
+  mkdir -p "$place/archives/partial" "$place/root"
+  : >"$place/status"
+  # With an empty list of what is installed, everything that the packages need is fetched.
+  xargs apt-get install -qq -y --no-install-recommends --download-only \
+    -o Dir::State::status="$place/status" -o Dir::Cache::archives="$place/archives" -o Debug::NoLocking=1 <"$2" ||
+    { echo "apt-get cannot fetch the packages of $2: run apt-get update" >&2; return 1; }
+  local archive
+  for archive in "$place"/archives/*.deb; do
+    # Compilers at run time, languages and translations are not needed.
+    case "${archive##*/}" in libllvm* | libz3* | perl* | libperl* | locales*) continue ;; esac
+    dpkg-deb -x "$archive" "$place/root"
+  done
+  rm -rf "$place/archives"
+  done_with "$1"
+}
+
+docker() {
+  environment docker-library "$sources/docker/library/requirements.txt"
+  environment docker-compose "$sources/docker/compose/requirements.txt"
+  packages docker-packages "$sources/docker/packages.txt"
 }
 
 javascript() {
@@ -46,7 +76,7 @@ rust() {
 }
 
 case "${1:-all}" in
-  all) python && javascript && rust ;;
-  python | javascript | rust) "$1" ;;
-  *) echo "clients.sh python | javascript | rust | all" >&2; exit 2 ;;
+  all) python && javascript && rust && docker ;;
+  python | javascript | rust | docker) "$1" ;;
+  *) echo "clients.sh python | javascript | rust | docker | all" >&2; exit 2 ;;
 esac

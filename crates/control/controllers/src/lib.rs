@@ -17,6 +17,7 @@ mod deployment;
 mod discovery;
 mod disruption;
 mod endpoints;
+mod ephemeral;
 mod expectations;
 mod garbage;
 mod hash;

@@ -2,8 +2,8 @@
 
 use crate::context::Context;
 use crate::{
-    bootstrap, certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, garbage, job,
-    namespace, node, nodeipam, nodettl, podgc, protection, replicaset, resourcequota, serviceaccount, servicecidr,
+    bootstrap, certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, ephemeral, garbage,
+    job, namespace, node, nodeipam, nodettl, podgc, protection, replicaset, resourcequota, serviceaccount, servicecidr,
     statefulset, ttl, volume,
 };
 use futures::FutureExt;
@@ -40,6 +40,8 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replication-controller", |context| replicaset::run::<replicaset::RcSets>(context).boxed()),
     ("endpointslice-controller", |context| endpoints::run(context).boxed()),
     ("endpoint-controller", |context| endpoints::run_legacy(context).boxed()),
+    ("endpointslicemirroring-controller", |context| endpoints::run_mirror(context).boxed()),
+    ("ephemeral-volume-controller", |context| ephemeral::run(context).boxed()),
     ("namespace-controller", |context| namespace::run(context).boxed()),
     ("generic-garbage-collector", |context| garbage::run(context).boxed()),
     ("statefulset-controller", |context| statefulset::run(context).boxed()),

@@ -1,6 +1,8 @@
 //! Writes down which pods stand behind each Service: as EndpointSlices, and as Endpoints for older readers.
+//! Endpoints that people write are mirrored into slices.
 
 mod legacy;
+mod mirror;
 mod plan;
 mod reconcile;
 mod slices;
@@ -8,4 +10,5 @@ mod slices;
 mod tests;
 
 pub use legacy::run as run_legacy;
+pub use mirror::run as run_mirror;
 pub use reconcile::run;

@@ -5,7 +5,7 @@ use super::slices::{self, MANAGED_BY, MANAGER, SERVICE_NAME};
 use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::ownership::labels_of;
-use pintle_client::{ClientError, DeleteOptions};
+use pintle_client::{Client, ClientError, DeleteOptions};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Node, Pod, Service};
 use pintle_types::k8s::api::discovery::v1::EndpointSlice;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 const WORKERS: usize = 5;
 const BY_SERVICE: &str = "service";
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Values for the index of managed slices by their Service.
 fn service_of(slice: &EndpointSlice) -> Vec<String> {
@@ -80,6 +81,13 @@ pub async fn run(context: Context) {
         }
         from_slices.add(key);
     });
+    let (services, from_nodes) = (controller.services.clone(), queue.clone());
+    controller.nodes.on_change(move |change| {
+        let zone = |node: Option<&Arc<Node>>| node.and_then(|node| node.label(ZONE).map(str::to_owned));
+        if change.old().is_some() && zone(change.old()) != zone(change.new()) {
+            services.list().iter().for_each(|service| from_nodes.add(service.key()));
+        }
+    });
     controller.services.synced().await;
     controller.pods.synced().await;
     controller.nodes.synced().await;
@@ -103,12 +111,12 @@ impl Controller {
         pods.retain(|pod| selector.matches(labels_of(&pod.metadata)));
         let zone = |node: &str| {
             let node = self.nodes.get(&ObjectKey::new("", node))?;
-            node.label("topology.kubernetes.io/zone").map(str::to_owned)
+            node.label(ZONE).map(str::to_owned)
         };
         let existing = self.slices.by_index(BY_SERVICE, &key.to_string());
         let existing = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
         let changes = slices::plan(&service, &pods, existing, zone);
-        let result = self.apply(&key, changes).await;
+        let result = apply(&self.context.client, &self.expectations, &key, changes).await;
         // A conflict only says that the cache is behind, which the next event mends.
         if let Err(error) = result.as_ref()
             && !error.is_conflict()
@@ -119,34 +127,39 @@ impl Controller {
         }
         result.map(|()| Outcome::Done)
     }
+}
 
-    async fn apply(&self, key: &ObjectKey, changes: slices::Changes) -> Result<(), ClientError> {
-        let client = &self.context.client;
-        let gone = changes.delete.iter().map(|slice| slice.uid().to_owned());
-        self.expectations.expect(key, changes.create.len(), gone);
-        for (done, slice) in changes.create.iter().enumerate() {
-            if let Err(error) = client.create(slice).await {
-                self.expectations.forget(key);
-                tracing::debug!(done, "of {} slices", changes.create.len());
-                return if error.is_namespace_terminating() { Ok(()) } else { Err(error) };
-            }
+/// Writes the changes of the slices of one Service, and waits to see them before the next.
+pub async fn apply(
+    client: &Client,
+    expectations: &Expectations,
+    key: &ObjectKey,
+    changes: slices::Changes,
+) -> Result<(), ClientError> {
+    let gone = changes.delete.iter().map(|slice| slice.uid().to_owned());
+    expectations.expect(key, changes.create.len(), gone);
+    for (done, slice) in changes.create.iter().enumerate() {
+        if let Err(error) = client.create(slice).await {
+            expectations.forget(key);
+            tracing::debug!(done, "of {} slices", changes.create.len());
+            return if error.is_namespace_terminating() { Ok(()) } else { Err(error) };
         }
-        for slice in &changes.update {
-            if let Err(error) = client.update(slice).await {
-                self.expectations.forget(key);
+    }
+    for slice in &changes.update {
+        if let Err(error) = client.update(slice).await {
+            expectations.forget(key);
+            return Err(error);
+        }
+    }
+    for slice in &changes.delete {
+        let options = DeleteOptions::of_uid(slice.uid());
+        match client.delete::<EndpointSlice>(slice.namespace(), slice.name(), &options).await {
+            Err(error) if !error.is_not_found() => {
+                expectations.forget(key);
                 return Err(error);
             }
+            _ => (),
         }
-        for slice in &changes.delete {
-            let options = DeleteOptions::of_uid(slice.uid());
-            match client.delete::<EndpointSlice>(slice.namespace(), slice.name(), &options).await {
-                Err(error) if !error.is_not_found() => {
-                    self.expectations.forget(key);
-                    return Err(error);
-                }
-                _ => (),
-            }
-        }
-        Ok(())
     }
+    Ok(())
 }

@@ -4,7 +4,9 @@ use super::plan::{self, Port};
 use crate::ownership::controller_ref;
 use crate::pods;
 use pintle_types::k8s::api::core::v1::{Pod, Service};
-use pintle_types::k8s::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use pintle_types::k8s::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use pintle_types::{Kind, ObjectMeta};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,24 +77,36 @@ fn group(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -> Option<Str
 
 fn endpoint(service: &Service, pod: &Pod, addresses: Vec<String>, zone: impl Fn(&str) -> Option<String>) -> Endpoint {
     let (serving, terminating) = (pods::is_ready(pod), pod.is_deleting());
-    let node = pods::node_name(pod);
+    let ready = plan::publishes_not_ready(service) || (serving && !terminating);
+    let (node, zone) = (pods::node_name(pod), zone(pods::node_name(pod)));
     Endpoint {
+        hints: if ready { hints(service, node, zone.as_deref()) } else { None },
         addresses,
         conditions: Some(EndpointConditions {
-            ready: Some(plan::publishes_not_ready(service) || (serving && !terminating)),
+            ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
         hostname: plan::hostname_of(pod, service.name()),
         node_name: (!node.is_empty()).then(|| node.to_owned()),
         target_ref: Some(pods::reference(pod)),
-        zone: zone(node),
+        zone,
         ..Endpoint::default()
     }
 }
 
+/// For whom an endpoint is meant first, as the Service wants its traffic to be distributed.
+fn hints(service: &Service, node: &str, zone: Option<&str>) -> Option<EndpointHints> {
+    let wanted = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let zones = zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
+    let nodes = (wanted == "PreferSameNode" && !node.is_empty()).then(|| vec![ForNode { name: node.to_owned() }]);
+    let known = matches!(wanted, "PreferClose" | "PreferSameZone" | "PreferSameNode");
+    let found = known && (zones.is_some() || nodes.is_some());
+    found.then_some(EndpointHints { for_nodes: nodes, for_zones: zones })
+}
+
 /// The ports of a slice.
-fn ports_in(slice: &EndpointSlice) -> Vec<Port> {
+pub fn ports_in(slice: &EndpointSlice) -> Vec<Port> {
     let port = |port: &EndpointPort| Port {
         name: port.name.clone().unwrap_or_default(),
         protocol: port.protocol.clone().unwrap_or_default(),
@@ -179,12 +193,6 @@ fn changed_slice(service: &Service, slice: &EndpointSlice, endpoints: Vec<Endpoi
 }
 
 fn new_slice(service: &Service, key: &(String, Vec<Port>), endpoints: Vec<Endpoint>) -> EndpointSlice {
-    let port = |port: &Port| EndpointPort {
-        name: Some(port.name.clone()),
-        protocol: Some(port.protocol.clone()),
-        port: Some(port.number),
-        app_protocol: port.app_protocol.clone(),
-    };
     EndpointSlice {
         metadata: ObjectMeta {
             namespace: Some(service.namespace().to_owned()),
@@ -194,7 +202,17 @@ fn new_slice(service: &Service, key: &(String, Vec<Port>), endpoints: Vec<Endpoi
             ..ObjectMeta::default()
         },
         address_type: key.0.clone(),
-        ports: Some(key.1.iter().map(port).collect()),
+        ports: Some(key.1.iter().map(port_of).collect()),
         endpoints: Some(endpoints),
+    }
+}
+
+/// A port in the form of slices.
+pub fn port_of(port: &Port) -> EndpointPort {
+    EndpointPort {
+        name: Some(port.name.clone()),
+        protocol: Some(port.protocol.clone()),
+        port: Some(port.number),
+        app_protocol: port.app_protocol.clone(),
     }
 }

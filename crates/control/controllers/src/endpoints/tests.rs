@@ -1,11 +1,11 @@
 //! Endpoints as pods come, become ready and go.
 
 use super::slices::{LARGEST, MANAGED_BY, MANAGER, SERVICE_NAME};
-use super::{run, run_legacy};
+use super::{run, run_legacy, run_mirror};
 use crate::testing::Cluster;
 use futures::FutureExt;
 use pintle_types::Kind;
-use pintle_types::k8s::api::core::v1::{Endpoints, Pod, Service};
+use pintle_types::k8s::api::core::v1::{Endpoints, Node, Pod, Service};
 use pintle_types::k8s::api::discovery::v1::{Endpoint, EndpointSlice};
 use serde_json::{Value, json};
 
@@ -111,4 +111,60 @@ async fn headless_services_name_their_pods() {
     assert_eq!(endpoints(&cluster)[0].hostname.as_deref(), Some("web-0"));
     let slice = cluster.api.all::<EndpointSlice>().remove(0);
     assert_eq!(slice.label("service.kubernetes.io/headless"), Some(""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_meant_for_those_who_are_near() {
+    let cluster = cluster();
+    let zone = json!({ "topology.kubernetes.io/zone": "east" });
+    cluster.create::<Node>(json!({ "metadata": { "name": "node", "labels": zone } })).await;
+    let mut object = service();
+    object["spec"]["trafficDistribution"] = json!("PreferSameNode");
+    cluster.create::<Service>(object).await;
+    cluster.create::<Pod>(pod("a")).await;
+    cluster.report("default", "a", "Running");
+    let hints = |cluster: &Cluster| serde_json::to_value(&endpoints(cluster).first()?.hints).ok();
+    let near = json!({ "forNodes": [{ "name": "node" }], "forZones": [{ "name": "east" }] });
+    cluster.until("hints of both", |_| hints(&cluster) == Some(near.clone())).await;
+    for distribution in ["PreferClose", "PreferSameZone"] {
+        cluster.change::<Service>("default", "web", |service| {
+            service.spec.as_mut().unwrap().traffic_distribution = Some(distribution.into());
+        });
+        let near = json!({ "forZones": [{ "name": "east" }] });
+        cluster.until("hints of zones", |_| hints(&cluster) == Some(near.clone())).await;
+    }
+    cluster.change::<Node>("", "node", |node| {
+        node.metadata.labels.as_mut().unwrap().insert("topology.kubernetes.io/zone".into(), "west".into());
+    });
+    let near = json!({ "forZones": [{ "name": "west" }] });
+    cluster.until("hints of the other zone", |_| hints(&cluster) == Some(near.clone())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_people_write_are_mirrored() {
+    let cluster = Cluster::new().start(|context| run_mirror(context).boxed());
+    let meta = json!({ "name": "outside", "namespace": "default", "labels": { "team": "a" } });
+    let subsets = json!([
+        { "addresses": [{ "ip": "10.1.2.3" }, { "ip": "2001:db8::1" }], "ports": [{ "port": 80 }] },
+        { "notReadyAddresses": [{ "ip": "10.1.2.4" }], "ports": [{ "port": 81, "name": "other" }] },
+    ]);
+    cluster.create::<Endpoints>(json!({ "metadata": meta, "subsets": subsets })).await;
+    cluster.pass(2.0).await;
+    assert!(cluster.api.all::<EndpointSlice>().is_empty(), "there is no such Service");
+    cluster.create::<Service>(json!({ "metadata": meta, "spec": { "ports": [{ "port": 80 }] } })).await;
+    cluster.until("three slices", |api| api.all::<EndpointSlice>().len() == 3).await;
+    let slices = cluster.api.all::<EndpointSlice>();
+    let six = slices.iter().find(|slice| slice.address_type == "IPv6").unwrap();
+    assert_eq!((six.label("team"), six.label(SERVICE_NAME)), (Some("a"), Some("outside")));
+    assert_eq!(six.label(MANAGED_BY), Some("endpointslicemirroring-controller.k8s.io"));
+    assert_eq!(six.metadata.owner_references.as_ref().unwrap()[0].kind, "Endpoints");
+    assert_eq!(ready(&cluster), 2);
+    cluster.change::<Endpoints>("default", "outside", |endpoints| {
+        endpoints.subsets.as_mut().unwrap().truncate(1);
+    });
+    cluster.until("two slices", |api| api.all::<EndpointSlice>().len() == 2).await;
+    cluster.change::<Service>("default", "outside", |service| {
+        service.spec.as_mut().unwrap().selector = Some([("a".to_owned(), "b".to_owned())].into());
+    });
+    cluster.until("none", |api| api.all::<EndpointSlice>().is_empty()).await;
 }
