@@ -16,7 +16,7 @@ pub struct Config {
     pub advertise_address: IpAddr,
     /// The address of the service `default/kubernetes`: the first of the service range.
     pub service_address: IpAddr,
-    /// The range of service addresses, as the ServiceCIDR `kubernetes` shows it.
+    /// The range of service addresses, or one of each family with a comma between, as the ServiceCIDR `kubernetes` has.
     pub service_cidr: String,
     /// TLS settings with client certificates verified where given ([`pintle_pki::server_config`]).
     pub tls: Arc<rustls::ServerConfig>,

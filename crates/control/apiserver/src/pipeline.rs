@@ -16,6 +16,7 @@ use crate::{aggregation, paths, resources};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
@@ -35,6 +36,11 @@ use std::time::{Duration, Instant};
 const AFTERTHOUGHT: Duration = Duration::from_millis(20);
 /// Upstream's bound for the body of a request.
 pub(crate) const MAX_BODY_BYTES: usize = 3 << 20;
+
+/// How much of a body that nobody asked for is read before the answer, and for how long. A connection on which something
+/// is left unread ends, and the client may lose the answer; Go's server reads as much.
+const UNREAD_BYTES: usize = 256 << 10;
+const UNREAD_TIME: Duration = Duration::from_millis(200);
 
 /// A request's body: there already, or still to be read.
 pub(crate) enum RequestBody {
@@ -82,6 +88,27 @@ impl Call {
                 Err(e) => Err(Box::new(Status::bad_request(format!("unable to read the request's body: {e}")))),
             },
         }
+    }
+
+    /// Reads what is left of the body, within bounds.
+    async fn drain(&self) {
+        let body = self.body.lock().take();
+        let Some(RequestBody::Stream(mut stream)) = body else { return };
+        // Who asks before sending the body does not send it.
+        if stream.is_end_stream() || self.headers.contains_key(http::header::EXPECT) {
+            return;
+        }
+        let read = async {
+            let mut left = UNREAD_BYTES;
+            while let Some(Ok(frame)) = stream.frame().await {
+                match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                    Some(less) => left = less,
+                    None => return,
+                }
+            }
+        };
+        // A client that sends more, or nothing, has its connection ended.
+        let _ = tokio::time::timeout(UNREAD_TIME, read).await;
     }
 
     /// The body as it comes in, for whoever passes it on.
@@ -190,6 +217,9 @@ impl Server {
         turn.mark(&mut response);
         if let Some(value) = &self.config.strict_transport_security {
             response.headers_mut().insert(http::header::STRICT_TRANSPORT_SECURITY, value.clone());
+        }
+        if !long {
+            call.drain().await;
         }
         self.settle(call, response, failure, long, (began, turn.waited)).await
     }

@@ -16,6 +16,7 @@ pub mod tree;
 pub use column::Column;
 pub use def::{ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource};
 pub use kinds::crd::{Approval, approval_of};
+pub use kinds::service::address_errors as service_address_errors;
 pub use metadata::validate_metadata_update;
 pub use strategy::{Converter, NameRule, Strategy, StrategyRef};
 pub use table::{GroupVersions, Table};

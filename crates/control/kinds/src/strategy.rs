@@ -173,6 +173,12 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
+    /// The top-level field, if any, whose text counts beyond its value: it is stored as a client wrote it, white space
+    /// included, and an update that writes it differently changes it. Upstream keeps the bytes of raw extensions.
+    fn verbatim_field(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether `status` is dropped from new objects and kept by updates of the main resource.
     fn separates_status(&self) -> bool {
         true

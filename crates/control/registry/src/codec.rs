@@ -4,16 +4,64 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 const FIRST: [&str; 3] = ["apiVersion", "kind", "metadata"];
 const METADATA: &[u8] = b"\"metadata\":{";
 
 /// The bytes of an object as it is stored: without its resourceVersion.
 pub(crate) fn to_stored(value: &Value) -> Bytes {
+    to_stored_with(value, None)
+}
+
+/// The same with one field's text as it is given.
+pub(crate) fn to_stored_with(value: &Value, verbatim: Option<(&str, &RawValue)>) -> Bytes {
     let mut out = BytesMut::with_capacity(2048);
-    write_object(value, &mut out, &FIRST, false);
+    let (known, own) = match verbatim {
+        Some((field, text)) => (without(value, field), Some((field, text))),
+        None => (Cow::Borrowed(value), None),
+    };
+    write_object(&known, &mut out, &FIRST, false);
+    if let Some((field, text)) = own {
+        // Before the closing brace, after the metadata that every object has.
+        out.truncate(out.len() - 1);
+        out.put_u8(b',');
+        write_json(field, &mut out);
+        out.put_u8(b':');
+        out.put_slice(text.get().as_bytes());
+        out.put_u8(b'}');
+    }
     // An allocation of just this size: it is kept as long as the object.
     Bytes::copy_from_slice(&out)
+}
+
+fn without<'a>(value: &Value, field: &str) -> Cow<'a, Value> {
+    let mut value = value.clone();
+    value.as_object_mut().and_then(|fields| fields.remove(field));
+    Cow::Owned(value)
+}
+
+/// Whether a stored object's field is written with white space between its parts.
+pub(crate) fn has_spaces(stored: &[u8], field: &str) -> bool {
+    let fields: Result<BTreeMap<Cow<'_, str>, &RawValue>, _> = serde_json::from_slice(stored);
+    fields.is_ok_and(|fields| fields.get(field).is_some_and(|text| is_spaced(text)))
+}
+
+/// Whether there is white space outside the strings of a JSON text.
+pub(crate) fn is_spaced(text: &RawValue) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in text.get().bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b' ' | b'\t' | b'\r' | b'\n' if !quoted => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Appends an object, its resourceVersion included.
@@ -103,6 +151,11 @@ mod tests {
         let mut whole = BytesMut::new();
         write_value(&object, &mut whole);
         assert_eq!(serde_json::from_slice::<Value>(&whole).unwrap(), object);
+        let text: &RawValue = serde_json::from_str(r#"{"a": "b c"}"#).unwrap();
+        let spaced = to_stored_with(&object, Some(("data", text)));
+        assert_eq!(spaced, expected.replace(r#"{"a":"b"}"#, r#"{"a": "b c"}"#).as_bytes());
+        assert!(has_spaces(&spaced, "data") && !has_spaces(&stored, "data") && !has_spaces(&spaced, "metadata"));
+        assert!(!is_spaced(serde_json::from_str(r#"{"a \" ":[1,"b c"]}"#).unwrap()));
         let mut empty = BytesMut::new();
         write_value(&json!({}), &mut empty);
         assert_eq!(&empty[..], b"{}");

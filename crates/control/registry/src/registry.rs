@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// The ranges that the registry hands addresses and ports out of, and how much of the past it keeps.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub service_range: ipnet::Ipv4Net,
+    /// The ranges of the ServiceCIDR `kubernetes`, one for each family of addresses; the first is the usual one.
+    pub service_ranges: Vec<ipnet::IpNet>,
     pub node_ports: std::ops::RangeInclusive<u16>,
     /// How long events of the `events` resource are kept.
     pub event_ttl_seconds: u64,
@@ -26,7 +27,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            service_range: ipnet::Ipv4Net::new_assert([10, 43, 0, 0].into(), 16),
+            service_ranges: vec![ipnet::IpNet::new_assert([10, 43, 0, 0].into(), 16)],
             node_ports: 30000..=32767,
             event_ttl_seconds: 3600,
             history_bytes: 2 << 20,
@@ -104,7 +105,7 @@ impl Registry {
         let cache = Cache::open(store.clone(), specs(&table).into_values().collect(), limits).await?;
         let present = cache.shared.resource("/registry/services/specs").map(|services| services.snapshot());
         let present = present.unwrap_or_default();
-        let services = Services::new(options.service_range, options.node_ports, &present);
+        let services = Services::new(options.service_ranges, options.node_ports, &present);
         services.claim_present(&*store, &present, &clock.now_seconds().to_string()).await?;
         let event_leases = SharedLeases::new(options.event_ttl_seconds);
         let (table, changing) = (ArcSwap::new(table), tokio::sync::Mutex::default());

@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use pintle_types::selector::{FieldSelector, LabelSelector};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Request<'a> {
     pub dry_run: bool,
     /// Where admission notes what the audit log is to say; nothing while requests are not audited.
     pub audit: Option<&'a AuditAnnotations>,
+    /// How the client wrote [`Strategy::verbatim_field`](pintle_kinds::Strategy::verbatim_field) of a whole object.
+    pub verbatim: Option<&'a RawValue>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -50,6 +53,7 @@ impl<'a> Request<'a> {
             field_validation,
             dry_run: false,
             audit: None,
+            verbatim: None,
             warnings: Mutex::default(),
         }
     }

@@ -28,6 +28,7 @@ pub(crate) const NAME: &str = "default-scheduler";
 const MAX_BINDINGS: usize = 256;
 
 /// What the scheduler works with.
+#[derive(Clone)]
 pub struct Config {
     pub client: Client,
     /// May be shared with others that read pods and nodes.

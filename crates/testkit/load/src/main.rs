@@ -11,6 +11,7 @@ mod measure;
 mod memory;
 mod objects;
 mod requests;
+mod rights;
 mod serve;
 mod target;
 
@@ -54,6 +55,9 @@ async fn run(arguments: Arguments) -> Result<()> {
     };
     let wanted = |name: &str| name.contains(&arguments.only);
     say(format_args!("{:<44} {:>10} {:>10} {:>10} {:>12}", "", "per second", "p50", "p99", "server CPU"));
+    if target.is_own() && wanted("rights") {
+        rights::run()?;
+    }
     objects::prepare(&target).await?;
     if wanted("requests") {
         requests::run(&target).await?;

@@ -165,7 +165,7 @@ fn tracking_map(server: &Server) -> Value {
 
 fn service_cidr(server: &Server) -> Value {
     let mut cidr = object("networking.k8s.io/v1", "ServiceCIDR", "", "kubernetes");
-    cidr["spec"] = json!({"cidrs": [server.config.service_cidr]});
+    cidr["spec"] = json!({"cidrs": server.config.service_cidr.split(',').collect::<Vec<_>>()});
     cidr
 }
 

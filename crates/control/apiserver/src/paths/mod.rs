@@ -10,6 +10,7 @@ use crate::pipeline::Call;
 use crate::response::{self, Answer, JSON, with_type};
 use http::{Method, StatusCode};
 use pintle_types::Status;
+use serde::Serialize;
 use serde_json::json;
 
 /// The version of Kubernetes that is served, as `/version` tells it.
@@ -25,7 +26,7 @@ pub(crate) async fn answer(call: &Call) -> Answer {
     match segments.as_slice() {
         [""] => Ok(json(&json!({"paths": root_paths(call)}))),
         ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(call, segments[0], &segments[1..]).await),
-        ["version"] => Ok(json(&version())),
+        ["version"] => Ok(version()),
         ["metrics"] => Ok(metrics::all(call)),
         ["metrics", "slis"] => Ok(metrics::slis(call)),
         ["debug", rest @ ..] => Ok(debug::answer(call, rest)),
@@ -81,22 +82,44 @@ fn root_paths(call: &Call) -> Vec<String> {
     paths
 }
 
-fn version() -> serde_json::Value {
-    json!({
-        "major": "1",
-        "minor": "36",
-        "emulationMajor": "1",
-        "emulationMinor": "36",
-        "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35",
-        "gitVersion": GIT_VERSION,
-        "gitCommit": "",
-        "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "",
-        "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
-    })
+/// What `/version` tells, in upstream's order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    major: &'static str,
+    minor: &'static str,
+    emulation_major: &'static str,
+    emulation_minor: &'static str,
+    min_compatibility_major: &'static str,
+    min_compatibility_minor: &'static str,
+    git_version: &'static str,
+    git_commit: &'static str,
+    git_tree_state: &'static str,
+    build_date: &'static str,
+    go_version: &'static str,
+    compiler: &'static str,
+    platform: String,
+}
+
+/// People read it: it is indented.
+fn version() -> http::Response<pintle_client::Body> {
+    let version = Version {
+        major: "1",
+        minor: "36",
+        emulation_major: "1",
+        emulation_minor: "36",
+        min_compatibility_major: "1",
+        min_compatibility_minor: "35",
+        git_version: GIT_VERSION,
+        git_commit: "",
+        git_tree_state: "clean",
+        build_date: "1970-01-01T00:00:00Z",
+        go_version: "",
+        compiler: "rustc",
+        platform: format!("{}/{}", std::env::consts::OS, architecture()),
+    };
+    // Texts in a struct: writing them cannot fail.
+    with_type(StatusCode::OK, JSON, serde_json::to_string_pretty(&version).unwrap_or_default())
 }
 
 /// The processor as Go names it.

@@ -19,6 +19,9 @@ use pintle_types::names::{GroupKind, GroupVersionKind};
 use pintle_types::status::Details;
 use pintle_types::{Reason, Status};
 use serde_json::Value;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// What the registry is told of a write, beside the object.
 pub(crate) struct Writer<'a> {
@@ -27,6 +30,13 @@ pub(crate) struct Writer<'a> {
     chain: Chain<'a>,
     manager: String,
     options: WriteOptions,
+    verbatim: Option<Box<RawValue>>,
+}
+
+/// A body, and the text of the field of it that counts as it is written.
+pub(crate) struct Received {
+    pub object: Value,
+    verbatim: Option<Box<RawValue>>,
 }
 
 impl<'a> Writer<'a> {
@@ -48,7 +58,12 @@ impl<'a> Writer<'a> {
             chain: Chain { server: &target.call.server, deadline: target.call.deadline },
             manager,
             options,
+            verbatim: None,
         }
+    }
+
+    fn of_body(target: &'a Target<'_>, options: WriteOptions, verbatim: Option<Box<RawValue>>) -> Self {
+        Self { verbatim, ..Self::new(target, options) }
     }
 
     pub fn request(&self) -> Request<'_> {
@@ -56,6 +71,7 @@ impl<'a> Writer<'a> {
         request.dry_run = self.options.dry_run;
         request.audit = self.call.audit();
         request.field_validation = self.options.field_validation;
+        request.verbatim = self.verbatim.as_deref();
         request
     }
 }
@@ -68,6 +84,10 @@ fn manager_of_agent(agent: &str) -> String {
 
 /// Decodes the request's body into the kind that its path takes.
 pub(crate) async fn body_of(target: &Target<'_>, options: &WriteOptions, sub: &str) -> Result<Value, Box<Status>> {
+    Ok(receive(target, options, sub).await?.object)
+}
+
+async fn receive(target: &Target<'_>, options: &WriteOptions, sub: &str) -> Result<Received, Box<Status>> {
     let encoding = decode::encoding(&target.call.headers, target.offers())?;
     let bytes = target.call.read_body().await?;
     let (gvk, own) = body_kind(&target.def, sub);
@@ -78,7 +98,17 @@ pub(crate) async fn body_of(target: &Target<'_>, options: &WriteOptions, sub: &s
     let value = decode::object(&bytes, encoding, &expected, &table, &mut warnings)?;
     target.call.warn(warnings);
     target.call.audit_object(&value);
-    Ok(value)
+    let verbatim = match encoding {
+        decode::Encoding::Json => target.def.strategy.verbatim_field().and_then(|field| text_of(&bytes, field)),
+        _ => None,
+    };
+    Ok(Received { object: value, verbatim })
+}
+
+/// How a body of JSON writes one of its top-level fields.
+fn text_of(bytes: &[u8], field: &str) -> Option<Box<RawValue>> {
+    let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(bytes).ok()?;
+    fields.get(field).map(|text| RawValue::to_owned(text))
 }
 
 /// The kind of a subresource's body, and whether it is the resource's own.
@@ -92,8 +122,8 @@ fn body_kind(def: &ResourceDef, sub: &str) -> (GroupVersionKind, bool) {
 pub(crate) async fn create(target: &Target<'_>) -> Answer {
     let format = target.negotiate(Shape::Object)?;
     let options = WriteOptions::read(&target.call.query, "CreateOptions", false)?;
-    let object = body_of(target, &options, "").await?;
-    let writer = Writer::new(target, options);
+    let Received { object, verbatim } = receive(target, &options, "").await?;
+    let writer = Writer::of_body(target, options, verbatim);
     let request = writer.request();
     let created = target.call.server.registry.create(&request, &target.def, namespace(target), object).await;
     target.call.warn(request.take_warnings());
@@ -132,9 +162,9 @@ pub(crate) async fn post_subresource(
 pub(crate) async fn update(target: &Target<'_>, sub: &str) -> Answer {
     let format = target.negotiate(Shape::Object)?;
     let options = WriteOptions::read(&target.call.query, "UpdateOptions", false)?;
-    let object = body_of(target, &options, sub).await?;
+    let Received { object, verbatim } = receive(target, &options, sub).await?;
     check_name(target, &object)?;
-    let writer = Writer::new(target, options);
+    let writer = Writer::of_body(target, options, verbatim);
     let request = writer.request();
     let (registry, name) = (&target.call.server.registry, &target.path.name);
     let written = registry.update(&request, &target.def, namespace(target), name, sub, object).await;

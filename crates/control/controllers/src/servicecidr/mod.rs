@@ -1,6 +1,4 @@
-//! Keeps the range of the Services' addresses while addresses of it are given away, and says that it is ready.
-//!
-//! Only the cluster's own range is served; others are not said to be ready.
+//! Keeps the ranges of the Services' addresses while addresses of them are given away, and says that they are ready.
 
 mod plan;
 mod reconcile;

@@ -6,15 +6,22 @@ use pintle_types::k8s::api::networking::v1::{IPAddress, ServiceCIDR};
 use pintle_types::k8s::apimachinery::pkg::apis::meta::v1::Condition;
 use std::net::IpAddr;
 
-/// The name of the range that Services get their addresses from.
-pub const OWN: &str = "kubernetes";
 pub const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 
-/// Whether any of the addresses is one of the range.
-pub fn is_used(range: &ServiceCIDR, mut addresses: impl Iterator<Item = String>) -> bool {
-    let nets = range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
-    let nets: Vec<IpNet> = nets.filter_map(|net| net.parse().ok()).collect();
-    addresses.any(|name| name.parse::<IpAddr>().is_ok_and(|address| nets.iter().any(|net| net.contains(&address))))
+/// Whether any of the addresses is one of the range and of none of the `others`.
+pub fn is_used<'a>(
+    range: &ServiceCIDR,
+    others: impl Iterator<Item = &'a ServiceCIDR>,
+    mut addresses: impl Iterator<Item = String>,
+) -> bool {
+    let (nets, others): (Vec<IpNet>, Vec<IpNet>) = (nets(range).collect(), others.flat_map(nets).collect());
+    let within = |nets: &[IpNet], address: &IpAddr| nets.iter().any(|net| net.contains(address));
+    addresses.any(|name| name.parse().is_ok_and(|address| within(&nets, &address) && !within(&others, &address)))
+}
+
+fn nets(range: &ServiceCIDR) -> impl Iterator<Item = IpNet> + '_ {
+    let texts = range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
+    texts.filter_map(|net| net.parse().ok())
 }
 
 /// The condition that a range should have.

@@ -1,9 +1,9 @@
 //! Watches ranges, and the addresses whose end may let one go.
 
-use super::plan::{FINALIZER, OWN, condition, has, is_used, name};
+use super::plan::{FINALIZER, condition, has, is_used, name};
 use crate::context::Context;
 use pintle_client::ClientError;
-use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
+use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::networking::v1::{IPAddress, ServiceCIDR};
 use pintle_types::{Kind, ObjectKey};
 
@@ -11,11 +11,21 @@ use pintle_types::{Kind, ObjectKey};
 pub async fn run(context: Context) {
     let (ranges, addresses) = (context.informers.of::<ServiceCIDR>(), context.informers.of::<IPAddress>());
     let queue: Queue<ObjectKey> = Queue::new();
-    let (from_ranges, from_addresses, all) = (queue.clone(), queue.clone(), ranges.clone());
-    ranges.on_change(move |change| from_ranges.add(change.object().key()));
+    let again = {
+        let (all, queue) = (ranges.clone(), queue.clone());
+        move || all.list().iter().filter(|range| range.is_deleting()).for_each(|range| queue.add(range.key()))
+    };
+    let (from_ranges, others) = (queue.clone(), again.clone());
+    ranges.on_change(move |change| {
+        from_ranges.add(change.object().key());
+        // A new range may cover the addresses of one that is to go.
+        if matches!(change, Change::Added(_)) {
+            others();
+        }
+    });
     addresses.on_change(move |change| {
         if change.new().is_none() {
-            all.list().iter().filter(|range| range.is_deleting()).for_each(|range| from_addresses.add(range.key()));
+            again();
         }
     });
     ranges.synced().await;
@@ -30,10 +40,14 @@ async fn reconcile(
     addresses: &Informer<IPAddress>,
     key: ObjectKey,
 ) -> Result<Outcome, ClientError> {
-    let Some(range) = ranges.get(&key).filter(|range| range.name() == OWN) else { return Ok(Outcome::Done) };
+    let Some(range) = ranges.get(&key) else { return Ok(Outcome::Done) };
     let finalizers = range.metadata.finalizers.clone().unwrap_or_default();
     let kept = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
-    let used = || is_used(&range, addresses.list().iter().map(|address| name(address)));
+    let used = || {
+        let all = ranges.list();
+        let others = all.iter().filter(|other| !other.is_deleting()).map(|other| &**other);
+        is_used(&range, others, addresses.list().iter().map(|address| name(address)))
+    };
     let wanted = match (range.is_deleting(), kept) {
         (false, false) => Some([finalizers, vec![FINALIZER.to_owned()]].concat()),
         (true, true) if !used() => Some(finalizers.into_iter().filter(|it| it != FINALIZER).collect()),

@@ -23,3 +23,18 @@ async fn a_range_waits_for_its_addresses() {
     cluster.api.remove::<IPAddress>("", "10.43.0.1");
     cluster.until("it goes", |api| get(api).is_none()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_range_goes_when_another_has_its_addresses() {
+    let cluster = Cluster::new().start(|context| run(context).boxed());
+    let range = |name: &str, net: &str| json!({"metadata": {"name": name}, "spec": {"cidrs": [net]}});
+    cluster.create::<ServiceCIDR>(range("small", "10.44.0.0/24")).await;
+    cluster.create::<IPAddress>(json!({"metadata": {"name": "10.44.0.1"}, "spec": {"parentRef": {}}})).await;
+    let small = |api: &pintle_fake_api::FakeApi| api.get::<ServiceCIDR>("", "small");
+    let status = |range: ServiceCIDR| range.status?.conditions?.first().map(|it| it.status.clone());
+    cluster.until("ready", |api| small(api).and_then(status).as_deref() == Some("True")).await;
+    cluster.client.delete::<ServiceCIDR>("", "small", &DeleteOptions::default()).await.unwrap();
+    cluster.until("kept", |api| small(api).and_then(status).as_deref() == Some("False")).await;
+    cluster.create::<ServiceCIDR>(range("large", "10.44.0.0/16")).await;
+    cluster.until("it goes", |api| small(api).is_none()).await;
+}

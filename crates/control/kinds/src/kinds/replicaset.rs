@@ -119,6 +119,10 @@ fn validate_status(errors: &mut Errors, status: &Value) {
             errors.invalid(&path.child(field), count, "cannot be greater than status.replicas");
         }
     }
+    let available = tree::int(status, "availableReplicas");
+    if available > tree::int(status, "readyReplicas") {
+        errors.invalid(&path.child("availableReplicas"), available, "cannot be greater than readyReplicas");
+    }
 }
 
 pub struct ReplicationController;
@@ -254,6 +258,10 @@ impl Strategy for ControllerRevision {
         let mut found = self.validate(new);
         found.extend(Errors::of(|errors| errors.immutable(&Path::new("data"), &new["data"], &old["data"])));
         found
+    }
+
+    fn verbatim_field(&self) -> Option<&'static str> {
+        Some("data")
     }
 
     fn columns(&self) -> &[Column] {

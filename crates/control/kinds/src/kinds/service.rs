@@ -12,7 +12,11 @@ use pintle_types::{
     field::{ErrorList, Path},
     names,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
+
+mod addresses;
+
+pub use addresses::errors_of as address_errors;
 
 pub struct Service;
 
@@ -121,7 +125,10 @@ impl Strategy for Service {
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut found = Errors::of(|errors| addresses_unchanged(errors, &new["spec"], &old["spec"]));
+        let mut found = Errors::of(|errors| {
+            addresses::validate_change(errors, &new["spec"], &old["spec"]);
+            class_unchanged(errors, &new["spec"], &old["spec"]);
+        });
         found.extend(self.validate(new));
         found
     }
@@ -211,7 +218,7 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     }
     name::labels(errors, &path.child("selector"), spec, "selector");
     affinity(errors, path, spec);
-    cluster_ips(errors, &path.child("clusterIPs"), spec);
+    errors.0.extend(addresses::errors_of(spec));
     for (i, ip) in tree::list(spec, "externalIPs").iter().enumerate() {
         net::endpoint_ip(errors, &path.child("externalIPs").index(i), ip.as_str().unwrap_or(""));
     }
@@ -294,34 +301,6 @@ fn affinity(errors: &mut Errors, path: &Path, spec: &Value) {
     }
 }
 
-fn cluster_ips(errors: &mut Errors, at: &Path, spec: &Value) {
-    if tree::text(spec, "type") == "ExternalName" {
-        return;
-    }
-    for (i, ip) in tree::list(spec, "clusterIPs").iter().enumerate() {
-        match ip.as_str().unwrap_or("") {
-            "None" if i == 0 => {}
-            "None" => {
-                errors.invalid(&at.index(i), "None", "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
-            }
-            ip => net::ip(errors, &at.index(i), ip),
-        }
-    }
-    let at = Path::new("spec.ipFamilyPolicy");
-    if let Some(policy) = spec.get("ipFamilyPolicy").and_then(Value::as_str) {
-        errors.one_of(&at, policy, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
-    }
-    let at = Path::new("spec.ipFamilies");
-    let mut seen = Seen::default();
-    for (i, family) in tree::list(spec, "ipFamilies").iter().enumerate() {
-        let family = family.as_str().unwrap_or("");
-        errors.one_of(&at.index(i), family, &["IPv4", "IPv6"]);
-        if !seen.first(family) {
-            errors.duplicate(&at.index(i), family);
-        }
-    }
-}
-
 fn distinct_ports(errors: &mut Errors, at: &Path, kind: &str, ports: &[Value]) {
     if kind == "ClusterIP" {
         for (i, _) in ports.iter().enumerate().filter(|(_, port)| tree::int(port, "nodePort") != 0) {
@@ -371,6 +350,14 @@ fn load_balancer(errors: &mut Errors, path: &Path, spec: &Value) {
     }
 }
 
+fn class_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
+    let balanced = |spec: &Value| tree::text(spec, "type") == "LoadBalancer";
+    if balanced(new) && balanced(old) && new.get("loadBalancerClass") != old.get("loadBalancerClass") {
+        let class = new["loadBalancerClass"].clone();
+        errors.invalid(&Path::new("spec.loadBalancerClass"), class, "may not change once set");
+    }
+}
+
 fn traffic(errors: &mut Errors, path: &Path, spec: &Value) {
     const POLICIES: &[&str] = &["Cluster", "Local"];
     let at = path.child("externalTrafficPolicy");
@@ -393,16 +380,6 @@ fn traffic(errors: &mut Errors, path: &Path, spec: &Value) {
     if let Some(wanted) = spec.get("trafficDistribution").and_then(Value::as_str) {
         let known = ["PreferClose", "PreferSameNode", "PreferSameZone"];
         errors.one_of(&path.child("trafficDistribution"), wanted, &known);
-    }
-}
-
-fn addresses_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
-    if !needs_address(new) || !needs_address(old) {
-        return;
-    }
-    let (ip, before) = (tree::text(new, "clusterIP"), tree::text(old, "clusterIP"));
-    if !before.is_empty() && ip != before {
-        errors.invalid(&Path::new("spec.clusterIPs").index(0), json!([ip]), "may not change once set");
     }
 }
 
@@ -441,6 +418,7 @@ fn ports_text(spec: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn service(spec: Value) -> Value {
         let mut service = json!({"metadata": {"name": "s"}, "spec": spec});
@@ -472,7 +450,7 @@ mod tests {
         let cases = [
             (json!({"ports": [{"port": 80}]}), vec![]),
             (json!({}), vec!["spec.ports: Required value"]),
-            (json!({"clusterIP": "None"}), vec![]),
+            (json!({"clusterIP": "None", "clusterIPs": ["None"]}), vec![]),
             (
                 json!({"ports": [{"port": 0}]}),
                 vec![
@@ -509,8 +487,9 @@ mod tests {
 
     #[test]
     fn the_address_stays() {
-        let old = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.43.0.7"}});
-        let new = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.43.0.8", "ports": [{"port": 80}]}});
+        let with =
+            |ip: &str| json!({"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80}]});
+        let (old, new) = (json!({"spec": with("10.43.0.7")}), json!({"spec": with("10.43.0.8")}));
         assert_eq!(
             Service.validate_update(&new, &old)[0].to_string(),
             "spec.clusterIPs[0]: Invalid value: [\"10.43.0.8\"]: may not change once set"

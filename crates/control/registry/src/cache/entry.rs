@@ -129,6 +129,11 @@ impl Entry {
         &self.key
     }
 
+    /// The bytes as the store has them.
+    pub(crate) fn stored(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The revision of the last change, which is the object's resourceVersion.
     pub fn revision(&self) -> Revision {
         self.revision

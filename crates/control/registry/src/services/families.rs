@@ -1,10 +1,12 @@
 //! What a Service's type asks for, what an update keeps of it, and its address families.
 //!
-//! The cluster has IPv4 addresses for Services. Source: upstream's `initIPFamilyFields` and `patchAllocatedValues`.
+//! Source: upstream's `initIPFamilyFields`, `patchAllocatedValues` and `normalizeClusterIPs`.
 
+use super::addresses::family;
 use pintle_kinds::tree;
-use pintle_types::field::{FieldError, Path};
+use pintle_types::field::{ErrorList, FieldError, Path};
 use serde_json::{Value, json};
+use std::ops::Range;
 
 fn kind(service: &Value) -> &str {
     match tree::text(&service["spec"], "type") {
@@ -96,66 +98,188 @@ fn drop_same(new: &mut Value, old: &Value, fields: &[&str], with: &[&str]) {
     }
 }
 
-/// Fills in the address families and their policy, and refuses those that the cluster does not have.
-pub(super) fn settle(service: &mut Value, old: Option<&Value>) -> Result<(), FieldError> {
+/// Fills in the address families and their policy, and refuses those that the cluster does not have. `configured` are
+/// the families that it has, the usual one first.
+pub(super) fn settle(service: &mut Value, old: Option<&Value>, configured: &[&str]) -> Result<(), ErrorList> {
     let spec = &mut service["spec"];
-    mirror_addresses(spec);
-    if tree::text(spec, "type") == "ExternalName" {
+    let old = old.map(|old| &old["spec"]);
+    mirror_addresses(spec, old);
+    if tree::text(spec, "type") == "ExternalName" || is_left_alone(spec, old) {
         return Ok(());
     }
-    let bare = tree::text(spec, "clusterIP") == "None" && spec["selector"].as_object().is_none_or(|s| s.is_empty());
+    settle_policy(spec, old);
+    told(pintle_kinds::service_address_errors(spec))?;
+    let single = is_single(spec);
+    let mut errors = ErrorList::new();
+    if let Some(old) = old {
+        release_second(&mut errors, spec, old);
+    }
+    suits_policy(&mut errors, spec);
+    infer_families(&mut errors, spec, configured);
+    told(errors)?;
+    if is_bare(spec) {
+        // Whoever names the endpoints may name some of both families, wherever it is.
+        default_family(spec, configured);
+        add_second_family(spec, !single);
+        return Ok(());
+    }
+    told(missing_families(spec, configured))?;
+    default_family(spec, configured);
+    add_second_family(spec, !single && configured.len() == 2);
+    Ok(())
+}
+
+/// Which places of `clusterIPs` need an address of the server, or to have the given one taken.
+pub(super) fn lacking(service: &Value, old: Option<&Value>) -> Range<usize> {
+    let spec = &service["spec"];
+    let count = |spec: &Value| tree::list(spec, "ipFamilies").len();
+    if !needs_address(service) || tree::text(spec, "clusterIP") == "None" {
+        return 0..0;
+    }
+    match old {
+        Some(old) if needs_address(old) && tree::text(&old["spec"], "clusterIP") != "None" => {
+            if !is_left_alone(spec, Some(&old["spec"])) && count(&old["spec"]) == 1 && count(spec) == 2 {
+                1..2
+            } else {
+                0..0
+            }
+        }
+        // An update cannot give a Service without addresses some, which validation tells.
+        Some(old) if needs_address(old) => 0..0,
+        _ => 0..count(spec),
+    }
+}
+
+fn told(errors: ErrorList) -> Result<(), ErrorList> {
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn is_single(spec: &Value) -> bool {
+    tree::text(spec, "ipFamilyPolicy") == "SingleStack"
+}
+
+/// Without addresses, and without pods.
+fn is_bare(spec: &Value) -> bool {
+    tree::text(spec, "clusterIP") == "None" && spec["selector"].as_object().is_none_or(|s| s.is_empty())
+}
+
+/// A Service that would like both families keeps what it has when the cluster gets or loses one.
+fn is_left_alone(spec: &Value, old: Option<&Value>) -> bool {
+    let prefers = |spec: &Value| tree::text(spec, "ipFamilyPolicy") == "PreferDualStack";
+    let same = |old: &Value, field: &str| tree::list(spec, field) == tree::list(old, field);
+    let kept = |old: &Value| same(old, "clusterIPs") && same(old, "ipFamilies") && spec["type"] == old["type"];
+    prefers(spec) && old.is_some_and(|old| prefers(old) && kept(old))
+}
+
+fn settle_policy(spec: &mut Value, old: Option<&Value>) {
     if tree::text(spec, "ipFamilyPolicy").is_empty() {
-        let before = old.map_or("", |old| tree::text(&old["spec"], "ipFamilyPolicy"));
-        let policy = match (before, bare) {
-            ("", true) => "RequireDualStack",
-            ("", false) => "SingleStack",
-            (before, _) => before,
+        let policy = match old.map_or("", |old| tree::text(old, "ipFamilyPolicy")) {
+            "" if is_bare(spec) => "RequireDualStack",
+            "" => "SingleStack",
+            before => before,
         };
         tree::set(spec, "ipFamilyPolicy", policy);
     }
-    let single = tree::text(spec, "ipFamilyPolicy") == "SingleStack";
-    if tree::list(spec, "ipFamilies").is_empty() {
-        tree::set(spec, "ipFamilies", json!(["IPv4"]));
-    }
-    if bare {
-        add_second_family(spec, single);
-        return Ok(());
-    }
-    let path = Path::new("spec");
-    if tree::text(spec, "ipFamilyPolicy") == "RequireDualStack" {
-        let why = "this cluster is not configured for dual-stack services";
-        return Err(FieldError::invalid(&path.child("ipFamilyPolicy"), "RequireDualStack", why));
-    }
-    let other = tree::list(spec, "ipFamilies").iter().enumerate().find(|(_, family)| *family != "IPv4");
-    match other {
-        None => Ok(()),
-        Some((i, family)) => {
-            let path = path.child("ipFamilies").index(i);
-            Err(FieldError::invalid(&path, family.clone(), "not configured on this cluster"))
+}
+
+/// Going to one family drops what the second had, unless the client says otherwise; nothing else does.
+fn release_second(errors: &mut ErrorList, spec: &mut Value, old: &Value) {
+    let single = is_single(spec);
+    for (field, what) in [("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")] {
+        let (now, before) = (tree::list(spec, field), tree::list(old, field));
+        if single && now == before && now.len() > 1 {
+            let first = now[..1].to_vec();
+            tree::set(spec, field, first);
+        } else if !single && !now.is_empty() && now.len() < before.len() {
+            errors.push(policy_error(spec, &format!("must be 'SingleStack' to release the secondary {what}")));
         }
     }
 }
 
-/// A headless Service without a selector may have addresses of both families wherever it is.
-fn add_second_family(spec: &mut Value, single: bool) {
+fn policy_error(spec: &Value, why: &str) -> FieldError {
+    FieldError::invalid(&Path::new("spec").child("ipFamilyPolicy"), spec["ipFamilyPolicy"].clone(), why)
+}
+
+fn suits_policy(errors: &mut ErrorList, spec: &Value) {
+    for (field, what) in [("clusterIPs", "cluster IPs"), ("ipFamilies", "IP families")] {
+        if is_single(spec) && tree::list(spec, field).len() == 2 {
+            let why = format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
+            errors.push(policy_error(spec, &why));
+        }
+    }
+}
+
+/// Addresses tell the families that are not named.
+fn infer_families(errors: &mut ErrorList, spec: &mut Value, configured: &[&str]) {
+    let addresses = tree::list(spec, "clusterIPs").to_vec();
+    let mut families = tree::list(spec, "ipFamilies").to_vec();
+    let named = families.len();
+    for (i, address) in addresses.iter().enumerate().skip(named) {
+        let Some(Ok(address)) = address.as_str().map(str::parse) else { break };
+        let family = family(address);
+        if configured.contains(&family) {
+            families.push(family.into());
+        } else {
+            let path = Path::new("spec").child("clusterIPs").index(i);
+            let why = format!("{family} is not configured on this cluster");
+            errors.push(FieldError::invalid(&path, addresses.clone(), &why));
+        }
+    }
+    if families.len() > named {
+        tree::set(spec, "ipFamilies", families);
+    }
+}
+
+fn missing_families(spec: &Value, configured: &[&str]) -> ErrorList {
+    let mut errors = ErrorList::new();
+    if tree::text(spec, "ipFamilyPolicy") == "RequireDualStack" && configured.len() < 2 {
+        errors.push(policy_error(spec, "this cluster is not configured for dual-stack services"));
+    }
+    for (i, family) in tree::list(spec, "ipFamilies").iter().enumerate() {
+        if !configured.iter().any(|known| family == known) {
+            let path = Path::new("spec").child("ipFamilies").index(i);
+            errors.push(FieldError::invalid(&path, family.clone(), "not configured on this cluster"));
+        }
+    }
+    errors
+}
+
+fn default_family(spec: &mut Value, configured: &[&str]) {
+    if tree::list(spec, "ipFamilies").is_empty() {
+        tree::set(spec, "ipFamilies", json!([configured.first().unwrap_or(&"IPv4")]));
+    }
+}
+
+fn add_second_family(spec: &mut Value, wanted: bool) {
     let [first] = tree::list(spec, "ipFamilies") else { return };
-    if !single {
+    if wanted {
         let second = if first == "IPv4" { "IPv6" } else { "IPv4" };
         let families = json!([first, second]);
         tree::set(spec, "ipFamilies", families);
     }
 }
 
-/// `clusterIP` and `clusterIPs` say the same.
-fn mirror_addresses(spec: &mut Value) {
+/// `clusterIPs` follows `clusterIP` for clients that know the one alone.
+fn mirror_addresses(spec: &mut Value, old: Option<&Value>) {
     let single = tree::text(spec, "clusterIP").to_owned();
-    let many = tree::list(spec, "clusterIPs");
-    match (single.is_empty(), many.first().and_then(Value::as_str)) {
-        (false, None) => tree::set(spec, "clusterIPs", json!([single])),
-        (true, Some(first)) if !first.is_empty() => {
-            let first = first.to_owned();
-            tree::set(spec, "clusterIP", first);
+    let many = tree::list(spec, "clusterIPs").to_vec();
+    let Some(old) = old else {
+        if !single.is_empty() && many.is_empty() {
+            tree::set(spec, "clusterIPs", json!([single]));
         }
-        _ => {}
+        return;
+    };
+    let (single_before, before) = (tree::text(old, "clusterIP"), tree::list(old, "clusterIPs"));
+    if single == single_before {
+        if many.is_empty() && !before.is_empty() {
+            tree::copy(spec, old, "clusterIPs");
+        }
+    } else if single.is_empty() {
+        if many == before {
+            tree::remove(spec, "clusterIPs");
+        }
+    } else if many == before {
+        let changed: Vec<Value> = std::iter::once(single.into()).chain(many.into_iter().skip(1)).collect();
+        tree::set(spec, "clusterIPs", changed);
     }
 }

@@ -1,8 +1,10 @@
 //! Addresses and node ports of Services: which are in use, and who gets which.
 //!
-//! The pools live in memory and are filled from the cache at start. Servers that share a store agree by claims in it;
-//! a pool that others made out of date is filled anew when it fails.
+//! What is taken lives in memory and is filled from the cache at start. Servers that share a store agree by claims in it;
+//! what others made out of date is filled anew when it fails. Which ranges give addresses, ServiceCIDRs say, which are
+//! looked at for each Service that needs one.
 
+mod addresses;
 mod claims;
 mod families;
 mod pool;
@@ -10,31 +12,33 @@ mod pool;
 pub(crate) use claims::Claims;
 
 use crate::cache::Snapshot;
-use crate::write::Target;
+use addresses::{Addresses, family, ready_ranges};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use pintle_kinds::{ResourceDef, tree};
 use pintle_types::Status;
-use pintle_types::field::{FieldError, Path};
+use pintle_types::field::{ErrorList, FieldError, Path};
 use pintle_types::names::GroupKind;
 use pool::{Pool, TakeError, band};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// What a Service holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Holdings {
-    addresses: BTreeSet<Ipv4Addr>,
+    addresses: BTreeSet<IpAddr>,
     ports: BTreeSet<u16>,
 }
 
 #[derive(Debug)]
 struct Pools {
-    range: ipnet::Ipv4Net,
+    /// The server's own ranges, one for each family that Services can have; the first is the usual one.
+    own: Vec<IpNet>,
     node_ports: RangeInclusive<u16>,
-    addresses: Mutex<Pool>,
+    addresses: Addresses,
     ports: Mutex<Pool>,
 }
 
@@ -74,51 +78,65 @@ pub(crate) fn is_service(def: &ResourceDef) -> bool {
 }
 
 impl Services {
-    pub(crate) fn new(range: ipnet::Ipv4Net, node_ports: RangeInclusive<u16>, present: &Snapshot) -> Self {
-        let (addresses, ports) = empty_pools(range, &node_ports);
-        let pools = Pools { range, node_ports, addresses: Mutex::new(addresses), ports: Mutex::new(ports) };
-        for entry in present.iter() {
-            pools.take_present(&entry.to_value());
-        }
-        Self { pools: Arc::new(pools) }
+    pub(crate) fn new(own: Vec<IpNet>, node_ports: RangeInclusive<u16>, present: &Snapshot) -> Self {
+        let ports = Mutex::new(empty_ports(&node_ports));
+        let pools = Pools { own, node_ports, addresses: Addresses::default(), ports };
+        let services = Self { pools: Arc::new(pools) };
+        services.refill(present);
+        services
     }
 
-    /// Fills the pools anew, where others write too. What is just being given away may be given away again: the claims
-    /// in the store tell.
+    /// Fills in anew what is taken, where others write too. What is just being given away may be given away again: the
+    /// claims in the store tell.
     pub(crate) fn refill(&self, present: &Snapshot) {
-        let (addresses, ports) = empty_pools(self.pools.range, &self.pools.node_ports);
-        (*self.pools.addresses.lock(), *self.pools.ports.lock()) = (addresses, ports);
-        for entry in present.iter() {
-            self.pools.take_present(&entry.to_value());
+        let held: Vec<_> = present.iter().map(|entry| (entry, holdings(&entry.to_value()))).collect();
+        *self.pools.ports.lock() = empty_ports(&self.pools.node_ports);
+        let mut taken = HashSet::new();
+        for (entry, held) in held {
+            let twice = held.addresses.into_iter().filter(|address| !taken.insert(*address)).count();
+            if twice > 0 {
+                tracing::warn!(service = entry.name(), "two services have the same cluster IP");
+            }
+            for number in held.ports.into_iter().filter_map(|port| self.pools.port_number(port)) {
+                if self.pools.ports.lock().take(number).is_err() {
+                    tracing::warn!(service = entry.name(), "two services have the same node port");
+                }
+            }
         }
+        self.pools.addresses.refill(taken);
     }
 
-    /// Gives a new or changed Service, in the stored form, what it asks for and what it needs.
+    /// Gives a new or changed Service, in the stored form, what it asks for and what it needs. `objects` are the
+    /// ServiceCIDRs.
     pub(crate) fn allocate(
         &self,
-        target: &Target<'_>,
         service: &mut Value,
         old: Option<&Value>,
+        objects: Option<&Snapshot>,
     ) -> Result<Allocation, Status> {
-        if !is_service(target.def) {
-            return Ok(Allocation::default());
-        }
         if let Some(old) = old {
             families::keep_allocated(service, old);
         }
-        let invalid = |error: FieldError| {
+        let invalid = |errors: ErrorList| {
             let kind = GroupKind { group: String::new(), kind: "Service".into() };
             let name = service["metadata"]["name"].as_str().unwrap_or_default();
-            Status::invalid(&kind, name, &vec![error])
+            Status::invalid(&kind, name, &errors)
         };
+        let invalid_field = |error: FieldError| invalid(vec![error]);
         let mut draft = service.clone();
-        families::settle(&mut draft, old).map_err(invalid)?;
+        let configured: Vec<_> = self.pools.own.iter().map(|range| family(range.addr())).collect();
+        families::settle(&mut draft, old, &configured).map_err(invalid)?;
         let held = old.map(holdings).unwrap_or_default();
         let mut allocation = Allocation::default();
         allocation.pools = Some(self.pools.clone());
-        self.pools.give_address(&mut draft, &held, &mut allocation.taken).map_err(|e| e.status(invalid))?;
-        self.pools.give_ports(&mut draft, &held, &mut allocation.taken).map_err(|e| e.status(invalid))?;
-        self.pools.give_health_port(&mut draft, &held, &mut allocation.taken).map_err(|e| e.status(invalid))?;
+        let wanted = families::lacking(&draft, old);
+        if !wanted.is_empty() {
+            let ranges = ready_ranges(&self.pools.own, objects);
+            let given = self.pools.give_addresses(&mut draft, wanted, &ranges, &held, &mut allocation.taken);
+            given.map_err(|e| e.status(invalid_field))?;
+        }
+        self.pools.give_ports(&mut draft, &held, &mut allocation.taken).map_err(|e| e.status(invalid_field))?;
+        self.pools.give_health_port(&mut draft, &held, &mut allocation.taken).map_err(|e| e.status(invalid_field))?;
         let holds = holdings(&draft);
         allocation.dropped = Holdings {
             addresses: held.addresses.difference(&holds.addresses).copied().collect(),
@@ -136,17 +154,16 @@ impl Services {
     }
 }
 
-fn empty_pools(range: ipnet::Ipv4Net, node_ports: &RangeInclusive<u16>) -> (Pool, Pool) {
-    // Neither the network's own address nor the last one, where broadcasts go.
-    let size = (1_usize << (32 - range.prefix_len())).saturating_sub(2);
+fn empty_ports(node_ports: &RangeInclusive<u16>) -> Pool {
     let ports = usize::from(node_ports.end().saturating_sub(*node_ports.start())) + 1;
-    (Pool::new(size, band(size, 16, 16, 256)), Pool::new(ports, band(ports, 16, 32, 128)))
+    Pool::new(ports, band(ports, 16, 32, 128))
 }
 
 /// What a stored Service holds.
 fn holdings(service: &Value) -> Holdings {
     let spec = &service["spec"];
     let addresses = tree::list(spec, "clusterIPs").iter().filter_map(|ip| ip.as_str()?.parse().ok());
+    // Old Services have the one field alone.
     let single = tree::text(spec, "clusterIP").parse().ok();
     let ports = tree::list(spec, "ports").iter().map(|port| tree::int(port, "nodePort"));
     let ports = ports.chain([tree::int(spec, "healthCheckNodePort")]).filter(|port| *port != 0);
@@ -171,81 +188,67 @@ impl AllocationError {
 }
 
 impl Pools {
-    fn address_number(&self, address: Ipv4Addr) -> Option<usize> {
-        if !self.range.contains(&address) {
-            return None;
-        }
-        let offset = u32::from(address) - u32::from(self.range.network());
-        usize::try_from(offset).ok()?.checked_sub(1)
-    }
-
     fn port_number(&self, port: u16) -> Option<usize> {
         port.checked_sub(*self.node_ports.start()).map(usize::from)
     }
 
-    fn take_present(&self, service: &Value) {
-        let held = holdings(service);
-        for number in held.addresses.into_iter().filter_map(|address| self.address_number(address)) {
-            if self.addresses.lock().take(number).is_err() {
-                tracing::warn!(service = %service["metadata"]["name"], "two services have the same cluster IP");
-            }
-        }
-        for number in held.ports.into_iter().filter_map(|port| self.port_number(port)) {
-            if self.ports.lock().take(number).is_err() {
-                tracing::warn!(service = %service["metadata"]["name"], "two services have the same node port");
-            }
-        }
-    }
-
     fn give_back(&self, held: &Holdings) {
-        for number in held.addresses.iter().filter_map(|address| self.address_number(*address)) {
-            self.addresses.lock().give_back(number);
-        }
+        self.addresses.give_back(held.addresses.iter().copied());
         for number in held.ports.iter().filter_map(|port| self.port_number(*port)) {
             self.ports.lock().give_back(number);
         }
     }
 
-    fn give_address(&self, service: &mut Value, held: &Holdings, taken: &mut Holdings) -> Result<(), AllocationError> {
+    /// Gives an address for each of the families at `places` of the list.
+    fn give_addresses(
+        &self,
+        service: &mut Value,
+        places: std::ops::Range<usize>,
+        ranges: &[IpNet],
+        held: &Holdings,
+        taken: &mut Holdings,
+    ) -> Result<(), AllocationError> {
         let spec = &mut service["spec"];
-        let asked = tree::text(spec, "clusterIP").to_owned();
-        if tree::text(spec, "type") == "ExternalName" || asked == "None" {
-            return Ok(());
+        let families = tree::list(spec, "ipFamilies").to_vec();
+        let mut addresses = tree::list(spec, "clusterIPs").to_vec();
+        for place in places {
+            let asked = addresses.get(place).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let given = if asked.is_empty() {
+                let family = families[place].as_str().unwrap_or_default();
+                let full = || AllocationError::Exhausted("failed to allocate a serviceIP: range is full".into());
+                self.addresses.take_any(family, ranges).ok_or_else(full)?
+            } else {
+                // What is no address was told before.
+                let Ok(address) = asked.parse::<IpAddr>() else { return Ok(()) };
+                if held.addresses.contains(&address) {
+                    continue;
+                }
+                self.take_address(address, &addresses, ranges)?;
+                address
+            };
+            taken.addresses.insert(given);
+            addresses.truncate(place);
+            addresses.push(given.to_string().into());
         }
-        if asked.is_empty() {
-            let number = self.addresses.lock().take_any();
-            let number = number
-                .ok_or_else(|| AllocationError::Exhausted("failed to allocate a serviceIP: range is full".into()))?;
-            let offset = u32::try_from(number + 1).unwrap_or(u32::MAX);
-            let address = Ipv4Addr::from(u32::from(self.range.network()).saturating_add(offset));
-            taken.addresses.insert(address);
-            tree::set(spec, "clusterIP", address.to_string());
-            tree::set(spec, "clusterIPs", json!([address.to_string()]));
-            return Ok(());
-        }
-        // What is no address is told by validation.
-        let Ok(address) = asked.parse::<Ipv4Addr>() else { return Ok(()) };
-        if held.addresses.contains(&address) {
-            return Ok(());
-        }
-        let outcome = match self.address_number(address) {
-            Some(number) => self.addresses.lock().take(number),
-            None => Err(TakeError::OutOfRange),
-        };
-        let why = match outcome {
-            Ok(()) => {
-                taken.addresses.insert(address);
-                return Ok(());
-            }
+        tree::set(spec, "clusterIP", addresses.first().cloned().unwrap_or_default());
+        tree::set(spec, "clusterIPs", addresses);
+        Ok(())
+    }
+
+    fn take_address(&self, address: IpAddr, all: &[Value], ranges: &[IpNet]) -> Result<(), AllocationError> {
+        let why = match self.addresses.take(address, ranges) {
+            Ok(()) => return Ok(()),
             Err(TakeError::Taken) => "provided IP is already allocated".to_owned(),
+            Err(TakeError::NoRange) => "the provided network does not match the current range".to_owned(),
             Err(TakeError::OutOfRange) => {
-                let range = self.range;
-                format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}")
+                let around = ranges.iter().find(|range| range.contains(&address)).map(ToString::to_string);
+                let around = around.unwrap_or_default();
+                format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {around}")
             }
         };
         let path = Path::new("spec").child("clusterIPs");
         let why = format!("failed to allocate IP {address}: {why}");
-        Err(AllocationError::Field(FieldError::invalid(&path, json!([asked]), &why)))
+        Err(AllocationError::Field(FieldError::invalid(&path, all.to_vec(), &why)))
     }
 
     fn give_ports(&self, service: &mut Value, held: &Holdings, taken: &mut Holdings) -> Result<(), AllocationError> {
@@ -321,7 +324,7 @@ impl Pools {
                 Ok(())
             }
             Err(TakeError::Taken) => fail("provided port is already allocated"),
-            Err(TakeError::OutOfRange) => {
+            Err(TakeError::OutOfRange | TakeError::NoRange) => {
                 let (first, last) = (self.node_ports.start(), self.node_ports.end());
                 fail(&format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"))
             }

@@ -1,6 +1,7 @@
 //! A pool of numbers, each given to one owner at a time.
 
 use rand::Rng;
+use std::ops::Div;
 
 /// Numbers from 0 up to a size. The lower band is only given away when asked for, or when the rest is used up: what
 /// people pick by hand is there, and rarely collides with what the server picks.
@@ -16,6 +17,8 @@ pub(super) struct Pool {
 pub(super) enum TakeError {
     Taken,
     OutOfRange,
+    /// None of the ranges of addresses has it.
+    NoRange,
 }
 
 impl Pool {
@@ -66,8 +69,8 @@ impl Pool {
 }
 
 /// How much of a range of `size` is kept for those who ask: at least `min`, a `share`th, at most `max`.
-pub(super) fn band(size: usize, min: usize, share: usize, max: usize) -> usize {
-    if size <= min { 0 } else { (size / share).clamp(min, max) }
+pub(super) fn band<N: Copy + Ord + Div<Output = N> + From<u16>>(size: N, min: u16, share: u16, max: u16) -> N {
+    if size <= min.into() { 0.into() } else { (size / share.into()).clamp(min.into(), max.into()) }
 }
 
 #[cfg(test)]
@@ -93,9 +96,9 @@ mod tests {
 
     #[test]
     fn bands_are_upstreams() {
-        assert_eq!(band(65_534, 16, 16, 256), 256);
-        assert_eq!(band(254, 16, 16, 256), 16);
-        assert_eq!(band(14, 16, 16, 256), 0);
-        assert_eq!(band(2768, 16, 32, 128), 86);
+        assert_eq!(band(65_534_u128, 16, 16, 256), 256);
+        assert_eq!(band(254_u128, 16, 16, 256), 16);
+        assert_eq!(band(14_u128, 16, 16, 256), 0);
+        assert_eq!(band(2768_usize, 16, 32, 128), 86);
     }
 }

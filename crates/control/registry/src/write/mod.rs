@@ -27,6 +27,7 @@ use pintle_schema::apply::{Manager, update_managers};
 use pintle_store::{Compare, KeyRange, KeyValue, LeaseId, Op, Revision, Txn};
 use pintle_types::Status;
 use pintle_types::names::GroupKind;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -222,7 +223,7 @@ impl Registry {
         expected: Revision,
         object: &Value,
     ) -> Result<Attempt<Revision>, Status> {
-        Ok(match self.swap_claiming(def, key, expected, object, &Claims::default()).await? {
+        Ok(match self.swap_claiming(def, key, expected, object, None, &Claims::default()).await? {
             Attempt::Done(put) => Attempt::Done(put.revision),
             Attempt::Stale(found) => Attempt::Stale(found),
         })
@@ -238,7 +239,8 @@ impl Registry {
         allocation: Allocation,
     ) -> Result<Attempt<Put>, Status> {
         let claims = allocation.claims(self.store.is_shared());
-        let attempt = self.swap_claiming(target.def, target.key(), expected, object, &claims).await?;
+        let verbatim = verbatim(target, object);
+        let attempt = self.swap_claiming(target.def, target.key(), expected, object, verbatim, &claims).await?;
         match &attempt {
             Attempt::Done(_) => allocation.keep(),
             Attempt::Stale(found) => {
@@ -257,11 +259,12 @@ impl Registry {
         key: Bytes,
         expected: Revision,
         object: &Value,
+        verbatim: Option<(&str, &RawValue)>,
         claims: &Claims,
     ) -> Result<Attempt<Put>, Status> {
         let converted = crate::convert::outward(def, object).await?;
         let object = converted.as_ref().unwrap_or(object);
-        let value = codec::to_stored(object);
+        let value = codec::to_stored_with(object, verbatim);
         let resource = self.resource(def)?;
         // Only bytes that come back as the same ones are recognised.
         let parsed = self.store.keeps_values().then(|| {
@@ -321,17 +324,25 @@ impl Registry {
         Ok(Current { value: Arc::new(value), revision: kv.mod_revision })
     }
 
-    /// Gives a Service its addresses and ports. Where others write too, a pool that says no is looked at again.
+    /// Gives a Service its addresses and ports. A no is looked at again.
     async fn allocate(
         &self,
         target: &Target<'_>,
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<Allocation, Status> {
-        match self.services.allocate(target, object, old) {
-            Err(_) if self.store.is_shared() && is_service(target.def) => {
-                self.refill_services().await?;
-                self.services.allocate(target, object, old)
+        if !is_service(target.def) {
+            return Ok(Allocation::default());
+        }
+        let ranges = || self.cache.shared.resource("/registry/servicecidrs").map(|ranges| ranges.snapshot());
+        match self.services.allocate(object, old, ranges().as_deref()) {
+            // A new range may have been missed, and where others write too what they gave back.
+            Err(_) => {
+                match self.store.is_shared() {
+                    true => self.refill_services().await?,
+                    false => drop(self.reach_newest().await?),
+                }
+                self.services.allocate(object, old, ranges().as_deref())
             }
             allocated => allocated,
         }
@@ -401,6 +412,13 @@ impl Registry {
         let judged = self.judge(target, operation, Some(stored), old).await?;
         judged.ok_or_else(|| Status::internal("a validating plugin took the object away"))
     }
+}
+
+/// The text that the client gave the kind's verbatim field, if its value is still that of the object.
+fn verbatim<'a>(target: &Target<'a>, object: &Value) -> Option<(&'a str, &'a RawValue)> {
+    let (field, text) = (target.def.strategy.verbatim_field()?, target.by.verbatim?);
+    let value: Value = serde_json::from_str(text.get()).ok()?;
+    (target.sub.is_empty() && value == object[field]).then_some((field, text))
 }
 
 fn manager<'a>(target: &Target<'a>, api_version: &'a str, time: &'a str) -> Manager<'a> {

@@ -2,8 +2,9 @@
 
 use super::body::{Body, check_name};
 use super::create::{already_exists, check_namespace, shared};
-use super::{ATTEMPTS, Attempt, Current, MODIFIED, Target, meta, metadata_mut, plan, set_revision};
+use super::{ATTEMPTS, Attempt, Current, MODIFIED, Target, meta, metadata_mut, plan, set_revision, verbatim};
 use crate::admission::Operation;
+use crate::codec;
 use crate::convert::inward;
 use crate::object::Written;
 use crate::registry::Registry;
@@ -116,6 +117,7 @@ impl Registry {
         } else {
             target.def.validate_subresource_update(target.sub, &new, &old.value)
         });
+        errors.extend(self.rewritten(target, &new, old)?);
         target.invalid(target.name, &errors)?;
         let warnings = target.def.strategy.warnings(&new, Some(&old.value));
         warnings.into_iter().for_each(|warning| target.by.warn(warning));
@@ -147,6 +149,28 @@ impl Registry {
             }
         }
     }
+}
+
+impl Registry {
+    /// What is wrong when an update writes the verbatim field with other white space than it is stored with.
+    fn rewritten(&self, target: &Target<'_>, new: &Value, old: &Current) -> Result<Option<FieldError>, Status> {
+        let Some(field) = target.def.strategy.verbatim_field() else { return Ok(None) };
+        let given = verbatim(target, new);
+        if new.get(field) != old.value.get(field) || given.is_none() && same_but_version(new, &old.value) {
+            return Ok(None);
+        }
+        let stored = self.entry(target.def, target.ns, target.name)?.filter(|entry| entry.revision() == old.revision);
+        let before = stored.is_some_and(|entry| codec::has_spaces(entry.stored(), field));
+        let now = given.is_some_and(|(_, text)| codec::is_spaced(text));
+        let error = || FieldError::invalid(&Path::new(field), new[field].clone(), "field is immutable");
+        Ok((before != now).then(error))
+    }
+}
+
+fn same_but_version(new: &Value, old: &Value) -> bool {
+    let mut new = new.clone();
+    metadata_mut(&mut new).insert("resourceVersion".into(), old["metadata"]["resourceVersion"].clone());
+    new == *old
 }
 
 /// A uid in the body must be the object's.

@@ -90,7 +90,7 @@ fn service(name: &str, address: Option<&str>) -> Value {
 async fn an_address_is_given_to_one_service() {
     let cluster = Cluster::start(1);
     let small = || Options {
-        service_range: "10.50.0.0/28".parse().expect("range"),
+        service_ranges: vec!["10.50.0.0/28".parse().expect("range")],
         node_ports: 30000..=30013,
         ..Options::default()
     };

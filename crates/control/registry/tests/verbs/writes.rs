@@ -288,3 +288,37 @@ async fn events_are_forgotten_after_their_time() {
     tokio::time::sleep(std::time::Duration::from_secs(200)).await;
     assert_eq!(world.get("events", "e").await.unwrap_err().code, 404);
 }
+
+#[tokio::test]
+async fn a_revision_keeps_how_its_data_was_written() {
+    let world = World::new().await;
+    let (def, by) = (world.def("controllerrevisions.apps"), requester());
+    let spaced = serde_json::from_str(r#"{"x": "y"}"#).unwrap();
+    let revision = |name: &str| {
+        json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": name}, "data": {"x": "y"},
+            "revision": 1})
+    };
+    let written = |text| {
+        let mut request = by.request();
+        request.verbatim = text;
+        request
+    };
+    world.registry.create(&written(Some(spaced)), &def, NS, revision("spaced")).await.unwrap();
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    // A patch is written without white space, which changes the data's bytes.
+    let refused = world.merge("controllerrevisions.apps", "spaced", "", label.clone()).await.unwrap_err();
+    assert_eq!(
+        refused.message,
+        "ControllerRevision.apps \"spaced\" is invalid: data: Invalid value: {\"x\":\"y\"}: field is immutable"
+    );
+    let mut again = revision("spaced");
+    again["metadata"]["labels"] = json!({"a": "b"});
+    let put = world.registry.update(&written(Some(spaced)), &def, NS, "spaced", "", again.clone()).await;
+    assert_eq!(put.unwrap().object.to_value()["data"], json!({"x": "y"}));
+    assert_eq!(
+        world.registry.update(&written(None), &def, NS, "spaced", "", again).await.map_err(|e| e.code).err(),
+        None
+    );
+    world.create("controllerrevisions.apps", revision("plain")).await.unwrap();
+    world.merge("controllerrevisions.apps", "plain", "", label).await.unwrap();
+}
