@@ -15,7 +15,7 @@ pub(crate) async fn apply(cluster: &Cluster, client: &Client) -> Result<()> {
     make(client, &dns_binding()?).await
 }
 
-async fn make<K: Kind>(client: &Client, object: &K) -> Result<()> {
+pub(crate) async fn make<K: Kind>(client: &Client, object: &K) -> Result<()> {
     let what = || format!("create {} {}", K::plural(), object.key());
     if client.get_opt::<K>(object.namespace(), object.name()).await.with_context(what)?.is_none() {
         client.create(object).await.with_context(what)?;

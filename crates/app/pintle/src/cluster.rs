@@ -1,7 +1,7 @@
 //! What a server works with, from its settings: addresses parsed and derived, directories laid out.
 
 use anyhow::{Context, Result, ensure};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use pintle_cli::Settings;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -18,13 +18,23 @@ pub(crate) struct Cluster {
     pub(crate) node_ip: IpAddr,
     pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) pod_cidr: Ipv4Net,
-    /// This node's share of the pods' addresses.
-    pub(crate) node_subnet: Ipv4Net,
     pub(crate) service_cidr: Ipv4Net,
+    /// The ranges of Services' addresses: `service_cidr`, and one of IPv6 where there is one.
+    pub(crate) service_ranges: Vec<IpNet>,
     /// The address of the service `kubernetes`.
     pub(crate) kubernetes_ip: Ipv4Addr,
     pub(crate) dns_ip: IpAddr,
     pub(crate) dns_upstreams: Option<Vec<IpAddr>>,
+}
+
+/// What `init` and `join` write down for the starts that follow, in the data directory.
+pub(crate) const SAVED: &str = "settings.yaml";
+
+/// Flags over the configuration file over what `init` or `join` wrote down.
+pub(crate) fn settings(flags: Settings, config: Option<&Path>) -> Result<Settings> {
+    let settings = flags.with_file(config)?;
+    let saved = settings.data_dir().join(SAVED);
+    Ok(settings.over_saved(&saved)?)
 }
 
 impl Cluster {
@@ -38,11 +48,17 @@ impl Cluster {
             Ok(net.trunc())
         };
         let pod_cidr = cidr("pod-cidr", &settings.pod_cidr())?;
-        let service_cidr = cidr("service-cidr", &settings.service_cidr())?;
+        let service_text = settings.service_cidr();
+        let (first, second) = match service_text.split_once(',') {
+            Some((first, second)) => (first.trim(), Some(second.trim())),
+            None => (service_text.trim(), None),
+        };
+        let service_cidr = cidr("service-cidr", first)?;
+        let second = second.map(second_service_range).transpose()?;
+        let service_ranges = std::iter::once(service_cidr.into()).chain(second).collect();
         let overlap = pod_cidr.contains(&service_cidr) || service_cidr.contains(&pod_cidr);
         ensure!(!overlap, "--pod-cidr {pod_cidr} and --service-cidr {service_cidr} overlap");
         let nth = |n: u32| Ipv4Addr::from(u32::from(service_cidr.network()) + n);
-        let node_subnet = Ipv4Net::new(pod_cidr.network(), NODE_PREFIX).context("this node's pod addresses")?;
         let node_name = settings.node_name.clone().unwrap_or_else(host_name).to_lowercase();
         let named = pintle_types::names::check_dns1123_subdomain(&node_name);
         named.map_err(|why| anyhow::anyhow!("--node-name {node_name:?}: {why}"))?;
@@ -51,8 +67,8 @@ impl Cluster {
             node_labels: labels(settings.node_labels.as_deref().unwrap_or_default())?,
             node_name,
             pod_cidr,
-            node_subnet,
             service_cidr,
+            service_ranges,
             kubernetes_ip: nth(1),
             dns_ip: settings.cluster_dns.unwrap_or(nth(10).into()),
             dns_upstreams: settings.dns_upstreams.as_deref().map(addresses).transpose()?,
@@ -68,12 +84,32 @@ impl Cluster {
         self.settings.run_dir().join(name)
     }
 
+    /// The URL of this server as other machines reach it.
+    pub(crate) fn public_url(&self) -> String {
+        let address = std::net::SocketAddr::new(self.node_ip, self.settings.https_port());
+        format!("https://{address}")
+    }
+
+    /// How long a node may give no sign of life.
+    pub(crate) fn node_grace(&self) -> Result<std::time::Duration> {
+        let text = self.settings.node_monitor_grace_period();
+        pintle_auth::configuration::duration(&text).map_err(|why| anyhow::anyhow!("--node-monitor-grace-period: {why}"))
+    }
+
     /// The URL of this server as programs on this machine reach it.
     pub(crate) fn local_url(&self) -> String {
         let bind = self.settings.bind_address();
         let host = if bind.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { bind };
         format!("https://{host}:{}", self.settings.https_port())
     }
+}
+
+/// The range after the comma: what gives Services an address of the other family.
+fn second_service_range(text: &str) -> Result<IpNet> {
+    let net: ipnet::Ipv6Net =
+        text.parse().with_context(|| format!("--service-cidr: {text:?} is no IPv6 range like fd00:43::/112"))?;
+    ensure!(net.prefix_len() <= 120, "--service-cidr {text} is too small: use /120 or larger");
+    Ok(net.trunc().into())
 }
 
 fn host_name() -> String {
@@ -140,7 +176,8 @@ mod tests {
         let made = cluster(|s| s.service_cidr = Some("10.99.0.0/16".into())).unwrap();
         assert_eq!(made.kubernetes_ip, Ipv4Addr::new(10, 99, 0, 1));
         assert_eq!(made.dns_ip, IpAddr::from([10, 99, 0, 10]));
-        assert_eq!(made.node_subnet.to_string(), "10.42.0.0/24");
+        let dual = cluster(|s| s.service_cidr = Some("10.99.0.0/16, fd00:43::1/112".into())).unwrap();
+        assert_eq!(dual.service_ranges, ["10.99.0.0/16", "fd00:43::/112"].map(|net| net.parse::<IpNet>().unwrap()));
     }
 
     #[test]
@@ -148,6 +185,7 @@ mod tests {
         let message = |change: fn(&mut Settings)| cluster(change).unwrap_err().to_string();
         assert!(message(|s| s.pod_cidr = Some("10.42.0.0/30".into())).contains("--pod-cidr"));
         assert!(message(|s| s.service_cidr = Some("10.42.0.0/16".into())).contains("overlap"));
+        assert!(message(|s| s.service_cidr = Some("10.99.0.0/16,10.98.0.0/16".into())).contains("no IPv6 range"));
         assert!(message(|s| s.node_name = Some("a_b".into())).contains("--node-name"));
         assert!(message(|s| s.node_labels = Some("x".into())).contains("--node-labels"));
         assert!(message(|s| s.dns_upstreams = Some("8.8.8.8,x".into())).contains("--dns-upstreams"));

@@ -7,7 +7,7 @@ use pintle_apiserver::{Server, User};
 use pintle_auth::{Auth, AuthSettings};
 use pintle_client::Client;
 use pintle_clock::Clock;
-use pintle_informer::Informers;
+use pintle_informer::{Election, Informers};
 use pintle_kinds::Table;
 use pintle_registry::Registry;
 use pintle_types::Kind;
@@ -27,6 +27,10 @@ pub(crate) struct ControlPlane {
     clock: Arc<dyn Clock>,
     auth: Arc<Auth>,
     pod_range: ipnet::Ipv4Net,
+    node_grace: std::time::Duration,
+    node_name: String,
+    /// Whether other servers may work on the same store.
+    shares_store: bool,
     authority: Arc<pintle_pki::CertificateAuthority>,
 }
 
@@ -40,7 +44,8 @@ impl ControlPlane {
         stop: CancellationToken,
     ) -> Result<Self> {
         let store = crate::protection::seal(crate::datastore::open(cluster).await?, &cluster.settings)?;
-        let options = pintle_registry::Options { service_range: cluster.service_cidr, ..Default::default() };
+        let shares_store = store.is_shared();
+        let options = pintle_registry::Options { service_ranges: cluster.service_ranges.clone(), ..Default::default() };
         let registry = Registry::open(store, Table::builtin(), Arc::clone(&clock), options).await?;
         let settings = crate::access::settings(&cluster.settings, &credentials.front_proxy_authority)?;
         let (config, auth) = config(cluster, credentials, settings)?;
@@ -52,7 +57,9 @@ impl ControlPlane {
         let manager = User::new("system:kube-controller-manager", &[]);
         let informers = Informers::new(client_of(&server, manager, MANAGER), stop);
         let authority = Arc::clone(&credentials.authority);
-        Ok(Self { server, informers, clock, auth, pod_range: cluster.pod_cidr, authority })
+        let node_grace = cluster.node_grace()?;
+        let (node_name, pod_range) = (cluster.node_name.clone(), cluster.pod_cidr);
+        Ok(Self { server, informers, clock, auth, pod_range, node_grace, node_name, shares_store, authority })
     }
 
     /// A client that acts as the given user, in process.
@@ -60,7 +67,7 @@ impl ControlPlane {
         client_of(&self.server, user, agent)
     }
 
-    /// Starts what drives the cluster to what its objects ask for.
+    /// Starts what drives the cluster to what its objects ask for; of several servers with one store, one does.
     pub(crate) fn start_loops(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let scheduler = pintle_scheduler::Config {
             client: self.client(User::new("system:kube-scheduler", &[]), "kube-scheduler"),
@@ -68,12 +75,15 @@ impl ControlPlane {
             clock: Arc::clone(&self.clock),
             seed: rand::random(),
         };
-        let scheduling = pintle_scheduler::run(scheduler, stop.clone());
-        tasks.spawn(async move {
-            if let Err(error) = scheduling.await {
-                tracing::error!(%error, "the scheduler ended");
+        let election = self.election(User::new("system:kube-scheduler", &[]), "kube-scheduler");
+        tasks.spawn(lead(election, stop.clone(), move |stop| {
+            let scheduling = pintle_scheduler::run(scheduler.clone(), stop);
+            async move {
+                if let Err(error) = scheduling.await {
+                    tracing::error!(%error, "the scheduler ended");
+                }
             }
-        });
+        }));
         let server = Arc::clone(&self.server);
         let controllers = pintle_controllers::Config {
             clients: Arc::new(move |name: &str| {
@@ -85,10 +95,31 @@ impl ControlPlane {
             informers: self.informers.clone(),
             clock: Arc::clone(&self.clock),
             pod_range: self.pod_range,
+            node_grace: self.node_grace,
             authority: Arc::clone(&self.authority),
         };
-        let controlling = pintle_controllers::run(controllers, stop.clone());
-        tasks.spawn(controlling);
+        let election = self.election(User::new("system:kube-controller-manager", &[]), MANAGER);
+        tasks.spawn(lead(election, stop.clone(), move |stop| pintle_controllers::run(controllers.clone(), stop)));
+    }
+
+    /// This server's candidacy for a Lease, where others share the store; alone it needs none.
+    fn election(&self, user: User, lease: &str) -> Option<Election> {
+        let candidate = || {
+            let identity = format!("{}_{:032x}", self.node_name, rand::random::<u128>());
+            Election::new(self.client(user, lease), Arc::clone(&self.clock), lease, &identity)
+        };
+        self.shares_store.then(candidate)
+    }
+}
+
+async fn lead<W: Future<Output = ()>>(
+    election: Option<Election>,
+    stop: CancellationToken,
+    work: impl Fn(CancellationToken) -> W,
+) {
+    match election {
+        Some(election) => election.run(stop, work).await,
+        None => work(stop).await,
     }
 }
 
@@ -138,7 +169,8 @@ fn config(
         Arc::clone(&credentials.token_key),
     );
     config.service_address = cluster.kubernetes_ip.into();
-    config.service_cidr = cluster.service_cidr.to_string();
+    let ranges: Vec<String> = cluster.service_ranges.iter().map(ToString::to_string).collect();
+    config.service_cidr = ranges.join(",");
     config.issuer = format!("https://kubernetes.default.svc.{}", cluster.settings.cluster_domain());
     config.front_proxy = Some(Arc::clone(&credentials.front_proxy));
     config.kubelet_tls = Some(pintle_pki::client_config_http1(authority, Some(&credentials.kubelet_client))?);

@@ -3,12 +3,12 @@
 use crate::adapters::NoPodNetwork;
 use crate::cluster::{Cluster, private_directory};
 use crate::node::{open_docker, open_engine, open_images};
-use crate::{host, logging, server};
+use crate::{docker, host, logging, server};
 use anyhow::Result;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Runs until it is told to stop; containers run on.
+/// Runs until it is told to stop; containers run on unless the settings say otherwise.
 pub(crate) async fn run(arguments: pintle_cli::Engine) -> Result<()> {
     logging::start(&arguments.log_level, None)?;
     let cluster = Cluster::new(arguments.settings.with_file(arguments.config.as_deref())?)?;
@@ -20,12 +20,12 @@ pub(crate) async fn run(arguments: pintle_cli::Engine) -> Result<()> {
     let images = open_images(&cluster).await?;
     let engine = open_engine(&cluster, &images, Arc::new(NoPodNetwork), Arc::clone(&clock)).await?;
     let daemon = open_docker(&cluster, &images, &engine, clock).await?;
-    let socket = cluster.settings.docker_socket();
-    let api = pintle_docker_api::bind(pintle_docker_api::Config { socket: socket.clone(), daemon })?;
+    let api = docker::bind(&cluster, &daemon)?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn(api.serve(stop.clone()));
-    tracing::info!(socket = %socket.display(), "the engine is ready for requests");
+    tracing::info!(socket = %cluster.settings.docker_socket().display(), "the engine is ready for requests");
     server::until_told_to_stop().await?;
+    docker::end(&daemon, cluster.settings.on_exit()).await;
     stop.cancel();
     serving.await?;
     Ok(())

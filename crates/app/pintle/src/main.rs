@@ -3,19 +3,28 @@
 mod access;
 mod adapters;
 mod addons;
+mod agent;
+mod background;
 mod builtin;
 mod cluster;
 mod control_plane;
 mod credentials;
 mod datastore;
+mod docker;
 mod engine;
 mod host;
+mod identity;
 mod images;
+mod init;
+mod join;
+mod joining;
 mod logging;
 mod node;
+mod pod_network;
 mod protection;
 mod reset;
 mod server;
+mod token;
 mod up;
 
 use anyhow::{Context, Result};
@@ -42,6 +51,10 @@ fn run(command: Command) -> Result<()> {
         match command {
             Command::Server(arguments) => server::run(arguments).await,
             Command::Engine(arguments) => engine::run(arguments).await,
+            Command::Agent(arguments) => agent::run(arguments).await,
+            Command::Init(arguments) => init::run(arguments).await,
+            Command::Join(arguments) => join::run(arguments).await,
+            Command::Token(command) => token::run(command).await,
             Command::Up(arguments) => up::run(arguments).await,
             Command::Image(command) => images::run(command).await,
             Command::Reset(arguments) => reset::run(arguments).await,

@@ -2,16 +2,14 @@
 
 use crate::adapters::{BridgedSandboxes, StoredImages, Streams};
 use crate::cluster::{Cluster, private_directory};
-use crate::control_plane::ControlPlane;
-use crate::credentials::Credentials;
+use crate::identity::NodeIdentity;
+use crate::pod_network::PodNetwork;
 use crate::{builtin, host};
 use anyhow::{Context, Result};
-use pintle_apiserver::User;
 use pintle_clock::Clock;
 use pintle_dns::Upstreams;
 use pintle_image::ImageStore;
 use pintle_informer::Informers;
-use pintle_network::BridgeNetwork;
 use pintle_runtime::{Engine, SandboxNetwork};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,8 +19,6 @@ use tokio_util::task::TaskTracker;
 
 /// What a kubelet tells of itself.
 const VERSION: &str = concat!("v1.36.2+pintle.", env!("CARGO_PKG_VERSION"));
-/// Room that a packet between nodes may need for its envelope is kept free from the start.
-const MTU: u32 = 1450;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
 /// How long clients keep an answer about the cluster, as with kubeadm's CoreDNS.
@@ -32,6 +28,7 @@ const DNS_TTL_SECONDS: u32 = 30;
 pub(crate) struct Node {
     pub(crate) engine: Arc<Engine>,
     pub(crate) docker: Arc<pintle_docker::Daemon>,
+    network: Arc<PodNetwork>,
 }
 
 impl Node {
@@ -39,27 +36,27 @@ impl Node {
     pub(crate) async fn open(cluster: &Cluster, clock: Arc<dyn Clock>) -> Result<Self> {
         host::prepare()?;
         let images = open_images(cluster).await?;
-        let network = open_network(cluster).await?;
-        let network = Arc::new(BridgedSandboxes(network));
-        let engine = open_engine(cluster, &images, network, Arc::clone(&clock)).await?;
+        let settings = cluster.clone();
+        let network = tokio::task::spawn_blocking(move || PodNetwork::resume(&settings)).await??;
+        let sandboxes = Arc::new(BridgedSandboxes(Arc::clone(&network)));
+        let engine = open_engine(cluster, &images, sandboxes, Arc::clone(&clock)).await?;
         let docker = open_docker(cluster, &images, &engine, clock).await?;
-        Ok(Self { engine, docker })
+        Ok(Self { engine, docker, network })
     }
 
-    /// Starts kubelet, proxy and DNS.
-    pub(crate) async fn start(
+    /// Starts kubelet, proxy, DNS, and what leads to pods of other nodes.
+    pub(crate) fn start(
         &self,
         cluster: &Cluster,
-        credentials: &Credentials,
-        plane: &ControlPlane,
+        identity: &NodeIdentity,
         clock: Arc<dyn Clock>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<()> {
         // The proxy and DNS read the same services and endpoints.
-        let client = plane.client(User::new("system:kube-proxy", &[]), "kube-proxy");
-        let informers = Informers::new(client, stop.clone());
-        start_dns(cluster, &informers, &*clock, tasks, stop).await?;
+        let informers = Informers::new(identity.proxy.clone(), stop.clone());
+        tasks.spawn(serve_dns(cluster.clone(), Arc::clone(&self.network), informers.clone(), &*clock, stop.clone()));
+        tasks.spawn(Arc::clone(&self.network).follow_nodes(informers.clone(), stop.clone()));
         let proxy = pintle_proxy::Config {
             node_name: cluster.node_name.clone(),
             zone: None,
@@ -72,7 +69,7 @@ impl Node {
                 tracing::error!(%error, "the service proxy ended");
             }
         });
-        let kubelet = self.kubelet(cluster, credentials, plane, clock, stop)?;
+        let kubelet = self.kubelet(cluster, identity, clock, stop)?;
         let running = pintle_kubelet::run(kubelet, stop.clone());
         tasks.spawn(async move {
             if let Err(error) = running.await {
@@ -85,15 +82,13 @@ impl Node {
     fn kubelet(
         &self,
         cluster: &Cluster,
-        credentials: &Credentials,
-        plane: &ControlPlane,
+        identity: &NodeIdentity,
         clock: Arc<dyn Clock>,
         stop: &CancellationToken,
     ) -> Result<pintle_kubelet::Config> {
-        let user = User::new(format!("system:node:{}", cluster.node_name), &["system:nodes"]);
-        let client = plane.client(user, "kubelet");
-        let authority = credentials.authority.certificate_pem();
-        let clients = pintle_pki::ClientCertificates::Optional(authority);
+        let client = identity.kubelet.clone();
+        let clients = pintle_pki::ClientCertificates::Optional(&identity.authority_pem);
+        let network = Arc::clone(&self.network);
         Ok(pintle_kubelet::Config {
             node_name: cluster.node_name.clone(),
             node_ip: cluster.node_ip,
@@ -114,10 +109,14 @@ impl Node {
             max_pods: cluster.settings.max_pods(),
             server: Some(pintle_kubelet::ServerConfig {
                 bind: SocketAddr::new(cluster.settings.bind_address(), cluster.settings.kubelet_port()),
-                tls: pintle_pki::server_config(&credentials.kubelet_server, clients)?,
+                tls: pintle_pki::server_config_live(&identity.serving, clients)?,
             }),
             streaming: Arc::new(Streams),
-            on_pod_cidrs: None,
+            // The bridge is there before the node says that it is ready.
+            on_pod_cidrs: Some(Arc::new(move |cidrs: &[String]| {
+                tokio::task::block_in_place(|| network.assign_first(cidrs));
+            })),
+            lease_seconds: cluster.settings.node_lease_duration_seconds(),
             kubelet_version: VERSION.into(),
         })
     }
@@ -171,52 +170,39 @@ pub(crate) async fn open_images(cluster: &Cluster) -> Result<Arc<ImageStore>> {
     opened.await?.context("open the image store")
 }
 
-async fn open_network(cluster: &Cluster) -> Result<Arc<BridgeNetwork>> {
-    let config = network_config(cluster);
-    let dns = cluster.dns_ip;
-    let opened = tokio::task::spawn_blocking(move || {
-        let bridge = config.bridge.clone();
-        let network = BridgeNetwork::open(config)?;
-        host::add_address(&bridge, dns)?;
-        anyhow::Ok(Arc::new(network))
-    });
-    opened.await?.context("set up the pod network")
-}
-
-pub(crate) fn network_config(cluster: &Cluster) -> pintle_network::Config {
-    pintle_network::Config {
-        bridge: cluster.settings.bridge(),
-        pod_subnet: cluster.node_subnet,
-        cluster_subnets: vec![cluster.pod_cidr.into()],
-        translated_subnets: vec![cluster.service_cidr.into()],
-        state_dir: cluster.data("network"),
-        mtu: MTU,
+/// The cluster's DNS answers on this node, at the address that every pod asks: no packet is translated for it. The
+/// address is one of the bridge's.
+fn serve_dns(
+    cluster: Cluster,
+    network: Arc<PodNetwork>,
+    informers: Informers,
+    clock: &dyn Clock,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let config = dns_config(&cluster, clock);
+    async move {
+        if stop.run_until_cancelled(network.opened()).await.is_none() {
+            return;
+        }
+        match pintle_dns::Dns::bind(config).await {
+            Ok(dns) => dns.serve(&informers, stop).await,
+            Err(error) => tracing::error!(%error, "names of the cluster can't be answered"),
+        }
     }
 }
 
-/// The cluster's DNS answers on this node, at the address that every pod asks: no packet is translated for it.
-async fn start_dns(
-    cluster: &Cluster,
-    informers: &Informers,
-    clock: &dyn Clock,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> Result<()> {
+fn dns_config(cluster: &Cluster, clock: &dyn Clock) -> pintle_dns::Config {
     let upstreams = match &cluster.dns_upstreams {
         Some(list) => Upstreams::Fixed(list.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect()),
         None => Upstreams::File(RESOLV_CONF.into()),
     };
-    let config = pintle_dns::Config {
+    pintle_dns::Config {
         addresses: vec![SocketAddr::new(cluster.dns_ip, DNS_PORT)],
         domain: cluster.settings.cluster_domain(),
         upstreams,
         ttl: DNS_TTL_SECONDS,
         serial: u32::try_from(clock.now().as_second()).unwrap_or(1),
-    };
-    let dns = pintle_dns::Dns::bind(config).await?;
-    let (informers, stop) = (informers.clone(), stop.clone());
-    tasks.spawn(async move { dns.serve(&informers, stop).await });
-    Ok(())
+    }
 }
 
 /// Writes a program that pintle brings with it into the run directory, under a name of its content: one that may be in

@@ -1,41 +1,50 @@
-//! `pintle reset`: removes everything that a server left on this machine.
+//! `pintle reset`: removes everything that a server or an agent left on this machine.
 
 use crate::adapters::BridgedSandboxes;
-use crate::cluster::Cluster;
-use crate::node::{network_config, open_engine};
-use crate::say;
+use crate::cluster::{self, Cluster};
+use crate::node::open_engine;
+use crate::pod_network::{self, PodNetwork};
+use crate::{background, say};
 use anyhow::{Context, Result, ensure};
 use pintle_cri::{PodSandboxFilter, RuntimeService};
 use pintle_image::ImageStore;
-use pintle_network::BridgeNetwork;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) async fn run(arguments: pintle_cli::Reset) -> Result<()> {
-    let cluster = Cluster::new(arguments.settings.with_file(arguments.config.as_deref())?)?;
+    let cluster = Cluster::new(cluster::settings(arguments.settings, arguments.config.as_deref())?)?;
     ensure!(
         rustix::process::geteuid().is_root(),
         "pintle reset removes containers and networks: run it as root (sudo)"
     );
-    let socket = cluster.settings.docker_socket();
-    let live = std::os::unix::net::UnixStream::connect(&socket).is_ok();
-    ensure!(!live, "a server is running on {}: stop it first", socket.display());
     if !arguments.yes {
         ensure!(confirmed(&cluster)?, "nothing was removed");
     }
+    background::end(&cluster)?;
+    let socket = cluster.settings.docker_socket();
+    let live = std::os::unix::net::UnixStream::connect(&socket).is_ok();
+    ensure!(!live, "a server is running on {}: stop it first", socket.display());
     remove_containers(&cluster).await?;
     remove_network(&cluster)?;
     for path in [cluster.settings.data_dir(), cluster.settings.run_dir()] {
         unmount_below(&path)?;
         remove(&path)?;
     }
-    remove_file(&cluster.settings.write_kubeconfig())?;
-    if let Some(folder) = cluster.settings.write_kubeconfig().parent() {
+    // An agent has written none: one that is there is somebody else's.
+    if cluster.settings.server.is_none() {
+        remove_kubeconfig(&cluster.settings.write_kubeconfig())?;
+    }
+    say("everything is removed");
+    Ok(())
+}
+
+fn remove_kubeconfig(path: &Path) -> Result<()> {
+    remove_file(path)?;
+    if let Some(folder) = path.parent() {
         // Something of somebody else's may be in it: then it stays.
         let _ = std::fs::remove_dir(folder);
     }
-    say("everything is removed");
     Ok(())
 }
 
@@ -58,8 +67,7 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
         return remove_cgroups(cluster);
     }
     let images = Arc::new(ImageStore::open(images)?);
-    let network = Arc::new(BridgeNetwork::open(network_config(cluster))?);
-    let network = Arc::new(BridgedSandboxes(network));
+    let network = Arc::new(BridgedSandboxes(PodNetwork::resume(cluster)?));
     let engine = open_engine(cluster, &images, network, pintle_clock::system()).await?;
     for sandbox in engine.list_pod_sandbox(PodSandboxFilter::default()).await? {
         engine.stop_pod_sandbox(&sandbox.id).await?;
@@ -81,7 +89,7 @@ fn remove_cgroups(cluster: &Cluster) -> Result<()> {
 }
 
 fn remove_network(cluster: &Cluster) -> Result<()> {
-    BridgeNetwork::open(network_config(cluster))?.remove_all()?;
+    pod_network::remove(cluster)?;
     pintle_docker::networks::remove_leftovers().context("remove the networks of Docker's containers")?;
     pintle_proxy::Kernel::open()?.remove_all().context("remove the rules of services")?;
     Ok(())

@@ -1,10 +1,11 @@
 //! `pintle server`: all parts in one process, from the first to the last breath.
 
-use crate::cluster::{Cluster, private_directory};
+use crate::cluster::{self, Cluster, private_directory};
 use crate::control_plane::ControlPlane;
 use crate::credentials::Credentials;
+use crate::identity::NodeIdentity;
 use crate::node::Node;
-use crate::{addons, logging};
+use crate::{addons, docker, joining, logging};
 use anyhow::{Context, Result};
 use pintle_apiserver::User;
 use pintle_cli::OnExit;
@@ -32,7 +33,7 @@ pub(crate) struct Running {
 /// Runs a server until it is told to stop.
 pub(crate) async fn run(arguments: pintle_cli::Server) -> Result<()> {
     logging::start(&arguments.log_level, None)?;
-    let cluster = Cluster::new(arguments.settings.with_file(arguments.config.as_deref())?)?;
+    let cluster = Cluster::new(cluster::settings(arguments.settings, arguments.config.as_deref())?)?;
     let running = Running::start(&cluster).await?;
     tracing::info!(
         url = cluster.local_url(),
@@ -72,26 +73,34 @@ impl Running {
         credentials.write_kubeconfig(&cluster.settings.write_kubeconfig(), &cluster.local_url())?;
         plane.start_loops(&tasks, &stop);
         let client = plane.client(User::new("system:apiserver", &["system:masters"]), "pintle");
-        addons::apply(cluster, &client).await?;
-        node.start(cluster, &credentials, &plane, Arc::clone(&clock), &tasks, &stop).await?;
-        let socket = cluster.settings.docker_socket();
-        let docker = pintle_docker_api::bind(pintle_docker_api::Config { socket, daemon: Arc::clone(&node.docker) })?;
-        tasks.spawn(docker.serve(stop.clone()));
+        tokio::try_join!(
+            addons::apply(cluster, &client),
+            joining::apply(cluster, credentials.authority.certificate_pem(), &client),
+        )?;
+        let identity = NodeIdentity::of_server(cluster, &credentials, &plane)?;
+        node.start(cluster, &identity, Arc::clone(&clock), &tasks, &stop)?;
+        tasks.spawn(docker::bind(cluster, &node.docker)?.serve(stop.clone()));
         tasks.close();
         Ok(Self { client, node, tasks, stop, on_exit: cluster.settings.on_exit() })
     }
 
     /// Tells all parts to end and waits for them; containers run on unless the settings say otherwise.
     pub(crate) async fn stop(self) -> Result<()> {
-        self.stop.cancel();
-        if tokio::time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
-            tracing::warn!("{} parts did not end in time", self.tasks.len());
-        }
-        if self.on_exit == OnExit::Stop {
-            stop_containers(&self.node).await?;
-        }
-        Ok(())
+        end(&self.node, &self.tasks, &self.stop, self.on_exit).await
     }
+}
+
+/// Tells all parts to end and waits for them; containers run on unless it is said otherwise.
+pub(crate) async fn end(node: &Node, tasks: &TaskTracker, stop: &CancellationToken, on_exit: OnExit) -> Result<()> {
+    docker::end(&node.docker, on_exit).await;
+    stop.cancel();
+    if tokio::time::timeout(PATIENCE, tasks.wait()).await.is_err() {
+        tracing::warn!("{} parts did not end in time", tasks.len());
+    }
+    if on_exit == OnExit::Stop {
+        stop_containers(node).await?;
+    }
+    Ok(())
 }
 
 /// Stops every sandbox. The next server finds them gone and starts their pods again.

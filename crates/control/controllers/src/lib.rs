@@ -43,5 +43,6 @@ mod testing;
 mod ttl;
 mod volume;
 
+pub use bootstrap::signature as bootstrap_signature;
 pub use run::{Config, run};
 pub use serviceaccount::Issue;

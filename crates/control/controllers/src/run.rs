@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// What the controllers need.
+#[derive(Clone)]
 pub struct Config {
     /// The client of one controller, by its name: `deployment-controller` acts as
     /// `system:serviceaccount:kube-system:deployment-controller`.
@@ -23,6 +24,8 @@ pub struct Config {
     /// The informers of all controllers; their client must be able to list and watch everything.
     pub informers: Informers,
     pub clock: Arc<dyn Clock>,
+    /// How long a node may give no sign of life, as upstream's `--node-monitor-grace-period`.
+    pub node_grace: std::time::Duration,
     /// The addresses of all pods, of which every node gets a share.
     pub pod_range: ipnet::Ipv4Net,
     /// Its certificate is what pods trust the API server by; the built-in signers of certificate requests are it.
@@ -51,7 +54,6 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("job-controller", |context| job::run(context).boxed()),
     ("resourcequota-controller", |context| resourcequota::run(context).boxed()),
     ("ttl-after-finished-controller", |context| ttl::run(context).boxed()),
-    ("node-controller", |context| node::run(context).boxed()),
     ("node-controller", |context| node::run_eviction(context).boxed()),
     ("pod-garbage-collector", |context| podgc::run(context).boxed()),
     ("clusterrole-aggregation-controller", |context| clusterrole::run(context).boxed()),
@@ -73,6 +75,7 @@ pub async fn run(config: Config, stop: CancellationToken) {
     for (name, start) in CONTROLLERS {
         running.spawn(start(context(&config, name, &stop)));
     }
+    running.spawn(node::run(context(&config, "node-controller", &stop), config.node_grace));
     running.spawn(nodeipam::run(context(&config, "node-controller", &stop), config.pod_range));
     let root_ca = config.authority.certificate_pem().to_owned();
     let tokens = serviceaccount::run_tokens(

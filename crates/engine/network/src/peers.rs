@@ -22,6 +22,9 @@ const VXLAN_ID: u32 = 1;
 const VXLAN_PORT: u16 = 8472;
 /// Where no link tells its own.
 const ETHERNET_MTU: u32 = 1500;
+/// What every host must be able to receive (RFC 791), and what fits all bridges.
+const SMALLEST_MTU: u32 = 576;
+const LARGEST_MTU: u32 = 65_000;
 
 /// How packets for sandboxes of other nodes get there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,10 +68,10 @@ struct Inner {
 /// The largest packet of sandboxes, in bytes, on a node of this address: what fits the link that has it.
 pub fn sandbox_mtu(backend: Backend, node: IpAddr) -> Result<u32> {
     let mut netlink = Netlink::open()?;
-    let index = underlay(&mut netlink, node)?;
-    let mtu = netlink.links()?.into_iter().find(|link| Some(link.index) == index).map_or(ETHERNET_MTU, |link| link.mtu);
     // A loopback's is larger than anything on a wire.
-    let mtu = mtu.min(9000).max(576 + VXLAN_OVERHEAD);
+    let index = if node.is_loopback() { None } else { underlay(&mut netlink, node)? };
+    let mtu = netlink.links()?.into_iter().find(|link| Some(link.index) == index).map_or(ETHERNET_MTU, |link| link.mtu);
+    let mtu = mtu.clamp(SMALLEST_MTU + VXLAN_OVERHEAD, LARGEST_MTU);
     Ok(match backend {
         Backend::Vxlan => mtu - VXLAN_OVERHEAD,
         Backend::HostGateway => mtu,

@@ -2,10 +2,12 @@
 //!
 //! Parses arguments and the configuration file, and formats answers; what the commands do is the binary's business.
 
+mod nodes;
 pub mod output;
 mod settings;
 
-pub use settings::{OnExit, Settings, SettingsError};
+pub use nodes::{Agent, Init, Join, TokenCommand, TokenCreate};
+pub use settings::{OnExit, PodNetwork, Settings, SettingsError};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -22,6 +24,15 @@ pub struct Cli {
 pub enum Command {
     /// Runs the whole cluster: API server, scheduler, controllers, and this machine as its node.
     Server(Server),
+    /// Runs this machine as a node of a cluster that it has joined.
+    Agent(Agent),
+    /// Sets up a cluster on this machine, starts its server in the background, and says how others join.
+    Init(Init),
+    /// Makes this machine a node of a cluster, and starts its agent in the background.
+    Join(Join),
+    /// Manages the tokens by which nodes join.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Runs a server for a person at a terminal: shows its progress, applies manifests, says what to try next.
     Up(Up),
     /// Runs the container engine alone: what the `docker` command talks to.
@@ -29,7 +40,7 @@ pub enum Command {
     /// Manages this node's images.
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Removes everything that a server left on this machine: containers, mounts, links, rules, state.
+    /// Removes everything that a server or an agent left on this machine: containers, mounts, links, rules, state.
     Reset(Reset),
     /// Prints the version.
     Version(Version),

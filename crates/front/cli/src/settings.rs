@@ -1,7 +1,7 @@
 //! The settings of a server: flags over the configuration file over defaults.
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub enum SettingsError {
 }
 
 /// What becomes of the containers when the server ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExit {
     /// They run on; the next server takes them over.
@@ -33,13 +33,29 @@ pub enum OnExit {
     Stop,
 }
 
+/// How packets get to pods of other nodes; the same on all nodes of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PodNetwork {
+    /// In UDP datagrams (port 8472); over any network.
+    #[default]
+    Vxlan,
+    /// As they are, by routes; the nodes must be on one link.
+    HostGw,
+}
+
 macro_rules! settings {
     ($($(#[$meta:meta])* $name:ident: $type:ty $(= $default:expr)?, $value:literal;)*) => {
         /// Each is a flag and a key of the configuration file; what is not set has its default.
-        #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+        #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
         #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
         pub struct Settings {
-            $($(#[$meta])* #[arg(long, value_name = $value)] pub $name: Option<$type>,)*
+            $(
+                $(#[$meta])*
+                #[arg(long, value_name = $value)]
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$type>,
+            )*
         }
 
         impl Settings {
@@ -88,6 +104,14 @@ settings! {
     node_labels: String, "LABELS";
     /// Addresses of pods [default: 10.42.0.0/16]
     pod_cidr: String = "10.42.0.0/16", "CIDR";
+    /// How packets get to pods of other nodes: vxlan or host-gw [default: vxlan]
+    pod_network: PodNetwork = PodNetwork::Vxlan, "HOW";
+    /// How long a node may give no sign of life before it is NotReady [default: 50s]
+    node_monitor_grace_period: String = "50s", "DURATION";
+    /// How long this node's lease lasts; it is renewed four times as often [default: 40]
+    node_lease_duration_seconds: u32 = 40u32, "SECONDS";
+    /// The API server that an agent asks, as `https://ADDRESS:6443`; `join` writes it down
+    server: String, "URL";
     /// Addresses of services [default: 10.43.0.0/16]
     service_cidr: String = "10.43.0.0/16", "CIDR";
     /// Address of the cluster's DNS [default: the tenth of the service addresses]
@@ -100,6 +124,17 @@ settings! {
     write_kubeconfig: PathBuf = "/etc/pintle/kubeconfig", "FILE";
     /// The socket of the Docker API [default: docker.sock in the run directory]
     docker_socket: PathBuf, "PATH";
+    /// An address to serve the Docker API on besides its socket, as `tcp://ADDRESS:2376`, with mutual TLS
+    docker_host: String, "ADDRESS";
+    /// Whether clients of that address must show a certificate: it is not served otherwise [default: true]
+    #[arg(num_args = 0..=1, default_missing_value = "true")]
+    tlsverify: bool, "BOOL";
+    /// The authority that signs the certificates of those clients
+    tlscacert: PathBuf, "FILE";
+    /// The certificate that they are shown
+    tlscert: PathBuf, "FILE";
+    /// The key of that certificate
+    tlskey: PathBuf, "FILE";
     /// The bridge of Docker's default network [default: pindocker0]
     docker_bridge: String = "pindocker0", "NAME";
     /// The cgroup below which those of pods are made [default: /]
@@ -228,6 +263,23 @@ impl Settings {
         Ok(self.or(parse(&text).map_err(|why| SettingsError::Parse { path: path.into(), why })?))
     }
 
+    /// The same over a file that a program wrote; a file that is not there has nothing.
+    ///
+    /// # Errors
+    /// As [`Self::with_file`].
+    pub fn over_saved(self, file: &Path) -> Result<Self, SettingsError> {
+        if file.exists() { self.with_file(Some(file)) } else { Ok(self) }
+    }
+
+    /// The text of a configuration file with these settings.
+    ///
+    /// # Errors
+    /// When a path is no UTF-8.
+    pub fn to_text(&self) -> Result<String, SettingsError> {
+        serde_yaml_ng::to_string(self)
+            .map_err(|error| SettingsError::Parse { path: "(to be written)".into(), why: error.to_string() })
+    }
+
     pub fn docker_socket(&self) -> PathBuf {
         self.docker_socket.clone().unwrap_or_else(|| self.run_dir().join("docker.sock"))
     }
@@ -256,6 +308,18 @@ mod tests {
         assert_eq!(all.kubelet_port(), 10250);
         assert_eq!(all.docker_socket(), Path::new("/run/pintle/docker.sock"));
         assert_eq!(parse("# nothing\n\n").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let settings = Settings {
+            node_name: Some("n".into()),
+            pod_network: Some(PodNetwork::HostGw),
+            https_port: Some(7000),
+            ..Settings::default()
+        };
+        assert_eq!(parse(&settings.to_text().unwrap()).unwrap(), settings);
+        assert_eq!(parse(&Settings::default().to_text().unwrap()).unwrap(), Settings::default());
     }
 
     #[test]

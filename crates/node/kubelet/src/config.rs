@@ -47,6 +47,8 @@ pub struct Config {
     pub streaming: Arc<dyn Streaming>,
     /// Told the Node's `spec.podCIDRs` once they are known, and whenever they change.
     pub on_pod_cidrs: Option<Arc<dyn Fn(&[String]) + Send + Sync>>,
+    /// How long the node's lease lasts, in seconds; it is renewed four times as often. Upstream's default is 40.
+    pub lease_seconds: u32,
     /// What the Node object says, such as `v1.36.2+pintle`.
     pub kubelet_version: String,
 }

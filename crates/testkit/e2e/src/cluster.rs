@@ -16,6 +16,8 @@ use tempfile::TempDir;
 
 pub struct Cluster {
     pub host: Host,
+    /// Where clients run, if not there.
+    client: Option<Host>,
     server: Mutex<Option<Spawned>>,
     directory: TempDir,
     next_space: AtomicU32,
@@ -54,18 +56,45 @@ impl Cluster {
             rustix::process::geteuid().is_root(),
             "the tests make containers and networks: run them as root"
         );
-        let cluster = Self {
-            host: Host::new()?,
+        let cluster = Self::on(Host::new()?, None)?;
+        cluster.start_server()?;
+        cluster.wait_ready()?;
+        cluster.load_image()?;
+        Ok(cluster)
+    }
+
+    fn on(host: Host, client: Option<Host>) -> Result<Self> {
+        Ok(Self {
+            host,
+            client,
             server: Mutex::new(None),
             directory: tempfile::Builder::new().prefix("pintle-e2e-").tempdir()?,
             next_space: AtomicU32::new(0),
-        };
-        cluster.start_server()?;
-        cluster.wait_ready()?;
-        let archive = cluster.path("busybox.tar");
-        write_archive(&archive, |bytes| sha256(&cluster.path("digest"), bytes))?;
-        cluster.pintle(&["image", "load", &archive.to_string_lossy(), "--socket", &cluster.socket()])?.ok()?;
-        Ok(cluster)
+        })
+    }
+
+    /// Sets up a cluster by `pintle init`, whose server runs in the background; returns what it printed. Clients run
+    /// on another host.
+    pub(crate) fn init(host: Host, client: Host, further: &[&str]) -> Result<(Self, String)> {
+        let cluster = Self::on(host, Some(client))?;
+        let flags = cluster.flags();
+        let words: Vec<&str> = flags.iter().map(String::as_str).chain(further.iter().copied()).collect();
+        let told = cluster.pintle(&[&["init"][..], &words].concat())?.ok()?;
+        Ok((cluster, told))
+    }
+
+    /// Loads the image for tests; returns the archive.
+    pub(crate) fn load_image(&self) -> Result<String> {
+        let archive = self.path("busybox.tar");
+        write_archive(&archive, |bytes| sha256(&self.path("digest"), bytes))?;
+        let archive = archive.to_string_lossy().into_owned();
+        self.pintle(&["image", "load", &archive, "--socket", &self.socket()])?.ok()?;
+        Ok(archive)
+    }
+
+    /// Where clients run.
+    pub fn client(&self) -> &Host {
+        self.client.as_ref().unwrap_or(&self.host)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -114,7 +143,8 @@ impl Cluster {
 
     /// What the server has logged since it was started.
     pub fn server_log(&self) -> String {
-        self.lock().as_ref().map(Spawned::output).unwrap_or_default()
+        let in_background = || std::fs::read_to_string(self.path("data/pintle.log")).unwrap_or_default();
+        self.lock().as_ref().map_or_else(in_background, Spawned::output)
     }
 
     /// The process of the server.
@@ -150,8 +180,12 @@ impl Cluster {
     }
 
     pub fn kubectl_command(&self, kubectl: &Path, arguments: &[&str]) -> Command {
-        let mut command = self.host.command(&kubectl.to_string_lossy());
-        command.arg("--kubeconfig").arg(self.path("kubeconfig")).args(arguments);
+        let mut command = self.client().command(&kubectl.to_string_lossy());
+        command.arg("--kubeconfig").arg(self.path("kubeconfig"));
+        if self.client.is_some() {
+            command.arg("--server").arg(format!("https://{}:6443", self.host.address));
+        }
+        command.args(arguments);
         command.env("HOME", self.directory.path()).env_remove("KUBECONFIG");
         command
     }

@@ -100,7 +100,7 @@ pub struct Spawned {
 
 impl Spawned {
     /// Starts a command; its standard output and error are collected.
-    pub(crate) fn start(mut command: Command) -> Result<Self> {
+    pub fn start(mut command: Command) -> Result<Self> {
         let line = shown(&command);
         let mut child = command
             .stdin(Stdio::piped())

@@ -1,9 +1,13 @@
 //! A machine of its own, as far as the network goes: a network namespace with a loopback and one address.
 
 use crate::command::{Output, run};
+use crate::lan::Lan;
 use anyhow::Result;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The addresses that hosts have, by their number.
+const ADDRESSES: [&str; 4] = ["192.168.77.2", "192.168.77.3", "192.168.77.4", "192.168.77.5"];
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -14,7 +18,7 @@ pub struct Host {
     pub address: &'static str,
 }
 
-fn ip(arguments: &[&str]) -> Result<String> {
+pub(crate) fn ip(arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("ip");
     command.args(arguments);
     run(command, "")?.ok()
@@ -22,17 +26,37 @@ fn ip(arguments: &[&str]) -> Result<String> {
 
 impl Host {
     pub fn new() -> Result<Self> {
+        let host = Self::unconnected(ADDRESSES[0])?;
+        host.inside("link add eth0 type veth peer name outside")?;
+        host.inside("link set outside up")?;
+        host.configure()?;
+        Ok(host)
+    }
+
+    /// One of several on a link, by its number from 0 to 3.
+    pub fn on(lan: &Lan, number: usize) -> Result<Self> {
+        let host = Self::unconnected(ADDRESSES[number])?;
+        lan.connect(&host)?;
+        host.configure()?;
+        Ok(host)
+    }
+
+    fn unconnected(address: &'static str) -> Result<Self> {
         let name = format!("pintle-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         ip(&["netns", "add", &name])?;
-        let host = Self { name, address: "192.168.77.2" };
-        let inside = |words: &str| ip(&[&["-n", &host.name][..], &words.split(' ').collect::<Vec<_>>()].concat());
-        inside("link set lo up")?;
-        inside("link add eth0 type veth peer name outside")?;
-        inside("link set outside up")?;
-        inside("link set eth0 up")?;
-        inside("address add 192.168.77.2/24 dev eth0")?;
-        inside("route add default via 192.168.77.1")?;
+        let host = Self { name, address };
+        host.inside("link set lo up")?;
         Ok(host)
+    }
+
+    fn configure(&self) -> Result<()> {
+        self.inside("link set eth0 up")?;
+        self.inside(&format!("address add {}/24 dev eth0", self.address))?;
+        self.inside("route add default via 192.168.77.1").map(drop)
+    }
+
+    fn inside(&self, words: &str) -> Result<String> {
+        ip(&[&["-n", &self.name][..], &words.split(' ').collect::<Vec<_>>()].concat())
     }
 
     /// A command that will run in this network, with the file systems of the real machine.

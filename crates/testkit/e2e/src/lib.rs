@@ -10,7 +10,9 @@ mod command;
 mod engine;
 mod host;
 mod image;
+mod lan;
 mod leftovers;
+mod nodes;
 mod script;
 mod suite;
 mod transcript;
@@ -21,6 +23,8 @@ pub use command::{Output, Spawned, run as run_command, run_within as run_command
 pub use engine::Engine;
 pub use host::Host;
 pub use image::BUSYBOX;
+pub use lan::Lan;
+pub use nodes::{Agent, NODES, Nodes};
 pub use script::play;
 pub use suite::{Case, Subject, Test, suite, suite_of, suite_on};
 pub use wait::until;

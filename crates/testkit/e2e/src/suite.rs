@@ -11,6 +11,9 @@ use std::time::Instant;
 
 /// What the tests of a file run on, all the same one.
 pub trait Subject: Sized + Sync {
+    /// Tests that run at the same time.
+    const PARALLEL: usize = 3;
+
     fn start() -> Result<Self>;
     /// What it has logged, for a failure.
     fn log(&self) -> String;
@@ -40,9 +43,6 @@ pub struct Case<S = Cluster> {
     pub name: String,
     pub run: Box<dyn Fn(&S) -> Result<()> + Send + Sync>,
 }
-
-/// Tests that run at the same time.
-const PARALLEL: usize = 3;
 
 #[allow(clippy::print_stdout)]
 pub(crate) fn tell(line: &str) {
@@ -96,7 +96,7 @@ fn run_on_subject<S: Subject>(tests: &[&Case<S>], outcomes: &mut Outcomes) {
     };
     let (next, shared) = (AtomicUsize::new(0), Mutex::new(outcomes));
     std::thread::scope(|scope| {
-        for _ in 0..PARALLEL.min(tests.len()) {
+        for _ in 0..S::PARALLEL.min(tests.len()) {
             scope.spawn(|| {
                 while let Some(Case { name, run }) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let start = Instant::now();

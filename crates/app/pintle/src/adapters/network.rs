@@ -1,5 +1,6 @@
 //! Gives the runtime its network from the node's bridge.
 
+use crate::pod_network::PodNetwork;
 use async_trait::async_trait;
 use pintle_cri::{PodSandboxConfig, Protocol};
 use pintle_network::{BridgeNetwork, HostPort};
@@ -8,16 +9,19 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Upstream's words for a network that waits for its settings.
+const UNASSIGNED: &str = "the network is not initialized: this node has no podCIDR yet";
+
 /// The bridge talks to the kernel in blocking calls of a few milliseconds.
-pub(crate) struct BridgedSandboxes(pub(crate) Arc<BridgeNetwork>);
+pub(crate) struct BridgedSandboxes(pub(crate) Arc<PodNetwork>);
 
 impl BridgedSandboxes {
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&BridgeNetwork) -> pintle_network::Result<T> + Send + 'static,
     ) -> Result<T, PortError> {
-        let network = Arc::clone(&self.0);
-        let done = tokio::task::spawn_blocking(move || work(&network)).await;
+        let open = self.0.current().ok_or_else(|| PortError::Failed(UNASSIGNED.to_owned()))?;
+        let done = tokio::task::spawn_blocking(move || work(&open.bridge)).await;
         done.map_err(|e| PortError::Failed(e.to_string()))?.map_err(|e| PortError::Failed(e.to_string()))
     }
 }
@@ -75,11 +79,17 @@ impl SandboxNetwork for BridgedSandboxes {
     }
 
     async fn teardown(&self, sandbox_id: &str, _: &Path) -> Result<(), PortError> {
+        if self.0.current().is_none() {
+            return Ok(());
+        }
         let id = sandbox_id.to_owned();
         self.blocking(move |network| network.teardown(&id)).await
     }
 
     async fn retain(&self, live: &[String]) -> Result<(), PortError> {
+        if self.0.current().is_none() {
+            return Ok(());
+        }
         let live = live.to_vec();
         self.blocking(move |network| network.retain(&live)).await
     }

@@ -6,4 +6,5 @@ mod reconcile;
 #[cfg(test)]
 mod tests;
 
+pub use plan::signature;
 pub use reconcile::{run_cleaner, run_signer};

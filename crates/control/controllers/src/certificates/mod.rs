@@ -1,5 +1,6 @@
 //! Signs the approved requests for certificates of the built-in signers, and removes requests that are over.
 
+mod approve;
 mod plan;
 mod reconcile;
 #[cfg(test)]

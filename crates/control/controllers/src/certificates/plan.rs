@@ -15,7 +15,7 @@ const LONGEST: u64 = 365 * 24 * 60 * 60;
 /// Twice the time by which certificates are dated back.
 const SHORTEST: u64 = 10 * 60;
 const NODES: &str = "system:nodes";
-const NODE: &str = "system:node:";
+pub(super) const NODE: &str = "system:node:";
 
 /// The signers that every cluster has.
 #[derive(Clone, Copy, Debug, PartialEq)]

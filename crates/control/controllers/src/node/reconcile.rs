@@ -19,8 +19,6 @@ use tokio::time::Instant;
 /// The index of pods by their node.
 pub const BY_NODE: &str = "node";
 const WORKERS: usize = 4;
-/// How long a node may give no sign of life.
-const GRACE: Duration = Duration::from_secs(50);
 /// How long a node that has just been made may take to give its first.
 const STARTUP_GRACE: Duration = Duration::from_secs(60);
 
@@ -36,14 +34,17 @@ struct Controller {
     pods: Informer<Pod>,
     /// When each node last gave a sign of life, by this machine's clock: theirs may be wrong.
     heard: Arc<Mutex<HashMap<String, Instant>>>,
+    /// How long a node may give no sign of life.
+    grace: Duration,
 }
 
 /// Runs the controller until the context's stop.
-pub async fn run(context: Context) {
+pub async fn run(context: Context, grace: Duration) {
     let controller = Controller {
         nodes: context.informers.of(),
         pods: context.informers.of(),
         heard: Arc::default(),
+        grace,
         context: context.clone(),
     };
     let leases = context.informers.selected::<Lease>(Selector::namespace("kube-node-lease"));
@@ -96,7 +97,7 @@ impl Controller {
         let Some(node) = self.nodes.get(&key) else { return Ok(Outcome::Done) };
         let heard = self.heard.lock().get(&key.name).copied().unwrap_or_else(Instant::now);
         let ready = condition(&node, "Ready");
-        let grace = if ready.is_some() { GRACE } else { STARTUP_GRACE };
+        let grace = if ready.is_some() { self.grace } else { STARTUP_GRACE.max(self.grace) };
         let (unknown, was_ready) = match ready.map(|ready| ready.status.as_str()) {
             Some("Unknown") => (true, false),
             Some("True") => (false, true),

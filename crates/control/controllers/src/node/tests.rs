@@ -28,7 +28,9 @@ fn ready(cluster: &Cluster) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_renews_its_lease_lives_and_one_that_stops_does_not() {
-    let cluster = Cluster::new().start(|context| run(context).boxed()).start(|context| run_eviction(context).boxed());
+    let cluster = Cluster::new()
+        .start(|context| run(context, Duration::from_secs(50)).boxed())
+        .start(|context| run_eviction(context).boxed());
     cluster.create::<Node>(node("True")).await;
     cluster.create::<Lease>(json!({ "metadata": { "name": "node", "namespace": "kube-node-lease" } })).await;
     for (name, seconds) in [("short", json!(30)), ("patient", json!(null))] {

@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 const NAMESPACE: &str = "kube-node-lease";
-const DURATION_SECONDS: u32 = 40;
-const RENEW: Duration = Duration::from_secs(10);
+/// How often it is renewed in its time.
+const RENEWALS: u32 = 4;
 /// A renewal that failed is tried again this soon.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Renews for ever.
 pub async fn renew(config: &Config, node_uid: &str) {
-    let mut ticks = interval(RENEW);
+    let mut ticks = interval(Duration::from_secs(u64::from(config.lease_seconds.max(1))) / RENEWALS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -30,7 +30,9 @@ pub async fn renew(config: &Config, node_uid: &str) {
 async fn once(config: &Config, node_uid: &str) -> Result<(), ClientError> {
     let now = config.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
     let name = &config.node_name;
-    let patch = Patch::Merge(json!({"spec": {"holderIdentity": name, "renewTime": now}}));
+    let patch = Patch::Merge(
+        json!({"spec": {"holderIdentity": name, "leaseDurationSeconds": config.lease_seconds, "renewTime": now}}),
+    );
     match config.client.patch::<Lease>(NAMESPACE, name, patch, &PatchOptions::default()).await {
         Err(error) if error.is_not_found() => create(config, node_uid, &now).await,
         result => result.map(drop),
@@ -47,7 +49,7 @@ async fn create(config: &Config, node_uid: &str, now: &str) -> Result<(), Client
             "namespace": NAMESPACE,
             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid}],
         },
-        "spec": {"holderIdentity": name, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": now},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": config.lease_seconds, "renewTime": now},
     });
     config.client.create(&Lease::from_value(lease)?).await.map(drop)
 }

@@ -78,6 +78,7 @@ fn config(server: &Arc<Server>, runtime: Arc<FakeRuntime>, root: &Path, stop: &C
         max_pods: 110,
         server: None,
         streaming: Arc::new(NoStreams),
+        lease_seconds: 40,
         on_pod_cidrs: None,
         kubelet_version: "v1.36.2+pintle".into(),
     }

@@ -1,0 +1,36 @@
+//! `pintle agent`: the node half alone, for a cluster that this machine has joined.
+
+use crate::cluster::{self, Cluster, private_directory};
+use crate::identity::NodeIdentity;
+use crate::node::Node;
+use crate::{docker, join, logging, server};
+use anyhow::Result;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Runs until it is told to stop. The API server may be away at any time, also when this starts.
+pub(crate) async fn run(arguments: pintle_cli::Agent) -> Result<()> {
+    logging::start(&arguments.log_level, None)?;
+    let cluster = Cluster::new(cluster::settings(arguments.settings, arguments.config.as_deref())?)?;
+    for directory in [cluster.settings.data_dir(), cluster.settings.run_dir()] {
+        private_directory(&directory)?;
+    }
+    let (tasks, stop, clock) = (TaskTracker::new(), CancellationToken::new(), pintle_clock::system());
+    let identity = NodeIdentity::of_agent(&cluster)?;
+    let node = Node::open(&cluster, Arc::clone(&clock)).await?;
+    node.start(&cluster, &identity, Arc::clone(&clock), &tasks, &stop)?;
+    for renewal in join::renewals(&cluster, &identity, &clock) {
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            // A renewal has no end of its own.
+            let _ended = stop.run_until_cancelled(renewal).await;
+        });
+    }
+    tasks.spawn(docker::bind(&cluster, &node.docker)?.serve(stop.clone()));
+    tasks.close();
+    tracing::info!(node = cluster.node_name, server = cluster.settings.server, "the agent runs");
+    server::until_told_to_stop().await?;
+    tracing::info!("stopping");
+    server::end(&node, &tasks, &stop, cluster.settings.on_exit()).await
+}

@@ -1,0 +1,250 @@
+//! The pod network of this node: waits for the node's share of the pods' addresses, opens the bridge with it, and
+//! follows the other nodes.
+//!
+//! Unassigned (no share is known: pods wait, the node is not Ready) → open. The share comes from the Node object, which
+//! the kubelet tells, and is written down, so that the next start is open at once, with or without the API server. The
+//! way to other nodes is made when there is one: a cluster of one node has no device for it.
+
+use crate::cluster::Cluster;
+use crate::host;
+use anyhow::{Context, Result, ensure};
+use ipnet::Ipv4Net;
+use parking_lot::Mutex;
+use pintle_client::ClientError;
+use pintle_informer::{Informer, Informers, Outcome, Queue, run_reconciler};
+use pintle_network::{Backend, BridgeNetwork, Peers, PeersConfig, sandbox_mtu};
+use pintle_types::k8s::api::core::v1::Node;
+use pintle_types::{Kind, ObjectKey};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// After the kernel refused something about another node.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A bridge with the addresses of a share.
+#[derive(Clone)]
+pub(crate) struct Open {
+    pub(crate) bridge: Arc<BridgeNetwork>,
+    pub(crate) subnet: Ipv4Net,
+}
+
+pub(crate) struct PodNetwork {
+    cluster: Cluster,
+    open: watch::Sender<Option<Open>>,
+}
+
+impl PodNetwork {
+    /// Opens the network with the share of an earlier run, if there was one. Blocks for some milliseconds.
+    pub(crate) fn resume(cluster: &Cluster) -> Result<Arc<Self>> {
+        let network = Self { cluster: cluster.clone(), open: watch::Sender::new(None) };
+        if let Some(subnet) = recorded(cluster)? {
+            network.assign(subnet)?;
+        }
+        Ok(Arc::new(network))
+    }
+
+    /// Nothing while the node has no share.
+    pub(crate) fn current(&self) -> Option<Open> {
+        self.open.borrow().clone()
+    }
+
+    /// Waits for the share.
+    pub(crate) async fn opened(&self) -> Open {
+        let mut receiver = self.open.subscribe();
+        let found = receiver.wait_for(Option::is_some).await.ok().and_then(|open| open.clone());
+        match found {
+            Some(open) => open,
+            // The sender is part of `self`: it lives.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Opens the network with this share, or goes on with it. Blocks for some milliseconds.
+    pub(crate) fn assign(&self, subnet: Ipv4Net) -> Result<()> {
+        match self.current() {
+            Some(open) if open.subnet == subnet => return Ok(()),
+            Some(open) => tracing::warn!(from = %open.subnet, to = %subnet, "this node's pods get other addresses"),
+            None => {}
+        }
+        let bridge = BridgeNetwork::open(bridge_config(&self.cluster, subnet)?).context("set up the pod network")?;
+        host::add_address(&self.cluster.settings.bridge(), self.cluster.dns_ip)?;
+        let path = record_path(&self.cluster);
+        let draft = path.with_extension("new");
+        let written = std::fs::write(&draft, subnet.to_string()).and_then(|()| std::fs::rename(&draft, &path));
+        written.with_context(|| format!("write {}", path.display()))?;
+        self.open.send_replace(Some(Open { bridge: Arc::new(bridge), subnet }));
+        Ok(())
+    }
+
+    /// What the kubelet calls with `spec.podCIDRs` of this node.
+    pub(crate) fn assign_first(&self, cidrs: &[String]) {
+        let assigned = cidrs
+            .iter()
+            .find_map(|cidr| cidr.parse::<Ipv4Net>().ok())
+            .with_context(|| format!("none of {cidrs:?} is an IPv4 range"))
+            .and_then(|subnet| self.assign(subnet));
+        if let Err(error) = assigned {
+            tracing::error!(error = format!("{error:#}"), "the pod network can't be set up");
+        }
+    }
+
+    /// Keeps the ways to all other nodes as the Node objects say, until `stop`.
+    pub(crate) async fn follow_nodes(self: Arc<Self>, informers: Informers, stop: CancellationToken) {
+        let IpAddr::V4(own_address) = self.cluster.node_ip else {
+            tracing::warn!("pods of other nodes can't be reached: this node's address is not IPv4");
+            return;
+        };
+        let queue: Queue<String> = Queue::new();
+        let nodes = informers.of::<Node>();
+        let (changed, own_name) = (queue.clone(), self.cluster.node_name.clone());
+        nodes.on_change(move |change| {
+            let place = |node: Option<&Arc<Node>>| node.and_then(|node| place_of(node));
+            if change.object().name() != own_name && place(change.old()) != place(change.new()) {
+                changed.add(change.object().name().to_owned());
+            }
+        });
+        let ready = async {
+            nodes.synced().await;
+            self.opened().await
+        };
+        let Some(open) = stop.run_until_cancelled(ready).await else { return };
+        let ways = Ways { network: &self, nodes, own_address, subnet: open.subnet, state: Mutex::default() };
+        ways.begin();
+        let reconcile = |name: String| async { Ok::<_, ClientError>(ways.reconcile(name)) };
+        run_reconciler("pod-network", queue, 1, reconcile, stop).await;
+    }
+}
+
+/// Where a node is, and which pods are there; nothing while either is unknown.
+fn place_of(node: &Node) -> Option<(Ipv4Net, Ipv4Addr)> {
+    let subnet = node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()?;
+    let addresses = node.status.as_ref()?.addresses.as_deref()?;
+    let internal = addresses.iter().find(|found| found.type_ == "InternalIP" && !found.address.contains(':'))?;
+    Some((subnet, internal.address.parse().ok()?))
+}
+
+/// The ways to other nodes.
+struct Ways<'a> {
+    network: &'a PodNetwork,
+    nodes: Informer<Node>,
+    own_address: Ipv4Addr,
+    subnet: Ipv4Net,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Made with the first other node.
+    peers: Option<Peers>,
+    /// The ranges by the nodes' names.
+    ranges: HashMap<String, Ipv4Net>,
+}
+
+impl Ways<'_> {
+    /// Tells the kernel all nodes that there are, and only then takes away what an earlier run left of others.
+    fn begin(&self) {
+        for node in self.nodes.list() {
+            if node.name() != self.network.cluster.node_name {
+                self.reconcile(node.name().to_owned());
+            }
+        }
+        let cluster = &self.network.cluster;
+        let cleaned = match &self.state.lock().peers {
+            Some(peers) => peers.retain(),
+            None => Peers::remove_all(&device(cluster), cluster.pod_cidr),
+        };
+        if let Err(error) = cleaned {
+            tracing::warn!(%error, "the ways to nodes that are gone can't be removed");
+        }
+    }
+
+    fn reconcile(&self, name: String) -> Outcome {
+        let node = self.nodes.get(&ObjectKey::new("", &name));
+        match self.lead(&name, node.as_deref().and_then(place_of)) {
+            Ok(()) => Outcome::Done,
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(node = name, error, "pods of another node can't be reached; trying again");
+                Outcome::After(RETRY)
+            }
+        }
+    }
+
+    fn lead(&self, name: &str, place: Option<(Ipv4Net, Ipv4Addr)>) -> Result<()> {
+        let mut state = self.state.lock();
+        let before = state.ranges.get(name).copied();
+        if let Some(gone) = before.filter(|range| place.is_none_or(|(subnet, _)| subnet != *range)) {
+            state.ranges.remove(name);
+            // A node of another name may have been given the range by now.
+            let taken = state.ranges.values().any(|range| *range == gone);
+            if let (Some(peers), false) = (&state.peers, taken) {
+                peers.remove(gone)?;
+            }
+        }
+        let Some((subnet, address)) = place else { return Ok(()) };
+        ensure!(subnet != self.subnet, "node {name} has the range of this node, {subnet}");
+        if state.peers.is_none() {
+            state.peers = Some(Peers::open(peers_config(&self.network.cluster, self.subnet, self.own_address))?);
+        }
+        if let Some(peers) = &state.peers {
+            peers.set(subnet, address)?;
+        }
+        state.ranges.insert(name.to_owned(), subnet);
+        Ok(())
+    }
+}
+
+fn backend(cluster: &Cluster) -> Backend {
+    match cluster.settings.pod_network() {
+        pintle_cli::PodNetwork::Vxlan => Backend::Vxlan,
+        pintle_cli::PodNetwork::HostGw => Backend::HostGateway,
+    }
+}
+
+/// The VXLAN device, named after the bridge.
+pub(crate) fn device(cluster: &Cluster) -> String {
+    let bridge = cluster.settings.bridge();
+    format!("{}-vx", bridge.get(..12).unwrap_or(&bridge))
+}
+
+fn peers_config(cluster: &Cluster, own: Ipv4Net, node: Ipv4Addr) -> PeersConfig {
+    PeersConfig { backend: backend(cluster), device: device(cluster), cluster: cluster.pod_cidr, own, node }
+}
+
+fn bridge_config(cluster: &Cluster, subnet: Ipv4Net) -> Result<pintle_network::Config> {
+    Ok(pintle_network::Config {
+        bridge: cluster.settings.bridge(),
+        pod_subnet: subnet,
+        cluster_subnets: vec![cluster.pod_cidr.into()],
+        translated_subnets: vec![cluster.service_cidr.into()],
+        state_dir: cluster.data("network"),
+        mtu: sandbox_mtu(backend(cluster), cluster.node_ip)?,
+    })
+}
+
+fn record_path(cluster: &Cluster) -> PathBuf {
+    cluster.data("pod-subnet")
+}
+
+/// The share that an earlier run had.
+fn recorded(cluster: &Cluster) -> Result<Option<Ipv4Net>> {
+    let path = record_path(cluster);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().parse().with_context(|| format!("read {}", path.display()))?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+/// Removes the bridge, its rules and the ways to other nodes.
+pub(crate) fn remove(cluster: &Cluster) -> Result<()> {
+    let first = Ipv4Net::new(cluster.pod_cidr.network(), 24).context("this node's pod addresses")?;
+    let subnet = recorded(cluster)?.unwrap_or(first);
+    Peers::remove_all(&device(cluster), cluster.pod_cidr)?;
+    Ok(BridgeNetwork::open(bridge_config(cluster, subnet)?)?.remove_all()?)
+}

@@ -1,0 +1,198 @@
+//! A cluster of three nodes: a server that `pintle init` set up, and two agents that joined it, each in a network of
+//! its own on one link; clients are on a machine that is no node.
+
+use crate::cluster::{Cluster, binary};
+use crate::command::{Output, Spawned, run};
+use crate::host::Host;
+use crate::lan::Lan;
+use crate::leftovers;
+use crate::suite::Subject;
+use crate::wait::until;
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
+/// Upstream's timings, shortened so that the tests need not wait for minutes.
+const GRACE: &str = "8s";
+const LEASE_SECONDS: &str = "8";
+
+/// The names of the nodes; the first is the server's.
+pub const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
+
+/// A machine that joined.
+pub struct Agent {
+    pub name: &'static str,
+    pub host: Host,
+    directory: PathBuf,
+    /// An agent that was started by hand; the first one is in the background.
+    running: Mutex<Option<Spawned>>,
+}
+
+pub struct Nodes {
+    /// Its kubectl runs on the clients' machine.
+    pub cluster: Cluster,
+    pub agents: Vec<Agent>,
+    pub lan: Lan,
+    /// What `pintle init` printed.
+    pub told: String,
+}
+
+impl Agent {
+    fn new(cluster: &Cluster, lan: &Lan, number: usize) -> Result<Self> {
+        let (name, host) = (NODES[number], Host::on(lan, number)?);
+        let directory = cluster.path(name);
+        std::fs::create_dir_all(&directory)?;
+        Ok(Self { name, host, directory, running: Mutex::new(None) })
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.directory.join(name).to_string_lossy().into_owned()
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let pairs = [
+            ("--data-dir", self.path("data")),
+            ("--run-dir", self.path("run")),
+            ("--log-dir", self.path("logs")),
+            ("--node-name", self.name.to_owned()),
+            ("--node-ip", self.host.address.to_owned()),
+            ("--cgroup-root", format!("/{}", self.host.name)),
+            ("--node-lease-duration-seconds", LEASE_SECONDS.to_owned()),
+        ];
+        pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+    }
+
+    /// Runs `pintle` on this machine to its end.
+    pub fn pintle(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.host.command(&binary()?.to_string_lossy());
+        command.args(arguments);
+        run(command, "")
+    }
+
+    /// Runs the command that the server printed, with this machine's flags.
+    pub fn join(&self, command: &str) -> Result<Output> {
+        let words = command.trim().strip_prefix("pintle ").context("a command of pintle")?;
+        let flags = self.flags();
+        let words: Vec<&str> = words.split_whitespace().chain(flags.iter().map(String::as_str)).collect();
+        self.pintle(&words)
+    }
+
+    fn load_image(&self, archive: &str) -> Result<()> {
+        let load = || self.pintle(&["image", "load", archive, "--socket", &self.path("run/docker.sock")])?.ok();
+        // The agent registers its node a moment before it serves everything.
+        until("the image is loaded", SOON, || Ok(load().ok())).map(drop)
+    }
+
+    /// Ends the agent without warning.
+    pub fn kill(&self) -> Result<()> {
+        let started = self.running.lock().unwrap_or_else(|p| p.into_inner()).take();
+        if let Some(mut agent) = started {
+            agent.signal(Signal::KILL)?;
+            return agent.wait().map(drop);
+        }
+        let pid = std::fs::read_to_string(self.path("run/pintle.pid"))?.trim().parse()?;
+        let pid = rustix::process::Pid::from_raw(pid).context("a process id")?;
+        rustix::process::kill_process(pid, Signal::KILL)?;
+        until("the agent is gone", SOON, || Ok(rustix::process::test_kill_process(pid).is_err().then_some(())))
+    }
+
+    /// Starts the agent again; it finds everything in its data directory.
+    pub fn start(&self) -> Result<()> {
+        let mut command = self.host.command(&binary()?.to_string_lossy());
+        command.args(["agent", "--data-dir", &self.path("data")]).env("RUST_BACKTRACE", "1");
+        let agent = Spawned::start(command)?;
+        agent.expect("the agent runs", SOON)?;
+        *self.running.lock().unwrap_or_else(|p| p.into_inner()) = Some(agent);
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        let written = std::fs::read_to_string(self.path("data/pintle.log")).unwrap_or_default();
+        let running = self.running.lock().unwrap_or_else(|p| p.into_inner());
+        written + &running.as_ref().map(Spawned::output).unwrap_or_default()
+    }
+
+    /// Resets the machine; tells what is left on it.
+    fn finish(&self) -> Result<Vec<String>> {
+        if let Some(mut agent) = self.running.lock().unwrap_or_else(|p| p.into_inner()).take() {
+            agent.signal(Signal::TERM)?;
+            agent.wait()?;
+        }
+        self.pintle(&["reset", "--yes", "--data-dir", &self.path("data")])?.ok()?;
+        let left = leftovers::of(&self.host, &self.directory)?;
+        Ok(left.into_iter().map(|what| format!("{}: {what}", self.name)).collect())
+    }
+}
+
+impl Nodes {
+    /// Sets up the server and lets two agents join.
+    pub fn start() -> Result<Self> {
+        let lan = Lan::new()?;
+        let (server, client) = (Host::on(&lan, 0)?, Host::on(&lan, 3)?);
+        let further = ["--node-monitor-grace-period", GRACE, "--node-lease-duration-seconds", LEASE_SECONDS];
+        let (cluster, told) = Cluster::init(server, client, &further)?;
+        let agents = [1, 2].into_iter().map(|n| Agent::new(&cluster, &lan, n)).collect::<Result<Vec<_>>>()?;
+        let nodes = Self { cluster, agents, lan, told };
+        nodes.join_all().map_err(|error| error.context(nodes.log()))?;
+        Ok(nodes)
+    }
+
+    fn join_all(&self) -> Result<()> {
+        let archive = self.cluster.load_image()?;
+        let command = self.join_command()?;
+        for agent in &self.agents {
+            let told = agent.join(&command)?.ok()?;
+            ensure!(told.contains("This node has joined the cluster"), "{told}");
+            agent.load_image(&archive)?;
+        }
+        self.wait_ready(&NODES)
+    }
+
+    /// The command by which nodes join, as `pintle init` printed it.
+    pub fn join_command(&self) -> Result<String> {
+        let line = self.told.lines().find(|line| line.starts_with("pintle join "));
+        line.map(str::to_owned).with_context(|| format!("no command to join in:\n{}", self.told))
+    }
+
+    pub fn wait_ready(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            let node = format!("node/{name}");
+            until(&format!("{name} is Ready"), SOON, || {
+                let wait = ["wait", "--for=condition=Ready", &node, "--timeout=30s"];
+                Ok(self.cluster.kubectl(&wait)?.status.success().then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn agent(&self, name: &str) -> Result<&Agent> {
+        self.agents.iter().find(|agent| agent.name == name).with_context(|| format!("{name} is no agent"))
+    }
+}
+
+impl Subject for Nodes {
+    /// Tests take nodes away from each other.
+    const PARALLEL: usize = 1;
+
+    fn start() -> Result<Self> {
+        Self::start()
+    }
+
+    fn log(&self) -> String {
+        let of_agent = |agent: &Agent| format!("---- {}\n{}", agent.name, agent.log());
+        let agents: String = self.agents.iter().map(of_agent).collect();
+        format!("{}\n{agents}", self.cluster.server_log())
+    }
+
+    fn finish(self) -> Result<()> {
+        let mut left = Vec::new();
+        for agent in &self.agents {
+            left.extend(agent.finish()?);
+        }
+        ensure!(left.is_empty(), "left behind after the reset:\n{}", left.join("\n"));
+        self.cluster.finish()
+    }
+}
