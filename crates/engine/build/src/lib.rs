@@ -13,6 +13,7 @@
 //! ```
 
 mod arguments;
+mod borrow;
 mod build;
 mod builder;
 mod cache;

@@ -18,6 +18,8 @@ pub struct Options {
     /// Names that the image gets.
     pub tags: Vec<String>,
     pub no_cache: bool,
+    /// Images whose steps count as done here, by name or id; those that are not here are passed over.
+    pub cache_from: Vec<String>,
     /// Containers of steps are removed when their step succeeded.
     pub remove: bool,
     /// Also when it failed.

@@ -1,6 +1,7 @@
 //! One stage of a build: its steps, each of which makes an image on the one before.
 
 use crate::arguments::Arguments;
+use crate::borrow::{self, Borrowed};
 use crate::build::{Build, StageResult};
 use crate::builder::short;
 use crate::cache::Shape;
@@ -11,7 +12,7 @@ use crate::mounted::{Layer, PREFIX};
 use crate::output::{Message, Output};
 use crate::{go_format, paths, ports, run};
 use pintle_docker::model::{Config, Empty, HealthConfig, without_nulls};
-use pintle_image::{Commit, CommitSource, Reference};
+use pintle_image::{Commit, CommitSource, ImageRecord, Reference};
 use rand::RngCore;
 use serde_json::json;
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub(crate) struct StageRun<'a> {
     command_set: bool,
     /// A step was not in the cache, so none after it is.
     busted: bool,
+    /// Images that further steps may be borrowed from.
+    sources: Vec<ImageRecord>,
     /// Containers of the current step, with whether there really is one.
     containers: Vec<(String, bool)>,
 }
@@ -66,7 +69,10 @@ impl<'a> StageRun<'a> {
     pub fn new(build: &'a Build, output: Output, start: StageStart) -> Self {
         let lex = Lex::new(build.dockerfile.escape);
         let (config, image, author, containers) = Default::default();
-        Self { build, output, start, lex, config, image, author, command_set: false, busted: false, containers }
+        let images = &build.builder.daemon.images;
+        let sources = build.options.cache_from.iter().filter_map(|name| images.resolve(name)).collect();
+        let (command_set, busted) = (false, false);
+        Self { build, output, start, lex, config, image, author, command_set, busted, sources, containers }
     }
 
     /// Runs all steps.
@@ -380,15 +386,49 @@ impl<'a> StageRun<'a> {
             return false;
         }
         let builder = &self.build.builder;
-        match builder.cache.find(&self.shape(step), &builder.daemon.images) {
-            Some(id) => {
-                self.output.text(" ---> Using cache\n").await;
-                self.image = id;
-                true
+        let images = &builder.daemon.images;
+        let mut found = builder.cache.find(&self.shape(step), images);
+        if !self.build.options.cache_from.is_empty() {
+            // Then only what led to one of those images counts.
+            found = found.filter(|id| self.sources.iter().any(|s| borrow::is_ancestor(images, s, id)));
+            if found.is_none() {
+                found = self.borrow(step).await;
             }
-            None => {
-                self.busted = true;
-                false
+        }
+        self.busted = found.is_none();
+        let Some(id) = found else { return false };
+        self.output.text(" ---> Using cache\n").await;
+        self.image = id;
+        true
+    }
+
+    /// Makes the step's image of what an image of `--cache-from` has.
+    async fn borrow(&mut self, step: &Config) -> Option<String> {
+        let images = Arc::clone(&self.build.builder.daemon.images);
+        let parent = images.resolve(&self.image).filter(|_| !self.image.is_empty());
+        let created_by = step.cmd.as_ref().map(|words| words.join(" ")).unwrap_or_default();
+        let (image, layer, created) = match borrow::find(&mut self.sources, parent.as_ref(), &created_by)? {
+            Borrowed::Whole(id) => return Some(id),
+            Borrowed::Step { image, layer, created } => (image, layer, created),
+        };
+        let (config, author) = (json(&self.config).ok()?, self.author.clone());
+        let made = blocking(move || {
+            let commit = Commit {
+                source: layer.map_or(CommitSource::Nothing, |layer| CommitSource::Of { image: &image, layer }),
+                parent: parent.as_ref().map(|p| p.id.as_str()),
+                config,
+                created_by: &created_by,
+                author: &author,
+                created: &created,
+                ..Commit::default()
+            };
+            Ok(images.commit(&commit)?.id)
+        });
+        match made.await {
+            Ok(id) => Some(id),
+            Err(error) => {
+                tracing::warn!(%error, "a step cannot be taken from an image of --cache-from");
+                None
             }
         }
     }

@@ -161,6 +161,7 @@ fn options(query: &Query) -> Result<Options> {
         remote: query.get("remote").to_owned(),
         tags: query.all("t").to_vec(),
         no_cache: query.flag("nocache"),
+        cache_from: parsed(query, "cachefrom", "cache-from")?,
         remove: query.get("rm").is_empty() || query.flag("rm"),
         force_remove: query.flag("forcerm"),
         pull: query.flag("pull"),

@@ -7,7 +7,7 @@ use crate::hijack::{self, Streams};
 use crate::route::not_found;
 use crate::{containers, detach};
 use http::{Method, StatusCode};
-use pintle_docker::exec::{ExecConfig, ExecPhase};
+use pintle_docker::exec::{ExecConfig, ExecPhase, ExecStreams};
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
@@ -74,36 +74,38 @@ async fn start(state: &Arc<State>, mut call: Call, id: &str) -> Result {
     let body: StartBody = call.json().await?;
     let exec = state.daemon.exec(id)?;
     let size = body.console_size.map(|[rows, columns]| (columns, rows));
-    let started = state.daemon.start_exec(id, size).await;
     if body.detach {
-        started?;
+        state.daemon.start_exec(id, size).await?;
         return Ok(bytes(StatusCode::OK, "", ""));
     }
-    let config = &exec.config;
-    let keys = detach::parse(&config.detach_keys)?;
-    let base = Streams { tty: config.tty, detach: keys, ..Streams::default() };
-    let streams = match started {
-        Ok(started) => Streams {
-            stdin: started.stdin,
-            stdout: started.stdout,
-            stderr: started.stderr,
-            ended: Some(started.ended),
-            ..base
-        },
-        // Docker tells on the stream what the runtime says once it has begun.
-        Err(error) if call.wants_upgrade() && error.message.starts_with("OCI runtime exec failed") => {
-            let text = format!("{}\r\n", error.message);
-            let before = if config.tty { text.into() } else { hijack::frame(1, text.as_bytes()) };
-            Streams { before, ..base }
-        }
-        Err(error) => return Err(error),
-    };
+    let tty = exec.config.tty;
+    let keys = detach::parse(&exec.config.detach_keys)?;
+    let base = Streams { tty, detach: keys, ..Streams::default() };
     if !call.wants_upgrade() {
-        return Ok(hijack::as_body(streams, call.version));
+        let started = state.daemon.start_exec(id, size).await?;
+        return Ok(hijack::as_body(of_exec(started, base), call.version));
     }
-    hijack::take_over(&mut call, config.tty, move |connection| async move {
+    state.daemon.check_exec(id)?;
+    // Nothing is started before the answer's head is on its way: clients that read the head into a buffer, such as
+    // Python's, lose what comes with it.
+    let daemon = Arc::clone(&state.daemon);
+    hijack::take_over(&mut call, tty, move |connection| async move {
+        let streams = match daemon.start_exec(&exec.id, size).await {
+            Ok(started) => of_exec(started, base),
+            // Docker tells on the stream what goes wrong once it has begun.
+            Err(error) => {
+                let text = format!("{}\r\n", error.message);
+                let before = if tty { text.into() } else { hijack::frame(1, text.as_bytes()) };
+                Streams { before, ..base }
+            }
+        };
         hijack::serve(connection, streams).await;
     })
+}
+
+fn of_exec(started: ExecStreams, base: Streams) -> Streams {
+    let ExecStreams { stdin, stdout, stderr, ended } = started;
+    Streams { stdin, stdout, stderr, ended: Some(ended), ..base }
 }
 
 fn inspect(state: &Arc<State>, id: &str) -> Result {

@@ -3,10 +3,13 @@
 use crate::answer::{Answer, Result, bytes, stream};
 use crate::call::Call;
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use http::{HeaderValue, StatusCode};
 use hyper_util::rt::TokioIo;
 use pintle_cri::{ByteReader, ByteWriter};
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,6 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 const CHUNK: usize = 32 << 10;
 /// Pieces that may wait for a slow client.
 const WAITING: usize = 4;
+/// Clients that read the answer's head into a buffer, such as Python's, lose what comes together with it: what is there
+/// to be sent at once is sent a moment later.
+const HEAD_PAUSE: Duration = Duration::from_millis(20);
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 
@@ -22,6 +28,8 @@ const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 pub(crate) struct Streams {
     /// Sent before anything else.
     pub(crate) before: Bytes,
+    /// What the process said until now, sent before what it says next.
+    pub(crate) past: Option<BoxStream<'static, Bytes>>,
     pub(crate) stdin: Option<ByteWriter>,
     pub(crate) stdout: Option<ByteReader>,
     pub(crate) stderr: Option<ByteReader>,
@@ -81,6 +89,13 @@ pub(crate) fn as_body(mut streams: Streams, version: u32) -> Answer {
     tokio::spawn(async move {
         // The client may go at any time.
         let _ = sender.send(Ok(std::mem::take(&mut streams.before))).await;
+        if let Some(mut past) = streams.past.take() {
+            while let Some(piece) = past.next().await {
+                if sender.send(Ok(piece)).await.is_err() {
+                    return;
+                }
+            }
+        }
         pass_on(streams.stdout, streams.stderr, streams.tty, sender, streams.ended).await;
     });
     stream(kind, receiver_stream(receiver))
@@ -100,10 +115,19 @@ where
 {
     let (mut from, mut to) = tokio::io::split(connection);
     let (sender, mut pieces) = mpsc::channel::<io::Result<Bytes>>(WAITING);
-    let Streams { before, stdin, stdout, stderr, tty, detach, ended } = streams;
+    let Streams { before, past, stdin, stdout, stderr, tty, detach, ended } = streams;
     let output = async {
         if !before.is_empty() && to.write_all(&before).await.is_err() {
             return;
+        }
+        if past.is_some() {
+            tokio::time::sleep(HEAD_PAUSE).await;
+        }
+        let mut past = past.unwrap_or_else(|| futures::stream::empty().boxed());
+        while let Some(piece) = past.next().await {
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
         }
         while let Some(Ok(piece)) = pieces.recv().await {
             if to.write_all(&piece).await.is_err() {

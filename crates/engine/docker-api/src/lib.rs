@@ -1,4 +1,4 @@
-//! Serves the Docker Engine API on a unix socket, over the same images and runtime that CRI serves.
+//! Serves the Docker Engine API on a unix socket and TCP with mutual TLS, over the same images and runtime that CRI serves.
 //!
 //! Routes are grouped by the first part of their path, a file or folder each. Everything that is not there answers with
 //! the Engine's own form of error, never with success. Source: Docker Engine API 1.51.
@@ -17,6 +17,7 @@ mod events;
 mod exec;
 mod hijack;
 mod images;
+mod listen;
 mod networks;
 mod route;
 mod swarm;
@@ -24,43 +25,33 @@ mod system;
 mod times;
 mod volumes;
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+pub use listen::{BindError, Remote};
+
 use pintle_build::Builder;
 use pintle_docker::Daemon;
 use pintle_image::ImageStore;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// The newest version of the API that is spoken, and the oldest.
 pub const API_VERSION: &str = "1.51";
 pub const MIN_API_VERSION: &str = "1.24";
 
-/// How long a client may take for the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// What is served, and where.
 pub struct Config {
     pub socket: PathBuf,
+    /// A TCP address besides.
+    pub remote: Option<Remote>,
     pub daemon: Arc<Daemon>,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on the socket {path}: {source}")]
-pub struct BindError {
-    path: PathBuf,
-    #[source]
-    source: io::Error,
-}
-
-/// A server with its socket.
+/// A server with its sockets.
 pub struct DockerApi {
-    listener: UnixListener,
+    local: UnixListener,
+    remote: Option<(TcpListener, TlsAcceptor)>,
     state: Arc<State>,
 }
 
@@ -70,50 +61,29 @@ pub(crate) struct State {
     pub(crate) builder: Arc<Builder>,
 }
 
-/// Opens the socket, mode 0660. A socket that a dead server left behind is replaced; a live one is an error.
+/// Opens the sockets.
+///
+/// # Errors
+/// When an address is none or is taken, or the builder's files cannot be read.
 pub fn bind(config: Config) -> Result<DockerApi, BindError> {
     let path = config.socket;
-    let open = || {
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server listens there"));
-        }
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660))?;
-        Ok(listener)
-    };
-    let listener = open().map_err(|source| BindError { path: path.clone(), source })?;
+    let failed = |source| BindError::Socket { path: path.clone(), source };
+    let local = listen::local(&path).map_err(failed)?;
+    let remote = config.remote.map(listen::remote).transpose()?;
     let daemon = config.daemon;
     let images = Arc::clone(&daemon.images);
-    let builder = Builder::open(Arc::clone(&daemon)).map_err(|source| BindError { path, source })?;
-    Ok(DockerApi { listener, state: Arc::new(State { images, daemon, builder }) })
+    let builder = Builder::open(Arc::clone(&daemon)).map_err(failed)?;
+    Ok(DockerApi { local, remote, state: Arc::new(State { images, daemon, builder }) })
 }
 
 impl DockerApi {
     /// Answers requests until `stop`.
     pub async fn serve(self, stop: CancellationToken) {
         self.state.builder.recover().await;
-        while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "the Docker socket refused a connection");
-                    continue;
-                }
-            };
-            let (state, stop) = (Arc::clone(&self.state), stop.clone());
-            tokio::spawn(async move {
-                let service = service_fn(move |request| route::answer(Arc::clone(&state), request));
-                let mut server = hyper::server::conn::http1::Builder::new();
-                server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-                let connection = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
-                if let Some(Err(error)) = stop.run_until_cancelled(connection).await {
-                    tracing::debug!(%error, "a Docker client's connection broke");
-                }
-            });
+        let local = listen::serve_local(self.local, Arc::clone(&self.state), stop.clone());
+        match self.remote {
+            Some(remote) => drop(tokio::join!(local, listen::serve_remote(remote, self.state, stop))),
+            None => local.await,
         }
     }
 }

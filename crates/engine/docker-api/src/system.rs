@@ -134,7 +134,7 @@ fn info(state: &Arc<State>) -> Result {
             "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
             "RemoteManagers": null,
         },
-        "LiveRestoreEnabled": true,
+        "LiveRestoreEnabled": daemon.config.live_restore,
         "Isolation": "",
         "InitBinary": "pintle-init",
         "ContainerdCommit": { "ID": "" },
@@ -160,12 +160,22 @@ async fn usage(state: &Arc<State>, call: &Call) -> Result {
     if wanted("image") {
         body["Images"] = json!(images::summaries(state));
     }
-    body["Volumes"] = if wanted("volume") { volumes(state) } else { Value::Null };
+    body["Volumes"] = if wanted("volume") { volumes(state).await? } else { Value::Null };
     body["BuildCache"] = json!([]);
     value(&body)
 }
 
 /// Volumes with what they use.
-fn volumes(_state: &Arc<State>) -> Value {
-    json!([])
+async fn volumes(state: &Arc<State>) -> Result<Value> {
+    let daemon = Arc::clone(&state.daemon);
+    let measure = move || {
+        let of = |volume: pintle_docker::volumes::Volume| {
+            let mut shown = volume.to_json();
+            let users = daemon.users_of_volume(&volume.name).len();
+            shown["UsageData"] = json!({ "RefCount": users, "Size": volume.size() });
+            shown
+        };
+        daemon.volumes.list().into_iter().map(of).collect()
+    };
+    tokio::task::spawn_blocking(measure).await.map_err(|e| DockerError::internal(e.to_string()))
 }

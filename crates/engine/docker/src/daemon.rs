@@ -24,6 +24,8 @@ pub struct Config {
     pub cgroup_parent: String,
     /// The bridge of the network `bridge`, at most 15 bytes.
     pub bridge: String,
+    /// Containers run on when the daemon ends.
+    pub live_restore: bool,
 }
 
 /// See the crate's documentation.
@@ -74,6 +76,21 @@ impl Daemon {
     /// From now on no policy starts a container again: the process is about to end, and the containers run on.
     pub fn end(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops all containers at once, each in its own time. They are not stopped by hand: the next daemon starts those
+    /// again whose policy says so.
+    pub async fn stop_all(self: &Arc<Self>) {
+        let running = self.all_containers().into_iter().filter(|c| c.status().is_running());
+        let stopping = running.map(|container| {
+            let daemon = Arc::clone(self);
+            async move {
+                if let Err(error) = daemon.end_container(&container).await {
+                    tracing::warn!(container = %container.id, %error, "a container cannot be stopped");
+                }
+            }
+        });
+        futures::future::join_all(stopping).await;
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

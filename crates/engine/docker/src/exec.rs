@@ -6,6 +6,7 @@ use crate::error::{DockerError, Result};
 use parking_lot::Mutex;
 use pintle_cri::{ByteReader, CriError, ExecRequest, ExecSession, ExitOutcome, TerminalSize};
 use pintle_runtime::options::ExecOptions;
+use pintle_runtime::{ContainerPhase, ContainerView};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct Exec {
     pub container_id: String,
     pub config: ExecConfig,
     state: Mutex<ExecState>,
+    /// It is in a container of a pod, which has no record here.
+    of_pod: bool,
 }
 
 #[derive(Default)]
@@ -64,6 +67,13 @@ impl Exec {
     pub fn pid(&self) -> i32 {
         self.state.lock().pid
     }
+}
+
+/// Where an instance is to run.
+struct Place {
+    id: String,
+    /// None for a container of a pod.
+    container: Option<Arc<Container>>,
 }
 
 /// All instances, by id.
@@ -85,26 +95,58 @@ impl Daemon {
     /// # Errors
     /// 404 without the container, 409 when it does not run or is paused, 400 without a command.
     pub fn create_exec(&self, wanted: &str, config: ExecConfig) -> Result<String> {
-        let container = self.container(wanted)?;
-        check_state(&container)?;
+        let place = self.place(wanted)?;
         if config.command.is_empty() {
             return Err(DockerError::invalid("No exec command specified"));
         }
         let id = crate::containers::new_id();
         let told = config.command.join(" ");
-        let exec = Exec { id: id.clone(), container_id: container.id.clone(), config, state: Mutex::default() };
+        let (container_id, of_pod) = (place.id, place.container.is_none());
+        let exec = Exec { id: id.clone(), container_id, config, state: Mutex::default(), of_pod };
         let mut known = self.execs.0.lock();
         if known.len() >= MAX_KNOWN {
             known.retain(|_, e| !matches!(e.phase(), ExecPhase::Ended(_)));
+            // Nobody tells when a container of a pod is removed.
+            known.retain(|_, e| !e.of_pod || self.engine.view(&e.container_id).is_ok());
         }
         if known.len() >= MAX_KNOWN {
             return Err(DockerError::conflict("too many exec instances"));
         }
         known.insert(id.clone(), Arc::new(exec));
         drop(known);
-        container.execs.lock().insert(id.clone());
-        self.tell_of(&container, &format!("exec_create: {told}"), &[("execID", &id)]);
+        if let Some(container) = place.container {
+            container.execs.lock().insert(id.clone());
+            self.tell_of(&container, &format!("exec_create: {told}"), &[("execID", &id)]);
+        }
         Ok(id)
+    }
+
+    /// A running container that processes can be started in: one of Docker's, or one of a pod by its whole id.
+    fn place(&self, wanted: &str) -> Result<Place> {
+        match self.container(wanted) {
+            Ok(container) => {
+                check_state(&container)?;
+                Ok(Place { id: container.id.clone(), container: Some(container) })
+            }
+            Err(missing) => {
+                self.pod_container(wanted).ok_or(missing)??;
+                Ok(Place { id: wanted.to_owned(), container: None })
+            }
+        }
+    }
+
+    /// A container of a pod by its whole id, which must run.
+    pub(crate) fn pod_container(&self, id: &str) -> Option<Result<ContainerView>> {
+        let view = self.engine.view(id).ok()?;
+        Some(if view.phase == ContainerPhase::Running { Ok(view) } else { Err(not_running(id)) })
+    }
+
+    /// Refuses an instance that cannot be started: one that is unknown, or in a container that does not run.
+    ///
+    /// # Errors
+    /// 404 without the instance, 409 without the running container.
+    pub fn check_exec(&self, id: &str) -> Result<()> {
+        self.place(&self.exec(id)?.container_id).map(drop)
     }
 
     /// An instance by its id.
@@ -119,8 +161,7 @@ impl Daemon {
     /// 409 when it was started before; 400 with the runtime's words when the program cannot be executed.
     pub async fn start_exec(self: &Arc<Self>, id: &str, size: Option<(u16, u16)>) -> Result<ExecStreams> {
         let exec = self.exec(id)?;
-        let container = self.container(&exec.container_id)?;
-        check_state(&container)?;
+        let container = self.place(&exec.container_id)?.container;
         {
             let mut state = exec.state.lock();
             match state.phase {
@@ -133,14 +174,18 @@ impl Daemon {
                 }
             }
         }
-        self.tell_of(&container, &format!("exec_start: {}", exec.config.command.join(" ")), &[("execID", id)]);
+        if let Some(container) = &container {
+            self.tell_of(container, &format!("exec_start: {}", exec.config.command.join(" ")), &[("execID", id)]);
+        }
         let started = self.engine.exec_with(request(&exec, size), &options(&exec.config)).await;
         let (session, pid) = match started {
             Ok(started) => started,
             Err(error) => {
                 let (code, error) = failure(&error);
                 exec.state.lock().phase = ExecPhase::Ended(code);
-                container.execs.lock().remove(id);
+                if let Some(container) = &container {
+                    container.execs.lock().remove(id);
+                }
                 return Err(error);
             }
         };
@@ -149,13 +194,18 @@ impl Daemon {
             state.pid = pid;
             state.resize = Some(session.resize.clone());
         }
-        Ok(self.note_end(&container, &exec, session))
+        Ok(self.note_end(container, &exec, session))
     }
 
     /// Writes down how the process ends, whoever holds its streams.
-    fn note_end(self: &Arc<Self>, container: &Arc<Container>, exec: &Arc<Exec>, session: ExecSession) -> ExecStreams {
+    fn note_end(
+        self: &Arc<Self>,
+        container: Option<Arc<Container>>,
+        exec: &Arc<Exec>,
+        session: ExecSession,
+    ) -> ExecStreams {
         let ExecSession { stdin, stdout, stderr, exit, .. } = session;
-        let (daemon, container, exec) = (Arc::downgrade(self), Arc::clone(container), Arc::clone(exec));
+        let (daemon, exec) = (Arc::downgrade(self), Arc::clone(exec));
         let (known, ended) = oneshot::channel();
         tokio::spawn(async move {
             let code = match exit.await {
@@ -169,6 +219,7 @@ impl Daemon {
             }
             // Nobody may wait for it.
             let _ = known.send(());
+            let Some(container) = container else { return };
             container.execs.lock().remove(&exec.id);
             if let Some(daemon) = daemon.upgrade() {
                 daemon.tell_of(&container, "exec_die", &[("execID", &exec.id), ("exitCode", &code.to_string())]);

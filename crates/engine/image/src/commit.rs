@@ -22,6 +22,8 @@ pub enum CommitSource<'a> {
     Snapshot(&'a str),
     /// A layer that nobody will use again: it becomes the image's without a copy. Nothing may have it mounted.
     Spent(&'a str),
+    /// A layer of another image here, by its place: what is below it must be the parent's layers.
+    Of { image: &'a str, layer: usize },
     /// Only the configuration changes.
     Nothing,
 }
@@ -112,6 +114,7 @@ impl ImageStore {
         let below = parent.as_ref().map(|p| p.chain.clone()).unwrap_or_default();
         let layer = match commit.source {
             CommitSource::Nothing => None,
+            CommitSource::Of { image, layer } => Some(borrowed(&find(image)?, layer, &below)?),
             CommitSource::Snapshot(key) => self.layer_of(key, &below, false)?,
             CommitSource::Spent(key) => self.layer_of(key, &below, true)?,
         };
@@ -235,6 +238,15 @@ impl ImageStore {
         self.layers().place(&root, &diff_id, content)?;
         Ok(NewLayer { chain_id: diff_id.clone(), record: LayerRecord { digest, diff_id, size, content } })
     }
+}
+
+/// A layer that an image has on top of these.
+fn borrowed(image: &ImageRecord, layer: usize, below: &[String]) -> Result<NewLayer> {
+    let found = image.layers.get(layer).zip(image.chain.get(layer)).filter(|_| image.chain[..layer] == *below);
+    let (record, chain_id) = found.ok_or_else(|| {
+        ImageError::Conflict(format!("layer {layer} of the image {} stands on other layers", image.id))
+    })?;
+    Ok(NewLayer { record: record.clone(), chain_id: chain_id.clone() })
 }
 
 fn next_chain(below: &[String], diff_id: &str) -> String {

@@ -33,8 +33,14 @@ impl Engine {
         if sandbox_record.phase != SandboxPhase::Ready {
             return Err(CriError::FailedPrecondition(format!("sandbox container {:?} is not running", sandbox.id)));
         }
-        let image = port_result(self.images.resolve(&config.image).await)?;
-        let image = image.ok_or_else(|| CriError::NotFound { what: "image", id: config.image.clone() })?;
+        let image = match port_result(self.images.resolve(&config.image).await)? {
+            Some(image) => image_defaults(&image),
+            // Who brings the layer and says everything exactly needs nothing of an image that was removed since.
+            None if options.snapshot.is_some() && options.exact => {
+                crate::records::ImageDefaults { id: config.image.clone(), ..Default::default() }
+            }
+            None => return Err(CriError::NotFound { what: "image", id: config.image.clone() }),
+        };
         let id = if options.id.is_empty() { new_id() } else { options.id.clone() };
         let parent = self.cgroup_parent(&sandbox.id, &sandbox_record.config);
         let record = ContainerRecord {
@@ -43,7 +49,7 @@ impl Engine {
             sandbox_id: sandbox.id.clone(),
             created_at: self.now(),
             log_path: log_path(&sandbox_record.config.log_directory, &config.log_path),
-            image: image_defaults(&image),
+            image,
             config,
             options,
             ..ContainerRecord::default()

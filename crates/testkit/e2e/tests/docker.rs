@@ -1,11 +1,17 @@
 //! The real `docker` command drives an engine: every command outside swarm, plugins and checkpoints.
 
+#[path = "docker/applications.rs"]
+mod applications;
+#[path = "docker/commands.rs"]
+mod commands;
 #[path = "docker/containers.rs"]
 mod containers;
 #[path = "docker/images.rs"]
 mod images;
 #[path = "docker/networks.rs"]
 mod networks;
+#[path = "docker/remote.rs"]
+mod remote;
 #[path = "docker/restarts.rs"]
 mod restarts;
 #[path = "docker/system.rs"]
@@ -46,5 +52,13 @@ fn main() -> ExitCode {
         ("what is not there is refused clearly", system::refusals),
         ("containers survive kill -9 with logs and exit codes", restarts::survive),
         ("restart policies are kept over a restart", restarts::policies),
+        ("an engine that is told to stops its containers and starts them again", restarts::stops),
+        ("every command of the CLI answers", commands::all),
+        ("run's flags for namespaces, identity and devices", commands::namespaces),
+        ("run's flags for names, streams and life", commands::flags),
+        ("contexts, login and logout", commands::contexts),
+        ("the API over TCP lets only those with a certificate in", remote::mutual_tls),
+        ("the Python library for Docker", applications::docker_py),
+        ("docker-compose brings up web, redis and postgres", applications::compose),
     ])
 }

@@ -24,7 +24,11 @@ pub(crate) async fn attach(state: &Arc<State>, mut call: Call, id: &str) -> Resu
         true => Some(state.daemon.attach_container(&container, wanted).await?),
         false => None,
     };
-    let empty = || Streams { tty, detach: keys.clone(), ..Streams::default() };
+    let past = match query.flag("logs") {
+        true => Some(super::logs::written(state, &container.id, tty, wanted)?),
+        false => None,
+    };
+    let base = Streams { tty, detach: keys, past, ..Streams::default() };
     let begin = move |attached: Option<Attached>, base: Streams| async move {
         let session = match attached {
             None => return Some(base),
@@ -34,10 +38,10 @@ pub(crate) async fn attach(state: &Arc<State>, mut call: Call, id: &str) -> Resu
         Some(Streams { stdin: session.stdin, stdout: session.stdout, stderr: session.stderr, ..base })
     };
     if !call.wants_upgrade() {
-        let streams = begin(attached, empty()).await.unwrap_or_default();
+        let streams = begin(attached, base).await.unwrap_or_default();
         return Ok(hijack::as_body(streams, call.version));
     }
-    let (base, daemon) = (empty(), Arc::clone(&state.daemon));
+    let daemon = Arc::clone(&state.daemon);
     hijack::take_over(&mut call, tty, move |connection| async move {
         let Some(streams) = begin(attached, base).await else { return };
         if hijack::serve(connection, streams).await == Ending::Detached {

@@ -6,7 +6,9 @@ use crate::call::Call;
 use crate::hijack::{content_type, frame, receiver_stream};
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use pintle_docker::DockerError;
+use pintle_docker::containers::AttachWanted;
 use pintle_docker::logs::LogOptions;
 use std::sync::Arc;
 
@@ -38,6 +40,18 @@ pub(crate) fn logs(state: &Arc<State>, call: &Call, id: &str) -> Result {
         Ok(if tty { Bytes::from(text) } else { frame(line.stream, text.as_bytes()) })
     });
     Ok(stream(content_type(tty, call.version), pieces))
+}
+
+/// What a container has said until now, as an attached client gets it.
+pub(crate) fn written(
+    state: &Arc<State>,
+    id: &str,
+    tty: bool,
+    wanted: AttachWanted,
+) -> Result<BoxStream<'static, Bytes>> {
+    let options = LogOptions { stdout: wanted.stdout, stderr: wanted.stderr, ..LogOptions::default() };
+    let lines = receiver_stream(state.daemon.container_logs(id, options)?);
+    Ok(lines.map(move |l| if tty { Bytes::from(l.text) } else { frame(l.stream, l.text.as_bytes()) }).boxed())
 }
 
 /// Columns stay in line when every fraction has nine digits.

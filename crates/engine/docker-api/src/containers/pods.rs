@@ -1,4 +1,5 @@
-//! Containers of pods, which the kubelet keeps: the docker command sees them and looks into them, no more.
+//! Containers of pods, which the kubelet keeps: the docker command sees them, looks
+//! into them and runs further processes in them, no more.
 
 use crate::State;
 use crate::answer::{Result, bytes, value};
@@ -60,7 +61,13 @@ pub(crate) async fn route(state: &Arc<State>, call: Call, pod: &PodContainer, pa
     match (&call.method, parts) {
         (&Method::GET, ["json"]) => inspect(state, pod).await,
         (&Method::GET, ["logs"]) => logs(state, &call, pod).await,
-        (_, [verb @ ("attach" | "exec" | "stats" | "top" | "wait" | "archive" | "changes" | "export")]) => {
+        (&Method::POST, ["exec"]) => crate::exec::create(state, call, &pod.container.id).await,
+        (&Method::GET, ["top"]) => super::look::top(state, &call, &pod.container.id).await,
+        (&Method::GET, ["stats"]) => {
+            let running = pod.container.state == ContainerState::Running;
+            super::stats::measured(state, &call, pod.container.id.clone(), pod.name.clone(), running).await
+        }
+        (_, [verb @ ("attach" | "wait" | "archive" | "changes" | "export")]) => {
             Err(DockerError::unsupported(&format!("{verb} of a pod's container (use kubectl)")))
         }
         _ => Err(DockerError::conflict(format!(

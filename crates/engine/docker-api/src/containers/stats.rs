@@ -13,11 +13,16 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 pub(crate) async fn stats(state: &Arc<State>, call: &Call, id: &str) -> Result {
     let container = state.daemon.container(id)?;
-    let (id, name) = (container.id.clone(), container.name());
+    let running = container.look(|r| r.state.status.is_running());
+    measured(state, call, container.id.clone(), container.name(), running).await
+}
+
+/// The same of a container by its whole id, which may be one of a pod.
+pub(crate) async fn measured(state: &Arc<State>, call: &Call, id: String, name: String, running: bool) -> Result {
     let (streamed, one_shot) = (call.query.flag_or_true("stream"), call.query.flag("one-shot"));
     if !streamed {
         let mut before = None;
-        if !one_shot && container.look(|r| r.state.status.is_running()) {
+        if !one_shot && running {
             before = state.daemon.sample(&id).await.ok();
             tokio::time::sleep(PERIOD).await;
         }
@@ -30,7 +35,9 @@ pub(crate) async fn stats(state: &Arc<State>, call: &Call, id: &str) -> Result {
             tokio::time::sleep(PERIOD).await;
         }
         // One that is gone ends the stream; one that does not run uses nothing.
-        daemon.container(&id).ok()?;
+        if daemon.container(&id).is_err() && daemon.engine.view(&id).is_err() {
+            return None;
+        }
         let now = daemon.sample(&id).await.ok();
         let line = format!("{}\n", shown(&id, &name, now.as_ref(), before.as_ref()));
         Some((Ok(Bytes::from(line)), (daemon, id, name, now, false)))

@@ -10,6 +10,7 @@ use pintle_distribution::{Credentials, Error, Options, pull};
 use pintle_docker::DockerError;
 use pintle_image::{Import, Reference};
 use serde_json::json;
+use std::io::Read;
 use std::sync::Arc;
 
 pub(crate) async fn create(state: &Arc<State>, call: Call) -> Result {
@@ -23,25 +24,33 @@ pub(crate) async fn create(state: &Arc<State>, call: Call) -> Result {
 }
 
 async fn import(state: &Arc<State>, mut call: Call, source: &str) -> Result {
-    if source != "-" {
-        return Err(DockerError::unsupported("importing from an address"));
-    }
     let (repository, tag) = (call.query.get("repo"), call.query.get("tag"));
     let name = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
     let named = if repository.is_empty() { None } else { Some(reference(&name)?) };
     let mut config = json!({});
     pintle_image::apply_changes(&mut config, call.query.all("changes"))?;
     let comment = call.query.get("message").to_owned();
-    let reader = load::reader(&mut call)?;
+    let (teller, answer) = channel();
+    let reader: Box<dyn Read + Send> = match source {
+        "-" => Box::new(load::reader(&mut call)?),
+        address => Box::new(from_address(address, &teller).await?),
+    };
     let tag = named.clone();
     let imported = blocking(state, move |images| {
         images.import(reader, &Import { config, comment: &comment, tag, ..Import::default() })
     })
     .await?;
     tell(state, "import", &imported.id, &named.map_or_else(|| imported.id.clone(), |n| n.familiar()));
-    let (teller, answer) = channel();
     teller.status(&imported.id);
     Ok(answer)
+}
+
+/// What a web server has, for a thread that reads it.
+async fn from_address(address: &str, teller: &Teller) -> Result<impl Read + Send + 'static + use<>> {
+    let address = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    teller.status(&format!("Downloading from {address}"));
+    let answer = pintle_distribution::download(&address).await.map_err(|e| DockerError::internal(e.to_string()))?;
+    Ok(load::read_body(answer.into_body()))
 }
 
 fn pull_image(state: &Arc<State>, call: &Call) -> Result {
@@ -52,6 +61,9 @@ fn pull_image(state: &Arc<State>, call: &Call) -> Result {
         tag => format!("{name}:{tag}"),
     };
     let reference = reference(&whole)?;
+    if tag.is_empty() && !name.contains('@') && !name.rsplit('/').next().unwrap_or_default().contains(':') {
+        return Err(DockerError::unsupported("pulling all tags of a repository"));
+    }
     let mut options = Options::default();
     let platform: Vec<&str> = call.query.get("platform").split('/').collect();
     if let [os, rest @ ..] = platform.as_slice()

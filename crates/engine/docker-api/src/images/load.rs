@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::json;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -21,8 +22,12 @@ const PIECE: usize = 64 << 10;
 
 /// A request's body for a thread that reads it.
 pub(crate) fn reader(call: &mut Call) -> Result<impl io::Read + Send + 'static + use<>> {
-    let stream = call.body()?.into_data_stream().map_err(io::Error::other);
-    Ok(SyncIoBridge::new(StreamReader::new(stream)))
+    Ok(read_body(call.body()?))
+}
+
+/// The body of a request or an answer for a thread that reads it.
+pub(crate) fn read_body(body: Incoming) -> impl io::Read + Send + 'static {
+    SyncIoBridge::new(StreamReader::new(body.into_data_stream().map_err(io::Error::other)))
 }
 
 pub(crate) async fn load(state: &Arc<State>, mut call: Call) -> Result {

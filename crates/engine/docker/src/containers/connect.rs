@@ -71,8 +71,22 @@ impl Daemon {
             }
         }
         let addresses = attached.addresses.clone();
-        let names = files::Names { addresses, hosts: Vec::new(), resolver: attached.resolver };
+        let names = files::Names { addresses, hosts: self.linked(&record), resolver: attached.resolver };
         files::write(&self.containers.folder.of(&record.id), &record, &names).map(drop)
+    }
+
+    /// What `--link` on the default network means: lines of hosts for containers that run there.
+    fn linked(&self, record: &Record) -> Vec<(String, String)> {
+        let links = record.host.links.iter().flatten().filter(|_| is_default(&record.host.network_mode));
+        let line = |link: &String| {
+            let (name, alias) = link.split_once(':').unwrap_or((link, link));
+            let other = self.container(name).ok()?;
+            let address = other.look(|r| r.networks.get("bridge").map(|s| s.ip_address.clone()));
+            let short = other.id.get(..12).unwrap_or(&other.id);
+            let names = format!("{} {short} {}", alias.trim_start_matches('/'), other.name());
+            Some((address.filter(|a| !a.is_empty())?, names))
+        };
+        links.filter_map(line).collect()
     }
 
     /// Takes back what `connect_networks` gave. Succeeds when nothing is there.
@@ -94,6 +108,23 @@ impl Daemon {
             r.networks.values_mut().for_each(forget);
         });
         left.iter().for_each(|id| self.tell_of_network(id, "disconnect", &container.id));
+    }
+
+    /// Makes the record of a container that has run on and its connections agree: a connection that the last daemon had
+    /// not finished making or undoing is none.
+    pub(crate) fn settle_networks(&self, container: &Container) {
+        let named: Vec<String> = container.look(|r| r.networks.values().map(|s| s.network_id.clone()).collect());
+        let settled = self.networks.settle(&container.id, &named).and_then(|connected| {
+            let gone = |s: &EndpointSettings| !s.endpoint_id.is_empty() && !connected.contains(&s.network_id);
+            if !container.look(|r| r.networks.values().any(gone)) {
+                return Ok(());
+            }
+            self.change(container, |r| r.networks.retain(|_, s| !gone(s)))?;
+            self.rewrite_files(container)
+        });
+        if let Err(error) = settled {
+            tracing::warn!(container = %container.id, %error, "the connections of a container are not settled");
+        }
     }
 
     fn tell_of_network(&self, network: &str, action: &str, container: &str) {
@@ -262,4 +293,8 @@ fn forget(settings: &mut EndpointSettings) {
         mac_address: if own.is_ok_and(|own| own == mac) { String::new() } else { mac },
         ..EndpointSettings::default()
     };
+}
+
+fn is_default(mode: &str) -> bool {
+    matches!(mode, "" | "default" | "bridge")
 }

@@ -173,7 +173,11 @@ fn stat(root: &Root, path: &Path, asked: &str) -> Option<PathStat> {
         _ => String::new(),
     };
     let last = lexical(Path::new(asked));
-    let shown = last.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
+    // The contents of a folder are asked for, and named, by a dot.
+    let shown = match asked.ends_with("/.") || asked == "." {
+        true => ".".to_owned(),
+        false => last.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned()),
+    };
     let nanos = found
         .st_mtime
         .saturating_mul(1_000_000_000)

@@ -52,13 +52,13 @@ impl Daemon {
     /// # Errors
     /// 409 when it does not run, 500 with ps's words for columns that there are not.
     pub async fn top(&self, wanted: &str, arguments: &str) -> Result<Top> {
-        let container = self.container(wanted)?;
-        let status = container.status();
-        if !status.is_running() {
-            return Err(not_running(&container.id));
-        }
+        let id = match self.container(wanted) {
+            Ok(container) if !container.status().is_running() => return Err(not_running(&container.id)),
+            Ok(container) => container.id.clone(),
+            Err(missing) => self.pod_container(wanted).ok_or(missing)??.id,
+        };
         let columns = columns(arguments)?;
-        let mut pids = self.engine.processes(&container.id).await?;
+        let mut pids = self.engine.processes(&id).await?;
         pids.sort_unstable();
         let moment = Moment::now(self.now());
         let processes = pids.iter().filter_map(|pid| Process::read(*pid));

@@ -55,6 +55,7 @@ impl Daemon {
                     r.state.pid = view.pid;
                     r.state.started_at = view.started_at;
                 });
+                self.settle_networks(container);
                 self.watch(container, view.id.clone());
                 self.begin_tests(container);
             }

@@ -10,7 +10,9 @@ use pintle_cri::{
     MountPropagation, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, SeccompProfile,
 };
 use pintle_linux::cgroup::{BlockLimits, DeviceRule, DeviceValue, Limits};
-use pintle_runtime::options::{ContainerOptions, LogFormat, Network, Owner, SandboxFiles, SandboxOptions, Tmpfs};
+use pintle_runtime::options::{
+    CgroupNamespace, ContainerOptions, LogFormat, Network, Owner, SandboxFiles, SandboxOptions, Tmpfs,
+};
 use std::path::{Path, PathBuf};
 
 /// The search path of a container whose image has none.
@@ -133,6 +135,11 @@ pub(super) fn container(daemon: &Daemon, record: &Record) -> Result<(ContainerCo
         groups: host.group_add.clone().unwrap_or_default(),
         pid_of: joined(daemon, &host.pid_mode, "PID")?,
         seccomp: security.profile.filter(|_| !host.privileged),
+        cgroup_namespace: match host.cgroupns_mode.as_str() {
+            "host" => CgroupNamespace::Host,
+            "private" => CgroupNamespace::Own,
+            _ => CgroupNamespace::Usual,
+        },
         log_format: LogFormat::Json,
         log_files,
         ..ContainerOptions::default()

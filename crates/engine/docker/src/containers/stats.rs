@@ -31,12 +31,21 @@ impl Daemon {
     /// # Errors
     /// 409 when it does not run.
     pub async fn sample(&self, id: &str) -> Result<Sample> {
-        let container = self.container(id)?;
-        let (running, pid, limit) = container.look(|r| (r.state.status.is_running(), r.state.pid, r.host.memory));
-        if !running {
-            return Err(not_running(&container.id));
-        }
-        let usage = self.engine.usage(&container.id).await?;
+        let (id, pid, limit) = match self.container(id) {
+            Ok(container) => {
+                let look = |r: &super::Record| (r.state.status.is_running(), r.state.pid, r.host.memory);
+                let (running, pid, limit) = container.look(look);
+                if !running {
+                    return Err(not_running(&container.id));
+                }
+                (container.id.clone(), pid, limit)
+            }
+            Err(missing) => {
+                let view = self.pod_container(id).ok_or(missing)??;
+                (view.id, view.pid, 0)
+            }
+        };
+        let usage = self.engine.usage(&id).await?;
         let machine = machine_memory();
         let limit = u64::try_from(limit).ok().filter(|l| *l > 0).unwrap_or(machine);
         let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Stops containers: asks, waits, then kills.
 
 use super::kill::stop_signal;
-use super::{Condition, Container};
+use super::{Condition, Container, Status};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
 use pintle_linux::signal;
@@ -35,6 +35,19 @@ impl Daemon {
 
     /// The same of one that may have ended meanwhile.
     pub(crate) async fn stop(self: &Arc<Self>, container: &Arc<Container>, options: &StopOptions) -> Result<()> {
+        self.note(container, |r| r.stopped_by_hand = true);
+        self.end_with(container, options).await
+    }
+
+    /// Stops a container because the daemon ends.
+    pub(crate) async fn end_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        if container.status() == Status::Paused {
+            self.unpause_container(&container.id).await?;
+        }
+        self.end_with(container, &StopOptions::default()).await
+    }
+
+    async fn end_with(self: &Arc<Self>, container: &Arc<Container>, options: &StopOptions) -> Result<()> {
         let number = match options.signal.as_str() {
             "" => stop_signal(container),
             name => signal::parse(name).ok_or_else(|| DockerError::invalid(format!("invalid signal: {name}")))?,
@@ -42,7 +55,6 @@ impl Daemon {
         let own = container.look(|r| r.config.stop_timeout);
         let seconds = options.timeout.or(own).unwrap_or(TIMEOUT_SECONDS);
         let waiting = self.wait_for(container, Condition::NotRunning);
-        self.note(container, |r| r.stopped_by_hand = true);
         self.signal(container, number).await?;
         let ended = match u64::try_from(seconds) {
             Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), waiting.done()).await.is_ok(),

@@ -5,6 +5,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
@@ -52,7 +53,7 @@ impl<W: Write> Writer<W> {
                 header.set_entry_type(EntryType::Symlink);
                 let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
                 let target = Path::new(std::ffi::OsStr::new(target.to_str().map_err(io::Error::other)?));
-                return self.builder.append_link(&mut header, shown, target);
+                return self.link(header, shown, target);
             }
             FileType::CharacterDevice => header.set_entry_type(EntryType::Char),
             FileType::BlockDevice => header.set_entry_type(EntryType::Block),
@@ -64,7 +65,46 @@ impl<W: Write> Writer<W> {
             header.set_device_major(rustix::fs::major(stat.st_rdev))?;
             header.set_device_minor(rustix::fs::minor(stat.st_rdev))?;
         }
-        self.builder.append_data(&mut header, shown, io::empty())
+        self.append(header, shown.as_os_str().as_bytes(), io::empty())
+    }
+
+    /// Writes one entry under exactly this name: a leading `./`, which [`Builder::append_data`] would drop, is what
+    /// `docker cp` knows the contents of a folder by.
+    fn append(&mut self, mut header: Header, name: &[u8], content: impl Read) -> io::Result<()> {
+        let place = &mut header.as_old_mut().name;
+        if name.len() > place.len() {
+            self.long(b'L', name)?;
+        }
+        let fits = name.len().min(place.len());
+        place[..fits].copy_from_slice(&name[..fits]);
+        header.set_cksum();
+        self.builder.append(&header, content)
+    }
+
+    fn link(&mut self, mut header: Header, shown: &Path, target: &Path) -> io::Result<()> {
+        let target = target.as_os_str().as_bytes();
+        let place = &mut header.as_old_mut().linkname;
+        if target.len() > place.len() {
+            self.long(b'K', target)?;
+        }
+        let fits = target.len().min(place.len());
+        place[..fits].copy_from_slice(&target[..fits]);
+        self.append(header, shown.as_os_str().as_bytes(), io::empty())
+    }
+
+    /// GNU's entry that holds what is too long for the next one's header: its name (`L`) or its link's target (`K`).
+    fn long(&mut self, kind: u8, text: &[u8]) -> io::Result<()> {
+        let mut header = Header::new_gnu();
+        let name = b"././@LongLink";
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.set_entry_type(EntryType::new(kind));
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(text.len() as u64 + 1);
+        header.set_cksum();
+        self.builder.append(&header, text.chain(&b"\0"[..]))
     }
 
     fn file(&mut self, parent: BorrowedFd<'_>, name: &Path, shown: &Path, mut header: Header) -> io::Result<()> {
@@ -75,7 +115,7 @@ impl<W: Write> Writer<W> {
         header.set_size(size);
         // One that shrinks while it is read is filled up with zeros, so that the archive stays whole.
         let padded = file.take(size).chain(io::repeat(0)).take(size);
-        self.builder.append_data(&mut header, shown, padded)
+        self.append(header, shown.as_os_str().as_bytes(), padded)
     }
 
     fn directory(
@@ -89,7 +129,7 @@ impl<W: Write> Writer<W> {
         header.set_entry_type(EntryType::Directory);
         let mut slashed = shown.as_os_str().to_owned();
         slashed.push("/");
-        self.builder.append_data(&mut header, Path::new(&slashed), io::empty())?;
+        self.append(header, slashed.as_bytes(), io::empty())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
         let mut names = Vec::new();
@@ -104,5 +144,36 @@ impl<W: Write> Writer<W> {
         names.iter().try_for_each(|name: &std::ffi::OsString| {
             self.add(fd.as_fd(), Path::new(name), &shown.join(name), depth + 1)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_written_as_they_are() {
+        let long = format!("./{}", "n".repeat(150));
+        let target = "t".repeat(120);
+        let mut writer = Writer { builder: Builder::new(Vec::new()), left: 0 };
+        for name in ["./", "./file", &long] {
+            let mut header = Header::new_gnu();
+            header.set_size(0);
+            writer.append(header, name.as_bytes(), io::empty()).unwrap();
+        }
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        writer.link(header, Path::new("./link"), Path::new(&target)).unwrap();
+        let bytes = writer.builder.into_inner().unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let link = entry.link_name_bytes().map(|l| l.into_owned()).unwrap_or_default();
+            (entry.path_bytes().into_owned(), link)
+        });
+        let names = ["./", "./file", &long].map(|name| (name.as_bytes().to_vec(), Vec::new()));
+        let expected = [&names[..], &[(b"./link".to_vec(), target.into_bytes())]].concat();
+        assert_eq!(entries.collect::<Vec<_>>(), expected);
     }
 }

@@ -132,20 +132,42 @@ impl Networks {
         let not_connected =
             || DockerError::new(403, format!("container {container} is not connected to the network {network}"));
         let member = inner.members.get_mut(container).ok_or_else(not_connected)?;
-        let at = member.joined.iter().position(|j| j.network == id).ok_or_else(not_connected)?;
-        let joined = member.joined.remove(at);
+        let joined = member.joined.iter().find(|j| j.network == id).cloned().ok_or_else(not_connected)?;
         let netns = member.netns.clone();
         let published = if member.published_by == id { std::mem::take(&mut member.published) } else { Vec::new() };
         inner.withdraw(&published)?;
-        self.members.save(container, &inner.members[container])?;
         drop(inner);
+        // It is written down until it is gone: whoever is cut off here finds it.
         links::unplug(&self.host, &joined, &netns)?;
         let mut inner = self.inner.lock();
+        if let Some(member) = inner.members.get_mut(container) {
+            member.joined.retain(|j| j.network != id);
+            self.members.save(container, &*member)?;
+        }
         inner.give_back(&joined);
         if !published.is_empty() {
             self.publish_again(&mut inner, container, &published)?;
         }
         self.route(&inner, container)
+    }
+
+    /// Ends the connections of a container that has run on which were being made or undone when the last daemon ended:
+    /// those to networks that are not `named` any more or not yet, and those that have lost their link. Returns the
+    /// networks that it is connected to.
+    pub fn settle(self: &Arc<Self>, container: &str, named: &[String]) -> Result<Vec<String>> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let Some(member) = inner.members.get(container) else { return Ok(named.to_vec()) };
+        let (mut whole, mut broken) = (Vec::new(), Vec::new());
+        for joined in &member.joined {
+            let link = joined.host_interface.as_str();
+            let there = link.is_empty() || inner.netlink.link(link).map_err(failed)?.is_some();
+            let side = if there && named.contains(&joined.network) { &mut whole } else { &mut broken };
+            side.push(joined.network.clone());
+        }
+        drop(guard);
+        broken.iter().try_for_each(|network| self.leave(container, network))?;
+        Ok(whole)
     }
 
     /// Takes everything back that a container has; succeeds when it has nothing.

@@ -104,13 +104,24 @@ pub fn archives(engine: &Engine) -> Result<()> {
 }
 
 /// Debian's registry on a port of the engine's network.
-fn registry_on(engine: &Engine, port: u16) -> Result<Spawned> {
+pub fn registry_on(engine: &Engine, port: u16) -> Result<Spawned> {
+    start_registry(engine, port, "")
+}
+
+/// One that lets only `me` with the password `secret` in.
+pub fn locked_registry_on(engine: &Engine, port: u16) -> Result<Spawned> {
+    let users = engine.path(&format!("users-{port}"));
+    std::fs::write(&users, engine.shell("htpasswd -Bbn me secret")?)?;
+    start_registry(engine, port, &format!("auth: {{htpasswd: {{realm: here, path: {}}}}}\n", users.display()))
+}
+
+fn start_registry(engine: &Engine, port: u16, further: &str) -> Result<Spawned> {
     let folder = engine.path(&format!("registry-{port}"));
     std::fs::create_dir_all(&folder)?;
     let root = folder.display();
     let settings = format!(
         "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\n\
-         http: {{addr: '127.0.0.1:{port}'}}\n"
+         http: {{addr: '127.0.0.1:{port}'}}\n{further}"
     );
     std::fs::write(folder.join("config.yml"), settings)?;
     let mut command = engine.command("docker-registry");

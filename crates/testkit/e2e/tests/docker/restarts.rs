@@ -80,3 +80,28 @@ pub fn policies(_: &Engine) -> Result<()> {
     until("it is restarted by the new engine too", SOON, || Ok((count(&engine)? > before).then_some(())))?;
     engine.finish()
 }
+
+pub fn stops(_: &Engine) -> Result<()> {
+    let engine = Engine::start()?;
+    let stop = ["--on-exit", "stop"].map(str::to_owned);
+    engine.stop_daemon(Signal::TERM)?;
+    engine.start_daemon_with(&stop)?;
+    ensure!(engine.ok(&["info", "-f", "{{.LiveRestoreEnabled}}"])? == "false");
+    let waits = ["sh", "-c", "trap 'echo asked; exit 5' TERM; echo ready; while :; do sleep 0.1; done"];
+    engine.run_detached(&["--name", "asked"], &waits)?;
+    engine.run_detached(&["--name", "again", "--restart", "unless-stopped"], &waits)?;
+    engine.run_detached(&["--name", "frozen"], &waits)?;
+    engine.run_detached(&["--name", "removed", "--rm"], &waits)?;
+    for name in ["asked", "again", "frozen", "removed"] {
+        until("it is ready", SOON, || Ok((engine.ok(&["logs", name])? == "ready").then_some(())))?;
+    }
+    engine.ok(&["pause", "frozen"])?;
+    engine.stop_daemon(Signal::TERM)?;
+    ensure!(!is_there(&engine, "sh -c trap 'echo asked.*")?, "a container outlived the engine");
+    engine.start_daemon_with(&stop)?;
+    ensure!(state(&engine, "asked")? == "exited 5 0" && engine.ok(&["logs", "asked"])? == "ready\nasked");
+    ensure!(state(&engine, "frozen")? == "exited 5 0");
+    ensure!(engine.ok(&["ps", "-aqf", "name=removed"])?.is_empty());
+    until("its policy starts it again", SOON, || Ok(state(&engine, "again")?.starts_with("running").then_some(())))?;
+    engine.finish()
+}
