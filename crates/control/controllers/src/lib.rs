@@ -27,6 +27,7 @@ mod namespace;
 mod node;
 mod nodeipam;
 mod nodettl;
+mod owners;
 mod ownership;
 mod podgc;
 mod pods;

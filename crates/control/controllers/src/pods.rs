@@ -5,6 +5,8 @@ use pintle_clock::Timestamp;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{ObjectReference, Pod, PodCondition};
 use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The pod's phase; empty before the API server gave one.
 pub fn phase(pod: &Pod) -> &str {
@@ -64,6 +66,17 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
         Some(_) if min_ready_seconds <= 0 => true,
         Some(since) => since.is_some_and(|since| seconds_between(since, now) >= i64::from(min_ready_seconds)),
     }
+}
+
+/// When the first of the pods that are ready, and not yet available, will be; nothing when time changes nothing.
+pub fn until_available<'a>(
+    pods: impl IntoIterator<Item = &'a Arc<Pod>>,
+    min_ready_seconds: i32,
+    now: Timestamp,
+) -> Option<Duration> {
+    let left = |pod: &Arc<Pod>| Some(i64::from(min_ready_seconds) - seconds_between(ready_since(pod)??, now));
+    let first = pods.into_iter().filter_map(left).filter(|left| *left > 0).min()?;
+    u64::try_from(first).ok().map(Duration::from_secs)
 }
 
 /// Restarts of the container that restarted most.

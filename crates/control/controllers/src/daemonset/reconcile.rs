@@ -5,12 +5,13 @@ use super::plan::{self, ByNode};
 use crate::batches;
 use crate::claim::claim_pods;
 use crate::context::Context;
-use crate::expectations::Expectations;
-use crate::ownership::{BY_CONTROLLER, ORPHANS, controller_of, index_by_owner, labels_of, owner_key};
+use crate::owners::Owners;
+use crate::ownership::{BY_CONTROLLER, index_by_owner, labels_of};
+use crate::pods::until_available;
 use crate::revisions::{self, REVISION};
 use parking_lot::Mutex;
 use pintle_client::{ClientError, DeleteOptions};
-use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
+use pintle_informer::{Change, EventType, Informer, Outcome, Queue};
 use pintle_types::k8s::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use pintle_types::k8s::api::core::v1::{Node, Pod};
 use pintle_types::selector::LabelSelector;
@@ -25,45 +26,28 @@ const BURST: usize = 250;
 
 struct Controller {
     context: Context,
-    sets: Informer<DaemonSet>,
-    pods: Informer<Pod>,
+    owners: Arc<Owners<DaemonSet>>,
     nodes: Informer<Node>,
     revisions: Informer<ControllerRevision>,
-    queue: Queue<ObjectKey>,
-    expectations: Expectations,
     backoff: Mutex<Backoff>,
 }
 
 /// Runs the controller until the context's stop.
 pub async fn run(context: Context) {
-    let controller = Arc::new(Controller {
-        sets: context.informers.of(),
-        pods: context.informers.of(),
+    let owners = Owners::watch(&context, |set, pod| selector_of(set).matches(labels_of(&pod.metadata)));
+    let controller = Controller {
+        owners: owners.clone(),
         nodes: context.informers.of(),
         revisions: context.informers.of(),
-        queue: Queue::new(),
-        expectations: Expectations::default(),
         backoff: Mutex::default(),
         context: context.clone(),
-    });
-    index_by_owner(&controller.pods);
+    };
     index_by_owner(&controller.revisions);
-    let queue = controller.queue.clone();
-    controller.sets.on_change(move |change| queue.add(change.object().key()));
-    let hearing = Arc::downgrade(&controller);
-    controller.pods.on_change(move |change| {
-        if let Some(controller) = hearing.upgrade() {
-            controller.pod_changed(change);
-        }
-    });
-    let (sets, queue) = (controller.sets.clone(), controller.queue.clone());
+    let (sets, queue) = (owners.objects.clone(), owners.queue.clone());
     controller.nodes.on_change(move |change| node_changed(change, &sets, &queue));
-    controller.sets.synced().await;
-    controller.pods.synced().await;
     controller.nodes.synced().await;
     controller.revisions.synced().await;
-    let reconcile = |key| controller.reconcile(key);
-    run_reconciler("daemonset-controller", controller.queue.clone(), WORKERS, reconcile, context.stop).await;
+    owners.run("daemonset-controller", WORKERS, |key| controller.reconcile(key), context.stop).await;
 }
 
 fn selector_of(set: &DaemonSet) -> LabelSelector {
@@ -86,29 +70,9 @@ fn node_changed(change: &Change<Node>, sets: &Informer<DaemonSet>, queue: &Queue
 }
 
 impl Controller {
-    fn pod_changed(&self, change: &Change<Pod>) {
-        let pod = change.object();
-        if let Some(key) = owner_key::<DaemonSet>(&pod.metadata) {
-            match change {
-                Change::Added(_) if !pod.is_deleting() => self.expectations.created(&key),
-                Change::Modified(..) if !pod.is_deleting() => (),
-                _ => self.expectations.deleted(&key, pod.uid()),
-            }
-            self.queue.add(key);
-        } else if controller_of(&pod.metadata).is_none() && change.new().is_some() {
-            for set in self.sets.in_namespace(pod.namespace()) {
-                if selector_of(&set).matches(labels_of(&pod.metadata)) {
-                    self.queue.add(set.key());
-                }
-            }
-        }
-        let before = change.old().and_then(|old| owner_key::<DaemonSet>(&old.metadata));
-        before.into_iter().for_each(|key| self.queue.add(key));
-    }
-
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
-        let Some(set) = self.sets.get(&key) else {
-            self.expectations.forget(&key);
+        let Some(set) = self.owners.objects.get(&key) else {
+            self.owners.expectations.forget(&key);
             return Ok(Outcome::Done);
         };
         let selector = selector_of(&set);
@@ -117,8 +81,7 @@ impl Controller {
             self.context.recorder.event(&*set, EventType::Warning, "SelectingAll", message);
             return Ok(Outcome::Done);
         }
-        let (owned, orphans) =
-            (self.pods.by_index(BY_CONTROLLER, set.uid()), self.pods.by_index(ORPHANS, set.namespace()));
+        let (owned, orphans) = (self.owners.pods_of(&set), self.owners.orphans_near(&set));
         let owned = claim_pods(&self.context, &*set, &selector, owned, orphans).await?;
         let mut pods = ByNode::new();
         for pod in owned {
@@ -132,7 +95,7 @@ impl Controller {
         let revision = newest.label(REVISION).unwrap_or_default();
         let (nodes, now) = (self.nodes.list(), self.context.now());
         let (mut result, mut wait) = (Ok(()), None);
-        if !set.is_deleting() && self.expectations.satisfied(&key) {
+        if !set.is_deleting() && self.owners.expectations.satisfied(&key) {
             let held = |node: &str| self.held(&set, node).is_some();
             let mut step = plan::place(&set, &nodes, &pods, revision, &held, now);
             wait = step.held.iter().filter_map(|node| self.held(&set, node)).min();
@@ -142,7 +105,6 @@ impl Controller {
             result = self.take(&key, &set, step, revision).await;
         }
         let new = plan::status(&set, &nodes, &pods, revision, now);
-        let waiting = new.number_available.unwrap_or_default() != new.number_ready;
         self.write_status(&set, new).await?;
         let in_use = |known: &ControllerRevision| {
             let hash = known.label(REVISION);
@@ -152,7 +114,7 @@ impl Controller {
         revisions::truncate(&self.context, known, limit, in_use).await?;
         result?;
         let seconds = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or_default();
-        let ready = u64::try_from(seconds).ok().filter(|seconds| waiting && *seconds > 0).map(Duration::from_secs);
+        let ready = until_available(pods.values().flatten(), seconds, now);
         Ok(ready.into_iter().chain(wait).min().map_or(Outcome::Done, Outcome::After))
     }
 
@@ -173,10 +135,10 @@ impl Controller {
         step.create.truncate(BURST);
         step.delete.truncate(BURST);
         let gone = step.delete.iter().map(|pod| pod.uid().to_owned());
-        self.expectations.expect(key, step.create.len(), gone);
+        self.owners.expectations.expect(key, step.create.len(), gone);
         let create = |i: usize| self.create(set, plan::pod(set, &step.create[i], revision));
         let (created, error) = batches::slow_start(step.create.len(), create).await;
-        self.expectations.created_many(key, step.create.len() - created);
+        self.owners.expectations.created_many(key, step.create.len() - created);
         batches::all(step.delete, |pod| self.delete(key, set, pod)).await?;
         match error {
             Some(error) if !error.is_namespace_terminating() => Err(error),
@@ -222,7 +184,7 @@ impl Controller {
             recorder.event(&**set, EventType::Normal, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
             return Ok(());
         };
-        self.expectations.deleted(key, pod.uid());
+        self.owners.expectations.deleted(key, pod.uid());
         if error.is_not_found() || error.is_conflict() {
             return Ok(());
         }

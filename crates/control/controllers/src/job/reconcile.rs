@@ -8,13 +8,13 @@ use super::plan::{
 use super::track::{Ended, FINALIZER, Notes, Released};
 use crate::batches;
 use crate::context::Context;
-use crate::expectations::Expectations;
-use crate::ownership::{BY_CONTROLLER, controller_ref, index_by_owner, owner_key, pod_of};
+use crate::owners::Owners;
+use crate::ownership::{controller_ref, owner_key, pod_of};
 use crate::pods;
 use parking_lot::Mutex;
 use pintle_client::{ClientError, DeleteOptions};
 use pintle_clock::Timestamp;
-use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
+use pintle_informer::{EventType, Outcome};
 use pintle_types::k8s::api::batch::v1::{Job, JobStatus};
 use pintle_types::k8s::api::core::v1::Pod;
 use pintle_types::{Kind, ObjectKey, Time};
@@ -26,39 +26,22 @@ const WORKERS: usize = 5;
 
 struct Controller {
     context: Context,
-    jobs: Informer<Job>,
-    pods: Informer<Pod>,
-    queue: Queue<ObjectKey>,
-    expectations: Expectations,
-    released: Released,
+    owners: Arc<Owners<Job>>,
+    released: Arc<Released>,
     /// Of the Jobs with failures since the last success.
     failures: Mutex<HashMap<ObjectKey, Failures>>,
 }
 
 /// Runs the controller until the context's stop.
 pub async fn run(context: Context) {
-    let controller = Arc::new(Controller {
-        jobs: context.informers.of(),
-        pods: context.informers.of(),
-        queue: Queue::new(),
-        expectations: Expectations::default(),
-        released: Released::default(),
-        failures: Mutex::default(),
-        context: context.clone(),
-    });
-    index_by_owner(&controller.pods);
-    let queue = controller.queue.clone();
-    controller.jobs.on_change(move |change| queue.add(change.object().key()));
-    let hearing = Arc::downgrade(&controller);
-    controller.pods.on_change(move |change| {
-        if let Some(controller) = hearing.upgrade() {
-            controller.pod_changed(change);
-        }
-    });
-    controller.jobs.synced().await;
-    controller.pods.synced().await;
-    let reconcile = |key| controller.reconcile(key);
-    run_reconciler("job-controller", controller.queue.clone(), WORKERS, reconcile, context.stop).await;
+    // A Job's pods carry its uid in their labels: none becomes its own later.
+    let owners = Owners::watch(&context, |_, _| false);
+    let released = Arc::new(Released::default());
+    let hearing = released.clone();
+    owners.pods.on_change(move |change| hearing.seen(change.object(), change.new().is_none()));
+    let controller =
+        Controller { owners: owners.clone(), released, failures: Mutex::default(), context: context.clone() };
+    owners.run("job-controller", WORKERS, |key| controller.reconcile(key), context.stop).await;
 }
 
 /// A Job in the middle of a reconcile.
@@ -71,21 +54,9 @@ struct Pass {
 }
 
 impl Controller {
-    fn pod_changed(&self, change: &Change<Pod>) {
-        let pod = change.object();
-        self.released.seen(pod, change.new().is_none());
-        let Some(key) = owner_key::<Job>(&pod.metadata) else { return };
-        match change {
-            Change::Added(_) if !pod.is_deleting() => self.expectations.created(&key),
-            Change::Modified(..) if !pod.is_deleting() => (),
-            _ => self.expectations.deleted(&key, pod.uid()),
-        }
-        self.queue.add(key);
-    }
-
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
-        let Some(job) = self.jobs.get(&key) else {
-            self.expectations.forget(&key);
+        let Some(job) = self.owners.objects.get(&key) else {
+            self.owners.expectations.forget(&key);
             self.failures.lock().remove(&key);
             return self.let_orphans_go(&key).await;
         };
@@ -93,7 +64,7 @@ impl Controller {
         if elsewhere.is_some_and(|manager| manager != "kubernetes.io/job-controller") {
             return Ok(Outcome::Done);
         }
-        let owned = self.pods.by_index(BY_CONTROLLER, job.uid());
+        let owned = self.owners.pods_of(&job);
         if plan::finished_at(&job).is_some() || job.is_deleting() {
             // Nothing is counted any more; what is still held must not be held for ever.
             return self.let_go(owned.into_iter().filter(|pod| self.released.holds(pod)).collect()).await;
@@ -105,7 +76,7 @@ impl Controller {
     async fn let_orphans_go(&self, key: &ObjectKey) -> Result<Outcome, ClientError> {
         let is_orphan =
             |pod: &Arc<Pod>| self.released.holds(pod) && owner_key::<Job>(&pod.metadata).as_ref() == Some(key);
-        self.let_go(self.pods.in_namespace(&key.namespace).into_iter().filter(is_orphan).collect()).await
+        self.let_go(self.owners.pods.in_namespace(&key.namespace).into_iter().filter(is_orphan).collect()).await
     }
 
     async fn let_go(&self, pods: Vec<Arc<Pod>>) -> Result<Outcome, ClientError> {
@@ -218,7 +189,7 @@ impl Controller {
         delayed: &BTreeMap<i32, Arc<Pod>>,
     ) -> Result<Outcome, ClientError> {
         let (mut outcome, mut result, mut created) = (Outcome::Done, Ok(()), 0);
-        if self.expectations.satisfied(key) {
+        if self.owners.expectations.satisfied(key) {
             match plan::scale(&pass.view, &pass.seen, failures, delayed, pass.now) {
                 Scaling::Nothing => (),
                 Scaling::Delete(pods) => {
@@ -239,9 +210,9 @@ impl Controller {
 
     /// Returns how many pods there are more, also when one of them failed.
     async fn create(&self, key: &ObjectKey, pass: &Pass, new: Vec<NewPod>) -> (usize, Result<(), ClientError>) {
-        self.expectations.expect_creations(key, new.len());
+        self.owners.expectations.expect_creations(key, new.len());
         let (created, error) = batches::slow_start(new.len(), |i| self.create_one(pass, &new[i])).await;
-        self.expectations.created_many(key, new.len() - created);
+        self.owners.expectations.created_many(key, new.len() - created);
         let error = error.filter(|error| !error.is_namespace_terminating());
         (created, error.map_or(Ok(()), Err))
     }
@@ -276,10 +247,10 @@ impl Controller {
 
     /// Deletes pods that are too many; they count neither as failed nor as succeeded.
     async fn shrink(&self, key: &ObjectKey, job: &Job, pods: Vec<Arc<Pod>>) -> Result<(), ClientError> {
-        self.expectations.expect_deletions(key, pods.iter().map(|pod| pod.uid().to_owned()));
+        self.owners.expectations.expect_deletions(key, pods.iter().map(|pod| pod.uid().to_owned()));
         let result = batches::all(pods, |pod| self.shrink_by(job, pod)).await;
         if result.is_err() {
-            self.expectations.forget(key);
+            self.owners.expectations.forget(key);
         }
         result
     }

@@ -4,11 +4,12 @@ use super::claims::{self, Retention};
 use super::plan::{self, View, ordinal_of};
 use crate::claim::claim_pods;
 use crate::context::Context;
-use crate::ownership::{BY_CONTROLLER, ORPHANS, controller_of, index_by_owner, labels_of, owner_key};
-use crate::pods;
+use crate::owners::Owners;
+use crate::ownership::{BY_CONTROLLER, index_by_owner, labels_of};
+use crate::pods::{self, until_available};
 use crate::revisions::{self, REVISION};
 use pintle_client::{ClientError, DeleteOptions};
-use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
+use pintle_informer::{Change, EventType, Informer, Outcome, Queue};
 use pintle_types::k8s::Resource;
 use pintle_types::k8s::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use pintle_types::k8s::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -16,58 +17,35 @@ use pintle_types::selector::LabelSelector;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 const WORKERS: usize = 5;
 
 struct Controller {
     context: Context,
-    sets: Informer<StatefulSet>,
-    pods: Informer<Pod>,
+    owners: Arc<Owners<StatefulSet>>,
     revisions: Informer<ControllerRevision>,
     claims: Informer<PersistentVolumeClaim>,
 }
 
 /// Runs the controller until the context's stop.
 pub async fn run(context: Context) {
+    let owners = Owners::watch(&context, |set, pod| selector_of(set).matches(labels_of(&pod.metadata)));
     let controller = Controller {
-        sets: context.informers.of(),
-        pods: context.informers.of(),
+        owners: owners.clone(),
         revisions: context.informers.of(),
         claims: context.informers.of(),
         context: context.clone(),
     };
-    index_by_owner(&controller.pods);
     index_by_owner(&controller.revisions);
-    let queue: Queue<ObjectKey> = Queue::new();
-    let from_sets = queue.clone();
-    controller.sets.on_change(move |change| from_sets.add(change.object().key()));
-    let (sets, from_pods) = (controller.sets.clone(), queue.clone());
-    controller.pods.on_change(move |change| pod_changed(change, &sets, &from_pods));
-    let from_claims = queue.clone();
-    controller.claims.on_change(move |change| claim_changed(change, &from_claims));
-    controller.sets.synced().await;
-    controller.pods.synced().await;
+    let queue = owners.queue.clone();
+    controller.claims.on_change(move |change| claim_changed(change, &queue));
     controller.revisions.synced().await;
     controller.claims.synced().await;
-    let reconcile = |key| controller.reconcile(key);
-    run_reconciler("statefulset-controller", queue, WORKERS, reconcile, context.stop.clone()).await;
+    owners.run("statefulset-controller", WORKERS, |key| controller.reconcile(key), context.stop).await;
 }
 
 fn selector_of(set: &StatefulSet) -> LabelSelector {
     LabelSelector::from_typed(set.spec.as_ref().map(|spec| &spec.selector))
-}
-
-fn pod_changed(change: &Change<Pod>, sets: &Informer<StatefulSet>, queue: &Queue<ObjectKey>) {
-    for pod in change.old().into_iter().chain(change.new()) {
-        owner_key::<StatefulSet>(&pod.metadata).into_iter().for_each(|key| queue.add(key));
-    }
-    let Some(pod) = change.new().filter(|pod| controller_of(&pod.metadata).is_none()) else { return };
-    for set in sets.in_namespace(pod.namespace()) {
-        if selector_of(&set).matches(labels_of(&pod.metadata)) {
-            queue.add(set.key());
-        }
-    }
 }
 
 /// A pod may be waiting for the claim of its predecessor to go.
@@ -85,9 +63,9 @@ fn claim_changed(change: &Change<PersistentVolumeClaim>, queue: &Queue<ObjectKey
 
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
-        let Some(set) = self.sets.get(&key) else { return Ok(Outcome::Done) };
-        let owned = self.pods.by_index(BY_CONTROLLER, set.uid());
-        let mut orphans = self.pods.by_index(ORPHANS, set.namespace());
+        let Some(set) = self.owners.objects.get(&key) else { return Ok(Outcome::Done) };
+        let owned = self.owners.pods_of(&set);
+        let mut orphans = self.owners.orphans_near(&set);
         orphans.retain(|pod| ordinal_of(set.name(), pod.name()).is_some() && pods::is_active(pod));
         let owned = claim_pods(&self.context, &*set, &selector_of(&set), owned, orphans).await?;
         let pods: BTreeMap<i32, Arc<Pod>> =
@@ -106,10 +84,8 @@ impl Controller {
         self.write_status(&set, &new).await?;
         self.truncate(&set, &pods, known, &new).await?;
         result?;
-        let waiting = view.min_ready_seconds > 0
-            && new.ready_replicas.unwrap_or_default() != new.available_replicas.unwrap_or_default();
-        let seconds = u64::try_from(view.min_ready_seconds).unwrap_or_default();
-        Ok(if waiting { Outcome::After(Duration::from_secs(seconds)) } else { Outcome::Done })
+        let wait = until_available(pods.values(), view.min_ready_seconds, now);
+        Ok(wait.map_or(Outcome::Done, Outcome::After))
     }
 
     async fn take(

@@ -1,0 +1,85 @@
+//! The start of controllers that own pods: what wakes them, and what they wait to see.
+
+use crate::context::Context;
+use crate::expectations::Expectations;
+use crate::ownership::{BY_CONTROLLER, ORPHANS, controller_of, index_by_owner, owner_key};
+use pintle_client::ClientError;
+use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
+use pintle_types::k8s::api::core::v1::Pod;
+use pintle_types::{Kind, ObjectKey};
+use std::future::Future;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Owners of a kind and their pods, with the queue of the owners to look at.
+pub struct Owners<K: Kind> {
+    pub objects: Informer<K>,
+    pub pods: Informer<Pod>,
+    pub queue: Queue<ObjectKey>,
+    /// The creations and deletions of pods that the controller asked for and that were not seen yet.
+    pub expectations: Expectations,
+}
+
+impl<K: Kind> Owners<K> {
+    /// Watches owners and pods. An owner is woken by what happens to it, to its pods, to one that it loses, and to one
+    /// without an owner that it `selects`.
+    pub fn watch(context: &Context, selects: fn(&K, &Pod) -> bool) -> Arc<Self> {
+        let owners = Arc::new(Self {
+            objects: context.informers.of(),
+            pods: context.informers.of(),
+            queue: Queue::new(),
+            expectations: Expectations::default(),
+        });
+        index_by_owner(&owners.pods);
+        let queue = owners.queue.clone();
+        owners.objects.on_change(move |change| queue.add(change.object().key()));
+        let hearing = Arc::downgrade(&owners);
+        owners.pods.on_change(move |change| {
+            if let Some(owners) = hearing.upgrade() {
+                owners.pod_changed(change, selects);
+            }
+        });
+        owners
+    }
+
+    /// Reconciles owners until `stop`, once all of them and their pods are known.
+    pub async fn run<F, Fut>(&self, name: &'static str, workers: usize, reconcile: F, stop: CancellationToken)
+    where
+        F: Fn(ObjectKey) -> Fut + Sync,
+        Fut: Future<Output = Result<Outcome, ClientError>> + Send,
+    {
+        self.objects.synced().await;
+        self.pods.synced().await;
+        run_reconciler(name, self.queue.clone(), workers, reconcile, stop).await;
+    }
+
+    /// The pods of an owner.
+    pub fn pods_of(&self, owner: &K) -> Vec<Arc<Pod>> {
+        self.pods.by_index(BY_CONTROLLER, owner.uid())
+    }
+
+    /// The pods without an owner that might be this one's.
+    pub fn orphans_near(&self, owner: &K) -> Vec<Arc<Pod>> {
+        self.pods.by_index(ORPHANS, owner.namespace())
+    }
+
+    fn pod_changed(&self, change: &Change<Pod>, selects: fn(&K, &Pod) -> bool) {
+        let pod = change.object();
+        let owner = owner_key::<K>(&pod.metadata);
+        let before = change.old().and_then(|old| owner_key::<K>(&old.metadata));
+        before.filter(|before| Some(before) != owner.as_ref()).into_iter().for_each(|key| self.queue.add(key));
+        let Some(key) = owner else {
+            if change.new().is_some() && controller_of(&pod.metadata).is_none() {
+                let near = self.objects.in_namespace(pod.namespace());
+                near.iter().filter(|object| selects(object, pod)).for_each(|object| self.queue.add(object.key()));
+            }
+            return;
+        };
+        match change {
+            Change::Added(_) if !pod.is_deleting() => self.expectations.created(&key),
+            Change::Modified(..) if !pod.is_deleting() => (),
+            _ => self.expectations.deleted(&key, pod.uid()),
+        }
+        self.queue.add(key);
+    }
+}
