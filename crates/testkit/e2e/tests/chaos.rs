@@ -3,6 +3,8 @@
 //! `PINTLE_E2E_SEED` chooses the moments, `PINTLE_E2E_KILLS` how many there are: the suite does a few, `cargo xtask
 //! chaos` does fifty.
 
+#![allow(clippy::print_stdout)]
+
 use anyhow::{Context, Result, ensure};
 use pintle_e2e::{BUSYBOX, Engine, Spawned, suite_on, until};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -10,7 +12,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long anything may take that ought to be there at once.
 const SOON: Duration = Duration::from_secs(30);
@@ -56,7 +58,9 @@ fn chaos(engine: &Engine) -> Result<()> {
         engine.stop_daemon(Signal::KILL).with_context(step)?;
         loads.into_iter().try_for_each(end)?;
         engine.start_daemon().with_context(step)?;
+        let found = Instant::now();
         consistent(engine).with_context(step)?;
+        println!("{}: in order ({:.1}s)", step(), found.elapsed().as_secs_f64());
         if kill % 4 == 3 {
             engine.shell("docker ps -aq | xargs -r docker rm -f -v; docker network prune -f").with_context(step)?;
         }
@@ -237,7 +241,7 @@ fn containers_disagree(engine: &Engine) -> Result<Vec<String>> {
 /// Every pair of links belongs to a connection of a container that runs, and every bridge to a network.
 fn links_disagree(engine: &Engine, containers: &[Value]) -> Result<Vec<String>> {
     let links = engine.host.run(&["ip", "-o", "link", "show", "type", "veth"])?.ok()?;
-    let pairs = links.lines().filter(|l| !l.contains("eth0") && !l.contains("outside")).count();
+    let pairs = links.lines().filter(|l| l.split(": ").nth(1).is_some_and(|name| name.starts_with("veth"))).count();
     let alive = containers.iter().filter(|c| c["State"]["Running"] == true);
     let connected: usize =
         alive.map(|c| c["NetworkSettings"]["Networks"].as_object().map_or(0, serde_json::Map::len)).sum();
@@ -261,7 +265,7 @@ fn whole(engine: &Engine) -> Result<()> {
             == "200 200 200 200 4"
     );
     for id in engine.ok(&["images", "-q", "--no-trunc"])?.lines() {
-        engine.shell(&format!("docker save {id} | tar -t > /dev/null && docker run --rm {id} true"))?;
+        engine.shell(&format!("docker save {id} | tar -t > /dev/null && docker rm $(docker create {id} true)"))?;
     }
     Ok(())
 }
