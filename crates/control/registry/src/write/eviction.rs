@@ -53,7 +53,7 @@ impl Registry {
             if !budgets.is_empty() {
                 return Err(Status::failure(500, Reason::Unknown, SEVERAL));
             }
-            if !is_ready(pod) && has_enough(&budget.value) {
+            if !is_ready(pod) && lets_unready_go(&budget.value) {
                 return Ok(true);
             }
             let name = meta(&budget.value, "name").to_owned();
@@ -107,7 +107,11 @@ fn is_ready(pod: &Value) -> bool {
     tree::list(&pod["status"], "conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
-fn has_enough(budget: &Value) -> bool {
+/// Pods that are not ready count for nothing, unless those that are don't suffice and the budget hopes for more.
+fn lets_unready_go(budget: &Value) -> bool {
+    if budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" {
+        return true;
+    }
     let (healthy, desired) =
         (tree::int(&budget["status"], "currentHealthy"), tree::int(&budget["status"], "desiredHealthy"));
     desired > 0 && healthy >= desired

@@ -84,3 +84,32 @@ async fn a_pending_pod_needs_no_budget() {
     world.post("pods", "p", "eviction", eviction()).await.unwrap();
     assert_eq!(world.get("pods", "p").await.unwrap_err().code, 404);
 }
+
+#[tokio::test]
+async fn unready_pods_go_where_the_budget_says_so() {
+    let world = World::new().await;
+    running_pod(&world).await;
+    budget(&world, 0).await;
+    world.merge("pods", "p", "status", json!({"status": {"conditions": null}})).await.unwrap();
+    let none = json!({"status": {"currentHealthy": 0}});
+    world.merge("poddisruptionbudgets.policy", "b", "status", none).await.unwrap();
+    assert_eq!(world.post("pods", "p", "eviction", eviction()).await.unwrap_err().code, 429);
+    let always = json!({"spec": {"unhealthyPodEvictionPolicy": "AlwaysAllow"}});
+    world.merge("poddisruptionbudgets.policy", "b", "", always).await.unwrap();
+    world.post("pods", "p", "eviction", eviction()).await.unwrap();
+}
+
+#[tokio::test]
+async fn several_budgets_are_too_many() {
+    let world = World::new().await;
+    running_pod(&world).await;
+    budget(&world, 1).await;
+    let second = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "c"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    world.create("poddisruptionbudgets.policy", second).await.unwrap();
+    let refused = world.post("pods", "p", "eviction", eviction()).await.unwrap_err();
+    assert_eq!(
+        (refused.code, &*refused.message),
+        (500, "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")
+    );
+}
