@@ -1,6 +1,6 @@
 //! `pintle up`: a server for a person at a terminal, with its progress, an application, and what to try next.
 
-use crate::cluster::{Cluster, private_directory};
+use crate::cluster::{self, Cluster, private_directory};
 use crate::server::{Running, until_told_to_stop};
 use crate::{logging, say};
 use anyhow::{Context, Result, bail};
@@ -33,7 +33,7 @@ impl Progress {
 
 pub(crate) async fn run(arguments: pintle_cli::Up) -> Result<()> {
     let progress = Progress(Instant::now());
-    let cluster = Cluster::new(arguments.server.settings.with_file(arguments.server.config.as_deref())?)?;
+    let cluster = Cluster::new(cluster::settings(arguments.server.settings, arguments.server.config.as_deref())?)?;
     private_directory(&cluster.settings.data_dir())?;
     let log = cluster.data("server.log");
     logging::start(&arguments.server.log_level, Some(&log))?;

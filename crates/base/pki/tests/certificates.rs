@@ -2,11 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use pintle_pki::{
-    CertificateAuthority, ClientCertificates, Identity, Peer, SigningKey, client_config, peer, server_config,
+    CertificateAuthority, ClientCertificates, Identity, LiveIdentity, Peer, SigningKey, client_config,
+    client_config_live, client_config_unverified, peer, server_config, server_config_live,
 };
 use rustls::{ClientConnection, ServerConnection};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 fn now() -> Timestamp {
     Timestamp::now()
@@ -81,11 +83,42 @@ fn kept_certificates_are_renewed_when_they_must_be() {
     let late = now() + SignedDuration::from_hours(24 * 340);
     assert!(!other_names.needs_renewal(now()).unwrap());
     assert!(other_names.needs_renewal(late).unwrap());
+    // Four fifths of a year, but for the minutes by which it is dated back.
+    let left = other_names.time_to_renewal(now()).unwrap().as_secs() / 3600;
+    assert!((291 * 24..=292 * 24).contains(&left), "{left} hours");
+    assert!(other_names.time_to_renewal(late).unwrap().is_zero());
     let renewed = ca.server_in(dir.path(), "api", &more, late).unwrap();
     assert_ne!(renewed.certificate_pem, other_names.certificate_pem);
     let client = ca.client_in(dir.path(), "admin", "admin", &["system:masters"], now()).unwrap();
     let other = ca.client_in(dir.path(), "admin", "root", &["system:masters"], now()).unwrap();
     assert_ne!(client.certificate_pem, other.certificate_pem);
+}
+
+#[test]
+fn an_identity_is_replaced_while_others_use_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = authority(dir.path());
+    let server = LiveIdentity::new(ca.issue_server("api", &["api.example".into()], now()).unwrap()).unwrap();
+    let client = LiveIdentity::new(ca.issue_client("ann", &[], now()).unwrap()).unwrap();
+    let settings = (
+        client_config_live(ca.certificate_pem(), &client).unwrap(),
+        server_config_live(&server, ClientCertificates::Required(ca.certificate_pem())).unwrap(),
+    );
+    let connect = |name: &'static str| {
+        let mut client = ClientConnection::new(Arc::clone(&settings.0), name.try_into().unwrap()).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(&settings.1)).unwrap();
+        handshake(&mut client, &mut server).map(|()| peer(server.peer_certificates()).unwrap().common_name)
+    };
+    assert_eq!(connect("api.example").unwrap(), "ann");
+    client.replace(ca.issue_client("bob", &[], now()).unwrap()).unwrap();
+    server.replace(ca.issue_server("api", &["other.example".into()], now()).unwrap()).unwrap();
+    assert_eq!(connect("other.example").unwrap(), "bob");
+    assert!(connect("api.example").is_err(), "the old certificate is not shown any more");
+    // Who believes anybody still checks that the key belongs to the certificate.
+    let anybody = client_config_unverified().unwrap();
+    let mut client = ClientConnection::new(anybody, "api.example".try_into().unwrap()).unwrap();
+    let config = server_config(&server.identity(), ClientCertificates::Ignored).unwrap();
+    handshake(&mut client, &mut ServerConnection::new(config).unwrap()).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::suite::Subject;
 use crate::wait::until;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -38,6 +38,14 @@ pub struct Nodes {
     pub lan: Lan,
     /// What `pintle init` printed.
     pub told: String,
+}
+
+/// Kills what runs in the background of a machine.
+fn kill_background(directory: &Path) -> Result<()> {
+    let pid = std::fs::read_to_string(directory.join("run/pintle.pid"))?.trim().parse()?;
+    let pid = rustix::process::Pid::from_raw(pid).context("a process id")?;
+    rustix::process::kill_process(pid, Signal::KILL)?;
+    until("it is gone", SOON, || Ok(rustix::process::test_kill_process(pid).is_err().then_some(())))
 }
 
 impl Agent {
@@ -93,10 +101,7 @@ impl Agent {
             agent.signal(Signal::KILL)?;
             return agent.wait().map(drop);
         }
-        let pid = std::fs::read_to_string(self.path("run/pintle.pid"))?.trim().parse()?;
-        let pid = rustix::process::Pid::from_raw(pid).context("a process id")?;
-        rustix::process::kill_process(pid, Signal::KILL)?;
-        until("the agent is gone", SOON, || Ok(rustix::process::test_kill_process(pid).is_err().then_some(())))
+        kill_background(&self.directory)
     }
 
     /// Starts the agent again; it finds everything in its data directory.
@@ -116,7 +121,7 @@ impl Agent {
     }
 
     /// Resets the machine; tells what is left on it.
-    fn finish(&self) -> Result<Vec<String>> {
+    pub fn reset(&self) -> Result<Vec<String>> {
         if let Some(mut agent) = self.running.lock().unwrap_or_else(|p| p.into_inner()).take() {
             agent.signal(Signal::TERM)?;
             agent.wait()?;
@@ -141,14 +146,23 @@ impl Nodes {
     }
 
     fn join_all(&self) -> Result<()> {
-        let archive = self.cluster.load_image()?;
-        let command = self.join_command()?;
+        self.cluster.load_image()?;
         for agent in &self.agents {
-            let told = agent.join(&command)?.ok()?;
-            ensure!(told.contains("This node has joined the cluster"), "{told}");
-            agent.load_image(&archive)?;
+            self.join(agent)?;
         }
         self.wait_ready(&NODES)
+    }
+
+    /// Lets a machine join, and loads the image for tests.
+    pub fn join(&self, agent: &Agent) -> Result<()> {
+        let told = agent.join(&self.join_command()?)?.ok()?;
+        ensure!(told.contains("This node has joined the cluster"), "{told}");
+        agent.load_image(&self.cluster.path("busybox.tar").to_string_lossy())
+    }
+
+    /// Ends the server without warning; `Cluster::start_server` starts it again.
+    pub fn kill_server(&self) -> Result<()> {
+        kill_background(&self.cluster.path(""))
     }
 
     /// The command by which nodes join, as `pintle init` printed it.
@@ -190,7 +204,7 @@ impl Subject for Nodes {
     fn finish(self) -> Result<()> {
         let mut left = Vec::new();
         for agent in &self.agents {
-            left.extend(agent.finish()?);
+            left.extend(agent.reset()?);
         }
         ensure!(left.is_empty(), "left behind after the reset:\n{}", left.join("\n"));
         self.cluster.finish()

@@ -17,7 +17,9 @@ fn main() -> ExitCode {
         ("pods on agents are looked into", looking_into),
         ("a deployment rolls over the nodes without a failed request", rolling),
         ("an agent is killed and finds its pods again", killed),
+        ("agents go on while the server is away", without_server),
         ("pods of a node that is cut off are replaced, and go when it is back", cut_off),
+        ("a node leaves, and joins again", leaving),
     ])
 }
 
@@ -321,6 +323,62 @@ fn killed(nodes: &Nodes) -> Result<()> {
     ensure!(before == identity()?, "before: {before:?}\nafter: {:?}", identity()?);
     space.ok(&["delete", "pod", &pod, "--timeout=60s"])?;
     space.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]).map(drop)
+}
+
+fn without_server(nodes: &Nodes) -> Result<()> {
+    let (space, agent) = (nodes.cluster.space("away")?, nodes.agent(NODES[1])?);
+    space.ok_with(&["apply", "-f", "-"], &web(3, &format!("nodeName: {}, ", NODES[2])))?;
+    space.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    space.ok(&["expose", "deployment", "web", "--port=80", "--target-port=8080"])?;
+    let address = text(&space.json(&["service/web"])?["spec"]["clusterIP"]);
+    let name = format!("web.{}.svc.cluster.local", space.name);
+    // The agent's own DNS and rules, asked from its machine.
+    let resolve = || agent.host.run(&["busybox", "nslookup", &name, "10.43.0.10"])?.ok();
+    let request = format!("exec 3<>/dev/tcp/{address}/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+    let ask = || agent.host.run(&["timeout", "5", "bash", "-c", &request])?.ok();
+    until(
+        "the name resolves and the service answers",
+        SOON,
+        || Ok((resolve().is_ok() && ask().is_ok()).then_some(())),
+    )?;
+    nodes.kill_server()?;
+    let checked = (|| {
+        ensure!(nodes.cluster.kubectl(&["get", "nodes"])?.failed()?.contains("refused"));
+        let resolved = resolve()?;
+        ensure!(resolved.contains(&address), "{resolved}");
+        let said = ask()?;
+        ensure!(said.contains("Hello from web-"), "{said}");
+        Ok(())
+    })();
+    nodes.cluster.start_server()?;
+    checked?;
+    nodes.wait_ready(&NODES)?;
+    let restarts =
+        |pods: &Value| items(pods).iter().all(|pod| pod["status"]["containerStatuses"][0]["restartCount"] == 0);
+    space.until("nothing was restarted", &["pods", "-l", "app=web"], SOON, restarts)?;
+    // The agents hear of new things.
+    space.ok(&["scale", "deployment/web", "--replicas=4"])?;
+    space.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]).map(drop)
+}
+
+fn leaving(nodes: &Nodes) -> Result<()> {
+    let (space, agent) = (nodes.cluster.space("leaving")?, nodes.agent(NODES[2])?);
+    let range = text(&space.json(&[&format!("node/{}", agent.name)])?["spec"]["podCIDR"]);
+    let routes = || nodes.cluster.host.run(&["ip", "route"])?.ok();
+    ensure!(routes()?.contains(&range), "no route to {range}: {}", routes()?);
+    let left = agent.reset()?;
+    ensure!(left.is_empty(), "left behind after the reset:\n{}", left.join("\n"));
+    space.ok(&["delete", "node", agent.name])?;
+    until("the route is gone", SOON, || Ok((!routes()?.contains(&range)).then_some(())))?;
+    nodes.join(agent)?;
+    nodes.wait_ready(&[agent.name])?;
+    space.ok_with(&["apply", "-f", "-"], &web(1, &format!("nodeName: {}, ", agent.name)))?;
+    space.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    let address = &pods(&space, "web")?[agent.name].1;
+    let asking = format!("exec 3<>/dev/tcp/{address}/8080");
+    let reached = || nodes.cluster.host.run(&["timeout", "5", "bash", "-c", &asking])?.ok();
+    until("its pod is reached", SOON, || Ok(reached().ok()))?;
+    Ok(())
 }
 
 fn cut_off(nodes: &Nodes) -> Result<()> {
