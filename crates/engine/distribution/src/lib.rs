@@ -4,6 +4,7 @@
 //! it and the image store. Layers stream: several at once, each verified, stored and unpacked while it arrives, and
 //! taken up again where a connection broke. Source: OCI distribution specification 1.1, Docker Registry HTTP API V2.
 
+mod about;
 mod authorization;
 mod connection;
 mod download;
@@ -15,6 +16,7 @@ mod push;
 mod registry;
 mod stream;
 
+pub use about::{Described, describe, tags};
 pub use connection::{Connector, TrustRoots};
 pub use download::download;
 pub use error::{Error, Result};

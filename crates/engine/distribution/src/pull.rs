@@ -143,7 +143,11 @@ async fn find(
     }
 }
 
-async fn fetch_manifest(registry: &Registry, reference: &Reference, tag: &str) -> Result<(Vec<u8>, String, Found)> {
+pub(crate) async fn fetch_manifest(
+    registry: &Registry,
+    reference: &Reference,
+    tag: &str,
+) -> Result<(Vec<u8>, String, Found)> {
     let url = registry.url(&format!("manifests/{tag}"));
     let answer = registry.ask(Method::GET, &url, &manifest::ACCEPT, None).await?;
     match answer.status().as_u16() {
@@ -161,7 +165,7 @@ async fn fetch_manifest(registry: &Registry, reference: &Reference, tag: &str) -
     Ok((bytes, digest, found))
 }
 
-async fn configuration(registry: &Registry, descriptor: &Descriptor) -> Result<Vec<u8>> {
+pub(crate) async fn configuration(registry: &Registry, descriptor: &Descriptor) -> Result<Vec<u8>> {
     let url = registry.url(&format!("blobs/{}", descriptor.digest));
     let answer = registry.ask(Method::GET, &url, &[], None).await?;
     if answer.status() != 200 {

@@ -1,12 +1,33 @@
 //! What a registry says of an image without pulling it.
 
-use crate::State;
-use crate::answer::Result;
+use crate::answer::{Result, value};
+use crate::auth::credentials;
 use crate::call::Call;
+use crate::images::{create::words, reference};
+use pintle_distribution::{Options, describe};
 use pintle_docker::DockerError;
-use std::sync::Arc;
+use serde_json::json;
 
-#[allow(clippy::unused_async)]
-pub(crate) async fn inspect(_state: &Arc<State>, _call: &Call, name: &str) -> Result {
-    Err(DockerError::unsupported(&format!("asking a registry about {name}")))
+pub(crate) async fn inspect(call: &Call, name: &str) -> Result {
+    let reference = reference(name)?;
+    let described = describe(&reference, credentials(call), &Options::default()).await;
+    let described = described.map_err(|error| {
+        let status = if error.is_unauthorized() { 401 } else { 404 };
+        DockerError::new(status, words(&error, &reference))
+    })?;
+    let platforms = described.platforms.iter().map(|(os, architecture, variant)| {
+        let mut platform = json!({ "architecture": architecture, "os": os });
+        if !variant.is_empty() {
+            platform["variant"] = json!(variant);
+        }
+        platform
+    });
+    value(&json!({
+        "Descriptor": {
+            "mediaType": described.media_type,
+            "digest": described.digest,
+            "size": described.size,
+        },
+        "Platforms": platforms.collect::<Vec<_>>(),
+    }))
 }

@@ -24,7 +24,7 @@ async fn dispatch(state: &Arc<State>, request: Request<Incoming>) -> Result {
         ["exec", rest @ ..] => exec::route(state, call, rest).await,
         ["images", rest @ ..] => images::route(state, call, rest).await,
         ["commit"] => images::commit::commit(state, call).await,
-        ["distribution", name @ .., "json"] => distribution::inspect(state, &call, &name.join("/")).await,
+        ["distribution", name @ .., "json"] => distribution::inspect(&call, &name.join("/")).await,
         ["networks", rest @ ..] => networks::route(state, call, rest).await,
         ["volumes", rest @ ..] => volumes::route(state, call, rest).await,
         ["build", rest @ ..] => build::route(state, call, rest).await,

@@ -10,10 +10,14 @@ use pintle_runtime::{ContainerPhase, ContainerView};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Instances that are known at a time, over all containers: those that have ended make room first.
 const MAX_KNOWN: usize = 4096;
+
+/// How long a size waits for its process to start, as in Docker.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is to be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub struct Exec {
     pub container_id: String,
     pub config: ExecConfig,
     state: Mutex<ExecState>,
+    /// Whether it has its streams, or never will.
+    begun: watch::Sender<bool>,
     /// It is in a container of a pod, which has no record here.
     of_pod: bool,
 }
@@ -102,7 +108,8 @@ impl Daemon {
         let id = crate::containers::new_id();
         let told = config.command.join(" ");
         let (container_id, of_pod) = (place.id, place.container.is_none());
-        let exec = Exec { id: id.clone(), container_id, config, state: Mutex::default(), of_pod };
+        let (state, begun) = (Mutex::default(), watch::Sender::new(false));
+        let exec = Exec { id: id.clone(), container_id, config, state, begun, of_pod };
         let mut known = self.execs.0.lock();
         if known.len() >= MAX_KNOWN {
             known.retain(|_, e| !matches!(e.phase(), ExecPhase::Ended(_)));
@@ -183,6 +190,7 @@ impl Daemon {
             Err(error) => {
                 let (code, error) = failure(&error);
                 exec.state.lock().phase = ExecPhase::Ended(code);
+                exec.begun.send_replace(true);
                 if let Some(container) = &container {
                     container.execs.lock().remove(id);
                 }
@@ -194,6 +202,7 @@ impl Daemon {
             state.pid = pid;
             state.resize = Some(session.resize.clone());
         }
+        exec.begun.send_replace(true);
         Ok(self.note_end(container, &exec, session))
     }
 
@@ -231,10 +240,11 @@ impl Daemon {
     /// Tells a process's terminal its size.
     pub async fn resize_exec(&self, id: &str, columns: u16, rows: u16) -> Result<()> {
         let exec = self.exec(id)?;
-        let resize = exec.state.lock().resize.clone();
-        let Some(resize) = resize else {
-            return Err(DockerError::conflict(format!("exec process is not started: {id}")));
-        };
+        // Clients say the size as soon as they are told that the process is about to start.
+        let mut begun = exec.begun.subscribe();
+        let waited = tokio::time::timeout(START_PATIENCE, begun.wait_for(|begun| *begun)).await;
+        waited.map_err(|_| DockerError::internal("timeout waiting for exec session ready"))?.ok();
+        let Some(resize) = exec.state.lock().resize.clone() else { return Ok(()) };
         // One that has just ended needs no size.
         let _ = resize.send(TerminalSize { width: columns, height: rows }).await;
         Ok(())

@@ -61,9 +61,8 @@ fn pull_image(state: &Arc<State>, call: &Call) -> Result {
         tag => format!("{name}:{tag}"),
     };
     let reference = reference(&whole)?;
-    if tag.is_empty() && !name.contains('@') && !name.rsplit('/').next().unwrap_or_default().contains(':') {
-        return Err(DockerError::unsupported("pulling all tags of a repository"));
-    }
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let all_tags = tag.is_empty() && !last.contains([':', '@']);
     let mut options = Options::default();
     let platform: Vec<&str> = call.query.get("platform").split('/').collect();
     if let [os, rest @ ..] = platform.as_slice()
@@ -77,8 +76,26 @@ fn pull_image(state: &Arc<State>, call: &Call) -> Result {
     }
     let (teller, answer) = channel();
     let (state, credentials) = (Arc::clone(state), credentials(call));
-    tokio::spawn(async move { run(&state, &reference, credentials, &options, &teller).await });
+    tokio::spawn(async move {
+        match all_tags {
+            true => run_all(&state, &reference, &credentials, &options, &teller).await,
+            false => run(&state, &reference, credentials, &options, &teller).await,
+        }
+    });
     Ok(answer)
+}
+
+/// Pulls every tag of a repository, one after the other.
+async fn run_all(state: &State, reference: &Reference, credentials: &Credentials, options: &Options, teller: &Teller) {
+    match pintle_distribution::tags(reference, credentials.clone(), options).await {
+        Ok(tags) => {
+            for tag in tags {
+                let tagged = Reference { tag: Some(tag), ..reference.clone() };
+                run(state, &tagged, credentials.clone(), options, teller).await;
+            }
+        }
+        Err(error) => teller.error(&words(&error, reference)),
+    }
 }
 
 async fn run(state: &State, reference: &Reference, credentials: Credentials, options: &Options, teller: &Teller) {

@@ -142,7 +142,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("pull", "docker pull -q $registry/cmd/built:1"),
     (
         "image pull",
-        "docker image pull $registry/cmd/built:1 | grep 'up to date'; docker rmi -f $registry/cmd/built:1; ! docker pull -a $registry/cmd/built 2> told; grep 'not supported' told",
+        "docker rmi $registry/cmd/built:1; docker image pull -a $registry/cmd/built 2>&1 | grep built:1; docker rmi -f $registry/cmd/built:1",
     ),
     ("image prune", "docker image prune --force | grep 'Total reclaimed space'"),
     ("search", "! docker search nothing 2> told; grep -i 'error response from daemon' told"),
