@@ -53,7 +53,11 @@ fn prune_object(ty: TypeRef<'_>, open: bool, map: &mut Map<String, Value>, path:
         step(path, key);
         let keep = match ty.field(key) {
             Some(field) => {
-                prune(field.ty(), value, path, found);
+                if matches!(field.ty().shape(), Shape::Any) {
+                    prune_schema(field, value);
+                } else {
+                    prune(field.ty(), value, path, found);
+                }
                 true
             }
             None => {
@@ -66,6 +70,15 @@ fn prune_object(ty: TypeRef<'_>, open: bool, map: &mut Map<String, Value>, path:
         path.truncate(length);
         keep
     });
+}
+
+/// Upstream decodes what may be a schema of a custom resource by itself, and loses its unknown fields without a word.
+fn prune_schema(field: FieldRef<'_>, value: &mut Value) {
+    if GoType::of(field).is_schema_or()
+        && let Some(schema) = Schema::builtin().definition(SCHEMA_PROPS)
+    {
+        prune(schema, value, &mut String::new(), &mut Vec::new());
+    }
 }
 
 fn step(path: &mut String, key: &str) {
@@ -90,6 +103,10 @@ struct GoType<'a> {
 }
 
 impl<'a> GoType<'a> {
+    fn of(field: FieldRef<'a>) -> Self {
+        Self { field: Some(field), depth: 0 }
+    }
+
     fn inner(self) -> Self {
         Self { depth: self.depth + 1, ..self }
     }
@@ -153,7 +170,7 @@ impl<'a> TypeWalk<'a> {
             }
             step(&mut self.path, key);
             self.owner = name.rsplit('.').next().unwrap_or(name);
-            self.value(field.ty(), GoType { field: Some(field), depth: 0 }, value)?;
+            self.value(field.ty(), GoType::of(field), value)?;
             self.path.truncate(length);
         }
         self.owner = owner;

@@ -140,3 +140,12 @@ fn any_value_anywhere_is_answered() {
         }
     }
 }
+
+#[test]
+fn schemas_below_items_lose_their_unknown_fields_silently() {
+    let schema = json!({"type": "array", "items": {"type": "string", "odd": 1, "properties": {"a": {"odd": 2}}}});
+    let mut value = json!({"spec": {"versions": [{"schema": {"openAPIV3Schema": schema}}]}});
+    assert!(unknown_fields(ty("apiextensions.k8s.io", "CustomResourceDefinition"), &mut value).is_empty());
+    let items = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["items"];
+    assert_eq!(*items, json!({"type": "string", "properties": {"a": {}}}));
+}
