@@ -152,7 +152,7 @@ const ROWS: &[Row] = &[
 
     Row::new("certificates.k8s.io", &["v1"], "CertificateSigningRequest", "certificatesigningrequests", &certificate::CertificateSigningRequest).cluster().short(&["csr"]).subs(CERTIFICATESIGNINGREQUESTS),
     Row::new("certificates.k8s.io", &["v1beta1", "v1alpha1"], "ClusterTrustBundle", "clustertrustbundles", &certificate::ClusterTrustBundle).cluster(),
-    Row::new("certificates.k8s.io", &["v1beta1"], "PodCertificateRequest", "podcertificaterequests", &Plain).subs(&[STATUS]),
+    Row::new("certificates.k8s.io", &["v1beta1"], "PodCertificateRequest", "podcertificaterequests", &certificate::PodCertificateRequest).subs(&[STATUS]),
 
     Row::new("networking.k8s.io", &["v1"], "IngressClass", "ingressclasses", &ingress::IngressClass).cluster(),
     Row::new("networking.k8s.io", &["v1"], "Ingress", "ingresses", &ingress::Ingress).short(&["ing"]).subs(&[STATUS]),

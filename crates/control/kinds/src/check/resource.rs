@@ -86,10 +86,14 @@ const STANDARD: &[&str] = &[
     "services.loadbalancers",
 ];
 
+fn is_standard(resource: &str) -> bool {
+    STANDARD.contains(&resource) || is_huge_page(resource.strip_prefix("requests.").unwrap_or(resource))
+}
+
 /// A name of a resource: qualified, and known if it has no prefix.
 pub(crate) fn standard_name(errors: &mut Errors, path: &Path, resource: &str) {
     let wrong = name::qualified(resource);
-    if wrong.is_empty() && !resource.contains('/') && !STANDARD.contains(&resource) && !is_huge_page(resource) {
+    if wrong.is_empty() && !resource.contains('/') && !is_standard(resource) {
         errors.invalid(path, resource, "must be a standard resource type or fully qualified");
     }
     errors.invalid_for(path, resource, wrong);

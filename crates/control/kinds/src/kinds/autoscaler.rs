@@ -2,7 +2,7 @@
 
 use super::workload;
 use crate::{
-    check::{Errors, resource},
+    check::{Errors, number, resource},
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -104,6 +104,11 @@ impl Strategy for HorizontalPodAutoscaler {
 
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &object["spec"]))
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        const COUNTS: &[&str] = &["currentReplicas", "desiredReplicas"];
+        Errors::of(|errors| number::fields_not_negative(errors, &Path::new("status"), &new["status"], COUNTS))
     }
 
     fn columns(&self) -> &[Column] {
@@ -313,7 +318,10 @@ fn validate_metric(errors: &mut Errors, at: &Path, metric: &Value) {
         }
         _ => {
             let name = tree::text(&source["metric"], "name");
-            errors.needs(&at.child("metric").child("name"), name, "must specify a metric name");
+            let path = at.child("metric").child("name");
+            if errors.needs(&path, name, "must specify a metric name") {
+                errors.invalid_for(&path, name, pintle_types::names::path_segment_errors(name, false));
+            }
         }
     }
     if kind == "Object" {
@@ -399,6 +407,9 @@ fn scaling_rules(errors: &mut Errors, path: &Path, rules: &Value) {
                 errors.invalid(&at.child(field), number, "must be less than or equal to 1800");
             }
         }
+    }
+    if tree::has(rules, "tolerance") {
+        resource::not_negative(errors, &path.child("tolerance"), &rules["tolerance"]);
     }
 }
 

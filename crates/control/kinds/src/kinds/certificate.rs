@@ -253,7 +253,7 @@ impl Strategy for ClusterTrustBundle {
             if !signer.is_empty() {
                 name::signer(errors, &path.child("signerName"), signer);
             }
-            if tree::text(spec, "trustBundle").is_empty() {
+            if !tree::text(spec, "trustBundle").contains("-----BEGIN ") {
                 errors.invalid(
                     &path.child("trustBundle"),
                     "<value omitted>",
@@ -275,6 +275,48 @@ impl Strategy for ClusterTrustBundle {
     fn name_rule(&self) -> NameRule {
         NameRule::PathSegment
     }
+}
+
+/// A kubelet's request for the certificate of a pod.
+pub struct PodCertificateRequest;
+
+impl Strategy for PodCertificateRequest {
+    fn default(&self, _api_version: &str, object: &mut Value) {
+        const DAY: i64 = 24 * 60 * 60;
+        if let Some(spec) = tree::existing(object, "spec") {
+            tree::default_to(spec, "maxExpirationSeconds", DAY);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        tree::set(object, "status", json!({}));
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| {
+            let (path, spec) = (Path::new("spec"), &object["spec"]);
+            let signer = tree::text(spec, "signerName");
+            name::signer(errors, &path.child("signerName"), signer);
+            // Signers of Kubernetes itself vouch for a day, others for up to 91 days.
+            let most = if is_own_signer(signer) { 86_400 } else { 7_862_400 };
+            if let Some(seconds) = spec.get("maxExpirationSeconds").and_then(Value::as_i64)
+                && !(3600..=most).contains(&seconds)
+            {
+                let words = format!("must be in the range [3600, {most}]");
+                errors.invalid(&path.child("maxExpirationSeconds"), seconds, &words);
+            }
+        })
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        found.extend(Errors::of(|errors| errors.immutable(&Path::new("spec"), &new["spec"], &old["spec"])));
+        found
+    }
+}
+
+fn is_own_signer(signer: &str) -> bool {
+    signer.split('/').next().is_some_and(|domain| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io"))
 }
 
 /// What is wrong with the name of a bundle of a signer, or of none.

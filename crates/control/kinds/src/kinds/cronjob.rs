@@ -2,7 +2,7 @@
 
 use super::{job, pod, workload};
 use crate::{
-    check::{Errors, number},
+    check::{Errors, number, selector},
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -138,10 +138,14 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     let template = &spec["jobTemplate"]["spec"];
     let at = path.child("jobTemplate").child("spec");
     job::validate_spec(errors, &at, template, false);
-    number::fields_not_negative(errors, path, spec, &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"]);
+    if template["selector"].is_object() {
+        let shown = selector::shown(&template["selector"]);
+        errors.invalid_shown(&at.child("selector"), &shown, "`selector` will be auto-generated");
+    }
     if template["manualSelector"] == true {
         errors.unsupported(&at.child("manualSelector"), true, &["nil", "false"]);
     }
+    number::fields_not_negative(errors, path, spec, &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"]);
 }
 
 fn check_schedule(errors: &mut Errors, path: &Path, schedule: &str, zoned: bool) {

@@ -142,6 +142,19 @@ impl Strategy for CSIDriver {
         })
     }
 
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        found.extend(Errors::of(|errors| {
+            // Upstream names the first field with a letter pair too many.
+            for (field, shown) in
+                [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")]
+            {
+                errors.immutable(&Path::new("spec").child(shown), &new["spec"][field], &old["spec"][field]);
+            }
+        }));
+        found
+    }
+
     fn generation_fields(&self) -> &'static [&'static str] {
         &[]
     }
@@ -292,7 +305,18 @@ impl Strategy for VolumeAttachment {
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        Errors::of(|errors| errors.immutable(&Path::new("spec"), &new["spec"], &old["spec"]))
+        let mut found = self.validate(new);
+        if new["spec"] != old["spec"] {
+            let spec = &new["spec"];
+            let source = &spec["source"];
+            let shown = format!(
+                "{{\"Attacher\":{},\"Source\":{{\"PersistentVolumeName\":{},\"InlineVolumeSpec\":{}}},\"NodeName\":{}}}",
+                spec["attacher"], source["persistentVolumeName"], source["inlineVolumeSpec"], spec["nodeName"]
+            );
+            let words = crate::check::IMMUTABLE;
+            found.extend(Errors::of(|errors| errors.invalid_shown(&Path::new("spec"), &shown, words)));
+        }
+        found
     }
 
     fn columns(&self) -> &[Column] {

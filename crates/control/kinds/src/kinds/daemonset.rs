@@ -113,6 +113,24 @@ impl Strategy for DaemonSet {
         found
     }
 
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, old: &Value) -> ErrorList {
+        const COUNTS: &[&str] = &[
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ];
+        Errors::of(|errors| {
+            number::fields_not_negative(errors, &Path::new("status"), &new["status"], COUNTS);
+            workload::collisions_only_grow(errors, new, old);
+        })
+    }
+
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
     }

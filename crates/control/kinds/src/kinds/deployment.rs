@@ -74,9 +74,16 @@ impl Strategy for Deployment {
         found
     }
 
-    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
-        const COUNTS: &[&str] =
-            &["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas"];
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, old: &Value) -> ErrorList {
+        const COUNTS: &[&str] = &[
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "collisionCount",
+        ];
         Errors::of(|errors| {
             let (path, status) = (Path::new("status"), &new["status"]);
             number::fields_not_negative(errors, &path, status, COUNTS);
@@ -87,6 +94,11 @@ impl Strategy for Deployment {
                     errors.invalid(&path.child(field), count, "cannot be greater than status.replicas");
                 }
             }
+            let available = tree::int(status, "availableReplicas");
+            if available > tree::int(status, "readyReplicas") {
+                errors.invalid(&path.child("availableReplicas"), available, "cannot be greater than readyReplicas");
+            }
+            workload::collisions_only_grow(errors, new, old);
         })
     }
 

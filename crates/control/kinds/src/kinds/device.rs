@@ -269,6 +269,18 @@ impl Strategy for ResourceSlice {
         Errors::of(|errors| validate_slice(errors, &Path::new("spec"), &object["spec"]))
     }
 
+    /// Whose devices these are, and where, stays; what they are may change.
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        found.extend(Errors::of(|errors| {
+            let (path, new, old) = (Path::new("spec"), &new["spec"], &old["spec"]);
+            errors.immutable(&path.child("driver"), &new["driver"], &old["driver"]);
+            errors.immutable(&path.child("pool").child("name"), &new["pool"]["name"], &old["pool"]["name"]);
+            errors.immutable(&path.child("nodeName"), &new["nodeName"], &old["nodeName"]);
+        }));
+        found
+    }
+
     fn generation_fields(&self) -> &'static [&'static str] {
         &["spec"]
     }

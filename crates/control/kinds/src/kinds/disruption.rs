@@ -50,6 +50,11 @@ impl Strategy for PodDisruptionBudget {
         })
     }
 
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        const COUNTS: &[&str] = &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
+        Errors::of(|errors| number::fields_not_negative(errors, &Path::new("status"), &new["status"], COUNTS))
+    }
+
     fn generation_fields(&self) -> &'static [&'static str] {
         &["spec"]
     }

@@ -2,7 +2,7 @@
 
 use super::workload;
 use crate::{
-    check::{Errors, name, number},
+    check::{Errors, name, net, number},
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -34,6 +34,30 @@ static COLUMNS: &[Column] = &[
 impl Strategy for Ingress {
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &object["spec"]))
+    }
+
+    /// The older way to name a class may not say otherwise.
+    fn validate_request(&self, _api_version: &str, object: &Value) -> ErrorList {
+        const CLASS: &str = "kubernetes.io/ingress.class";
+        Errors::of(|errors| {
+            let annotated = object["metadata"]["annotations"].get(CLASS).and_then(Value::as_str);
+            let class = object["spec"].get("ingressClassName").and_then(Value::as_str);
+            if let (Some(annotated), Some(class)) = (annotated, class)
+                && annotated != class
+            {
+                let words = "must match `ingressClassName` when both are specified";
+                errors.invalid(&Path::new("annotations").child(CLASS), annotated, words);
+            }
+        })
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| {
+            let path = Path::new("status.loadBalancer.ingress");
+            for (i, point) in tree::list(&new["status"]["loadBalancer"], "ingress").iter().enumerate() {
+                validate_point(errors, &path.index(i), point);
+            }
+        })
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -101,6 +125,21 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     }
     if let Some(class) = spec.get("ingressClassName").and_then(Value::as_str) {
         errors.invalid_for(&path.child("ingressClassName"), class, names::dns1123_subdomain_errors(class));
+    }
+}
+
+/// Where a load balancer takes requests.
+fn validate_point(errors: &mut Errors, at: &Path, point: &Value) {
+    let (ip, host) = (tree::text(point, "ip"), tree::text(point, "hostname"));
+    if !ip.is_empty() {
+        net::ip(errors, &at.child("ip"), ip);
+    }
+    if !host.is_empty() {
+        let at = at.child("hostname");
+        errors.invalid_for(&at, host, names::dns1123_subdomain_errors(host));
+        if host.parse::<std::net::IpAddr>().is_ok() {
+            errors.invalid(&at, host, "must be a DNS name, not an IP address");
+        }
     }
 }
 
@@ -227,10 +266,12 @@ impl Strategy for IngressClass {
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        Errors::of(|errors| {
+        let mut found = Errors::of(|errors| {
             let at = Path::new("spec.controller");
             errors.immutable(&at, &new["spec"]["controller"], &old["spec"]["controller"]);
-        })
+        });
+        found.extend(self.validate(new));
+        found
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {

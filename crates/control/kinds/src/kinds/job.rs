@@ -80,6 +80,11 @@ impl Strategy for Job {
         found
     }
 
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        const COUNTS: &[&str] = &["active", "succeeded", "failed", "ready", "terminating"];
+        Errors::of(|errors| number::fields_not_negative(errors, &Path::new("status"), &new["status"], COUNTS))
+    }
+
     fn orphans_by_default(&self) -> bool {
         true
     }
@@ -192,12 +197,19 @@ pub(super) fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, own_
         }
     }
     number::fields_not_negative(errors, path, spec, COUNTS);
-    completion_mode(errors, path, spec);
-    if let Some(policy) = spec.get("podReplacementPolicy").and_then(Value::as_str) {
-        errors.one_of(&path.child("podReplacementPolicy"), policy, &["Failed", "TerminatingOrFailed"]);
+    if tree::has(spec, "maxFailedIndexes") && !tree::has(spec, "backoffLimitPerIndex") {
+        errors.required(&path.child("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
     }
+    managed_by(errors, &path.child("managedBy"), spec);
+    completion_mode(errors, path, spec);
     failure_policy(errors, &path.child("podFailurePolicy"), spec);
     success_policy(errors, &path.child("successPolicy"), spec);
+    if let Some(policy) = spec.get("podReplacementPolicy").and_then(Value::as_str) {
+        // What replaces pods before they ended cannot tell how they failed.
+        let known: &[&str] =
+            if tree::has(spec, "podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+        errors.one_of(&path.child("podReplacementPolicy"), policy, known);
+    }
     let at = path.child("template");
     pod::validate_template(errors, &at, &spec["template"]);
     restart_policy(errors, &at.child("spec").child("restartPolicy"), spec);
@@ -213,12 +225,54 @@ pub(super) fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, own_
 fn completion_mode(errors: &mut Errors, path: &Path, spec: &Value) {
     let Some(mode) = spec.get("completionMode").and_then(Value::as_str) else { return };
     errors.one_of(&path.child("completionMode"), mode, &["NonIndexed", "Indexed"]);
-    if mode == "Indexed" && !tree::has(spec, "completions") {
+    if mode == "Indexed" {
+        indexed(errors, path, spec);
+    }
+    for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+        if mode == "NonIndexed" && tree::has(spec, field) {
+            errors.invalid(&path.child(field), spec[field].clone(), "requires indexed completion mode");
+        }
+    }
+}
+
+/// From this many indexes on, the status of a job has no room for as many failures.
+const MANY_INDEXES: i64 = 100_000;
+const FEW_OF_MANY: i64 = 10_000;
+
+fn indexed(errors: &mut Errors, path: &Path, spec: &Value) {
+    let count = |field: &str| spec.get(field).and_then(Value::as_i64);
+    if count("completions").is_none() {
         errors.required(&path.child("completions"), "when completion mode is Indexed");
     }
-    if mode != "Indexed" && tree::has(spec, "backoffLimitPerIndex") {
-        let limit = spec["backoffLimitPerIndex"].clone();
-        errors.invalid(&path.child("backoffLimitPerIndex"), limit, "requires indexed completion mode");
+    let mut at_most = |field: &str, limit: i64, words: &str| {
+        if let Some(number) = count(field).filter(|number| *number > limit) {
+            errors.invalid(&path.child(field), number, &format!("must be less than or equal to {words}"));
+        }
+    };
+    at_most("parallelism", MANY_INDEXES, &format!("{MANY_INDEXES} when completion mode is Indexed"));
+    if let Some(completions) = count("completions") {
+        at_most("maxFailedIndexes", completions, "completions");
+    }
+    at_most("maxFailedIndexes", MANY_INDEXES, &MANY_INDEXES.to_string());
+    if count("completions") > Some(MANY_INDEXES) && count("backoffLimitPerIndex").is_some() {
+        let words =
+            format!("{FEW_OF_MANY} when completions are above {MANY_INDEXES} and used with backoff limit per index");
+        at_most("parallelism", FEW_OF_MANY, &words);
+        at_most("maxFailedIndexes", FEW_OF_MANY, &words);
+        if count("maxFailedIndexes").is_none() {
+            let words = format!("must be specified when completions is above {MANY_INDEXES}");
+            errors.required(&path.child("maxFailedIndexes"), &words);
+        }
+    }
+}
+
+/// Who syncs the job instead of the built-in controller.
+fn managed_by(errors: &mut Errors, path: &Path, spec: &Value) {
+    const LONGEST: usize = 63;
+    let Some(manager) = spec.get("managedBy").and_then(Value::as_str) else { return };
+    name::domain_prefixed_path(errors, path, manager);
+    if manager.len() > LONGEST {
+        errors.too_long(path, LONGEST);
     }
 }
 
@@ -233,6 +287,10 @@ fn restart_policy(errors: &mut Errors, at: &Path, spec: &Value) {
     }
 }
 
+/// As many rules, and as many conditions in one, are read in time.
+const MOST_RULES: usize = 20;
+const MOST_EXIT_CODES: usize = 255;
+
 fn failure_policy(errors: &mut Errors, path: &Path, spec: &Value) {
     const ACTIONS: &[&str] = &["Count", "FailIndex", "FailJob", "Ignore"];
     let names: Vec<&str> = ["containers", "initContainers"]
@@ -240,22 +298,32 @@ fn failure_policy(errors: &mut Errors, path: &Path, spec: &Value) {
         .flat_map(|field| tree::list(&spec["template"]["spec"], field))
         .map(|container| tree::text(container, "name"))
         .collect();
-    for (i, rule) in tree::list(&spec["podFailurePolicy"], "rules").iter().enumerate() {
+    let rules = tree::list(&spec["podFailurePolicy"], "rules");
+    if rules.len() > MOST_RULES {
+        errors.too_many(&path.child("rules"), rules.len(), MOST_RULES);
+    }
+    for (i, rule) in rules.iter().enumerate() {
         let at = path.child("rules").index(i);
         match tree::text(rule, "action") {
             "" => {
                 errors.required(&at.child("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]")
+            }
+            "FailIndex" if !tree::has(spec, "backoffLimitPerIndex") => {
+                errors.invalid(&at.child("action"), "FailIndex", "requires the backoffLimitPerIndex to be set");
             }
             action => errors.one_of(&at.child("action"), action, ACTIONS),
         }
         if tree::has(rule, "onExitCodes") {
             exit_codes(errors, &at.child("onExitCodes"), &rule["onExitCodes"], &names);
         }
-        for (j, pattern) in tree::list(rule, "onPodConditions").iter().enumerate() {
+        let patterns = tree::list(rule, "onPodConditions");
+        if patterns.len() > MOST_RULES {
+            errors.too_many(&at.child("onPodConditions"), patterns.len(), MOST_RULES);
+        }
+        for (j, pattern) in patterns.iter().enumerate() {
             pod_condition(errors, &at.child("onPodConditions").index(j), pattern);
         }
-        let conditions = !tree::list(rule, "onPodConditions").is_empty();
-        let words = match (tree::has(rule, "onExitCodes"), conditions) {
+        let words = match (tree::has(rule, "onExitCodes"), !patterns.is_empty()) {
             (true, true) => "specifying both OnExitCodes and OnPodConditions is not supported",
             (false, false) => "specifying one of OnExitCodes and OnPodConditions is required",
             _ => continue,
@@ -280,6 +348,8 @@ fn exit_codes(errors: &mut Errors, at: &Path, codes: &Value, names: &[&str]) {
     if values.is_empty() {
         let shown = if codes["values"].is_array() { "[]" } else { "null" };
         errors.invalid_shown(&at.child("values"), shown, "at least one value is required");
+    } else if values.len() > MOST_EXIT_CODES {
+        errors.too_many(&at.child("values"), values.len(), MOST_EXIT_CODES);
     }
     let mut seen = Seen::default();
     for (i, value) in values.iter().enumerate() {
@@ -290,6 +360,9 @@ fn exit_codes(errors: &mut Errors, at: &Path, codes: &Value, names: &[&str]) {
         if !seen.first(value.to_string()) {
             errors.duplicate(&at, value.clone());
         }
+    }
+    if !values.is_sorted_by_key(|value| value.as_i64()) {
+        errors.invalid(&at.child("values"), values.to_vec(), "must be ordered");
     }
 }
 
@@ -317,8 +390,11 @@ fn success_policy(errors: &mut Errors, path: &Path, spec: &Value) {
         let words = "at least one rules must be specified when the successPolicy is specified";
         return errors.required(&path.child("rules"), words);
     }
+    if rules.len() > MOST_RULES {
+        errors.too_many(&path.child("rules"), rules.len(), MOST_RULES);
+    }
     for (i, rule) in rules.iter().enumerate() {
-        success_rule(errors, &path.child("rules").index(i), rule);
+        success_rule(errors, &path.child("rules").index(i), rule, tree::int(spec, "completions"));
     }
 }
 
@@ -327,16 +403,27 @@ fn success_rule_shown(rule: &Value) -> String {
     format!("{{\"SucceededIndexes\":{},\"SucceededCount\":{}}}", shown("succeededIndexes"), shown("succeededCount"))
 }
 
-fn success_rule(errors: &mut Errors, at: &Path, rule: &Value) {
+fn success_rule(errors: &mut Errors, at: &Path, rule: &Value, completions: i64) {
     let indexes = rule.get("succeededIndexes").and_then(Value::as_str);
     let count = rule.get("succeededCount").and_then(Value::as_i64);
     if indexes.is_none() && count.is_none() {
         return errors.required(at, "at least one of succeededCount or succeededIndexes must be specified");
     }
+    let total = indexes.map(|text| match count_indexes(text, completions) {
+        Ok(total) => total,
+        Err(wrong) => {
+            let words = format!("error parsing succeededIndexes: {wrong}");
+            errors.invalid(&at.child("succeededIndexes"), text, &words);
+            0
+        }
+    });
     let Some(count) = count else { return };
     let at = at.child("succeededCount");
     number::not_negative(errors, &at, count);
-    let total: Option<i64> = indexes.map(|text| text.split(',').map(span).sum());
+    if count > completions {
+        let words = format!("must be less than or equal to {completions} (the number of specified completions)");
+        errors.invalid(&at, count, &words);
+    }
     if let Some(total) = total.filter(|total| count > *total) {
         let words = format!(
             "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
@@ -345,12 +432,37 @@ fn success_rule(errors: &mut Errors, at: &Path, rule: &Value) {
     }
 }
 
-/// How many indexes a part such as `3` or `5-7` names.
-fn span(part: &str) -> i64 {
-    let number = |text: &str| text.parse::<i64>().ok();
-    match part.split_once('-') {
-        Some((from, to)) => number(from).zip(number(to)).map_or(0, |(from, to)| (to - from + 1).max(0)),
-        None => i64::from(number(part).is_some()),
+/// How many indexes a text such as `1,3-5` names, or what is wrong with it.
+fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+    let (mut total, mut last) = (0, None);
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let (from, to) = span(part, completions)?;
+        if let Some(last) = last.filter(|last| *last >= from) {
+            return Err(format!("non-increasing order, previous: {last}, current: {from}"));
+        }
+        (total, last) = (total + to - from + 1, Some(to));
+    }
+    Ok(total)
+}
+
+/// The first and last index of a part such as `3` or `5-7`.
+fn span(part: &str, completions: i64) -> Result<(i64, i64), String> {
+    let index = |text: &str| match text.parse::<i64>() {
+        Err(_) => Err(format!("cannot convert string to integer for index: {}", Value::from(text))),
+        Ok(index) if index >= completions => Err(format!("too large index: {}", Value::from(text))),
+        Ok(index) => Ok(index),
+    };
+    let ends: Vec<&str> = part.split('-').collect();
+    match ends[..] {
+        [one] => index(one).map(|one| (one, one)),
+        [from, to] => match (index(from)?, index(to)?) {
+            (from, to) if from >= to => Err(format!("non-increasing order, previous: {from}, current: {to}")),
+            ends => Ok(ends),
+        },
+        _ => Err(format!(
+            "the fragment {} violates the requirement that an index interval can have at most two parts separated by '-'",
+            Value::from(part)
+        )),
     }
 }
 
@@ -358,7 +470,9 @@ fn unchanged(errors: &mut Errors, new: &Value, old: &Value) {
     let path = Path::new("spec");
     let indexed = tree::text(new, "completionMode") == "Indexed";
     if !(indexed && new["parallelism"] == new["completions"]) && new["completions"] != old["completions"] {
-        errors.invalid(&path.child("completions"), new["completions"].clone(), crate::check::IMMUTABLE);
+        let words =
+            if indexed { "can only be modified in tandem with spec.parallelism" } else { crate::check::IMMUTABLE };
+        errors.invalid(&path.child("completions"), new["completions"].clone(), words);
     }
     if new["selector"] != old["selector"] {
         let shown = selector::shown(&new["selector"]);

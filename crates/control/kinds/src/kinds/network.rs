@@ -198,8 +198,19 @@ impl Strategy for IPAddress {
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let at = Path::new("spec.parentRef");
-        Errors::of(|errors| errors.immutable(&at, &new["spec"]["parentRef"], &old["spec"]["parentRef"]))
+        let (new, old) = (&new["spec"]["parentRef"], &old["spec"]["parentRef"]);
+        if new == old {
+            return ErrorList::new();
+        }
+        let text = |field: &str| Value::from(tree::text(new, field));
+        let shown = format!(
+            "{{\"Group\":{},\"Resource\":{},\"Namespace\":{},\"Name\":{}}}",
+            text("group"),
+            text("resource"),
+            text("namespace"),
+            text("name")
+        );
+        Errors::of(|errors| errors.invalid_shown(&Path::new("spec.parentRef"), &shown, crate::check::IMMUTABLE))
     }
 
     fn columns(&self) -> &[Column] {

@@ -2,7 +2,7 @@
 
 use super::workload;
 use crate::{
-    check::{Errors, Seen, name, net, schedule},
+    check::{Errors, Seen, name, net, resource, schedule},
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -92,12 +92,18 @@ impl Strategy for Node {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| validate_spec(errors, &object["spec"]))
+        Errors::of(|errors| validate_node(errors, object))
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut found = self.validate(new);
         found.extend(Errors::of(|errors| unchanged(errors, &new["spec"], &old["spec"])));
+        found
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate_update(new, old);
+        found.extend(Errors::of(|errors| addresses_differ(errors, tree::list(&new["status"], "addresses"))));
         found
     }
 
@@ -140,8 +146,15 @@ fn sync_networks(spec: &mut Value) {
     }
 }
 
-fn validate_spec(errors: &mut Errors, spec: &Value) {
+fn validate_node(errors: &mut Errors, object: &Value) {
+    let spec = &object["spec"];
     taints(errors, &Path::new("metadata.taints"), tree::list(spec, "taints"));
+    for side in ["capacity", "allocatable"] {
+        let path = Path::new("status").child(side);
+        for (resource, amount) in tree::entries(&object["status"], side) {
+            resource::amount(errors, &path.key(resource), resource, amount);
+        }
+    }
     let path = Path::new("spec.podCIDRs");
     let networks = tree::list(spec, "podCIDRs");
     let texts: Vec<&str> = networks.iter().filter_map(Value::as_str).collect();
@@ -149,6 +162,23 @@ fn validate_spec(errors: &mut Errors, spec: &Value) {
     let six = texts.iter().filter(|text| text.contains(':')).count();
     if valid == texts.len() && texts.len() > 1 && (texts.len() != 2 || six != 1) {
         errors.invalid(&path, networks.to_vec(), "may specify no more than one CIDR for each IP family");
+    }
+}
+
+fn addresses_differ(errors: &mut Errors, addresses: &[Value]) {
+    let mut seen = Seen::default();
+    for (i, address) in addresses.iter().enumerate() {
+        let shown = format!(
+            "{{\"Type\":{},\"Address\":{}}}",
+            Value::from(tree::text(address, "type")),
+            Value::from(tree::text(address, "address"))
+        );
+        if !seen.first(shown.as_str()) {
+            let kind = pintle_types::field::ErrorKind::Duplicate;
+            let body = format!("Duplicate value: {shown}");
+            let at = Path::new("status.addresses").index(i);
+            errors.0.push(pintle_types::field::FieldError::new(kind, &at, body));
+        }
     }
 }
 

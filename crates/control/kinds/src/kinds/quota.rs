@@ -162,6 +162,19 @@ impl Strategy for ResourceQuota {
         Errors::of(|errors| validate_quota(errors, &Path::new("spec"), &object["spec"]))
     }
 
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        let scopes = |object: &Value| -> BTreeSet<String> {
+            tree::list(&object["spec"], "scopes").iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        if scopes(new) != scopes(old) {
+            let shown = new["spec"]["scopes"].clone();
+            found
+                .extend(Errors::of(|errors| errors.invalid(&Path::new("spec.scopes"), shown, crate::check::IMMUTABLE)));
+        }
+        found
+    }
+
     fn columns(&self) -> &[Column] {
         COLUMNS
     }
@@ -188,6 +201,16 @@ fn validate_quota(errors: &mut Errors, path: &Path, spec: &Value) {
         if !SCOPES.contains(&scope) {
             errors.invalid(&path.child("scopes"), spec["scopes"].clone(), "unsupported scope");
         }
+        let known = tree::entries(spec, "hard").into_iter().filter(|(name, _)| is_quota_name(name));
+        for _ in known.filter(|(name, _)| !counts_in(scope, name)) {
+            errors.invalid(&path.child("scopes"), spec["scopes"].clone(), "unsupported scope applied to resource");
+        }
+    }
+    let has = |scope: &str| tree::list(spec, "scopes").iter().any(|one| one == scope);
+    for [one, other] in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+        if has(one) && has(other) {
+            errors.invalid(&path.child("scopes"), spec["scopes"].clone(), "conflicting scopes");
+        }
     }
     let at = path.child("scopeSelector").child("matchExpressions");
     for requirement in tree::list(&spec["scopeSelector"], "matchExpressions") {
@@ -195,7 +218,20 @@ fn validate_quota(errors: &mut Errors, path: &Path, spec: &Value) {
     }
 }
 
-fn quota_name(errors: &mut Errors, path: &Path, resource: &str) {
+/// Whether objects of the scope use the resource at all.
+fn counts_in(scope: &str, resource: &str) -> bool {
+    const COMPUTE: &[&str] = &["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
+    match scope {
+        "BestEffort" => resource == "pods",
+        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
+            resource == "pods" || COMPUTE.contains(&resource)
+        }
+        "VolumeAttributesClass" => ["persistentvolumeclaims", "requests.storage"].contains(&resource),
+        _ => true,
+    }
+}
+
+fn is_quota_name(resource: &str) -> bool {
     const KNOWN: &[&str] = &[
         "cpu",
         "memory",
@@ -217,10 +253,13 @@ fn quota_name(errors: &mut Errors, path: &Path, resource: &str) {
         "services.nodeports",
         "services.loadbalancers",
     ];
-    errors.invalid_for(path, resource, name::qualified(resource));
-    let huge = resource.starts_with("hugepages-") || resource.starts_with("requests.hugepages-");
-    if !resource.contains('/') && !huge && !KNOWN.contains(&resource) {
-        errors.invalid(path, resource, "must be a standard resource for quotas");
+    KNOWN.contains(&resource) || resource.starts_with("hugepages-") || resource.starts_with("requests.hugepages-")
+}
+
+fn quota_name(errors: &mut Errors, path: &Path, resource: &str) {
+    resource::standard_name(errors, path, resource);
+    if !resource.contains('/') && !is_quota_name(resource) {
+        errors.invalid(path, resource, "must be a standard resource for quota");
     }
 }
 
@@ -280,7 +319,10 @@ mod tests {
             (json!({"pods": "1500m"}), vec!["spec.hard[pods]: Invalid value: \"1500m\": must be an integer"]),
             (
                 json!({"cats": "1"}),
-                vec!["spec.hard[cats]: Invalid value: \"cats\": must be a standard resource for quotas"],
+                vec![
+                    "spec.hard[cats]: Invalid value: \"cats\": must be a standard resource type or fully qualified",
+                    "spec.hard[cats]: Invalid value: \"cats\": must be a standard resource for quota",
+                ],
             ),
         ] {
             let found: Vec<_> =

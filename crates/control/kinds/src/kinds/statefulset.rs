@@ -73,18 +73,25 @@ impl Strategy for StatefulSet {
         found
     }
 
-    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, old: &Value) -> ErrorList {
         const COUNTS: &[&str] =
             &["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
         Errors::of(|errors| {
             let (path, status) = (Path::new("status"), &new["status"]);
             number::fields_not_negative(errors, &path, status, COUNTS);
+            number::fields_not_negative(errors, &path, status, &["observedGeneration", "collisionCount"]);
             for field in &COUNTS[1..] {
                 let count = tree::int(status, field);
                 if count > tree::int(status, "replicas") {
                     errors.invalid(&path.child(field), count, "cannot be greater than status.replicas");
                 }
             }
+            let available = tree::int(status, "availableReplicas");
+            if available > tree::int(status, "readyReplicas") {
+                let words = "cannot be greater than status.readyReplicas";
+                errors.invalid(&path.child("availableReplicas"), available, words);
+            }
+            workload::collisions_only_grow(errors, new, old);
         })
     }
 
@@ -176,7 +183,12 @@ fn update_strategy(errors: &mut Errors, path: &Path, strategy: &Value) {
         "RollingUpdate" => {
             let at = path.child("rollingUpdate");
             number::fields_not_negative(errors, &at, rolling, &["partition"]);
-            number::count_or_percent(errors, &at.child("maxUnavailable"), &rolling["maxUnavailable"]);
+            let (at, unavailable) = (at.child("maxUnavailable"), &rolling["maxUnavailable"]);
+            number::count_or_percent(errors, &at, unavailable);
+            if !unavailable.is_null() && number::is_zero(unavailable) {
+                errors.invalid(&at, unavailable.clone(), "cannot be 0");
+            }
+            number::not_over_100(errors, &at, unavailable);
         }
         _ => errors.invalid(path, strategy.clone(), "must be 'RollingUpdate' or 'OnDelete'"),
     }

@@ -50,6 +50,15 @@ pub(super) fn runs_for_ever(errors: &mut Errors, path: &Path, template: &Value, 
     }
 }
 
+/// Names that collided are counted up, never down: an older count would make the same names again.
+pub(super) fn collisions_only_grow(errors: &mut Errors, new: &Value, old: &Value) {
+    let count = |object: &Value| object["status"].get("collisionCount").and_then(Value::as_i64);
+    let (now, before) = (count(new), count(old));
+    if before.is_some_and(|before| now.is_none_or(|now| now < before)) {
+        errors.invalid(&Path::new("status.collisionCount"), now.unwrap_or(0), "cannot be decremented");
+    }
+}
+
 /// A selector in a message about its change.
 pub(super) fn selector_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
     let (new, old) = (&new["spec"]["selector"], &old["spec"]["selector"]);
