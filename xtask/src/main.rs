@@ -1,6 +1,7 @@
-//! Runs the project's own checks and benchmarks: `cargo xtask tidy`, `cargo xtask bench NAME`.
+//! Runs the project's own checks and benchmarks: `cargo xtask tidy`, `cargo xtask chaos`, `cargo xtask bench NAME`.
 
 mod bench;
+mod chaos;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -8,7 +9,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy | cargo xtask bench first-cluster|engine|api|store [ARGUMENT…]";
+const USAGE: &str =
+    "usage: cargo xtask tidy | cargo xtask chaos [SEED] | cargo xtask bench first-cluster|engine|api|store [ARGUMENT…]";
 
 fn main() -> ExitCode {
     match run() {
@@ -26,6 +28,8 @@ fn run() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["tidy"] => tidy::run(&root()),
+        ["chaos"] => chaos::run(&root(), None),
+        ["chaos", seed] => chaos::run(&root(), Some(seed)),
         ["bench", name, arguments @ ..] => bench::run(&root(), name, arguments),
         _ => bail!(USAGE),
     }

@@ -62,15 +62,21 @@ fn chaos(engine: &Engine) -> Result<()> {
         consistent(engine).with_context(step)?;
         println!("{}: in order ({:.1}s)", step(), found.elapsed().as_secs_f64());
         if kill % 4 == 3 {
-            engine.shell("docker ps -aq | xargs -r docker rm -f -v; docker network prune -f").with_context(step)?;
+            clear(engine).with_context(step)?;
         }
     }
     whole(engine)?;
-    engine.shell(
-        "docker ps -aq | xargs -r docker rm -f -v
-         docker network prune -f",
-    )?;
+    clear(engine)?;
     networks.check(engine).with_context(|| format!("after {kills} kills of seed {seed}"))
+}
+
+/// Removes what the loads have made.
+fn clear(engine: &Engine) -> Result<()> {
+    let lines = "docker ps -aq | xargs -r docker rm -f -v
+                 docker network prune -f
+                 docker images -q load/built | xargs -r docker rmi -f
+                 docker image prune -f";
+    engine.shell(lines).map(drop)
 }
 
 /// Debian's registry with an image in it, which is not here any more.
