@@ -154,17 +154,17 @@ fn small(command: &str, root: &Path, arguments: &Arguments) -> Result<()> {
         "delete" => lifecycle::delete(container, force, &cgroups),
         "pause" => lifecycle::pause(&container, true, &cgroups),
         "resume" => lifecycle::pause(&container, false, &cgroups),
-        _ => events(container, arguments),
+        _ => events(&container, arguments),
     }
 }
 
-fn events(container: state::Container, arguments: &Arguments) -> Result<()> {
+fn events(container: &state::Container, arguments: &Arguments) -> Result<()> {
     let text = arguments.get("interval").unwrap_or("5s");
     let seconds = text.strip_suffix('s').unwrap_or(text).parse::<u64>().ok().filter(|s| *s > 0);
     let Some(seconds) = seconds else { return refuse(format!("interval {text:?}: give seconds, such as 5s")) };
     // Others may change the container meanwhile.
-    let container = container.unlocked();
-    report::events(&container, arguments.is_set("stats"), Duration::from_secs(seconds), |line| tell(&line))
+    container.unlock();
+    report::events(container, arguments.is_set("stats"), Duration::from_secs(seconds), |line| tell(&line))
 }
 
 fn tell_of(command: &str, root: &Path, arguments: &Arguments) -> Result<()> {

@@ -125,15 +125,21 @@ impl Container {
     }
 
     /// Lets other commands at it, while this one only looks.
-    pub fn unlocked(self) -> Self {
+    pub fn unlock(&self) {
         // A lock that cannot be given back ends with this command.
         let _ = rustix::fs::flock(&self.handle, rustix::fs::FlockOperation::Unlock);
-        self
     }
 
     /// Takes everything away that was kept.
     pub fn forget(self) -> Result<()> {
         std::fs::remove_dir_all(&self.directory).map_err(|e| failed("remove", &self.directory, &e))
+    }
+}
+
+/// The container's process has a copy of the descriptor, which would keep the lock.
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.unlock();
     }
 }
 
