@@ -49,6 +49,16 @@ pub(crate) async fn run(arguments: pintle_cli::Init) -> Result<()> {
     token::make(&client, &wanted).await?;
     say(format_args!("[bootstrap-token] Using token: {token}"));
     let command = token::join_command(&client, &token).await.context("say how nodes join")?;
+    let further = if arguments.upload_certs {
+        say("[upload-certs] Storing the certificates in Secret \"kubeadm-certs\" in the \"kube-system\" Namespace");
+        let key = join::upload_keys(&cluster, &client).await?;
+        format!(
+            "You can now join any number of control-plane nodes running the following command on each as root, with the \
+             flags of the etcd cluster:\n\n{command} --control-plane --certificate-key {key}\n\n"
+        )
+    } else {
+        String::new()
+    };
     say(format_args!(
         "
 Your Kubernetes control-plane has initialized successfully!
@@ -57,7 +67,7 @@ To start using your cluster, run as root:
 
   export KUBECONFIG={}
 
-Then you can join any number of worker nodes by running the following on each as root:
+{further}Then you can join any number of worker nodes by running the following on each as root:
 
 {command}",
         kubeconfig.display()

@@ -9,6 +9,7 @@ mod files;
 mod identity;
 mod live;
 mod request;
+mod sealed;
 mod signing;
 mod tls;
 
@@ -17,6 +18,7 @@ pub use authority::CertificateAuthority;
 pub use identity::{Identity, Peer};
 pub use live::LiveIdentity;
 pub use request::CertificateRequest;
+pub use sealed::{SEALING_KEY_BYTES, seal, sealing_key, unseal};
 pub use signing::{SigningKey, VerifyingKey};
 pub use tls::{
     ClientCertificates, client_config, client_config_http1, client_config_live, client_config_unverified, peer,

@@ -28,6 +28,9 @@ pub struct Init {
     /// How long the token lasts; 0 is for ever.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub token_ttl: String,
+    /// Keeps the cluster's keys for two hours where further servers can fetch them, sealed; the state must be in etcd.
+    #[arg(long, requires = "datastore_endpoints")]
+    pub upload_certs: bool,
     #[command(flatten)]
     pub settings: Settings,
 }
@@ -46,6 +49,12 @@ pub struct Join {
     /// Believes any authority that knows the token, when the hash is not known.
     #[arg(long)]
     pub discovery_token_unsafe_skip_ca_verification: bool,
+    /// Makes this machine one more server of the cluster; with --certificate-key and --datastore-endpoints.
+    #[arg(long, requires = "certificate_key")]
+    pub control_plane: bool,
+    /// The key that `pintle init --upload-certs` printed.
+    #[arg(long, value_name = "KEY")]
+    pub certificate_key: Option<String>,
     /// A YAML file whose keys are the names of the flags; flags win over it.
     #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
     pub config: Option<PathBuf>,

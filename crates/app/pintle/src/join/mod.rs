@@ -6,8 +6,10 @@
 //! data directory, and can be tried again; what is written down last, the settings, is what makes an agent.
 
 mod certificates;
+mod control_plane;
 mod discovery;
 
+pub(crate) use control_plane::upload as upload_keys;
 pub(crate) use discovery::cluster_of;
 
 use crate::cluster::{Cluster, SAVED, private_directory};
@@ -51,6 +53,9 @@ pub(crate) async fn run(arguments: pintle_cli::Join) -> Result<()> {
     for directory in [cluster.settings.data_dir(), cluster.settings.run_dir(), cluster.data("pki")] {
         private_directory(&directory)?;
     }
+    if let Some(key) = arguments.certificate_key.as_deref().filter(|_| arguments.control_plane) {
+        return join_servers(cluster, key, &bootstrap).await;
+    }
     enroll(&cluster, &found, &bootstrap).await?;
     write(&cluster.data(SAVED), &cluster.settings.to_text()?)?;
     say("[kubelet-start] Starting the kubelet");
@@ -62,6 +67,33 @@ This node has joined the cluster:
 
 Run 'kubectl get nodes' on the control-plane to see this node join the cluster.
 ");
+    Ok(())
+}
+
+/// Makes this machine one more server, which shares the keys and the store of the others.
+async fn join_servers(mut cluster: Cluster, key: &str, bootstrap: &Client) -> Result<()> {
+    ensure!(
+        cluster.settings.datastore_endpoints.is_some(),
+        "several servers work on one etcd cluster: name it with --datastore-endpoints, as on the first server"
+    );
+    say("[download-certs] Downloading the certificates in Secret \"kubeadm-certs\" in the \"kube-system\" Namespace");
+    control_plane::download(bootstrap, key, &cluster.data("pki")).await?;
+    cluster.settings.server = None;
+    write(&cluster.data(SAVED), &cluster.settings.to_text()?)?;
+    let mut server = background::start(&cluster, "server")?;
+    let what = format!("the server has registered node {}", cluster.node_name);
+    let registered = async || bootstrap.get_opt::<Node>("", &cluster.node_name).await.ok().flatten();
+    server.until(&what, REGISTER_TIMEOUT, registered).await?;
+    say(format_args!(
+        "
+This node has joined the cluster and a new control plane instance was created:
+
+* The server runs in the background; its messages are in {}
+* To use the cluster from here, run as root: export KUBECONFIG={}
+",
+        server.log(),
+        cluster.settings.write_kubeconfig().display()
+    ));
     Ok(())
 }
 
