@@ -6,7 +6,7 @@ use pintle_client::{ClientError, Patch, PatchOptions};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Pod;
 use pintle_types::selector::LabelSelector;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The pods of an owner, after adopting and releasing those that changed sides.
@@ -16,6 +16,18 @@ pub async fn claim_pods<K: Kind>(
     selector: &LabelSelector,
     owned: Vec<Arc<Pod>>,
     orphans: Vec<Arc<Pod>>,
+) -> Result<Vec<Arc<Pod>>, ClientError> {
+    claim_held_pods(context, owner, selector, owned, orphans, None).await
+}
+
+/// The same for an owner that holds its pods by a `finalizer`, which comes and goes with the ownership.
+pub async fn claim_held_pods<K: Kind>(
+    context: &Context,
+    owner: &K,
+    selector: &LabelSelector,
+    owned: Vec<Arc<Pod>>,
+    orphans: Vec<Arc<Pod>>,
+    finalizer: Option<&str>,
 ) -> Result<Vec<Arc<Pod>>, ClientError> {
     let Claim { mut owned, adopt, release: go } = claim(selector, owner.is_deleting(), owned, orphans);
     if !adopt.is_empty() {
@@ -27,12 +39,20 @@ pub async fn claim_pods<K: Kind>(
     }
     let reference = controller_ref(owner);
     for pod in adopt {
-        if patch_pod(context, &pod, adoption(&reference, pod.uid())).await? {
+        let mut patch = adoption(&reference, pod.uid());
+        if let Some(finalizer) = finalizer {
+            patch["metadata"]["finalizers"] = json!([finalizer]);
+        }
+        if patch_pod(context, &pod, patch).await? {
             owned.push(pod);
         }
     }
     for pod in go {
-        patch_pod(context, &pod, release(owner.uid(), pod.uid())).await?;
+        let mut patch = release(owner.uid(), pod.uid());
+        if let Some(finalizer) = finalizer {
+            patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+        }
+        patch_pod(context, &pod, patch).await?;
     }
     Ok(owned)
 }

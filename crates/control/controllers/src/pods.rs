@@ -130,3 +130,79 @@ pub fn deletion_order(a: (&Pod, usize), b: (&Pod, usize), now: Timestamp) -> Ord
         .then_with(|| created(a).cmp(&created(b)))
         .then_with(|| a.uid().cmp(b.uid()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(change: impl FnOnce(&mut Value)) -> Pod {
+        let at = "2024-01-01T00:00:00Z";
+        let mut object = json!({
+            "metadata": { "name": "p", "uid": "m", "creationTimestamp": at },
+            "spec": { "nodeName": "n", "containers": [] },
+            "status": {
+                "phase": "Running", "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": at }],
+            },
+        });
+        change(&mut object);
+        Pod::from_value(object).unwrap()
+    }
+
+    fn cost(text: &str) -> Pod {
+        pod(|object| object["metadata"]["annotations"] = json!({ "controller.kubernetes.io/pod-deletion-cost": text }))
+    }
+
+    #[test]
+    fn the_least_useful_pod_goes_first() {
+        let now: Timestamp = "2024-01-02T00:00:00Z".parse().unwrap();
+        let usual = || pod(|_| ());
+        // Each is deleted before the usual pod, or before the other one.
+        let first = [
+            (pod(|object| object["spec"]["nodeName"] = "".into()), usual()),
+            (pod(|object| object["status"]["phase"] = "Pending".into()), usual()),
+            (pod(|object| object["status"]["conditions"][0]["status"] = "False".into()), usual()),
+            (cost("-5"), usual()),
+            (usual(), cost("10")),
+            (cost("no number"), cost("1")),
+            (
+                pod(|object| object["status"]["conditions"][0]["lastTransitionTime"] = "2024-01-01T23:00:00Z".into()),
+                usual(),
+            ),
+            (
+                pod(|object| {
+                    object["status"]["containerStatuses"] = json!([
+                        { "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 3 },
+                    ]);
+                }),
+                usual(),
+            ),
+            (pod(|object| object["metadata"]["creationTimestamp"] = "2024-01-01T23:00:00Z".into()), usual()),
+            // Ages of the same order of magnitude are equal, and then chance decides: the uid.
+            (
+                pod(|object| {
+                    object["metadata"]["creationTimestamp"] = "2023-12-31T23:00:00Z".into();
+                    object["metadata"]["uid"] = "a".into();
+                }),
+                usual(),
+            ),
+        ];
+        for (at, (gone, kept)) in first.iter().enumerate() {
+            assert_eq!(deletion_order((gone, 0), (kept, 0), now), Ordering::Less, "{at}");
+            assert_eq!(deletion_order((kept, 0), (gone, 0), now), Ordering::Greater, "{at}");
+        }
+        assert_eq!(deletion_order((&usual(), 2), (&usual(), 1), now), Ordering::Less, "a crowded node");
+        assert_eq!(deletion_order((&cost("1"), 2), (&usual(), 1), now), Ordering::Greater, "cost comes first");
+    }
+
+    #[test]
+    fn a_pod_is_available_when_it_was_ready_long_enough() {
+        let ready = Arc::new(pod(|_| ()));
+        let at = |second: i64| Timestamp::from_second(1_704_067_200 + second).unwrap();
+        for (seconds, available, left) in [(0, false, Some(10)), (9, false, Some(1)), (10, true, None)] {
+            assert_eq!(is_available(&ready, 10, at(seconds)), available);
+            assert_eq!(until_available([&ready], 10, at(seconds)), left.map(Duration::from_secs));
+        }
+        assert_eq!(until_available([&ready], 0, at(0)), None);
+    }
+}

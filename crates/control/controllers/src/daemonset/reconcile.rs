@@ -81,6 +81,8 @@ impl Controller {
             self.context.recorder.event(&*set, EventType::Warning, "SelectingAll", message);
             return Ok(Outcome::Done);
         }
+        // Asked before the pods are read: what is seen meanwhile is missing among those.
+        let may_act = self.owners.expectations.satisfied(&key) && !set.is_deleting();
         let (owned, orphans) = (self.owners.pods_of(&set), self.owners.orphans_near(&set));
         let owned = claim_pods(&self.context, &*set, &selector, owned, orphans).await?;
         let mut pods = ByNode::new();
@@ -95,7 +97,7 @@ impl Controller {
         let revision = newest.label(REVISION).unwrap_or_default();
         let (nodes, now) = (self.nodes.list(), self.context.now());
         let (mut result, mut wait) = (Ok(()), None);
-        if !set.is_deleting() && self.owners.expectations.satisfied(&key) {
+        if may_act {
             let held = |node: &str| self.held(&set, node).is_some();
             let mut step = plan::place(&set, &nodes, &pods, revision, &held, now);
             wait = step.held.iter().filter_map(|node| self.held(&set, node)).min();

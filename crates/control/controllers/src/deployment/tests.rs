@@ -212,6 +212,19 @@ fn a_changed_size_is_shared_in_proportion() {
     assert_eq!(sizes, [("a".to_owned(), 14), ("new".to_owned(), 9)]);
 }
 
+/// The example of the documentation: ten replicas with three more and two fewer allowed are scaled to fifteen in the
+/// middle of a rollout, and three of the five go to the old ReplicaSet.
+#[test]
+fn a_documented_size_is_shared_as_documented() {
+    let (new, old) = (set("new", 5, 0, 13), [set("old", 8, 8, 13)]);
+    let mut sizes: Vec<(String, i32)> = rescale(wanted(15, "3", "2"), Some(&new), &old)
+        .into_iter()
+        .map(|size| (size.set.name().to_owned(), size.replicas))
+        .collect();
+    sizes.sort();
+    assert_eq!(sizes, [("new".to_owned(), 7), ("old".to_owned(), 11)]);
+}
+
 #[test]
 fn the_hash_depends_on_the_template_and_on_collisions() {
     let template = |image: &str| serde_json::from_value::<PodTemplateSpec>(template("web", image)).unwrap();

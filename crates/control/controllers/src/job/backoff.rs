@@ -2,7 +2,6 @@
 
 use crate::context::seconds_between;
 use pintle_clock::Timestamp;
-use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{ContainerStatus, Pod};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +72,7 @@ fn containers_ended(pod: &Pod) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pintle_types::Kind;
     use serde_json::json;
 
     fn at(second: i64) -> Timestamp {

@@ -7,9 +7,10 @@ use super::plan::{
 };
 use super::track::{Ended, FINALIZER, Notes, Released};
 use crate::batches;
+use crate::claim::claim_held_pods;
 use crate::context::Context;
 use crate::owners::Owners;
-use crate::ownership::{controller_ref, owner_key, pod_of};
+use crate::ownership::{controller_ref, labels_of, owner_key, pod_of};
 use crate::pods;
 use parking_lot::Mutex;
 use pintle_client::{ClientError, DeleteOptions};
@@ -17,6 +18,7 @@ use pintle_clock::Timestamp;
 use pintle_informer::{EventType, Outcome};
 use pintle_types::k8s::api::batch::v1::{Job, JobStatus};
 use pintle_types::k8s::api::core::v1::Pod;
+use pintle_types::selector::LabelSelector;
 use pintle_types::{Kind, ObjectKey, Time};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,8 +36,9 @@ struct Controller {
 
 /// Runs the controller until the context's stop.
 pub async fn run(context: Context) {
-    // A Job's pods carry its uid in their labels: none becomes its own later.
-    let owners = Owners::watch(&context, |_, _| false);
+    let owners = Owners::watch(&context, |job: &Job, pod| {
+        selector_of(job).is_some_and(|selector| selector.matches(labels_of(&pod.metadata)))
+    });
     let released = Arc::new(Released::default());
     let hearing = released.clone();
     owners.pods.on_change(move |change| hearing.seen(change.object(), change.new().is_none()));
@@ -51,6 +54,8 @@ struct Pass {
     seen: Seen,
     status: JobStatus,
     now: Timestamp,
+    /// All that was asked for has been seen.
+    may_scale: bool,
 }
 
 impl Controller {
@@ -64,12 +69,22 @@ impl Controller {
         if elsewhere.is_some_and(|manager| manager != "kubernetes.io/job-controller") {
             return Ok(Outcome::Done);
         }
+        // Asked before the pods are read: what is seen meanwhile is missing among those.
+        let may_scale = self.owners.expectations.satisfied(&key);
         let owned = self.owners.pods_of(&job);
         if plan::finished_at(&job).is_some() || job.is_deleting() {
             // Nothing is counted any more; what is still held must not be held for ever.
             return self.let_go(owned.into_iter().filter(|pod| self.released.holds(pod)).collect()).await;
         }
-        self.sync(&key, Job::clone(&job), owned).await
+        let owned = match selector_of(&job) {
+            None => owned,
+            Some(selector) => {
+                let mut orphans = self.owners.orphans_near(&job);
+                orphans.retain(|pod| pods::is_active(pod));
+                claim_held_pods(&self.context, &*job, &selector, owned, orphans, Some(FINALIZER)).await?
+            }
+        };
+        self.sync(&key, Job::clone(&job), owned, may_scale).await
     }
 
     /// Pods whose Job is gone are held by nobody.
@@ -84,7 +99,13 @@ impl Controller {
         Ok(Outcome::Done)
     }
 
-    async fn sync(&self, key: &ObjectKey, job: Job, owned: Vec<Arc<Pod>>) -> Result<Outcome, ClientError> {
+    async fn sync(
+        &self,
+        key: &ObjectKey,
+        job: Job,
+        owned: Vec<Arc<Pod>>,
+        may_scale: bool,
+    ) -> Result<Outcome, ClientError> {
         let view = View::of(&job.spec.clone().unwrap_or_default());
         let (status, now) = (job.status.clone().unwrap_or_default(), self.context.now());
         let held: Vec<Arc<Pod>> = owned.iter().filter(|pod| self.released.holds(pod)).cloned().collect();
@@ -94,7 +115,7 @@ impl Controller {
         let decided = plan::decided(&job);
         let over = decided.is_some();
         let seen = Seen::of(&view, &status, owned, &ended, over);
-        let mut pass = Pass { job, view, seen, status, now };
+        let mut pass = Pass { job, view, seen, status, now, may_scale };
         if !over {
             self.tell_suspension(&mut pass);
         }
@@ -189,7 +210,7 @@ impl Controller {
         delayed: &BTreeMap<i32, Arc<Pod>>,
     ) -> Result<Outcome, ClientError> {
         let (mut outcome, mut result, mut created) = (Outcome::Done, Ok(()), 0);
-        if self.owners.expectations.satisfied(key) {
+        if pass.may_scale {
             match plan::scale(&pass.view, &pass.seen, failures, delayed, pass.now) {
                 Scaling::Nothing => (),
                 Scaling::Delete(pods) => {
@@ -290,6 +311,11 @@ impl Controller {
             Err(error) => Err(error),
         }
     }
+}
+
+fn selector_of(job: &Job) -> Option<LabelSelector> {
+    let selector = job.spec.as_ref()?.selector.as_ref()?;
+    Some(LabelSelector::from_typed(Some(selector)))
 }
 
 fn set_counts(pass: &mut Pass) {

@@ -280,3 +280,32 @@ async fn somebody_elses_job_is_left_alone() {
     assert!(cluster.api.all::<Pod>().is_empty());
     assert_eq!(cluster.api.get::<Job>("d", "work").unwrap().status, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn orphans_are_adopted_and_strangers_released() {
+    let cluster = Cluster::new().start(|context| run(context).boxed());
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let patches = asked.clone();
+    // The fake knows no strategic patches: what is asked for is noted, and done here.
+    cluster.api.react(move |request| {
+        let metadata = &request.body["metadata"];
+        metadata.get("ownerReferences").and(metadata.get("uid"))?;
+        patches.lock().unwrap().push((request.name.clone(), metadata.clone()));
+        Some(pintle_types::Status::not_found("", "pods", "taken care of"))
+    });
+    let selector = json!({ "matchLabels": { "work": "a" } });
+    let created =
+        cluster.create::<Job>(job(json!({ "parallelism": 0, "completions": null, "selector": selector }))).await;
+    let pod = |name: &str, label: &str| json!({ "metadata": { "name": name, "namespace": "d", "labels": { "work": label } }, "spec": { "containers": [] } });
+    cluster.create::<Pod>(pod("orphan", "a")).await;
+    let mut stranger = pod("stranger", "b");
+    stranger["metadata"]["ownerReferences"] = json!([crate::ownership::controller_ref(&created)]);
+    cluster.create::<Pod>(stranger).await;
+    let asked_of = |name: &str| asked.lock().unwrap().iter().find(|(of, _)| of == name).map(|(_, patch)| patch.clone());
+    cluster.until("both are patched", |_| asked_of("orphan").is_some() && asked_of("stranger").is_some()).await;
+    let (adopted, released) = (asked_of("orphan").unwrap(), asked_of("stranger").unwrap());
+    assert_eq!(adopted["finalizers"], json!([FINALIZER]));
+    assert_eq!(adopted["ownerReferences"][0]["uid"], created.uid());
+    assert_eq!(released["ownerReferences"][0]["$patch"], "delete");
+    assert_eq!(released["$deleteFromPrimitiveList/finalizers"], json!([FINALIZER]));
+}
