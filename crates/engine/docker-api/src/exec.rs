@@ -90,6 +90,7 @@ async fn start(state: &Arc<State>, mut call: Call, id: &str) -> Result {
     // Python's, lose what comes with it.
     let daemon = Arc::clone(&state.daemon);
     hijack::take_over(&mut call, tty, move |connection| async move {
+        tokio::time::sleep(hijack::HEAD_PAUSE).await;
         let streams = match daemon.start_exec(&exec.id, size).await {
             Ok(started) => of_exec(started, base),
             // Docker tells on the stream what goes wrong once it has begun.

@@ -19,7 +19,7 @@ const CHUNK: usize = 32 << 10;
 const WAITING: usize = 4;
 /// Clients that read the answer's head into a buffer, such as Python's, lose what comes together with it: what is there
 /// to be sent at once is sent a moment later.
-const HEAD_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const HEAD_PAUSE: Duration = Duration::from_millis(10);
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 

@@ -1,14 +1,19 @@
 //! Joins clients to a container's stdio, those that come before its start too.
 
-use super::Container;
 use super::record::Status;
+use super::{Condition, Container};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
 use pintle_cri::{AttachRequest, ExecSession, RuntimeService};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Clients that may wait for one container to start.
 const MAX_WAITING: usize = 64;
+
+/// How long the end of a container takes to be noted, at most.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Which streams a client wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +41,7 @@ impl Daemon {
     ///
     /// # Errors
     /// 409 for a paused container or one that is about to be started again.
-    pub async fn attach_container(&self, container: &Container, wanted: AttachWanted) -> Result<Attached> {
+    pub async fn attach_container(&self, container: &Arc<Container>, wanted: AttachWanted) -> Result<Attached> {
         let status = container.status();
         match status {
             Status::Paused => {
@@ -62,7 +67,16 @@ impl Daemon {
                 stdout: wanted.stdout,
                 stderr: wanted.stderr,
             };
-            return Ok(Attached::Now(self.engine.attach(request).await?));
+            match self.engine.attach(request).await {
+                Ok(session) => return Ok(Attached::Now(session)),
+                // It has just ended, and that is about to be noted: whoever comes now waits for its next start.
+                Err(error) => {
+                    let ended = self.wait_for(container, Condition::NotRunning).done();
+                    if tokio::time::timeout(ENDING, ended).await.is_err() {
+                        return Err(error.into());
+                    }
+                }
+            }
         }
         let (give, given) = oneshot::channel();
         let mut waiting = container.attaching.lock();

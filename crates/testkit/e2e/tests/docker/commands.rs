@@ -142,7 +142,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("pull", "docker pull -q $registry/cmd/built:1"),
     (
         "image pull",
-        "docker rmi $registry/cmd/built:1; docker image pull -a $registry/cmd/built 2>&1 | grep built:1; docker rmi -f $registry/cmd/built:1",
+        "docker rmi -f $registry/cmd/built:1; docker image pull -a $registry/cmd/built 2>&1 | grep built:1; docker rmi -f $registry/cmd/built:1",
     ),
     ("image prune", "docker image prune --force | grep 'Total reclaimed space'"),
     ("search", "! docker search nothing 2> told; grep -i 'error response from daemon' told"),
@@ -191,7 +191,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     (
         "events",
-        "timeout 20 docker events --since $now --until 0s --filter type=volume --filter volume=cmd-unused --format '{{.Action}}' | tail -n 1 | grep destroy",
+        "timeout 20 docker events --since $now --until 0s --filter type=volume --format '{{.Action}}' | grep destroy",
     ),
     (
         "system events",
