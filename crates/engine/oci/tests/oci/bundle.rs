@@ -87,7 +87,8 @@ impl Bundle {
         self.save();
         let log = self.path("log.json");
         let bundle = self.path("");
-        let mut command = self.command(&["--log", &log, "--log-format", "json", "create", "--bundle", &bundle, &self.id]);
+        let mut command =
+            self.command(&["--log", &log, "--log-format", "json", "create", "--bundle", &bundle, &self.id]);
         let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         let said = std::fs::read_to_string(&log).unwrap_or_default();
         Done { code: status.code().unwrap_or(-1), stdout: String::new(), stderr: said }

@@ -63,7 +63,19 @@ fn processes_are_executed_in_a_running_container() {
     assert_eq!((done.code, done.stdout.as_str()), (5, "blue sleep\n"), "{done:?}");
     let done = bundle.on("exec", &["nope"]);
     assert!(done.code == 255 && done.stderr.contains("executable file not found in $PATH"), "{done:?}");
-    let as_user = bundle.run(&["exec", "--user", "5:6", "--cwd", "/tmp", "--env", "A=b", &bundle.id, "sh", "-c", "id; pwd; echo $A"]);
+    let as_user = bundle.run(&[
+        "exec",
+        "--user",
+        "5:6",
+        "--cwd",
+        "/tmp",
+        "--env",
+        "A=b",
+        &bundle.id,
+        "sh",
+        "-c",
+        "id; pwd; echo $A",
+    ]);
     assert_eq!(as_user.stdout, "uid=5 gid=6\n/tmp\nb\n", "{as_user:?}");
     let listed: Vec<i32> = serde_json::from_str(&bundle.run(&["ps", "--format", "json", &bundle.id]).stdout).unwrap();
     assert_eq!(listed.len(), 1);
@@ -121,7 +133,8 @@ fn hooks_run_in_their_order_with_the_state() {
 #[test]
 fn a_hook_that_fails_ends_the_creation() {
     let mut bundle = Bundle::new(&["true"]);
-    bundle.config["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sh", "args": ["sh", "-c", "echo no >&2; exit 4"] }] });
+    bundle.config["hooks"] =
+        json!({ "createRuntime": [{ "path": "/bin/sh", "args": ["sh", "-c", "echo no >&2; exit 4"] }] });
     let done = bundle.create();
     assert!(done.code == 1 && done.stderr.contains("createRuntime hook #0") && done.stderr.contains("no"), "{done:?}");
     assert!(bundle.on("state", &[]).stderr.contains("does not exist"));

@@ -1,6 +1,5 @@
 //! Bundles run by the command line, as root on this machine: what the runtime specification promises.
 
 mod bundle;
-mod containerd;
 mod lifecycle;
 mod set_up;

@@ -95,9 +95,14 @@ fn mounts_devices_and_masks_are_as_configured() {
         |c, directory| {
             std::fs::write(format!("{directory}/file"), "bound\n").unwrap();
             let mounts = c["mounts"].as_array_mut().unwrap();
-            mounts.push(json!({ "destination": "/etc/file", "type": "bind", "source": "file", "options": ["bind", "ro"] }));
-            mounts.push(json!({ "destination": "/data", "type": "tmpfs", "source": "x", "options": ["size=64k", "mode=700"] }));
-            c["linux"]["devices"] = json!([{ "path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 384, "uid": 5 }]);
+            mounts.push(
+                json!({ "destination": "/etc/file", "type": "bind", "source": "file", "options": ["bind", "ro"] }),
+            );
+            mounts.push(
+                json!({ "destination": "/data", "type": "tmpfs", "source": "x", "options": ["size=64k", "mode=700"] }),
+            );
+            c["linux"]["devices"] =
+                json!([{ "path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 384, "uid": 5 }]);
             c["linux"]["maskedPaths"] = json!(["/proc/version"]);
             c["linux"]["readonlyPaths"] = json!(["/proc/sys"]);
             c["root"]["readonly"] = json!(true);
