@@ -23,6 +23,11 @@ pub fn status(quota: &Value, present: &[Present<'_>], now: i64) -> (Amounts, Amo
     (hard, used)
 }
 
+/// Whether a new count is less than the one before in anything.
+pub fn lowers(before: &Amounts, now: &Amounts) -> bool {
+    before.iter().any(|(name, amount)| now.get(name).is_some_and(|counted| counted < amount))
+}
+
 /// Names that are counted by the number of objects alone: group and resource of each.
 pub fn counted(hard: &Amounts) -> Vec<(String, String)> {
     counted_names(hard.keys())

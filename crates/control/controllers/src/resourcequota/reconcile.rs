@@ -4,7 +4,7 @@ use super::counts::Counts;
 use super::plan::{self, Present};
 use crate::context::Context;
 use crate::discovery::discover;
-use pintle_client::ClientError;
+use pintle_client::{Client, ClientError, ListOptions};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_quota::{Resource, parse, to_value};
 use pintle_types::k8s::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
@@ -105,37 +105,68 @@ fn values<K: Kind + serde::Serialize>(objects: Vec<Arc<K>>) -> Vec<Value> {
     objects.iter().filter_map(|object| serde_json::to_value(&**object).ok()).collect()
 }
 
+/// The kinds whose objects are looked at, not only counted.
+const COUNTED_WHOLE: usize = 3;
+
+fn present(pods: Vec<Value>, services: Vec<Value>, claims: Vec<Value>) -> [Present<'static>; COUNTED_WHOLE] {
+    let of = |resource, objects| Present { resource: Resource::new("", resource), objects };
+    [of("pods", pods), of("services", services), of("persistentvolumeclaims", claims)]
+}
+
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
         self.counts.keep(&self.counted_by_all());
         let Some(quota) = self.quotas.get(&key).filter(|quota| !quota.is_deleting()) else { return Ok(Outcome::Done) };
         let value = serde_json::to_value(&*quota)?;
         let counted = plan::counted(&parse(&value["spec"]["hard"]));
-        let mut present = vec![
-            Present { resource: Resource::new("", "pods"), objects: values(self.pods.in_namespace(&key.namespace)) },
-            Present {
-                resource: Resource::new("", "services"),
-                objects: values(self.services.in_namespace(&key.namespace)),
-            },
-            Present {
-                resource: Resource::new("", "persistentvolumeclaims"),
-                objects: values(self.claims.in_namespace(&key.namespace)),
-            },
-        ];
         // What can't be counted must not look as if it were gone.
         let Some(known) = self.count(&key.namespace, &counted).await? else { return Ok(Outcome::After(RECOUNT)) };
         let again = if known.len() == counted.len() { Outcome::Done } else { Outcome::After(RESYNC) };
-        present.extend(known);
-        let (hard, used) = plan::status(&value, &present, self.context.now().as_second());
+        let now = self.context.now().as_second();
+        let of_informers = self.seen(&key.namespace).into_iter().chain(known).collect::<Vec<_>>();
+        let (hard, mut used) = plan::status(&value, &of_informers, now);
+        if plan::lowers(&parse(&value["status"]["used"]), &used) {
+            // An informer that lags has not seen what was just charged: the server itself is asked.
+            let known = of_informers.into_iter().skip(COUNTED_WHOLE);
+            let stored = self.stored(&key.namespace).await?.into_iter().chain(known).collect::<Vec<_>>();
+            used = plan::status(&value, &stored, now).1;
+        }
         if parse(&value["status"]["hard"]) == hard && parse(&value["status"]["used"]) == used {
             return Ok(again);
         }
+        // With the resourceVersion of the quota that was read before the count: a charge in between is a conflict.
         let mut changed = ResourceQuota::clone(&quota);
         changed.status = serde_json::from_value(json!({"hard": to_value(&hard), "used": to_value(&used)})).ok();
         match self.context.client.update_status(&changed).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(again),
         }
+    }
+
+    /// The objects that are counted by what they ask for, as informers know them.
+    fn seen(&self, namespace: &str) -> [Present<'static>; COUNTED_WHOLE] {
+        present(
+            values(self.pods.in_namespace(namespace)),
+            values(self.services.in_namespace(namespace)),
+            values(self.claims.in_namespace(namespace)),
+        )
+    }
+
+    /// The same, as they are stored now.
+    async fn stored(&self, namespace: &str) -> Result<[Present<'static>; COUNTED_WHOLE], ClientError> {
+        async fn listed<K: Kind + serde::Serialize>(
+            client: &Client,
+            namespace: &str,
+        ) -> Result<Vec<Value>, ClientError> {
+            let list = client.list::<K>(namespace, &ListOptions::default()).await?;
+            Ok(list.items.iter().filter_map(|object| serde_json::to_value(object).ok()).collect())
+        }
+        let client = &self.context.client;
+        Ok(present(
+            listed::<Pod>(client, namespace).await?,
+            listed::<Service>(client, namespace).await?,
+            listed::<PersistentVolumeClaim>(client, namespace).await?,
+        ))
     }
 
     /// The kinds that quotas count, of all namespaces.
