@@ -4,17 +4,46 @@ use crate::model::{self, CONFIG_MAPS, LIMITED};
 use crate::node::SimNode;
 use crate::observer::is_finished;
 use crate::users::{Known, Users};
+use bytes::Bytes;
 use pintle_store::{KeyRange, RangeRequest, Store};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Everything that is stored, by key.
-type Objects = BTreeMap<String, Value>;
+type Objects = BTreeMap<String, Arc<Value>>;
+
+/// Reads everything that is stored; parses what has changed since the last look.
+pub(crate) struct Look {
+    store: Arc<dyn Store>,
+    parsed: HashMap<Bytes, (u64, Arc<Value>)>,
+}
+
+impl Look {
+    pub(crate) fn new(store: &Arc<dyn Store>) -> Self {
+        Self { store: Arc::clone(store), parsed: HashMap::new() }
+    }
+
+    async fn objects(&mut self) -> anyhow::Result<Objects> {
+        let request = RangeRequest { range: KeyRange::prefix("/registry/"), at: None, limit: 0 };
+        let stored = self.store.range(request).await?.kvs;
+        let mut objects = Objects::new();
+        for kv in stored {
+            let known = self.parsed.get(&kv.key).filter(|(revision, _)| *revision == kv.mod_revision);
+            let value = match known {
+                Some((_, value)) => Arc::clone(value),
+                None => Arc::new(serde_json::from_slice(&kv.value).unwrap_or_default()),
+            };
+            self.parsed.insert(kv.key.clone(), (kv.mod_revision, Arc::clone(&value)));
+            objects.insert(String::from_utf8_lossy(&kv.key).into_owned(), value);
+        }
+        Ok(objects)
+    }
+}
 
 /// What still differs from what was asked for; nothing when the cluster is at rest.
-pub(crate) async fn unrest(store: &Arc<dyn Store>, nodes: &[SimNode]) -> anyhow::Result<Vec<String>> {
-    let objects = read(store).await?;
+pub(crate) async fn unrest(look: &mut Look, nodes: &[SimNode]) -> anyhow::Result<Vec<String>> {
+    let objects = look.objects().await?;
     let mut unrest = Vec::new();
     for (key, object) in &objects {
         if object["metadata"]["deletionTimestamp"].is_string() {
@@ -30,8 +59,8 @@ pub(crate) async fn unrest(store: &Arc<dyn Store>, nodes: &[SimNode]) -> anyhow:
 }
 
 /// Acknowledged writes that are not there, and acknowledged deletions that are.
-pub(crate) async fn lost(store: &Arc<dyn Store>, users: &Users) -> anyhow::Result<Vec<String>> {
-    let objects = read(store).await?;
+pub(crate) async fn lost(look: &mut Look, users: &Users) -> anyhow::Result<Vec<String>> {
+    let objects = look.objects().await?;
     let mut lost = Vec::new();
     let maps = users.maps.lock();
     for ((namespace, name), known) in maps.iter() {
@@ -54,13 +83,6 @@ pub(crate) async fn lost(store: &Arc<dyn Store>, users: &Users) -> anyhow::Resul
         }
     }
     Ok(lost)
-}
-
-async fn read(store: &Arc<dyn Store>) -> anyhow::Result<Objects> {
-    let request = RangeRequest { range: KeyRange::prefix("/registry/"), at: None, limit: 0 };
-    let stored = store.range(request).await?.kvs;
-    let parse = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_default();
-    Ok(stored.iter().map(|kv| (String::from_utf8_lossy(&kv.key).into_owned(), parse(&kv.value))).collect())
 }
 
 /// What a workload's status still lacks.
@@ -203,11 +225,11 @@ mod tests {
     #[test]
     fn an_object_without_any_of_its_owners_is_an_orphan() {
         let owned = json!({"metadata": {"uid": "b", "ownerReferences": [{"uid": "a"}]}});
-        let mut objects = Objects::from([("/b".to_owned(), owned)]);
+        let mut objects = Objects::from([("/b".to_owned(), Arc::new(owned))]);
         let mut unrest = Vec::new();
         orphans(&objects, &mut unrest);
         assert_eq!(unrest, ["/b has lost its owners"]);
-        objects.insert("/a".into(), json!({"metadata": {"uid": "a"}}));
+        objects.insert("/a".into(), Arc::new(json!({"metadata": {"uid": "a"}})));
         unrest.clear();
         orphans(&objects, &mut unrest);
         assert!(unrest.is_empty());

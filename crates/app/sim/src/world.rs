@@ -6,7 +6,7 @@ use crate::link::Weather;
 use crate::node::SimNode;
 use crate::observer::Observer;
 use crate::plane::Plane;
-use crate::rest::{lost, short, unrest};
+use crate::rest::{Look, lost, short, unrest};
 use crate::users::Users;
 use anyhow::{Context, Result};
 use pintle_apiserver::User;
@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
 }
 
 async fn simulate(options: &Options) -> Result<Outcome> {
-    let directory = tempfile::tempdir()?;
+    let directory = temporary_directory()?;
     let began = Instant::now();
     let clock = RuntimeClock::new(Timestamp::from_second(BEGINNING)?);
     let store: Arc<dyn Store> = Arc::new(EmbeddedStore::in_memory()?);
@@ -90,10 +90,11 @@ async fn simulate(options: &Options) -> Result<Outcome> {
     link.set_weather(Weather::default());
     users.uncordon_all().await.context("making the nodes schedulable")?;
 
-    let restless = settle(&store, &nodes, options.patience).await?;
+    let mut look = Look::new(&store);
+    let restless = settle(&mut look, &nodes, options.patience).await?;
     let took = began.elapsed();
     observer.check_ordinals(u64::MAX);
-    for difference in lost(&store, &users).await? {
+    for difference in lost(&mut look, &users).await? {
         observer.violated(difference);
     }
     if !restless.is_empty() {
@@ -103,16 +104,21 @@ async fn simulate(options: &Options) -> Result<Outcome> {
     Ok(Outcome { seed: options.seed, violations, changes, digest, took })
 }
 
+/// In memory where the machine has such a place: pods' volumes are written and removed all the time.
+fn temporary_directory() -> std::io::Result<tempfile::TempDir> {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
+}
+
 fn set_weather(plane: &Plane, nodes: &[SimNode], weather: Weather) {
     plane.set_weather(weather);
     nodes.iter().for_each(|node| node.link.set_weather(weather));
 }
 
 /// Waits until the cluster is at rest; tells what is not when the time is over.
-async fn settle(store: &Arc<dyn Store>, nodes: &[SimNode], patience: Duration) -> Result<Vec<String>> {
+async fn settle(look: &mut Look, nodes: &[SimNode], patience: Duration) -> Result<Vec<String>> {
     let until = Instant::now() + patience;
     loop {
-        let restless = unrest(store, nodes).await?;
+        let restless = unrest(look, nodes).await?;
         if restless.is_empty() || Instant::now() >= until {
             return Ok(restless);
         }
