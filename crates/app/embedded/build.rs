@@ -3,11 +3,20 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-const GUESTS: [(&str, &str); 3] = [("SHIM", "pintle-shim"), ("PAUSE", "pintle-pause"), ("HELLO", "pintle-hello")];
+const GUESTS: [(&str, &str); 4] =
+    [("SHIM", "pintle-shim"), ("PAUSE", "pintle-pause"), ("HELLO", "pintle-hello"), ("OCI", "pintle-oci")];
+const SOURCES: [&str; 6] = [
+    "crates/engine/shim",
+    "crates/engine/oci",
+    "crates/engine/seccomp",
+    "crates/base/linux",
+    "crates/app/hello",
+    "Cargo.toml",
+];
 
 fn main() {
     let root = PathBuf::from(env("CARGO_MANIFEST_DIR")).join("../../..");
-    for watched in ["crates/engine/shim", "crates/base/linux", "crates/app/hello", "Cargo.toml"] {
+    for watched in SOURCES {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     // Beside the outer target directory and not below OUT_DIR, so that every profile shares one build of the guests.
@@ -27,6 +36,8 @@ fn main() {
             "pintle-shim",
             "-p",
             "pintle-hello",
+            "-p",
+            "pintle-oci",
         ])
         .arg("--bins")
         .arg("--target-dir")

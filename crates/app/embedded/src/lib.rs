@@ -1,4 +1,4 @@
-//! Carries the small binaries that pintle brings with it: shim, pause and hello.
+//! Carries the small binaries that pintle brings with it: shim, pause, hello and the OCI runtime.
 //!
 //! `build.rs` builds them as static executables with the `guest` profile, so that a plain `cargo build` makes one
 //! binary that needs nothing beside it.
@@ -9,3 +9,5 @@ pub const SHIM: &[u8] = include_bytes!(env!("PINTLE_GUEST_SHIM"));
 pub const PAUSE: &[u8] = include_bytes!(env!("PINTLE_GUEST_PAUSE"));
 /// The server in the image `pintle/hello`.
 pub const HELLO: &[u8] = include_bytes!(env!("PINTLE_GUEST_HELLO"));
+/// The OCI runtime's command line.
+pub const OCI: &[u8] = include_bytes!(env!("PINTLE_GUEST_OCI"));

@@ -20,6 +20,7 @@ mod join;
 mod joining;
 mod logging;
 mod node;
+mod oci;
 mod pod_network;
 mod protection;
 mod reset;
@@ -35,8 +36,11 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli.command) {
+    let command = match oci::arguments_by_name(std::env::args_os()) {
+        Some(arguments) => Command::Oci(pintle_cli::Oci { arguments }),
+        None => Cli::parse().command,
+    };
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -59,6 +63,7 @@ fn run(command: Command) -> Result<()> {
             Command::Image(command) => images::run(command).await,
             Command::Reset(arguments) => reset::run(arguments).await,
             Command::Version(arguments) => version(arguments.output),
+            Command::Oci(given) => oci::replace(given.arguments),
         }
     });
     // A blocking thread that is stuck in the kernel must not keep the process alive.

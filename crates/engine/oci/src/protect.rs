@@ -1,5 +1,5 @@
-//! Runs this program from a mount that cannot be written, so that no container can change it by `/proc/self/exe`
-//! (CVE-2019-5736).
+//! Runs this program from where it cannot be written, so that no container can change it by `/proc/self/exe`
+//! (CVE-2019-5736): a read-only mount, or sealed memory where `pintle` has put it there.
 
 use crate::{Error, Result};
 use pintle_linux::mount::{READ_ONLY, Tree};
@@ -21,6 +21,10 @@ pub fn protect() -> Result<()> {
     }
     // The clone must be of the file itself: the descriptor of a link's target.
     let program = std::fs::File::open(own).context(|| "open this program")?;
+    // Files that are not in memory have no seals.
+    if rustix::fs::fcntl_get_seals(&program).is_ok_and(|seals| seals.contains(rustix::fs::SealFlags::WRITE)) {
+        return Ok(());
+    }
     let tree = Tree::clone_of(program.as_fd(), false)?;
     tree.set(READ_ONLY, false)?;
     let number = rustix::io::fcntl_dupfd_cloexec(&tree, 100).context(|| "keep a descriptor")?;

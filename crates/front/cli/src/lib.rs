@@ -10,6 +10,7 @@ pub use nodes::{Agent, Init, Join, TokenCommand, TokenCreate};
 pub use settings::{OnExit, PodNetwork, Settings, SettingsError};
 
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// A container engine and a Kubernetes cluster in one program.
@@ -37,6 +38,9 @@ pub enum Command {
     Up(Up),
     /// Runs the container engine alone: what the `docker` command talks to.
     Engine(Engine),
+    /// Is an OCI runtime, such as runc: `pintle oci --help`; also when this program is called `pintle-oci` or `runc`.
+    #[command(disable_help_flag = true)]
+    Oci(Oci),
     /// Manages this node's images.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -68,6 +72,13 @@ pub struct Engine {
     pub log_level: String,
     #[command(flatten)]
     pub settings: Settings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Oci {
+    /// The runtime's command line: `create`, `start`, `state`, `kill`, `delete`, `run`, `exec`, …
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub arguments: Vec<OsString>,
 }
 
 #[derive(Args, Clone, Debug)]
