@@ -95,6 +95,7 @@ kinds! {
     }
     cluster k8s_openapi::api::core::v1 { Namespace, Node, PersistentVolume }
     namespaced k8s_openapi::api::apps::v1 { ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet }
+    namespaced k8s_openapi::api::autoscaling::v2 { HorizontalPodAutoscaler }
     namespaced k8s_openapi::api::batch::v1 { CronJob, Job }
     cluster k8s_openapi::api::certificates::v1 { CertificateSigningRequest }
     namespaced k8s_openapi::api::coordination::v1 { Lease }

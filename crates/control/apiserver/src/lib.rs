@@ -32,6 +32,7 @@ mod resources;
 mod response;
 mod server;
 mod subresources;
+mod usage;
 
 pub use admission::{AdmissionSettings, AdmissionSettingsError};
 pub use audit::AuditConfig;

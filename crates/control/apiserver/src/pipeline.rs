@@ -12,7 +12,7 @@ use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
 use crate::response::{self, Answer};
 use crate::server::Server;
-use crate::{aggregation, paths, resources};
+use crate::{aggregation, paths, resources, usage};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
@@ -466,6 +466,7 @@ async fn answer(call: &Call) -> Answer {
         return aggregation::proxy(call, &other).await;
     }
     match &call.info.resource {
+        Some(path) if usage::is_served(&call.server, &path.group, &path.version) => usage::answer(call, path).await,
         None => paths::answer(call).await,
         Some(_) => resources::answer(call).await,
     }

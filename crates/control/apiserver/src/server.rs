@@ -15,6 +15,7 @@ use crate::local::LocalTransport;
 use crate::metrics::Metrics;
 use crate::paths::openapi::Documents;
 use crate::pipeline::{PeerAddress, RequestBody};
+use crate::usage::Usage;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -79,6 +80,7 @@ pub struct Server {
     pub(crate) definitions: Definitions,
     pub(crate) aggregation: Aggregation,
     pub(crate) documents: Documents,
+    pub(crate) usage: Usage,
     pub(crate) anonymous: Arc<User>,
     pub(crate) fairness: Arc<Fairness>,
     pub(crate) metrics: Metrics,
@@ -116,6 +118,7 @@ impl Server {
             definitions: Definitions::default(),
             aggregation: Aggregation::default(),
             documents: Documents::default(),
+            usage: Usage::default(),
             anonymous: Arc::new(User::anonymous()),
             metrics,
             tasks: TaskTracker::new(),

@@ -5,10 +5,12 @@
 
 use super::{AUTOMANAGED, GROUP, MANAGER, RESOURCE, user};
 use crate::server::Server;
+use crate::usage;
 use parking_lot::Mutex;
 use pintle_aggregator::priority::{self, Priority};
 use pintle_registry::{AdmitAll, DeleteOptions, Patch, Request};
 use pintle_types::Status;
+use pintle_usage::objects;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -17,6 +19,8 @@ type Present = Mutex<BTreeMap<String, (String, Value)>>;
 
 const ON_START: &str = "onstart";
 const ALWAYS: &str = "true";
+/// Made when there is none; whoever puts another server in its place may change it.
+const IF_MISSING: &str = "";
 
 /// Makes, changes and deletes APIServices until they fit what is served.
 pub(super) async fn sync(server: &Server, present: &Present) {
@@ -50,6 +54,13 @@ fn wanted(server: &Server) -> BTreeMap<String, (&'static str, Value)> {
             (label, spec)
         });
     }
+    if usage::is_enabled(server) {
+        let spec = json!({
+            "group": objects::GROUP, "version": objects::VERSION,
+            "groupPriorityMinimum": objects::GROUP_PRIORITY, "versionPriority": objects::VERSION_PRIORITY,
+        });
+        wanted.insert(format!("{}.{}", objects::VERSION, objects::GROUP), (IF_MISSING, spec));
+    }
     wanted
 }
 
@@ -73,7 +84,7 @@ fn plan(wanted: &BTreeMap<String, (&'static str, Value)>, present: &BTreeMap<Str
     for (name, (label, spec)) in wanted {
         match present.get(name) {
             None => steps.push(Step::Create(name.clone(), label, spec.clone())),
-            Some((given, _)) if given.is_empty() => {}
+            Some((given, _)) if given.is_empty() || *label == IF_MISSING => {}
             Some((given, there)) if given != label || there != spec => {
                 steps.push(Step::Change(name.clone(), label, spec.clone()));
             }
@@ -93,10 +104,13 @@ async fn take(server: &Server, step: Step) -> Result<(), Status> {
     let registry = &server.registry;
     let done = match step {
         Step::Create(name, label, spec) => {
-            let object = json!({
+            let mut object = json!({
                 "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "spec": spec,
-                "metadata": {"name": name, "labels": {AUTOMANAGED: label}},
+                "metadata": {"name": name},
             });
+            if label != IF_MISSING {
+                object["metadata"]["labels"] = json!({AUTOMANAGED: label});
+            }
             registry.create(&request, def, "", object).await.map(|_| ())
         }
         Step::Change(name, label, spec) => {

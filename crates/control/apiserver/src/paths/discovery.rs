@@ -7,12 +7,14 @@ use crate::media::wants_aggregated_discovery;
 use crate::pipeline::Call;
 use crate::response::{self, Answer, with_type};
 use crate::server::Server;
+use crate::usage;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use pintle_aggregator::{Known, aggregated_resources, priority};
 use pintle_kinds::table::version_rank;
 use pintle_kinds::{GroupVersions, ResourceDef, Subresource};
 use pintle_types::Status;
+use pintle_usage::objects;
 use serde_json::{Map, Value, json};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -46,6 +48,10 @@ impl Server {
     /// The groups as clients see them: with those that other servers answer, by their priorities.
     fn all_groups(&self) -> Vec<GroupVersions> {
         let mut groups = self.served_groups();
+        if usage::is_served(self, objects::GROUP, objects::VERSION) {
+            let versions = vec![objects::VERSION.to_owned()];
+            groups.push(GroupVersions { group: objects::GROUP.to_owned(), versions });
+        }
         if self.aggregation.others.is_empty() {
             return groups;
         }
@@ -63,7 +69,10 @@ impl Server {
             }
         }
         let rank = |group: &GroupVersions| {
-            let own = priority::of_group(&group.group).unwrap_or(priority::CUSTOM.group);
+            let own = match &*group.group {
+                objects::GROUP => objects::GROUP_PRIORITY,
+                name => priority::of_group(name).unwrap_or(priority::CUSTOM.group),
+            };
             // A group of which nothing is local has the priority that its APIServices ask for.
             let local = self.serves_group(&group.group);
             match ranks.get(&group.group) {
@@ -122,6 +131,9 @@ pub(crate) fn group(call: &Call, name: &str) -> Answer {
 
 /// `/api/v1` and `/apis/GROUP/VERSION`
 pub(crate) fn version(call: &Call, group: &str, version: &str) -> Answer {
+    if usage::is_served(&call.server, group, version) {
+        return Ok(page(&objects::discovery()));
+    }
     let table = call.server.registry.table();
     let resources: Vec<Value> =
         table.of_version(group, version).filter(|d| call.server.serves(d)).flat_map(|d| plain_resources(d)).collect();
@@ -185,6 +197,10 @@ fn aggregated(call: &Call, groups: impl Iterator<Item = GroupVersions>) -> http:
                 .map(|v| {
                     if let Some(other) = call.server.aggregation.others.find(&group.group, v) {
                         return foreign_version(&other, v);
+                    }
+                    if group.group == objects::GROUP && v == objects::VERSION {
+                        let resources = aggregated_resources(&objects::discovery());
+                        return json!({"version": v, "freshness": "Current", "resources": resources});
                     }
                     let defs = table.of_version(&group.group, v).filter(|d| call.server.serves(d));
                     let resources: Vec<Value> = defs.map(|d| aggregated_resource(d)).collect();

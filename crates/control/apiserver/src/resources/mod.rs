@@ -15,7 +15,7 @@ use pintle_kinds::ResourceDef;
 use pintle_types::Status;
 use std::sync::Arc;
 
-pub(crate) use view::encode_value;
+pub(crate) use view::{Include, encode_value, partial};
 pub(crate) use write::{body_of, post_subresource};
 
 /// A request whose resource exists.

@@ -30,7 +30,7 @@ pub(super) fn unreachable(address: SocketAddr, why: impl std::fmt::Display) -> B
 }
 
 /// The address of the kubelet of a node.
-pub(super) async fn address_of(server: &Server, node: &str) -> Result<SocketAddr, Box<Status>> {
+pub(crate) async fn address_of(server: &Server, node: &str) -> Result<SocketAddr, Box<Status>> {
     let node_object = server.core_object("nodes", "", node).await?;
     let status = &node_object["status"];
     let addresses = status["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -65,7 +65,7 @@ pub(super) async fn dial(address: SocketAddr) -> Result<TcpStream, Box<Status>> 
 }
 
 /// Sends HTTP/1.1 requests on a connection of its own to the kubelet of a node, whose certificate is checked.
-pub(super) async fn connect(server: &Server, address: SocketAddr) -> Result<http1::SendRequest<Body>, Box<Status>> {
+pub(crate) async fn connect(server: &Server, address: SocketAddr) -> Result<http1::SendRequest<Body>, Box<Status>> {
     let Some(tls) = &server.config.kubelet_tls else {
         let message = "this server has no certificate to show to kubelets";
         return Err(Box::new(Status::failure(503, Reason::ServiceUnavailable, message)));

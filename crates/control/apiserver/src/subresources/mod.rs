@@ -1,7 +1,7 @@
 //! Subresources that do more than read and write their object: logs, streams, proxies, tokens, reviews.
 
 mod connect;
-mod kubelet;
+pub(crate) mod kubelet;
 mod pod;
 mod proxy;
 pub(crate) mod reviews;
