@@ -10,12 +10,16 @@ use std::time::Duration;
 /// How long processes that are left in a pod's cgroup may take to die.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
+const CLASSES: [Qos; 3] = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort];
+
 /// Makes and removes the cgroups of pods.
 pub trait Cgroups: Send + Sync + 'static {
     /// The parent for the pod's containers, made with the pod's limits; empty when cgroups are not managed.
     fn ensure(&self, pod: &Pod) -> Result<String, String>;
     /// Removes the cgroup of a pod, by uid, with what is left in it. Blocks.
     fn remove(&self, uid: &str) -> Result<(), String>;
+    /// What a pod uses, by uid, or all pods together; nothing where cgroups are not managed or the pod has none.
+    fn stats(&self, uid: Option<&str>) -> Option<cgroup::Stats>;
 }
 
 /// No cgroups: containers get their own limits only.
@@ -28,6 +32,10 @@ impl Cgroups for Unmanaged {
 
     fn remove(&self, _: &str) -> Result<(), String> {
         Ok(())
+    }
+
+    fn stats(&self, _: Option<&str>) -> Option<cgroup::Stats> {
+        None
     }
 }
 
@@ -42,7 +50,7 @@ impl Managed {
     pub fn new(root: &str) -> Result<Self, String> {
         let groups = cgroup::Cgroups::detect().map_err(|e| e.to_string())?;
         let managed = Self { groups, root: root.trim_end_matches('/').to_owned() };
-        for class in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+        for class in CLASSES {
             let limits = cgroup::Limits { cpu_shares: class_shares(class), ..Default::default() };
             managed.create(&managed.class_path(class), &limits)?;
         }
@@ -87,7 +95,7 @@ impl Cgroups for Managed {
     }
 
     fn remove(&self, uid: &str) -> Result<(), String> {
-        for class in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+        for class in CLASSES {
             let path = self.path(class, uid);
             if !self.groups.exists(&path) {
                 continue;
@@ -98,6 +106,15 @@ impl Cgroups for Managed {
             }
         }
         Ok(())
+    }
+
+    fn stats(&self, uid: Option<&str>) -> Option<cgroup::Stats> {
+        let paths: Vec<String> = match uid {
+            Some(uid) => CLASSES.iter().map(|class| self.path(*class, uid)).collect(),
+            None => vec![self.class_path(Qos::Guaranteed)],
+        };
+        let path = paths.into_iter().find(|path| self.groups.exists(path))?;
+        self.groups.stats(&path).ok()
     }
 }
 

@@ -4,6 +4,7 @@ use crate::api::Api;
 use crate::cgroups::Cgroups;
 use crate::events::Events;
 use crate::hardware::Hardware;
+use crate::probe::ProbeCounts;
 use crate::volumes::Mounter;
 use pintle_clock::Clock;
 use pintle_cri::Runtime;
@@ -22,6 +23,7 @@ pub struct Host {
     pub mounter: Arc<dyn Mounter>,
     pub hardware: Hardware,
     pub cgroups: Arc<dyn Cgroups>,
+    pub probes: ProbeCounts,
     pub settings: Settings,
 }
 

@@ -6,6 +6,7 @@ use crate::cgroups::{Cgroups, Managed, Unmanaged};
 use crate::config::{Config, Error};
 use crate::host::{Host, Settings};
 use crate::node::machine::Machine;
+use crate::stats::Collector;
 use crate::{node, purge, server};
 use futures::{FutureExt, StreamExt};
 use pintle_cri::{EventStream, RuntimeEvent};
@@ -41,6 +42,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         mounter: config.hardware.mounter(),
         hardware: config.hardware.clone(),
         cgroups: cgroups(&config),
+        probes: Default::default(),
         settings: settings(&config, &machine),
     });
     for dir in [&config.root_dir, &config.log_dir] {
@@ -52,7 +54,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     };
     let mut tasks = JoinSet::new();
     if let (Some(listener), Some(settings)) = (listener, &config.server) {
-        let state = server::State::new(&config, Arc::clone(&host), pods.clone());
+        let stats = Arc::new(Collector::new(Arc::clone(&host)));
+        let state = server::State::new(&config, Arc::clone(&host), pods.clone(), stats);
         tasks.spawn(server::serve(listener, Arc::clone(&settings.tls), Arc::new(state), stop.clone()));
     }
     tasks.spawn(node::run(config.clone(), machine, version, recorder, stop.clone()));

@@ -43,6 +43,7 @@ mod sandbox_config;
 mod security;
 mod server;
 mod start;
+mod stats;
 mod status;
 mod streams;
 mod terminate;

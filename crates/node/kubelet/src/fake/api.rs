@@ -128,6 +128,7 @@ pub fn host(
         mounter: Arc::new(Directories),
         hardware: Hardware::Real,
         cgroups: Arc::new(Unmanaged),
+        probes: Default::default(),
         settings: settings(root),
     })
 }

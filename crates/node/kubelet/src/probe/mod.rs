@@ -4,11 +4,14 @@
 //! many results in a row as the thresholds ask for agree; then the pod's actor is woken.
 
 mod count;
+mod counts;
 mod exec;
+mod grpc;
 pub mod http;
 mod tcp;
 mod worker;
 
+pub use counts::ProbeCounts;
 pub use worker::Workers;
 
 use std::collections::HashMap;
@@ -30,6 +33,15 @@ impl ProbeKind {
             Self::Readiness => "Readiness",
         }
     }
+}
+
+/// Why a probe did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unhealthy {
+    /// It was answered, and not well.
+    Failed(String),
+    /// It could not be made: that says nothing of the container, and is not counted.
+    Errored(String),
 }
 
 /// What the probes of one container say; nothing while too few have run.

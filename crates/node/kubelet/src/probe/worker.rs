@@ -1,7 +1,7 @@
 //! The tasks that probe: started when a container runs, ended with it.
 
 use super::count::Count;
-use super::{ProbeKind, exec, http, tcp};
+use super::{ProbeKind, Unhealthy, exec, grpc, http, tcp};
 use crate::memory::Memory;
 use crate::observed::Observed;
 use crate::reference::{ContainerKind, is_sidecar, lasting_containers};
@@ -48,6 +48,7 @@ impl Workers {
                 wanted.push(key.clone());
                 self.tasks.entry(key).or_insert_with(|| {
                     let worker = Worker {
+                        labels: labels(pod, &container.name, probe_kind),
                         memory: Arc::clone(memory),
                         pod: Arc::clone(pod),
                         container: container.clone(),
@@ -92,6 +93,7 @@ struct Worker {
     ips: Vec<String>,
     kind: ProbeKind,
     probe: Probe,
+    labels: String,
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
@@ -107,9 +109,13 @@ impl Worker {
         loop {
             ticks.tick().await;
             let result = self.probe_once().await;
-            if let Err(message) = &result {
-                self.tell(message);
+            if let Err(unhealthy) = &result {
+                self.tell(unhealthy);
             }
+            if matches!(result, Err(Unhealthy::Errored(_))) {
+                continue;
+            }
+            self.memory.host.probes.add(&self.labels, result.is_ok());
             let Some(verdict) = count.add(result.is_ok()) else { continue };
             if self.memory.verdicts.lock().set(&self.id, self.kind, verdict) {
                 self.memory.wake.notify_one();
@@ -129,12 +135,16 @@ impl Worker {
         if runs_for > ADOPTED_AFTER && delay.is_zero() { period.mul_f64(rand::random()) } else { delay }
     }
 
-    fn tell(&self, message: &str) {
-        let message = format!("{} probe failed: {message}", self.kind.as_str());
+    fn tell(&self, unhealthy: &Unhealthy) {
+        let kind = self.kind.as_str();
+        let message = match unhealthy {
+            Unhealthy::Failed(message) => format!("{kind} probe failed: {message}"),
+            Unhealthy::Errored(message) => format!("{kind} probe errored and resulted in unknown state: {message}"),
+        };
         self.memory.host.events.container(&self.pod, self.list, &self.container.name, true, "Unhealthy", message);
     }
 
-    async fn probe_once(&self) -> Result<(), String> {
+    async fn probe_once(&self) -> Result<(), Unhealthy> {
         let timeout = seconds(self.probe.timeout_seconds, 1).max(Duration::from_secs(1));
         let ip = self.ips.first().map_or(self.memory.host.settings.node_ip.as_str(), String::as_str);
         if let Some(action) = &self.probe.exec {
@@ -142,19 +152,37 @@ impl Worker {
             return exec::run(self.memory.host.runtime.as_ref(), &self.id, command, timeout).await;
         }
         if let Some(action) = &self.probe.http_get {
-            let target = http::Target::of_action(action, &self.container, ip, "kube-probe/1.36")?;
-            return http::get(&target, timeout).await.map(|_| ());
+            let target = http::Target::of_action(action, &self.container, ip, "kube-probe/1.36");
+            let target = target.map_err(Unhealthy::Errored)?;
+            return http::get(&target, timeout).await.map(drop).map_err(Unhealthy::Failed);
         }
         if let Some(action) = &self.probe.tcp_socket {
             let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(ip);
-            let port = http::port(&action.port, &self.container)?;
-            return tcp::connect(host, port, timeout).await.map(drop);
+            let port = http::port(&action.port, &self.container).map_err(Unhealthy::Errored)?;
+            return tcp::connect(host, port, timeout).await.map(drop).map_err(Unhealthy::Failed);
         }
-        let what = if self.probe.grpc.is_some() {
-            "grpc probes are not supported by this node"
-        } else {
-            "missing probe handler"
-        };
-        Err(format!("{what} (pod {})", self.pod.name()))
+        if let Some(action) = &self.probe.grpc {
+            let bad = |_| Unhealthy::Errored(format!("invalid port number: {}", action.port));
+            let port = u16::try_from(action.port).map_err(bad)?;
+            let service = action.service.as_deref().unwrap_or_default();
+            return grpc::check(ip, port, service, timeout).await.map_err(Unhealthy::Failed);
+        }
+        let (container, pod) = (&self.container.name, crate::reference::pod_text(&self.pod));
+        Err(Unhealthy::Errored(format!("missing probe handler for {pod}:{container}")))
     }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.memory.host.probes.forget(&self.labels);
+    }
+}
+
+/// What the results of a worker are counted by.
+fn labels(pod: &Pod, container: &str, kind: ProbeKind) -> String {
+    let (namespace, name, uid) = (pod.namespace(), pod.name(), pod.uid());
+    let kind = kind.as_str();
+    format!(
+        "container=\"{container}\",namespace=\"{namespace}\",pod=\"{name}\",pod_uid=\"{uid}\",probe_type=\"{kind}\""
+    )
 }

@@ -51,7 +51,7 @@ impl Authorizer {
         };
         // Finer subresources were cut out of `proxy`, which still allows them.
         if self.is_allowed(&user, verb, subresource).await
-            || (matches!(subresource, "healthz" | "pods") && self.is_allowed(&user, verb, "proxy").await)
+            || (matches!(subresource, "healthz" | "pods" | "configz") && self.is_allowed(&user, verb, "proxy").await)
         {
             return Ok(());
         }

@@ -3,16 +3,20 @@
 //! Every request is authenticated by client certificate or bearer token and authorized; nothing is open.
 
 mod auth;
+mod configz;
 mod exec;
 mod log_route;
+mod metrics;
 mod paths;
+mod pods;
 mod port_forward;
 mod query;
 mod respond;
-mod stats;
+mod summary;
 
 use crate::config::{Config, Error};
 use crate::host::Host;
+use crate::stats::Collector;
 use crate::streams::Streaming;
 use auth::Authorizer;
 use bytes::Bytes;
@@ -51,14 +55,18 @@ pub struct State {
     pods: Informer<Pod>,
     authorizer: Authorizer,
     streaming: Arc<dyn Streaming>,
+    stats: Arc<Collector>,
+    configz: serde_json::Value,
     /// The tasks of streams; they end when the server stops.
     streams: TaskTracker,
     stop: CancellationToken,
 }
 
 impl State {
-    pub fn new(config: &Config, host: Arc<Host>, pods: Informer<Pod>) -> Self {
+    pub fn new(config: &Config, host: Arc<Host>, pods: Informer<Pod>, stats: Arc<Collector>) -> Self {
         Self {
+            configz: configz::of(config),
+            stats,
             host,
             pods,
             authorizer: Authorizer::new(config.client.clone(), config.node_name.clone()),
@@ -150,10 +158,15 @@ async fn answer(state: Arc<State>, peer: Arc<Option<pintle_pki::Peer>>, request:
     }
     match route {
         Route::Healthz => respond::text(StatusCode::OK, "ok"),
-        Route::Pods => stats::pods(&state),
-        Route::RunningPods => stats::running_pods(&state).await,
-        Route::Summary => stats::summary(&state).await,
-        Route::ResourceMetrics => stats::resource_metrics(&state).await,
+        Route::Pods => pods::pods(&state),
+        Route::RunningPods => pods::running_pods(&state).await,
+        Route::Summary => summary::answer(&state, request.uri().query().unwrap_or_default()).await,
+        Route::Metrics => metrics::own(&state),
+        Route::ResourceMetrics => metrics::resource(&state).await,
+        Route::CadvisorMetrics => metrics::cadvisor(&state).await,
+        Route::ProbeMetrics => metrics::probes(&state),
+        Route::Configz => configz::answer(&state),
+        Route::Checkpoint(place) => checkpoint(&state, &place),
         Route::Logs { namespace, pod, container } => {
             log_route::answer(&state, &namespace, &pod, &container, request.uri().query().unwrap_or_default()).await
         }
@@ -163,6 +176,22 @@ async fn answer(state: Arc<State>, peer: Arc<Option<pintle_pki::Peer>>, request:
             port_forward::answer(&state, &namespace, &pod, &uid, request).await
         }
     }
+}
+
+/// Containers can't be frozen to disk here: upstream's words for a runtime that does not know how.
+fn checkpoint(state: &State, place: &paths::Place) -> Response<Body> {
+    let paths::Place { namespace, pod, container, .. } = place;
+    let found = match state.pod(namespace, pod, "") {
+        Ok(found) => found,
+        Err(_) => return respond::text(StatusCode::NOT_FOUND, "pod does not exist\n"),
+    };
+    if !crate::reference::lasting_containers(&found).any(|(_, c)| c.name == *container) {
+        let words = format!("container {container:?} not found in pod {pod:?} in namespace {namespace:?}\n");
+        return respond::text(StatusCode::NOT_FOUND, words);
+    }
+    let why = "rpc error: code = Unimplemented desc = method CheckpointContainer not implemented";
+    let words = format!("checkpointing of {namespace}/{pod}/{container} failed ({why})");
+    respond::text(StatusCode::INTERNAL_SERVER_ERROR, words)
 }
 
 /// Methods that only read.

@@ -20,7 +20,12 @@ pub enum Route {
     Pods,
     RunningPods,
     Summary,
+    Metrics,
     ResourceMetrics,
+    CadvisorMetrics,
+    ProbeMetrics,
+    Configz,
+    Checkpoint(Place),
     Logs { namespace: String, pod: String, container: String },
     Exec(Place),
     Attach(Place),
@@ -47,7 +52,12 @@ impl Route {
             ["pods"] => Self::Pods,
             ["runningpods"] => Self::RunningPods,
             ["stats", "summary"] => Self::Summary,
+            ["metrics"] => Self::Metrics,
             ["metrics", "resource"] => Self::ResourceMetrics,
+            ["metrics", "cadvisor"] => Self::CadvisorMetrics,
+            ["metrics", "probes"] => Self::ProbeMetrics,
+            ["configz"] => Self::Configz,
+            ["checkpoint", namespace, pod, container] => Self::Checkpoint(place(namespace, pod, "", container)),
             ["containerLogs", namespace, pod, container] => {
                 Self::Logs { namespace: own(namespace), pod: own(pod), container: own(container) }
             }
@@ -69,7 +79,9 @@ impl Route {
     pub fn subresource(&self) -> &'static str {
         match self {
             Self::Summary => "stats",
-            Self::ResourceMetrics => "metrics",
+            Self::Metrics | Self::ResourceMetrics | Self::CadvisorMetrics | Self::ProbeMetrics => "metrics",
+            Self::Configz => "configz",
+            Self::Checkpoint(_) => "checkpoint",
             Self::Healthz => "healthz",
             Self::Pods | Self::RunningPods => "pods",
             Self::Logs { .. } | Self::Exec(_) | Self::Attach(_) | Self::PortForward { .. } => "proxy",
@@ -79,6 +91,7 @@ impl Route {
     pub fn allows(&self, method: &Method) -> bool {
         match self {
             Self::Exec(_) | Self::Attach(_) | Self::PortForward { .. } => matches!(*method, Method::GET | Method::POST),
+            Self::Checkpoint(_) => *method == Method::POST,
             _ => super::reads(method),
         }
     }
