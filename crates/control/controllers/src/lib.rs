@@ -32,6 +32,7 @@ mod ownership;
 mod podgc;
 mod pods;
 mod protection;
+mod provisioner;
 mod replicaset;
 mod resourcequota;
 mod revisions;

@@ -3,8 +3,8 @@
 use crate::context::Context;
 use crate::{
     bootstrap, certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, ephemeral, garbage,
-    job, namespace, node, nodeipam, nodettl, podgc, protection, replicaset, resourcequota, serviceaccount, servicecidr,
-    statefulset, ttl, volume,
+    job, namespace, node, nodeipam, nodettl, podgc, protection, provisioner, replicaset, resourcequota, serviceaccount,
+    servicecidr, statefulset, ttl, volume,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -62,6 +62,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("pv-protection-controller", |context| protection::run_volumes(context).boxed()),
     ("volumeattributesclass-protection-controller", |context| protection::run_classes(context).boxed()),
     ("persistent-volume-binder", |context| volume::run(context).boxed()),
+    ("local-path-provisioner", |context| provisioner::run(context).boxed()),
     ("service-cidrs-controller", |context| servicecidr::run(context).boxed()),
     ("bootstrap-signer", |context| bootstrap::run_signer(context).boxed()),
     ("token-cleaner", |context| bootstrap::run_cleaner(context).boxed()),

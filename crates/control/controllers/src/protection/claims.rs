@@ -13,16 +13,12 @@ const BY_CLAIM: &str = "protected-claim";
 /// The claims of a pod, as `namespace/name`. A kubelet only sees pods that have a node, and starts none whose claim is
 /// being deleted: until then a pod does not count.
 fn claims(pod: &Pod) -> Vec<String> {
-    let Some(spec) = pod.spec.as_ref().filter(|spec| spec.node_name.as_deref().is_some_and(|node| !node.is_empty()))
-    else {
+    let placed = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty());
+    if !placed {
         return Vec::new();
-    };
-    let name = |volume: &pintle_types::k8s::api::core::v1::Volume| match &volume.persistent_volume_claim {
-        Some(claim) => Some(claim.claim_name.clone()),
-        None => volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name)),
-    };
-    let volumes = spec.volumes.iter().flatten();
-    volumes.filter_map(name).map(|name| format!("{}/{name}", pod.namespace())).collect()
+    }
+    let used = pintle_storage::claims_of(pod).into_iter();
+    used.map(|used| format!("{}/{}", pod.namespace(), used.name)).collect()
 }
 
 /// Runs the controller until the context's stop.

@@ -1,16 +1,14 @@
 //! Decides what is to be done about a claim, and about a volume.
 
-use super::matching::{self, class_of_claim};
 use pintle_informer::EventType;
+use pintle_storage as matching;
+pub use pintle_storage::{BOUND, BY_CONTROLLER};
+use pintle_storage::{PROVISIONED_BY, SELECTED_NODE, class_of_claim, waits_for_consumer};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use pintle_types::k8s::api::storage::v1::StorageClass;
 use std::sync::Arc;
 
-pub const BOUND: &str = "pv.kubernetes.io/bind-completed";
-pub const BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const DEFAULT_CLASS: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
@@ -70,8 +68,7 @@ pub fn claim(claim: &PersistentVolumeClaim, world: &World<'_>) -> ClaimStep {
 fn find(claim: &PersistentVolumeClaim, world: &World<'_>) -> ClaimStep {
     let class = class_of_claim(claim);
     let known = if class.is_empty() { None } else { (world.class)(class) };
-    let waits = |class: &StorageClass| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
-    let delayed = known.as_deref().is_some_and(waits);
+    let delayed = known.as_deref().is_some_and(waits_for_consumer);
     if let Some(volume) = matching::best(claim, &(world.volumes)(), delayed) {
         return ClaimStep::Bind(volume);
     }

@@ -1,11 +1,11 @@
 //! Watches claims, volumes, classes and the pods that wait for claims, and does what the plan says.
 
-use super::matching::{class_of_claim, class_of_volume, is_for};
 use super::plan::{self, BOUND, BY_CONTROLLER, ClaimStep, Reclaim, Told, VolumeStep, World};
 use crate::context::Context;
 use crate::pods;
 use pintle_client::ClientError;
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
+use pintle_storage::{PROVISIONER, class_of_claim, class_of_volume, is_for};
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use pintle_types::k8s::api::storage::v1::StorageClass;
 use pintle_types::{Kind, ObjectKey};
@@ -17,9 +17,6 @@ const UNBOUND: &str = "unbound-of-class";
 const BY_VOLUME: &str = "volume-of-claim";
 /// Pods without a node, by their claims as `namespace/name`.
 const WAITING: &str = "waiting-for-claim";
-/// Who is to make the volume, under the name of now and the one of old.
-const PROVISIONER: [&str; 2] =
-    ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
 
 /// One worker looks at both, so that two claims never take one volume from the same cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,12 +52,8 @@ fn waited_for(pod: &Pod) -> Vec<String> {
     if !pods::node_name(pod).is_empty() || pods::is_finished(pod) {
         return Vec::new();
     }
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let name = |volume: &pintle_types::k8s::api::core::v1::Volume| match &volume.persistent_volume_claim {
-        Some(claim) => Some(claim.claim_name.clone()),
-        None => volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name)),
-    };
-    volumes.filter_map(name).map(|name| format!("{}/{name}", pod.namespace())).collect()
+    let names = pintle_storage::claims_of(pod).into_iter();
+    names.map(|used| format!("{}/{}", pod.namespace(), used.name)).collect()
 }
 
 /// Runs the controller until the context's stop.

@@ -1,11 +1,11 @@
 //! Claims find the volume that suits them best, and volumes are kept, freed or given up when their claim goes.
 
-use super::matching;
 use super::plan::{self, ClaimStep, Reclaim, VolumeStep, World};
 use super::run;
 use crate::testing::Cluster;
 use futures::FutureExt;
 use pintle_client::DeleteOptions;
+use pintle_storage as matching;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use pintle_types::k8s::api::storage::v1::StorageClass;

@@ -1,8 +1,8 @@
 //! Which volume suits a claim best.
 
-use crate::ownership::labels_of;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use pintle_types::k8s::api::storage::v1::StorageClass;
 use pintle_types::k8s::apimachinery::pkg::api::resource::Quantity as Amount;
 use pintle_types::quantity::Quantity;
 use pintle_types::selector::LabelSelector;
@@ -28,6 +28,11 @@ pub fn wants_default_class(claim: &PersistentVolumeClaim) -> bool {
     claim.annotation(CLASS).is_none() && claim.spec.as_ref().is_none_or(|spec| spec.storage_class_name.is_none())
 }
 
+/// Whether claims of a class get their volume when it is known where their first pod runs.
+pub fn waits_for_consumer(class: &StorageClass) -> bool {
+    class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+}
+
 /// Whether a volume is bound to a claim, or was made for it by name.
 pub fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let Some(reference) = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else { return false };
@@ -46,7 +51,8 @@ pub fn capacity(volume: &PersistentVolume) -> i128 {
     storage(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()))
 }
 
-fn requested(claim: &PersistentVolumeClaim) -> i128 {
+/// The size that a claim asks for, in billionths of a byte.
+pub fn requested(claim: &PersistentVolumeClaim) -> i128 {
     let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
     storage(resources.and_then(|resources| resources.requests.as_ref()))
 }
@@ -117,7 +123,7 @@ pub fn best(
         spec.is_none_or(|spec| spec.claim_ref.is_none())
             && volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Available")
             && class_of_volume(volume) == class_of_claim(claim)
-            && selector.as_ref().is_none_or(|selector| selector.matches(labels_of(&volume.metadata)))
+            && selector.as_ref().is_none_or(|selector| selector.matches_with(|key| volume.label(key)))
     };
     let rank =
         |volume: &&Arc<PersistentVolume>| (modes_of_volume(volume).len(), capacity(volume), volume.name().to_owned());
