@@ -9,6 +9,8 @@ use std::net::IpAddr;
 const LIST_ELEMENT: u16 = 1;
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
+const AT_MOST: u32 = 3;
+const AT_LEAST: u32 = 5;
 /// The register of conditions that look at one thing and need it no more.
 const SCRATCH: Register = Register::new(12);
 
@@ -72,6 +74,8 @@ pub enum Connection {
     New,
     /// It belongs to a connection that has been answered.
     Established,
+    /// It begins a connection that another one asked for, or is an ICMP error about one.
+    Related,
     /// Its destination was translated.
     Translated,
 }
@@ -168,6 +172,17 @@ impl Rule {
         self.load_protocol(SCRATCH).compare(SCRATCH, EQUAL, &[number])
     }
 
+    /// The destination port is one of `first` to `last`; match the protocol first.
+    #[must_use]
+    pub fn destination_port_in(self, first: u16, last: u16) -> Self {
+        let loaded = self.load_destination_port(SCRATCH);
+        if first == last {
+            return loaded.compare(SCRATCH, EQUAL, &first.to_be_bytes());
+        }
+        let above = loaded.compare(SCRATCH, AT_LEAST, &first.to_be_bytes());
+        above.compare(SCRATCH, AT_MOST, &last.to_be_bytes())
+    }
+
     /// The packet is an ICMP message of this type; match the protocol first.
     #[must_use]
     pub fn icmp_type_is(self, number: u8) -> Self {
@@ -202,6 +217,7 @@ impl Rule {
         const STATUS: u32 = 2;
         let (key, bits) = match what {
             Connection::Established => (STATE, 2),
+            Connection::Related => (STATE, 4),
             Connection::New => (STATE, 8),
             Connection::Translated => (STATUS, 32),
         };

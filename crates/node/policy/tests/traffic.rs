@@ -1,0 +1,284 @@
+//! Sends real packets between pods and the outside, in network namespaces of their own, while policies come and go.
+
+use pintle_fake_api::FakeApi;
+use pintle_netlink::{Netlink, Peer, Veth, namespace};
+use pintle_policy::{Config, Guard, NewPod, Policies};
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::{Namespace, Pod};
+use pintle_types::k8s::api::networking::v1::NetworkPolicy;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for whatever should happen, short enough to wait for what should not.
+const WAIT: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_millis(200);
+
+/// A network namespace that vanishes with the test.
+struct Space {
+    path: PathBuf,
+    file: File,
+}
+
+impl Space {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pintle-policy-test-{}-{name}", std::process::id()));
+        namespace::create(&path).expect("namespaces need root");
+        Self { file: namespace::open(&path).expect("just made"), path }
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        namespace::enter(self.file.as_fd(), work).expect("enter")
+    }
+
+    fn run(&self, command: &str) -> String {
+        self.inside(|| {
+            let output = Command::new("sh").args(["-c", command]).output().expect("sh");
+            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        })
+    }
+
+    fn connect(&self, to: &str) -> Result<TcpStream, ErrorKind> {
+        let to: SocketAddr = to.parse().expect("address");
+        self.inside(|| TcpStream::connect_timeout(&to, SHORT)).map_err(|error| error.kind())
+    }
+
+    /// Connects until the outcome is this one: refused ports are reached, and nothing answers what is dropped.
+    fn until(&self, to: &str, reached: bool) {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            let result = self.connect(to);
+            if (result.as_ref().err() != Some(&ErrorKind::TimedOut)) == reached {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{to} is reached: {} ({result:?})", !reached);
+        }
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        namespace::delete(&self.path).expect("delete");
+    }
+}
+
+/// The node, its pods `a` and `b` of namespace `ns` at 10.42.0.2 and 3, and the machine outside at 192.0.2.2.
+struct World {
+    node: Space,
+    a: Space,
+    b: Space,
+    outside: Space,
+    api: FakeApi,
+    guard: Guard,
+    stop: CancellationToken,
+    policies: Option<JoinHandle<()>>,
+}
+
+impl World {
+    fn new(name: &str) -> Self {
+        let space = |kind: &str| Space::new(&format!("{name}-{kind}"));
+        let (node, a, b, outside) = (space("node"), space("a"), space("b"), space("outside"));
+        for (far, link, near, address) in [
+            (&a, "pod-a", "10.42.0.1/32", "10.42.0.2"),
+            (&b, "pod-b", "10.42.0.1/32", "10.42.0.3"),
+            (&outside, "wan", "192.0.2.1/32", "192.0.2.2"),
+        ] {
+            node.inside(|| {
+                let peer = Peer { name: "eth0", hardware: None, namespace: Some(far.file.as_fd()) };
+                let pair = Veth { name: link, mtu: 1500, master: None, group: 0, peer };
+                Netlink::open().expect("socket").add_veth(&pair).expect("pair");
+            });
+            let gateway = near.trim_end_matches("/32");
+            node.run(&format!(
+                "ip link set {link} up; ip addr add {near} dev {link}; ip route add {address} dev {link}"
+            ));
+            far.run(&format!(
+                "ip link set eth0 up; ip addr add {address}/32 dev eth0; ip route add {gateway} dev eth0 scope link
+                 ip route add default via {gateway}"
+            ));
+        }
+        node.run("echo 1 > /proc/sys/net/ipv4/ip_forward");
+        let api = FakeApi::new();
+        for name in ["ns", "other"] {
+            put::<Namespace>(&api, json!({"metadata": {"name": name, "labels": {"name": name}}}));
+        }
+        for (name, address) in [("a", "10.42.0.2"), ("b", "10.42.0.3")] {
+            put::<Pod>(&api, pod(name, Some(address)));
+        }
+        let mut world =
+            Self { node, a, b, outside, api, guard: Guard::default(), stop: CancellationToken::new(), policies: None };
+        world.policies = Some(world.start());
+        world
+    }
+
+    fn start(&self) -> JoinHandle<()> {
+        let (client, guard, stop) = (self.api.client(), self.guard.clone(), self.stop.clone());
+        let inside = self.node.file.try_clone().expect("descriptor");
+        std::thread::spawn(move || {
+            let run = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+                runtime.block_on(async {
+                    let config = Config { node_name: "node".into() };
+                    Policies::open(config, client, guard).expect("open").run(stop).await.expect("run");
+                });
+            };
+            namespace::enter(inside.as_fd(), run).expect("enter");
+        })
+    }
+
+    fn policy(&self, name: &str, spec: Value) {
+        put::<NetworkPolicy>(&self.api, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec}));
+    }
+
+    fn watches(&self) -> Vec<String> {
+        let asked = self.api.take_requests();
+        asked.into_iter().map(|asked| asked.resource).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.policies.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the policies' thread failed");
+        }
+    }
+}
+
+fn put<K: Kind>(api: &FakeApi, value: Value) {
+    api.put(&K::from_value(value).expect("an object"));
+}
+
+fn pod(name: &str, address: Option<&str>) -> Value {
+    json!({
+        "metadata": {"namespace": "ns", "name": name, "uid": name, "labels": {"app": name}},
+        "spec": {"nodeName": "node", "containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
+        "status": {"phase": "Running", "podIP": address},
+    })
+}
+
+#[test]
+fn packets_pass_or_are_dropped_as_policies_say() {
+    let world = World::new("packets");
+    let listener = world.b.inside(|| TcpListener::bind("0.0.0.0:8080").expect("bind"));
+    world.outside.until("10.42.0.3:8080", true);
+    let (open, _) = (world.a.connect("10.42.0.3:8080").expect("open"), listener.accept().expect("accept"));
+
+    let b = json!({"matchLabels": {"app": "b"}});
+    world.policy("closed", json!({"podSelector": b}));
+    world.outside.until("10.42.0.3:8080", false);
+    world.a.until("10.42.0.3:8080", false);
+    world.node.until("10.42.0.3:8080", true);
+    world.b.until("10.42.0.3:8080", true);
+    world.b.until("192.0.2.2:9", true);
+    drop(open);
+
+    world.policy("web", json!({"podSelector": b, "ingress": [
+        {"from": [{"podSelector": {"matchLabels": {"app": "a"}}}], "ports": [{"port": "http"}]},
+        {"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.128/25"]}}], "ports": [{"port": 9000, "endPort": 9010}]},
+    ]}));
+    world.a.until("10.42.0.3:8080", true);
+    world.a.until("10.42.0.3:9005", false);
+    world.outside.until("10.42.0.3:9000", true);
+    world.outside.until("10.42.0.3:9010", true);
+    world.outside.until("10.42.0.3:9011", false);
+    world.outside.until("10.42.0.3:8080", false);
+
+    world
+        .policy("out", json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"podSelector": b}]}]}));
+    world.a.until("192.0.2.2:9", false);
+    world.a.until("10.42.0.3:8080", true);
+    world.b.until("10.42.0.2:80", false);
+}
+
+#[test]
+fn answers_to_datagrams_pass_and_new_ones_do_not() {
+    let world = World::new("datagrams");
+    let bind = |space: &Space| {
+        let socket = space.inside(|| UdpSocket::bind("0.0.0.0:5353").expect("bind"));
+        socket.set_read_timeout(Some(SHORT)).expect("timeout");
+        socket
+    };
+    let (a, b) = (bind(&world.a), bind(&world.b));
+    let to_b = json!({"podSelector": {"matchLabels": {"app": "b"}}});
+    world.policy(
+        "a",
+        json!({"podSelector": {"matchLabels": {"app": "a"}}, "policyTypes": ["Ingress", "Egress"],
+        "egress": [{"to": [to_b], "ports": [{"protocol": "UDP", "port": 5353}]}]}),
+    );
+    world.outside.until("10.42.0.2:80", false);
+    let mut buffer = [0; 8];
+    b.send_to(b"new", "10.42.0.2:5353").expect("send");
+    assert!(a.recv_from(&mut buffer).is_err(), "a is closed");
+    a.send_to(b"ask", "10.42.0.3:5353").expect("send");
+    assert_eq!(b.recv_from(&mut buffer).expect("allowed").0, 3);
+    b.send_to(b"answer", "10.42.0.2:5353").expect("send");
+    assert_eq!(a.recv_from(&mut buffer).expect("an answer").0, 6);
+}
+
+#[test]
+fn a_cluster_without_policies_pays_nothing() {
+    let world = World::new("nothing");
+    let b = json!({"podSelector": {"matchLabels": {"app": "b"}}});
+    world.outside.until("10.42.0.3:8080", true);
+    assert!(world.watches().iter().all(|path| path.ends_with("networkpolicies")), "only policies are watched");
+    assert_eq!(world.node.run("nft list ruleset"), "");
+    world.policy("closed", b);
+    world.outside.until("10.42.0.3:8080", false);
+    let watched = world.watches();
+    assert!(
+        watched.iter().any(|path| path.ends_with("/pods")) && watched.iter().any(|path| path.ends_with("/namespaces"))
+    );
+    world.api.remove::<NetworkPolicy>("ns", "closed");
+    world.outside.until("10.42.0.3:8080", true);
+    assert_eq!(world.node.run("nft list ruleset"), "");
+}
+
+#[test]
+fn a_new_pod_is_guarded_before_it_starts() {
+    let world = World::new("guard");
+    let c = json!({"matchLabels": {"app": "c"}});
+    world.policy("closed", json!({"podSelector": c}));
+    world.policy("b", json!({"podSelector": {"matchLabels": {"app": "b"}}}));
+    world.outside.until("10.42.0.3:8080", false);
+    world.node.run("ip route add 10.42.0.4 dev pod-a");
+    world.a.run("ip addr add 10.42.0.4/32 dev eth0");
+    world.outside.until("10.42.0.4:80", true);
+    let new = NewPod {
+        namespace: "ns".into(),
+        name: "c".into(),
+        uid: "c".into(),
+        labels: [("app".to_owned(), "c".to_owned())].into(),
+        addresses: vec!["10.42.0.4".parse().expect("address")],
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    runtime.block_on(world.guard.admit(new));
+    assert_eq!(world.outside.connect("10.42.0.4:80").expect_err("dropped"), ErrorKind::TimedOut);
+    // The API server hears of the pod, and later of its address: it is guarded all the time.
+    put::<Pod>(&world.api, pod("c", None));
+    put::<Pod>(&world.api, pod("c", Some("10.42.0.4")));
+    world.policy("closed", json!({"podSelector": c, "ingress": [{"ports": [{"port": 80}]}]}));
+    world.outside.until("10.42.0.4:80", true);
+    assert_eq!(world.outside.connect("10.42.0.4:81").expect_err("dropped"), ErrorKind::TimedOut);
+}
+
+#[test]
+fn a_table_that_somebody_flushed_is_replaced_with_the_next_change() {
+    let world = World::new("flushed");
+    world.policy("closed", json!({"podSelector": {"matchLabels": {"app": "b"}}}));
+    world.outside.until("10.42.0.3:8080", false);
+    world.node.run("nft flush ruleset");
+    world.outside.until("10.42.0.3:8080", true);
+    world.policy("more", json!({"podSelector": {"matchLabels": {"app": "a"}}}));
+    world.outside.until("10.42.0.3:8080", false);
+    world.outside.until("10.42.0.2:8080", false);
+}
