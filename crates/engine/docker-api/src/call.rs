@@ -1,6 +1,7 @@
 //! A request, taken apart: its path without the version, its query, its body within bounds.
 
 use crate::answer::Result;
+use crate::drain::Draining;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Limited};
@@ -26,7 +27,7 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
     upgrade: Option<OnUpgrade>,
-    body: Option<Incoming>,
+    body: Option<Draining>,
 }
 
 impl Call {
@@ -40,7 +41,7 @@ impl Call {
             query: Query::parse(request.uri().query().unwrap_or_default()),
             headers: request.headers().clone(),
             upgrade: Some(hyper::upgrade::on(&mut request)),
-            body: Some(request.into_body()),
+            body: Some(Draining::new(request.into_body())),
         })
     }
 
@@ -50,7 +51,7 @@ impl Call {
     }
 
     /// The body as it comes; it can be taken once.
-    pub(crate) fn body(&mut self) -> Result<Incoming> {
+    pub(crate) fn body(&mut self) -> Result<Draining> {
         self.body.take().ok_or_else(|| DockerError::internal("the request's body was taken already"))
     }
 

@@ -13,6 +13,7 @@ mod call;
 mod containers;
 mod detach;
 mod distribution;
+mod drain;
 mod events;
 mod exec;
 mod hijack;

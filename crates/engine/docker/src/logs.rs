@@ -1,5 +1,5 @@
-//! Reads what containers have written: files of one JSON object a line, rotated ones first, and follows them by
-//! inotify rather than by looking again and again.
+//! Reads what containers have written, rotated files first, and follows it by inotify rather than by looking again and
+//! again.
 
 use crate::containers::{Condition, log_name};
 use crate::daemon::Daemon;
@@ -8,8 +8,10 @@ use serde::Deserialize;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 /// Rotated files that are looked for.
@@ -30,6 +32,15 @@ pub struct LogOptions {
     pub until: Option<i64>,
     /// The last so many only.
     pub tail: Option<usize>,
+}
+
+/// How the lines of a log are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogForm {
+    /// One JSON object a line, as Docker's driver `json-file` has it.
+    Json,
+    /// `TIME STREAM TAG TEXT`, as a kubelet wants it.
+    Cri,
 }
 
 /// A piece of output.
@@ -62,56 +73,52 @@ impl Daemon {
             return Err(DockerError::new(501, "configured logging driver does not support reading"));
         }
         let path = self.containers.folder.of(&container.id).join(log_name(&container.id));
-        let (sender, receiver) = mpsc::channel(WAITING);
         let follow = options.follow && container.status().is_running() && ever;
         let waiting = self.wait_for(&container, Condition::NotRunning);
-        let watch = if follow { Some(watch(&path)?) } else { None };
-        tokio::spawn(async move {
-            let mut reading = Reading { path, options, sender, position: None };
-            if !reading.all().await {
-                return;
-            }
-            let Some(watch) = watch else { return };
-            let ended = waiting.done();
-            tokio::pin!(ended);
-            let mut last = false;
-            loop {
-                tokio::select! {
-                    _ = &mut ended, if !last => last = true,
-                    changed = watch.readable() => match changed {
-                        Ok(mut ready) => {
-                            drain(watch.get_ref());
-                            ready.clear_ready();
-                        }
-                        Err(_) => return,
-                    },
-                    () = reading.sender.closed() => return,
-                }
-                if !reading.more().await || last {
-                    return;
-                }
-            }
-        });
-        Ok(receiver)
+        let ended = async move { drop(waiting.done().await) };
+        read_log(path, LogForm::Json, LogOptions { follow, ..options }, ended)
     }
+}
+
+/// The lines of a log, as a channel that ends with them; those of one that is followed when `ended` resolves.
+///
+/// # Errors
+/// When the log's folder cannot be watched.
+pub fn read_log(
+    path: PathBuf,
+    form: LogForm,
+    options: LogOptions,
+    ended: impl Future<Output = ()> + Send + 'static,
+) -> Result<mpsc::Receiver<LogLine>> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let watch = if options.follow { Some(watch(&path)?) } else { None };
+    tokio::spawn(async move {
+        let mut reading = Reading { path, form, options, sender, position: None };
+        if reading.all().await
+            && let Some(watch) = watch
+        {
+            reading.follow(watch, ended).await;
+        }
+    });
+    Ok(receiver)
 }
 
 /// Watches the folder of a log: a rotation makes a new file in it.
 // Deprecated for types whose descriptor may change under its hands; an `OwnedFd` is not such a type.
 #[allow(deprecated)]
-fn watch(path: &Path) -> Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
+fn watch(path: &Path) -> Result<AsyncFd<OwnedFd>> {
     use rustix::fs::inotify;
     let folder = path.parent().unwrap_or(path);
     let watching = || -> std::io::Result<_> {
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_FROM;
         inotify::add_watch(&fd, folder, flags)?;
-        tokio::io::unix::AsyncFd::new(fd)
+        AsyncFd::new(fd)
     };
     watching().map_err(|e| DockerError::io(format_args!("watch {}", folder.display()), e))
 }
 
-fn drain(fd: &std::os::fd::OwnedFd) {
+fn drain(fd: &OwnedFd) {
     let mut buffer = [0_u8; 4096];
     // What has changed does not matter: the file is read to its end.
     while rustix::io::read(fd, &mut buffer[..]).is_ok_and(|count| count > 0) {}
@@ -119,6 +126,7 @@ fn drain(fd: &std::os::fd::OwnedFd) {
 
 struct Reading {
     path: PathBuf,
+    form: LogForm,
     options: LogOptions,
     sender: mpsc::Sender<LogLine>,
     /// The open file, and the inode that it has.
@@ -155,6 +163,28 @@ impl Reading {
         true
     }
 
+    /// What comes until the end.
+    async fn follow(&mut self, watch: AsyncFd<OwnedFd>, ended: impl Future<Output = ()>) {
+        tokio::pin!(ended);
+        let mut last = false;
+        loop {
+            tokio::select! {
+                () = &mut ended, if !last => last = true,
+                changed = watch.readable() => match changed {
+                    Ok(mut ready) => {
+                        drain(watch.get_ref());
+                        ready.clear_ready();
+                    }
+                    Err(_) => return,
+                },
+                () = self.sender.closed() => return,
+            }
+            if !self.more().await || last {
+                return;
+            }
+        }
+    }
+
     /// What has come since, of a new file too when there is one.
     async fn more(&mut self) -> bool {
         if let Some(mut reader) = self.position.take() {
@@ -184,8 +214,8 @@ impl Reading {
     async fn pass(&self, reader: &mut BufReader<File>, mut tail: Option<(usize, &mut VecDeque<LogLine>)>) -> bool {
         loop {
             let Some(line) = next_line(reader) else { return true };
-            let Ok(stored) = serde_json::from_str::<Stored>(&line) else { continue };
-            match self.select(stored) {
+            let Some(line) = parse(self.form, &line) else { continue };
+            match self.select(line) {
                 Selected::Line(line) => match &mut tail {
                     None => {
                         if self.sender.send(line).await.is_err() {
@@ -205,20 +235,19 @@ impl Reading {
         }
     }
 
-    fn select(&self, stored: Stored) -> Selected {
-        let stream = if stored.stream == "stderr" { 2 } else { 1 };
+    fn select(&self, line: LogLine) -> Selected {
         let nanos = || {
-            let time = stored.time.parse::<pintle_clock::Timestamp>();
+            let time = line.time.parse::<pintle_clock::Timestamp>();
             time.ok().and_then(|t| i64::try_from(t.as_nanosecond()).ok()).unwrap_or_default()
         };
         if self.options.until.is_some_and(|until| nanos() > until) {
             return Selected::TooLate;
         }
-        let wanted = if stream == 1 { self.options.stdout } else { self.options.stderr };
+        let wanted = if line.stream == 1 { self.options.stdout } else { self.options.stderr };
         if !wanted || self.options.since.is_some_and(|since| nanos() < since) {
             return Selected::Passed;
         }
-        Selected::Line(LogLine { stream, time: stored.time, text: stored.log })
+        Selected::Line(line)
     }
 }
 
@@ -226,6 +255,19 @@ enum Selected {
     Line(LogLine),
     Passed,
     TooLate,
+}
+
+fn parse(form: LogForm, line: &str) -> Option<LogLine> {
+    let number = |stream: &str| if stream == "stderr" { 2 } else { 1 };
+    if form == LogForm::Json {
+        let stored = serde_json::from_str::<Stored>(line).ok()?;
+        return Some(LogLine { stream: number(&stored.stream), time: stored.time, text: stored.log });
+    }
+    let mut parts = line.splitn(4, ' ');
+    let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    // A part of a line ends without the line break that the file has.
+    let text = if tag.starts_with('P') { text.strip_suffix('\n').unwrap_or(text) } else { text };
+    Some(LogLine { stream: number(stream), time: time.to_owned(), text: text.to_owned() })
 }
 
 /// The next whole line; of a line that is being written nothing is taken.
@@ -239,4 +281,23 @@ fn next_line(reader: &mut BufReader<File>) -> Option<String> {
         return None;
     }
     Some(String::from_utf8_lossy(&line).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_in_both_forms() {
+        let line = |stream, text: &str| {
+            Some(LogLine { stream, time: "2026-01-01T00:00:01Z".to_owned(), text: text.to_owned() })
+        };
+        let json = "{\"log\":\"two\\n\",\"stream\":\"stderr\",\"time\":\"2026-01-01T00:00:01Z\"}\n";
+        assert_eq!(parse(LogForm::Json, json), line(2, "two\n"));
+        assert_eq!(parse(LogForm::Cri, "2026-01-01T00:00:01Z stderr F two words\n"), line(2, "two words\n"));
+        assert_eq!(parse(LogForm::Cri, "2026-01-01T00:00:01Z stdout P thr\n"), line(1, "thr"));
+        for (form, text) in [(LogForm::Json, "{\"log\":"), (LogForm::Cri, "2026-01-01T00:00:01Z stdout F\n")] {
+            assert_eq!(parse(form, text), None);
+        }
+    }
 }

@@ -285,14 +285,14 @@ fn connections_come_and_go_while_a_container_runs() {
         ipam_config: Some(EndpointIpam { ipv4_address: "10.77.0.9".into(), ..EndpointIpam::default() }),
         ..EndpointSettings::default()
     };
-    let got = world.daemon(|networks| networks.join(&id, "h", "n1", &wanted)).expect("join");
+    let got = world.daemon(|networks| networks.join(&id, "h", "n1", &wanted, &[])).expect("join");
     assert_eq!((got.ip_address.as_str(), got.mac_address.as_str()), ("10.77.0.9", "02:42:0a:4d:00:09"));
-    let six = world.daemon(|networks| networks.join(&id, "h", "n6", &EndpointSettings::default())).expect("join");
+    let six = world.daemon(|networks| networks.join(&id, "h", "n6", &EndpointSettings::default(), &[])).expect("join");
     assert_eq!((six.global_ipv6_address.as_str(), six.ipv6_gateway.as_str()), ("fd00:6::2", "fd00:6::1"));
     let seen = world.of("a").run("ip -o addr; ip route; ip -6 route");
     assert!(seen.contains("eth1    inet 10.77.0.9/24") && seen.contains("default via 172.17.0.1 dev eth0"), "{seen}");
     assert!(seen.contains("default via fd00:6::1 dev eth2"), "{seen}");
-    let twice = world.daemon(|networks| networks.join(&id, "h", "n1", &wanted)).expect_err("twice");
+    let twice = world.daemon(|networks| networks.join(&id, "h", "n1", &wanted, &[])).expect_err("twice");
     assert_eq!(twice.message, "endpoint with name a already exists in network n1");
     let used = world.daemon(|networks| networks.remove("n1")).expect_err("in use");
     assert!(

@@ -8,16 +8,16 @@ use base64::Engine;
 use http::{HeaderValue, StatusCode};
 use pintle_docker::DockerError;
 use pintle_docker::containers::record::snapshot_key;
-use pintle_docker::containers::{ExtractOptions, PathStat, Source};
+use pintle_docker::containers::{ExtractOptions, PathStat, Record, Source, extract_in, path_in};
 use std::sync::Arc;
 
-async fn source(state: &Arc<State>, call: &Call, id: &str) -> Result<Source> {
+async fn source(call: &Call, wanted: &str, record: Record) -> Result<Source> {
     let path = call.query.get("path").to_owned();
     if path.is_empty() {
         return Err(DockerError::invalid("bad parameter: path is required"));
     }
-    let (daemon, id) = (Arc::clone(&state.daemon), id.to_owned());
-    let found = tokio::task::spawn_blocking(move || daemon.container_path(&id, &path)).await;
+    let wanted = wanted.to_owned();
+    let found = tokio::task::spawn_blocking(move || path_in(&record, &wanted, &path)).await;
     found.map_err(|e| DockerError::internal(e.to_string()))?
 }
 
@@ -29,28 +29,31 @@ fn with_stat(mut answer: Answer, stat: &PathStat) -> Result {
     Ok(answer)
 }
 
-pub(crate) async fn head(state: &Arc<State>, call: &Call, id: &str) -> Result {
-    let source = source(state, call, id).await?;
+/// What is at a path of the container that the record tells of, and that the client calls `wanted`.
+pub(crate) async fn head(call: &Call, wanted: &str, record: Record) -> Result {
+    let source = source(call, wanted, record).await?;
     with_stat(bytes(StatusCode::OK, "", ""), &source.stat)
 }
 
-pub(crate) async fn get(state: &Arc<State>, call: &Call, id: &str) -> Result {
-    let source = source(state, call, id).await?;
-    state.daemon.note_archive(id);
+pub(crate) async fn get(state: &Arc<State>, call: &Call, wanted: &str, record: Record) -> Result {
+    let id = record.id.clone();
+    let source = source(call, wanted, record).await?;
+    state.daemon.note_copy(&id, "archive-path");
     let stat = source.stat.clone();
     with_stat(written("application/x-tar", move |target| source.write(target)), &stat)
 }
 
-pub(crate) async fn put(state: &Arc<State>, mut call: Call, id: &str) -> Result {
+pub(crate) async fn put(state: &Arc<State>, mut call: Call, wanted: &str, record: Record) -> Result {
     let path = call.query.get("path").to_owned();
     let options = ExtractOptions {
         no_overwrite_dir_non_dir: call.query.flag("noOverwriteDirNonDir"),
         keep_owners: call.query.flag("copyUIDGID"),
     };
     let body = reader(&mut call)?;
-    let (daemon, id) = (Arc::clone(&state.daemon), id.to_owned());
-    let done = tokio::task::spawn_blocking(move || daemon.extract_into(&id, &path, body, options));
+    let (id, wanted) = (record.id.clone(), wanted.to_owned());
+    let done = tokio::task::spawn_blocking(move || extract_in(&record, &wanted, &path, body, options));
     done.await.map_err(|e| DockerError::internal(e.to_string()))??;
+    state.daemon.note_copy(&id, "extract-to-dir");
     Ok(bytes(StatusCode::OK, "", ""))
 }
 

@@ -1,7 +1,7 @@
 //! Streams the output of containers.
 
 use crate::State;
-use crate::answer::{Result, stream};
+use crate::answer::{Answer, Result, stream};
 use crate::call::Call;
 use crate::hijack::{content_type, frame, receiver_stream};
 use bytes::Bytes;
@@ -9,12 +9,20 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use pintle_docker::DockerError;
 use pintle_docker::containers::AttachWanted;
-use pintle_docker::logs::LogOptions;
+use pintle_docker::logs::{LogLine, LogOptions};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 pub(crate) fn logs(state: &Arc<State>, call: &Call, id: &str) -> Result {
-    let query = &call.query;
     let container = state.daemon.container(id)?;
+    let options = options(state, call)?;
+    let tty = container.look(|r| r.config.tty);
+    Ok(answer(call, tty, state.daemon.container_logs(&container.id, options)?))
+}
+
+/// What a client asks for.
+pub(crate) fn options(state: &State, call: &Call) -> Result<LogOptions> {
+    let query = &call.query;
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
     if !stdout && !stderr {
         return Err(DockerError::invalid("Bad parameters: you must choose at least one stream"));
@@ -24,7 +32,7 @@ pub(crate) fn logs(state: &Arc<State>, call: &Call, id: &str) -> Result {
         "" | "0" => Ok(None),
         text => crate::times::parse(text, now).map(Some),
     };
-    let options = LogOptions {
+    Ok(LogOptions {
         stdout,
         stderr,
         follow: query.flag("follow"),
@@ -32,14 +40,17 @@ pub(crate) fn logs(state: &Arc<State>, call: &Call, id: &str) -> Result {
         until: time("until")?,
         // What is no number is all, as with Docker.
         tail: query.get("tail").parse().ok(),
-    };
-    let (timestamps, tty) = (query.flag("timestamps"), container.look(|r| r.config.tty));
-    let lines = state.daemon.container_logs(&container.id, options)?;
+    })
+}
+
+/// Lines as they come.
+pub(crate) fn answer(call: &Call, tty: bool, lines: mpsc::Receiver<LogLine>) -> Answer {
+    let timestamps = call.query.flag("timestamps");
     let pieces = receiver_stream(lines).map(move |line| {
         let text = if timestamps { format!("{} {}", nine_digits(&line.time), line.text) } else { line.text };
         Ok(if tty { Bytes::from(text) } else { frame(line.stream, text.as_bytes()) })
     });
-    Ok(stream(content_type(tty, call.version), pieces))
+    stream(content_type(tty, call.version), pieces)
 }
 
 /// What a container has said until now, as an attached client gets it.

@@ -15,9 +15,20 @@ use crate::answer::Result;
 use crate::call::Call;
 use crate::route::not_found;
 use http::Method;
+use pintle_docker::containers::Record;
 use std::sync::Arc;
 
 pub(crate) use attach::size;
+
+/// `docker cp` of the container that the record tells of, and that the client calls `wanted`.
+async fn copy(state: &Arc<State>, method: &Method, call: Call, wanted: &str, record: Record) -> Result {
+    match *method {
+        Method::HEAD => archive::head(&call, wanted, record).await,
+        Method::GET => archive::get(state, &call, wanted, record).await,
+        Method::PUT => archive::put(state, call, wanted, record).await,
+        _ => Err(not_found()),
+    }
+}
 
 pub(crate) async fn route(state: &Arc<State>, call: Call, parts: &[&str]) -> Result {
     if let [id, rest @ ..] = parts
@@ -35,9 +46,10 @@ pub(crate) async fn route(state: &Arc<State>, call: Call, parts: &[&str]) -> Res
         (&Method::GET, [id, "export"]) => archive::export(state, id),
         (&Method::GET, [id, "logs"]) => logs::logs(state, &call, id),
         (&Method::GET, [id, "stats"]) => stats::stats(state, &call, id).await,
-        (&Method::HEAD, [id, "archive"]) => archive::head(state, &call, id).await,
-        (&Method::GET, [id, "archive"]) => archive::get(state, &call, id).await,
-        (&Method::PUT, [id, "archive"]) => archive::put(state, call, id).await,
+        (method, [id, "archive"]) => {
+            let (method, record) = (method.clone(), state.daemon.container(id)?.record());
+            copy(state, &method, call, id, record).await
+        }
         (&Method::POST, [id, "start"]) => life::start(state, id).await,
         (&Method::POST, [id, "stop"]) => life::stop(state, &call, id).await,
         (&Method::POST, [id, "restart"]) => life::restart(state, &call, id).await,

@@ -1,25 +1,34 @@
-//! Containers of pods, which the kubelet keeps: the docker command sees them, looks
-//! into them and runs further processes in them, no more.
+//! Containers of pods, which the kubelet keeps: the docker command sees them, looks into them, joins their streams,
+//! copies files and runs further processes in them, no more.
 
 use crate::State;
-use crate::answer::{Result, bytes, value};
+use crate::answer::{Result, stream, value};
 use crate::call::Call;
+use crate::hijack::{self, Streams};
 use crate::images::familiar;
-use http::{Method, StatusCode};
-use pintle_cri::{Container, ContainerFilter, ContainerState, ContainerStatus, PodSandboxFilter, RuntimeService};
+use bytes::Bytes;
+use http::Method;
+use pintle_cri::{
+    AttachRequest, Container, ContainerFilter, ContainerState, ContainerStatus, PodSandboxFilter, RuntimeService,
+};
 use pintle_docker::DockerError;
-use pintle_docker::containers::{ago, rfc3339};
+use pintle_docker::containers::{Record, Status, ago, rfc3339};
+use pintle_docker::logs::{LogForm, LogOptions, read_log};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
-
-/// The most of a log that one answer holds.
-const MAX_LOG_BYTES: u64 = 64 << 20;
 
 /// One of them, with the name that it has here.
 pub(crate) struct PodContainer {
     container: Container,
     name: String,
+}
+
+impl PodContainer {
+    fn is_running(&self) -> bool {
+        self.container.state == ContainerState::Running
+    }
 }
 
 /// The names of the sandboxes' pods, by the sandboxes' ids: containers are named after them.
@@ -60,14 +69,19 @@ pub(crate) async fn find(state: &State, wanted: &str) -> Result<Option<PodContai
 pub(crate) async fn route(state: &Arc<State>, call: Call, pod: &PodContainer, parts: &[&str]) -> Result {
     match (&call.method, parts) {
         (&Method::GET, ["json"]) => inspect(state, pod).await,
-        (&Method::GET, ["logs"]) => logs(state, &call, pod).await,
+        (&Method::GET, ["logs"]) => {
+            let path = state.daemon.engine.container_status(&pod.container.id).await?.log_path;
+            logs(state, &call, pod, &path)
+        }
+        (&Method::POST, ["attach"]) => attach(state, call, pod).await,
+        (&Method::POST, ["wait"]) => wait(state, &call, pod),
+        (_, ["archive"]) => copy(state, call, pod).await,
         (&Method::POST, ["exec"]) => crate::exec::create(state, call, &pod.container.id).await,
         (&Method::GET, ["top"]) => super::look::top(state, &call, &pod.container.id).await,
         (&Method::GET, ["stats"]) => {
-            let running = pod.container.state == ContainerState::Running;
-            super::stats::measured(state, &call, pod.container.id.clone(), pod.name.clone(), running).await
+            super::stats::measured(state, &call, pod.container.id.clone(), pod.name.clone(), pod.is_running()).await
         }
-        (_, [verb @ ("attach" | "wait" | "archive" | "changes" | "export")]) => {
+        (_, [verb @ ("changes" | "export")]) => {
             Err(DockerError::unsupported(&format!("{verb} of a pod's container (use kubectl)")))
         }
         _ => Err(DockerError::conflict(format!(
@@ -150,57 +164,61 @@ async fn inspect(state: &State, pod: &PodContainer) -> Result {
     }))
 }
 
-async fn logs(state: &State, call: &Call, pod: &PodContainer) -> Result {
+fn logs(state: &State, call: &Call, pod: &PodContainer, path: &str) -> Result {
+    let options = super::logs::options(state, call)?;
+    let follow = options.follow && pod.is_running();
+    let (engine, id) = (Arc::clone(&state.daemon.engine), pod.container.id.clone());
+    // One that is gone has ended.
+    let ended = async move { drop(engine.wait_container(&id).await) };
+    let lines = read_log(path.into(), LogForm::Cri, LogOptions { follow, ..options }, ended)?;
+    Ok(super::logs::answer(call, false, lines))
+}
+
+/// Joins the streams of one that runs.
+async fn attach(state: &State, mut call: Call, pod: &PodContainer) -> Result {
+    if !pod.is_running() {
+        return Err(DockerError::conflict(format!("container {} is not running", pod.name)));
+    }
     let query = &call.query;
-    if query.flag("follow") {
-        return Err(DockerError::unsupported("following the log of a pod's container (use kubectl)"));
+    let request = AttachRequest {
+        container_id: pod.container.id.clone(),
+        stdin: query.flag("stdin"),
+        tty: false,
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+    };
+    let session = state.daemon.engine.attach(request).await?;
+    let (stdin, stdout, stderr) = (session.stdin, session.stdout, session.stderr);
+    let streams = Streams { stdin, stdout, stderr, ..Streams::default() };
+    if !call.wants_upgrade() {
+        return Ok(hijack::as_body(streams, call.version));
     }
-    let path = state.daemon.engine.container_status(&pod.container.id).await?.log_path;
-    let failed = |e: std::io::Error| DockerError::io(format_args!("read {path}"), e);
-    if tokio::fs::metadata(&path).await.map_err(failed)?.len() > MAX_LOG_BYTES {
-        return Err(DockerError::unsupported(&format!("showing a log of more than {MAX_LOG_BYTES} bytes")));
-    }
-    let text = tokio::fs::read(&path).await.map_err(failed)?;
-    let tail = query.get("tail").parse().ok();
-    let body = frames(&text, tail, query.flag("timestamps"), query.flag("stdout"), query.flag("stderr"));
-    Ok(bytes(StatusCode::OK, "application/vnd.docker.multiplexed-stream", body))
+    hijack::take_over(&mut call, false, move |connection| async move {
+        hijack::serve(connection, streams).await;
+    })
 }
 
-/// Lines of a CRI log file (`TIME STREAM TAG TEXT`) as the Engine's multiplexed frames.
-fn frames(log: &[u8], tail: Option<usize>, timestamps: bool, stdout: bool, stderr: bool) -> Vec<u8> {
-    let lines = log.split_inclusive(|byte| *byte == b'\n').filter_map(|line| {
-        let mut parts = line.splitn(4, |byte| *byte == b' ');
-        let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let stream = if stream == b"stderr" { 2u8 } else { 1 };
-        // A partial line ends without the line break that the file has.
-        let text = if tag.starts_with(b"P") { text.strip_suffix(b"\n").unwrap_or(text) } else { text };
-        (if stream == 1 { stdout } else { stderr }).then_some((stream, time, text))
-    });
-    let lines: Vec<_> = lines.collect();
-    let skipped = tail.map_or(0, |n| lines.len().saturating_sub(n));
-    let mut out = Vec::with_capacity(log.len());
-    for (stream, time, text) in &lines[skipped..] {
-        let mut line = Vec::with_capacity(text.len() + 40);
-        if timestamps {
-            line.extend_from_slice(time);
-            line.push(b' ');
-        }
-        line.extend_from_slice(text);
-        out.extend_from_slice(&crate::hijack::frame(*stream, &line));
+/// The end of one, which may be long ago.
+fn wait(state: &State, call: &Call, pod: &PodContainer) -> Result {
+    if matches!(call.query.get("condition"), "next-exit" | "removed") && !pod.is_running() {
+        return Err(DockerError::unsupported("waiting for a pod's container that has ended (use kubectl)"));
     }
-    out
+    let (engine, id) = (Arc::clone(&state.daemon.engine), pod.container.id.clone());
+    let ended = async move {
+        let view = engine.wait_container(&id).await.map_err(io::Error::other)?;
+        Ok(Bytes::from(format!("{}\n", json!({ "StatusCode": view.exit_code }))))
+    };
+    Ok(stream("application/json", futures::stream::once(ended)))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn log_lines_become_frames() {
-        let log = b"2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr F two\n2026-01-01T00:00:02Z stdout P thr\n";
-        assert_eq!(frames(log, None, false, true, false), b"\x01\0\0\0\0\0\0\x04one\n\x01\0\0\0\0\0\0\x03thr");
-        assert_eq!(frames(log, Some(1), false, true, true), b"\x01\0\0\0\0\0\0\x03thr");
-        assert_eq!(frames(&log[..10], None, false, true, true), b"");
-        assert!(frames(log, None, true, false, true).ends_with(b"2026-01-01T00:00:01Z two\n"));
+/// Copies reach the files of those that run.
+async fn copy(state: &Arc<State>, call: Call, pod: &PodContainer) -> Result {
+    if !pod.is_running() {
+        return Err(DockerError::unsupported("copying from a pod's container that does not run"));
     }
+    let pid = state.daemon.engine.view(&pod.container.id)?.pid;
+    let running = pintle_docker::containers::State { status: Status::Running, pid, ..Default::default() };
+    let record = Record { id: pod.container.id.clone(), state: running, ..Record::default() };
+    let method = call.method.clone();
+    super::copy(state, &method, call, &pod.name, record).await
 }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde_json::json;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -26,7 +25,10 @@ pub(crate) fn reader(call: &mut Call) -> Result<impl io::Read + Send + 'static +
 }
 
 /// The body of a request or an answer for a thread that reads it.
-pub(crate) fn read_body(body: Incoming) -> impl io::Read + Send + 'static {
+pub(crate) fn read_body<B>(body: B) -> impl io::Read + Send + 'static
+where
+    B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
+{
     SyncIoBridge::new(StreamReader::new(body.into_data_stream().map_err(io::Error::other)))
 }
 

@@ -5,7 +5,7 @@ use super::{Container, files};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
 use crate::model::{EndpointSettings, PortBinding};
-use crate::networks::{Attach, Attached, Publication, port_requests};
+use crate::networks::{Attach, Attached, PortRequest, Publication, port_requests};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -153,10 +153,14 @@ impl Daemon {
             return self.change(&container, |r| drop(r.networks.insert(view.name.clone(), settings)));
         }
         let (networks, id, name) = (Arc::clone(&self.networks), container.id.clone(), view.name.clone());
-        let hostname = record.config.hostname.clone();
-        let joined = tokio::task::spawn_blocking(move || networks.join(&id, &hostname, &name, &settings)).await;
+        let (hostname, ports) = (record.config.hostname.clone(), ports_of(&record)?);
+        let joined = tokio::task::spawn_blocking(move || networks.join(&id, &hostname, &name, &settings, &ports)).await;
         let filled = joined.map_err(|e| DockerError::io("connect a container", e))??;
-        self.change(&container, |r| drop(r.networks.insert(view.name.clone(), filled)))?;
+        let published = self.networks.published(&container.id);
+        self.change(&container, |r| {
+            r.networks.insert(view.name.clone(), filled);
+            r.ports = shown_ports(r, &published);
+        })?;
         self.rewrite_files(&container)?;
         self.tell_of_network(&view.id, "connect", &container.id);
         Ok(())
@@ -247,17 +251,21 @@ fn attach_of(record: &Record) -> Result<Attach> {
     {
         settings.mac_address.clone_from(&record.config.mac_address);
     }
-    let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| port);
-    let ports = port_requests(record.host.port_bindings.as_ref(), exposed, record.host.publish_all_ports)?;
     Ok(Attach {
         container: record.id.clone(),
         name: record.name.clone(),
         hostname: record.config.hostname.clone(),
         networks,
-        ports,
+        ports: ports_of(record)?,
         resolvers: record.host.dns.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         ..Attach::default()
     })
+}
+
+/// What is to be published.
+fn ports_of(record: &Record) -> Result<Vec<PortRequest>> {
+    let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| port);
+    port_requests(record.host.port_bindings.as_ref(), exposed, record.host.publish_all_ports)
 }
 
 /// Exposed ports with what they are published as.

@@ -2,7 +2,7 @@
 //! by the kernel (openat2), never by us: a link that changes meanwhile leads nowhere else (CVE-2018-15664).
 
 use super::record::{Record, Status};
-use super::{Container, tar_in, tar_out};
+use super::{tar_in, tar_out};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
 use pintle_linux::mount::{Overlay, Tree};
@@ -12,7 +12,6 @@ use serde::Serialize;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// What a path in a container is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -82,56 +81,47 @@ impl Root {
 }
 
 impl Daemon {
-    /// Finds a path of a container.
-    ///
-    /// # Errors
-    /// 404 when it is not there.
-    pub fn container_path(&self, wanted: &str, path: &str) -> Result<Source> {
-        let container = self.container(wanted)?;
-        let missing = || DockerError::not_found(format!("Could not find the file {path} in container {wanted}"));
-        let clean = Path::new("/").join(lexical(Path::new(path)));
-        let (root, inside) = Root::of_path(&container.record(), &clean)?;
-        let stat = stat(&root, &inside, path).ok_or_else(missing)?;
-        Ok(Source { root, path: inside, stat })
-    }
-
-    /// Unpacks an archive into a directory of a container. Blocks on the disk and on `archive`.
-    ///
-    /// # Errors
-    /// 404 when the directory is not there, 403 when nothing may be written.
-    pub fn extract_into(
-        self: &Arc<Self>,
-        wanted: &str,
-        path: &str,
-        archive: impl Read,
-        options: tar_in::ExtractOptions,
-    ) -> Result<()> {
-        let container = self.container(wanted)?;
-        let clean = Path::new("/").join(lexical(Path::new(path)));
-        let record = container.record();
-        refuse_read_only(&record, &clean)?;
-        let (root, inside) = Root::of_path(&record, &clean)?;
-        let missing = || DockerError::not_found(format!("Could not find the file {path} in container {wanted}"));
-        let target = root.dir().open(&inside, OFlags::PATH).map_err(|_| missing())?;
-        let kind = rustix::fs::fstat(&target).map_err(|e| DockerError::io("look at the target", e))?;
-        if FileType::from_raw_mode(kind.st_mode) != FileType::Directory {
-            return Err(DockerError::invalid("extraction point is not a directory"));
-        }
-        tar_in::extract(&root, &inside, archive, options)?;
-        self.told_of_copy(&container);
-        Ok(())
-    }
-
-    fn told_of_copy(&self, container: &Container) {
-        self.tell_of(container, "extract-to-dir", &[]);
-    }
-
-    /// Somebody reads a path of a container.
-    pub fn note_archive(&self, wanted: &str) {
-        if let Ok(container) = self.container(wanted) {
-            self.tell_of(&container, "archive-path", &[]);
+    /// Somebody reads a path of a container (`archive-path`), or has written to one (`extract-to-dir`).
+    pub fn note_copy(&self, id: &str, action: &str) {
+        if let Ok(container) = self.container(id) {
+            self.tell_of(&container, action, &[]);
         }
     }
+}
+
+/// Finds a path of the container that a record tells of, and that the client calls `wanted`. Blocks.
+///
+/// # Errors
+/// 404 when it is not there.
+pub fn path_in(record: &Record, wanted: &str, path: &str) -> Result<Source> {
+    let missing = || DockerError::not_found(format!("Could not find the file {path} in container {wanted}"));
+    let clean = Path::new("/").join(lexical(Path::new(path)));
+    let (root, inside) = Root::of_path(record, &clean)?;
+    let stat = stat(&root, &inside, path).ok_or_else(missing)?;
+    Ok(Source { root, path: inside, stat })
+}
+
+/// Unpacks an archive into a directory of the container that a record tells of. Blocks on the disk and on `archive`.
+///
+/// # Errors
+/// 404 when the directory is not there, 403 when nothing may be written.
+pub fn extract_in(
+    record: &Record,
+    wanted: &str,
+    path: &str,
+    archive: impl Read,
+    options: tar_in::ExtractOptions,
+) -> Result<()> {
+    let clean = Path::new("/").join(lexical(Path::new(path)));
+    refuse_read_only(record, &clean)?;
+    let (root, inside) = Root::of_path(record, &clean)?;
+    let missing = || DockerError::not_found(format!("Could not find the file {path} in container {wanted}"));
+    let target = root.dir().open(&inside, OFlags::PATH).map_err(|_| missing())?;
+    let kind = rustix::fs::fstat(&target).map_err(|e| DockerError::io("look at the target", e))?;
+    if FileType::from_raw_mode(kind.st_mode) != FileType::Directory {
+        return Err(DockerError::invalid("extraction point is not a directory"));
+    }
+    tar_in::extract(&root, &inside, archive, options)
 }
 
 impl Source {

@@ -105,6 +105,7 @@ impl Daemon {
         self.containers.free_name(name);
         let (images, key) = (Arc::clone(&self.images), snapshot_key(id));
         let removed = tokio::task::spawn_blocking(move || images.remove_snapshot(&key)).await;
+        self.remove_volumes_made_for(id).await;
         let folder = self.containers.folder.remove(id);
         if let (Ok(Err(error)), _) = (&removed, &folder) {
             tracing::warn!(container = %id, %error, "the layer of a half-made container is left");

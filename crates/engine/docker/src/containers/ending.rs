@@ -63,7 +63,7 @@ impl Daemon {
     }
 
     /// Whether its policy starts it again.
-    fn wants_restart(&self, container: &Container, code: i32) -> bool {
+    pub(super) fn wants_restart(&self, container: &Container, code: i32) -> bool {
         if self.is_stopping() {
             return false;
         }
@@ -115,10 +115,7 @@ impl Daemon {
 async fn start_again(daemon: &Weak<Daemon>, container: &Weak<Container>) {
     let (Some(daemon), Some(container)) = (daemon.upgrade(), container.upgrade()) else { return };
     container.restarter.lock().take();
-    if container.status() != Status::Restarting {
-        return;
-    }
-    if let Err(error) = daemon.run(&container).await {
+    if let Err(error) = daemon.run_again(&container).await {
         tracing::warn!(container = %container.id, %error, "a container cannot be started again");
         container.ends.send_modify(|ends| ends.exits += 1);
     }

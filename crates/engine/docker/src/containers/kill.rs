@@ -40,15 +40,14 @@ impl Daemon {
     /// Sends a signal; one that asks it to end keeps its policy from starting it again.
     pub(crate) async fn signal(&self, container: &Container, number: i32) -> Result<()> {
         let stop = stop_signal(container);
-        let paused = container.status() == Status::Paused;
-        if number == SIGKILL || number == stop {
+        // What the daemon itself stops at its end is not stopped by hand.
+        if (number == SIGKILL || number == stop) && !self.is_stopping() {
             self.note(container, |r| r.stopped_by_hand = true);
         }
-        if container.status() == Status::Restarting {
-            self.forget_restart(container);
-            container.ends.send_modify(|ends| ends.exits += 1);
+        if container.status() == Status::Restarting && self.give_up_restart(container).await {
             return Ok(());
         }
+        let paused = container.status() == Status::Paused;
         match self.engine.signal_container(&container.id, number).await {
             // It ends just now.
             Ok(()) | Err(CriError::FailedPrecondition(_) | CriError::NotFound { .. }) => {}
@@ -65,6 +64,17 @@ impl Daemon {
         }
         self.tell_of(container, "kill", &[("signal", &number.to_string())]);
         Ok(())
+    }
+
+    /// A container that waits to be started again is stopped. False when it was started just now.
+    async fn give_up_restart(&self, container: &Container) -> bool {
+        let _changing = container.changing.lock().await;
+        if container.status() != Status::Restarting {
+            return false;
+        }
+        self.forget_restart(container);
+        container.ends.send_modify(|ends| ends.exits += 1);
+        true
     }
 
     /// Waits until a killed container has ended.

@@ -37,7 +37,7 @@ pub mod record;
 
 pub use attach::{AttachWanted, Attached};
 pub use changes::Change;
-pub use copy::{PathStat, Source};
+pub use copy::{PathStat, Source, extract_in, path_in};
 pub use create::{CreateRequest, Created, new_id};
 pub use filter::{Filters, check_names, glob, has_label};
 pub use inspect::Inspected;

@@ -4,6 +4,7 @@ use super::record::{KeptMount, MountPoint};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
 use crate::model::{Config, HostConfig, Mount};
+use crate::volumes::{ANONYMOUS, CreateRequest};
 use pintle_linux::path::lexical;
 use pintle_runtime::SnapshotMounts;
 use std::collections::BTreeMap;
@@ -143,7 +144,6 @@ impl Daemon {
                     continue;
                 }
                 kept.point.writable &= mode != "ro";
-                kept.anonymous = false;
                 kept.no_copy = true;
                 points.insert(kept.point.destination.clone(), kept);
             }
@@ -171,19 +171,28 @@ impl Daemon {
         if bind.source.is_empty() {
             return self.anonymous(&bind.destination, driver, id).await;
         }
-        let source = self.use_volume(&bind.source, driver, &BTreeMap::new(), &BTreeMap::new()).await?;
+        let request =
+            CreateRequest { name: bind.source.clone(), driver: driver.to_owned(), ..CreateRequest::default() };
+        let source = self.use_volume(request).await?;
         let mode = if bind.mode.is_empty() { "z".to_owned() } else { bind.mode.clone() };
         let point = volume_point(MountPoint { mode, ..point }, &bind.source, source, driver);
         Ok(KeptMount { point, no_copy: has(&bind.mode, "nocopy"), ..KeptMount::default() })
     }
 
-    async fn anonymous(&self, target: &str, driver: &str, _id: &str) -> Result<KeptMount> {
+    /// A volume that is made for one container.
+    async fn anonymous(&self, target: &str, driver: &str, id: &str) -> Result<KeptMount> {
         let name = super::create::new_id();
-        let labels = BTreeMap::from([("com.docker.volume.anonymous".to_owned(), String::new())]);
-        let source = self.use_volume(&name, driver, &BTreeMap::new(), &labels).await?;
+        let request = CreateRequest {
+            name: name.clone(),
+            driver: driver.to_owned(),
+            labels: Some(BTreeMap::from([(ANONYMOUS.to_owned(), String::new())])),
+            made_for: id.to_owned(),
+            ..CreateRequest::default()
+        };
+        let source = self.use_volume(request).await?;
         let point = MountPoint { destination: target.to_owned(), writable: true, ..MountPoint::default() };
         let point = volume_point(point, &name, source, driver);
-        Ok(KeptMount { point, anonymous: true, ..KeptMount::default() })
+        Ok(KeptMount { point, ..KeptMount::default() })
     }
 
     async fn long_form(&self, mount: &Mount, id: &str) -> Result<KeptMount> {
@@ -204,14 +213,20 @@ impl Daemon {
     async fn volume_in_long_form(&self, mount: &Mount, point: MountPoint, id: &str) -> Result<KeptMount> {
         let options = mount.volume_options.clone().unwrap_or_default();
         let driver = options.driver_config.unwrap_or_default();
-        let (labels, driver_options) = (options.labels.unwrap_or_default(), driver.options.unwrap_or_default());
         let kept = KeptMount { no_copy: options.no_copy, sub_path: options.subpath, ..KeptMount::default() };
         if mount.source.is_empty() {
             let made = self.anonymous(&point.destination, &driver.name, id).await?;
             let point = MountPoint { writable: point.writable, ..made.point };
-            return Ok(KeptMount { point, anonymous: true, ..kept });
+            return Ok(KeptMount { point, ..kept });
         }
-        let source = self.use_volume(&mount.source, &driver.name, &driver_options, &labels).await?;
+        let request = CreateRequest {
+            name: mount.source.clone(),
+            driver: driver.name.clone(),
+            driver_opts: driver.options,
+            labels: options.labels.filter(|l| !l.is_empty()),
+            ..CreateRequest::default()
+        };
+        let source = self.use_volume(request).await?;
         let point = MountPoint { mode: "z".to_owned(), ..point };
         Ok(KeptMount { point: volume_point(point, &mount.source, source, &driver.name), ..kept })
     }

@@ -79,8 +79,6 @@ pub struct MountPoint {
 #[serde(default)]
 pub struct KeptMount {
     pub point: MountPoint,
-    /// The volume was made for this container and goes with it.
-    pub anonymous: bool,
     /// The image's files are not copied into the empty volume.
     pub no_copy: bool,
     /// Below the source.
@@ -121,6 +119,8 @@ pub struct Record {
     pub layer: SnapshotMounts,
     /// What is published, while it runs.
     pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
+    /// Its removal takes the volumes that were made for it.
+    pub removes_volumes: bool,
     /// Nothing of it is visible before this is true.
     pub complete: bool,
 }

@@ -20,10 +20,11 @@ impl Daemon {
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
         let views: HashMap<String, ContainerView> =
             self.engine.views(Owner::Docker).into_iter().map(|v| (v.id.clone(), v)).collect();
-        let mut all = Vec::new();
+        let (mut all, mut halves) = (Vec::new(), Vec::new());
         for (id, record) in self.containers.folder.load()? {
-            match record.filter(|r| r.complete && !matches!(r.state.status, Status::Removing | Status::Dead)) {
-                Some(record) => {
+            let whole = |r: &Record| r.complete && !matches!(r.state.status, Status::Removing | Status::Dead);
+            match record {
+                Some(record) if whole(&record) => {
                     let named = self.containers.take_name(&record.name, &id);
                     if named.is_err() {
                         tracing::warn!(container = %id, name = %record.name, "two containers have one name");
@@ -32,8 +33,12 @@ impl Daemon {
                     self.containers.insert(&container);
                     all.push(container);
                 }
-                None => self.clean_half_made(&id).await,
+                half => halves.push((id, half)),
             }
+        }
+        // Only now that it is known who else has their volumes.
+        for (id, record) in halves {
+            self.clean_half_made(&id, record).await;
         }
         self.clean_sandboxes(&all).await;
         self.clean_layers().await;
@@ -70,7 +75,11 @@ impl Daemon {
             }
             _ => {
                 self.take_down(container).await;
-                self.revive(container, status);
+                if container.look(|r| r.host.auto_remove) {
+                    self.remove_by_itself(container).await;
+                } else {
+                    self.revive(container, status);
+                }
             }
         }
     }
@@ -91,15 +100,15 @@ impl Daemon {
         }
     }
 
-    /// `always` starts what was stopped by hand too; the others only what was about to be started again.
+    /// `always` starts what was stopped by hand too; the others what they would have started again at its end.
     fn revive(self: &Arc<Self>, container: &Arc<Container>, status: Status) {
-        let (policy, by_hand) = container.look(|r| (r.host.restart_policy.name.clone(), r.stopped_by_hand));
         let ran_before = container.look(|r| r.state.started_at != 0);
-        let wanted = match policy.as_str() {
+        let wanted = match container.look(|r| r.host.restart_policy.name.clone()).as_str() {
             "always" => ran_before,
-            "unless-stopped" => ran_before && !by_hand,
-            "on-failure" => status == Status::Restarting,
-            _ => false,
+            _ => {
+                status == Status::Restarting
+                    || (ran_before && self.wants_restart(container, container.look(|r| r.state.exit_code)))
+            }
         };
         if !wanted {
             self.forget_restart(container);
@@ -113,11 +122,9 @@ impl Daemon {
         });
     }
 
-    async fn clean_half_made(&self, id: &str) {
-        let sandbox = self.containers.folder.load().unwrap_or_default();
-        let sandbox =
-            sandbox.into_iter().find(|(other, _)| other == id).and_then(|(_, r): (_, Option<Record>)| r?.sandbox);
-        if let Some(sandbox) = sandbox
+    async fn clean_half_made(&self, id: &str, record: Option<Record>) {
+        let record = record.unwrap_or_else(|| Record { complete: true, ..Record::default() });
+        if let Some(sandbox) = record.sandbox
             && let Err(error) = self.engine.remove_pod_sandbox(&sandbox).await
         {
             tracing::warn!(container = %id, %error, "the sandbox of a half-removed container is left");
@@ -127,6 +134,9 @@ impl Daemon {
         if !matches!(removed, Ok(Ok(()))) {
             tracing::warn!(container = %id, "the layer of a half-made container is left");
             return;
+        }
+        if !record.complete || record.removes_volumes {
+            self.remove_volumes_made_for(id).await;
         }
         if let Err(error) = self.containers.folder.remove(id) {
             tracing::warn!(container = %id, %error, "the folder of a half-made container is left");
@@ -153,7 +163,7 @@ impl Daemon {
         for key in keys {
             let Some(id) = key.strip_prefix("docker-") else { continue };
             if !matches!(self.containers.find(id), Ok(Some(_))) {
-                self.clean_half_made(id).await;
+                self.clean_half_made(id, None).await;
             }
         }
     }

@@ -45,10 +45,17 @@ impl Daemon {
         if container.ends.borrow().removed {
             return Ok(());
         }
-        let before = self.change(container, |r| std::mem::replace(&mut r.state.status, Status::Removing))?;
+        // Written down first, so that a removal which is cut off is finished as it was meant.
+        let before = self.change(container, |r| {
+            r.removes_volumes |= volumes;
+            std::mem::replace(&mut r.state.status, Status::Removing)
+        })?;
         if before.is_running() && before != Status::Restarting {
             // It was started again meanwhile.
-            self.note(container, |r| r.state.status = before);
+            self.note(container, |r| {
+                r.state.status = before;
+                r.removes_volumes = false;
+            });
             return refuse_running(container);
         }
         self.take_down(container).await;
@@ -60,9 +67,6 @@ impl Daemon {
         }
         self.containers.drop_out(&container.id);
         self.drop_execs(container);
-        if volumes {
-            self.remove_anonymous_volumes(container).await;
-        }
         self.tell_of(container, "destroy", &[]);
         container.ends.send_modify(|ends| ends.removed = true);
         Ok(())
@@ -72,6 +76,9 @@ impl Daemon {
         let (images, key) = (Arc::clone(&self.images), snapshot_key(&container.id));
         let removed = tokio::task::spawn_blocking(move || images.remove_snapshot(&key)).await;
         removed.map_err(|e| DockerError::io("remove a layer", e))??;
+        if container.look(|r| r.removes_volumes) {
+            self.remove_volumes_made_for(&container.id).await;
+        }
         self.containers.folder.remove(&container.id)
     }
 }

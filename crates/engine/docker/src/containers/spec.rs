@@ -125,6 +125,7 @@ pub(super) fn container(daemon: &Daemon, record: &Record) -> Result<(ContainerCo
     let options = ContainerOptions {
         id: record.id.clone(),
         snapshot: Some(record.layer.clone()),
+        volatile: host.auto_remove,
         limits: Some(Limits { block: block_limits(record)?, ..limits(record) }),
         device_rules: device_rules(record)?,
         rlimits: rlimits(record)?,

@@ -40,6 +40,19 @@ impl Daemon {
     /// Starts it whatever it was before; the caller has checked that it may.
     pub(crate) async fn run(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let _changing = container.changing.lock().await;
+        self.run_held(container).await
+    }
+
+    /// The same of one that waits to be started again, unless it was stopped meanwhile.
+    pub(super) async fn run_again(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let _changing = container.changing.lock().await;
+        if container.status() != Status::Restarting {
+            return Ok(());
+        }
+        self.run_held(container).await
+    }
+
+    async fn run_held(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         match container.status() {
             Status::Running | Status::Paused => return Ok(()),
             Status::Removing | Status::Dead => {

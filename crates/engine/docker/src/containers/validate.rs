@@ -13,7 +13,7 @@ const MILLISECOND: i64 = 1_000_000;
 type Check = fn(&Config, &HostConfig) -> Result<()>;
 
 /// In this order, so that the first mistake told is the one that Docker tells first.
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     modes,
     paths,
     variables,
@@ -27,6 +27,7 @@ const CHECKS: [Check; 13] = [
     block_io,
     others,
     ports,
+    storage,
 ];
 
 /// Checks all settings; what is allowed but of no effect comes back as warnings.
@@ -100,6 +101,16 @@ fn modes(config: &Config, host: &HostConfig) -> Result<()> {
         return bad(format!("invalid user namespace mode: {}", host.userns_mode));
     }
     Ok(())
+}
+
+fn storage(_: &Config, host: &HostConfig) -> Result<()> {
+    let Some(name) = host.storage_opt.iter().flatten().map(|(name, _)| name).next() else { return Ok(()) };
+    let message = if name == "size" {
+        "--storage-opt is supported only for overlay over xfs with 'pquota' mount option".to_owned()
+    } else {
+        format!("unknown option {name}")
+    };
+    Err(DockerError::internal(message))
 }
 
 fn paths(config: &Config, _: &HostConfig) -> Result<()> {

@@ -10,28 +10,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-type Options = BTreeMap<String, String>;
-
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|e| DockerError::io("work on volumes", e))?
 }
 
 impl Daemon {
     /// The directory of a volume, which is made when it is not there.
-    pub(crate) async fn use_volume(
-        &self,
-        name: &str,
-        driver: &str,
-        options: &Options,
-        labels: &Options,
-    ) -> Result<String> {
-        let request = CreateRequest {
-            name: name.to_owned(),
-            driver: driver.to_owned(),
-            driver_opts: (!options.is_empty()).then(|| options.clone()),
-            labels: (!labels.is_empty()).then(|| labels.clone()),
-            cluster_volume_spec: None,
-        };
+    pub(crate) async fn use_volume(&self, request: CreateRequest) -> Result<String> {
         let volume = self.create_volume(request).await?;
         let (volumes, name) = (Arc::clone(&self.volumes), volume.name);
         let path = blocking(move || volumes.prepare(&name)).await?;
@@ -61,13 +46,14 @@ impl Daemon {
             .await
     }
 
-    /// Removes the volumes that were made for this container alone.
-    pub(crate) async fn remove_anonymous_volumes(&self, container: &Container) {
-        let mine: Vec<String> =
-            container.look(|r| r.mounts.iter().filter(|m| m.anonymous).map(|m| m.point.name.clone()).collect());
-        for name in mine {
-            match self.remove_volume(&name, false).await {
-                Err(error) if error.status != 404 && error.status != 409 => {
+    /// Removes the volumes that were made for a container, but for those that others have too.
+    pub(crate) async fn remove_volumes_made_for(&self, container: &str) {
+        for name in self.volumes.made_for(container) {
+            if self.users_of_volume(&name).iter().any(|user| user != container) {
+                continue;
+            }
+            match self.destroy_volume(&name).await {
+                Err(error) if error.status != 404 => {
                     tracing::warn!(volume = name, %error, "an anonymous volume is left");
                 }
                 _ => {}
@@ -109,6 +95,10 @@ impl Daemon {
             let message = format!("remove {name}: volume is in use - [{}]", users.join(", "));
             return Err(DockerError::conflict(message));
         }
+        self.destroy_volume(name).await
+    }
+
+    async fn destroy_volume(&self, name: &str) -> Result<()> {
         let (volumes, own) = (Arc::clone(&self.volumes), name.to_owned());
         blocking(move || volumes.remove(&own)).await?;
         self.tell_of_volume(name, "destroy");

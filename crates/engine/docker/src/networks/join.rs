@@ -96,7 +96,7 @@ impl Networks {
         Ok(attached)
     }
 
-    /// Connects a container that runs to one more network.
+    /// Connects a container that runs to one more network. The ports are published through it when they are not yet.
     ///
     /// # Errors
     /// As [`Self::attach`]; 403 when it is connected already.
@@ -106,13 +106,19 @@ impl Networks {
         hostname: &str,
         network: &str,
         settings: &EndpointSettings,
+        ports: &[PortRequest],
     ) -> Result<EndpointSettings> {
         let mut inner = self.inner.lock();
         if !inner.members.contains_key(container) {
             return Err(DockerError::conflict(format!("container {container} is not running")));
         }
         let joined = self.join_one(&mut inner, container, hostname, network, settings)?;
-        let settled = self.route(&inner, container).and_then(|()| self.resolve(&mut inner, container));
+        let settled = self.route(&inner, container).and_then(|()| {
+            if inner.members.get(container).is_some_and(|m| m.published.is_empty()) {
+                self.publish(&mut inner, container, ports)?;
+            }
+            self.resolve(&mut inner, container)
+        });
         let filled = inner.settings(&joined, settings);
         drop(inner);
         if let Err(error) = settled {

@@ -177,6 +177,10 @@ pub(super) fn unplug(host: &File, joined: &Joined, netns: &Path) -> Result<()> {
         Err(error) if !error.is_not_found() => Err(failed(error)),
         _ => Ok(()),
     };
+    if joined.interface.is_empty() {
+        // `host` and `none` give no interface.
+        return Ok(());
+    }
     if !joined.host_interface.is_empty() {
         // On a socket of its own, because the kernel takes its time.
         let mut netlink = Netlink::in_namespace(host.as_fd()).map_err(failed)?;

@@ -2,7 +2,8 @@
 //!
 //! A volume is a folder of `data_dir/volumes` with its record (`volume.json`) and what is in it (`_data`). One with
 //! options is mounted on `_data` while a container is about to use it, and stays mounted until it is removed or the
-//! machine restarts. Which containers use a volume is the callers' knowledge. All calls block.
+//! machine restarts. Which containers use a volume is the callers' knowledge. A volume appears and goes as a whole: what
+//! is being made or removed has a name that begins with a dot, and is cleaned at the next start. All calls block.
 
 mod options;
 mod seed;
@@ -39,6 +40,9 @@ pub struct CreateRequest {
     pub driver_opts: Option<Texts>,
     pub labels: Option<Texts>,
     pub cluster_volume_spec: Option<Value>,
+    /// The container that takes the volume with it when it goes; empty for none.
+    #[serde(skip)]
+    pub made_for: String,
 }
 
 /// A volume that exists.
@@ -50,6 +54,9 @@ pub struct Volume {
     pub created: i64,
     pub options: Option<Texts>,
     pub labels: Option<Texts>,
+    /// The container that it was made for; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub made_for: String,
     #[serde(skip)]
     pub mountpoint: PathBuf,
 }
@@ -94,7 +101,7 @@ pub fn not_found(name: &str) -> DockerError {
 }
 
 impl Volumes {
-    /// Reads the records; half-made volumes are removed.
+    /// Reads the records; half-made and half-removed volumes are removed.
     ///
     /// # Errors
     /// When the folder cannot be made or read.
@@ -105,6 +112,10 @@ impl Volumes {
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.starts_with('.') {
+                fs::remove_dir_all(entry.path()).map_err(failed)?;
+                continue;
+            }
             match read(&entry.path(), &name) {
                 Some(volume) => {
                     all.insert(name, volume);
@@ -146,8 +157,9 @@ impl Volumes {
         }
         let created = i64::try_from(self.clock.unix_nanos()).unwrap_or(i64::MAX);
         let mountpoint = self.folder.join(&name).join(DATA);
-        let volume = Volume { name: name.clone(), created, options, labels, mountpoint };
-        write(&volume)?;
+        let made_for = request.made_for.clone();
+        let volume = Volume { name: name.clone(), created, options, labels, made_for, mountpoint };
+        self.write(&volume)?;
         all.insert(name, volume.clone());
         Ok((volume, true))
     }
@@ -161,6 +173,12 @@ impl Volumes {
     /// All volumes, by name.
     pub fn list(&self) -> Vec<Volume> {
         self.all.lock().values().cloned().collect()
+    }
+
+    /// The names of those that were made for a container.
+    pub fn made_for(&self, container: &str) -> Vec<String> {
+        let all = self.all.lock();
+        all.values().filter(|v| v.made_for == container).map(|v| v.name.clone()).collect()
     }
 
     /// Mounts what the options say, and returns the directory to use.
@@ -185,17 +203,34 @@ impl Volumes {
         if volume.options.is_some() {
             options::unmount(&volume.mountpoint)?;
         }
-        let folder = self.folder.join(name);
+        let (folder, aside) = (self.folder.join(name), self.hidden());
         let failed = |e: io::Error| DockerError::io(format_args!("remove {name}: remove {}", folder.display()), e);
-        // Without its record it is no volume any more, whatever happens next.
-        match fs::remove_file(folder.join(RECORD)) {
+        // From here it is no volume any more, whatever happens next.
+        match fs::rename(&folder, &aside) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
         all.remove(name);
         drop(all);
-        fs::remove_dir_all(&folder).map_err(failed)?;
-        Ok(volume)
+        match fs::remove_dir_all(&aside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
+            _ => Ok(volume),
+        }
+    }
+
+    /// A path that is no volume's.
+    fn hidden(&self) -> PathBuf {
+        self.folder.join(format!(".{}", crate::containers::new_id()))
+    }
+
+    fn write(&self, volume: &Volume) -> Result<()> {
+        let new = self.hidden();
+        let steps = || -> io::Result<()> {
+            fs::create_dir_all(new.join(DATA))?;
+            fs::write(new.join(RECORD), serde_json::to_vec(volume)?)?;
+            fs::rename(&new, self.folder.join(&volume.name))
+        };
+        steps().map_err(|e| DockerError::io(format_args!("create {}", volume.name), e))
     }
 }
 
@@ -225,17 +260,6 @@ fn check_name(name: &str) -> Result<()> {
         "\"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are \
          allowed. If you intended to pass a host directory, use absolute path"
     )))
-}
-
-fn write(volume: &Volume) -> Result<()> {
-    let steps = || -> io::Result<()> {
-        let folder = volume.mountpoint.parent().unwrap_or(&volume.mountpoint);
-        fs::create_dir_all(&volume.mountpoint)?;
-        let new = folder.join("volume.new");
-        fs::write(&new, serde_json::to_vec(volume)?)?;
-        fs::rename(&new, folder.join(RECORD))
-    };
-    steps().map_err(|e| DockerError::io(format_args!("create {}", volume.name), e))
 }
 
 fn read(folder: &Path, name: &str) -> Option<Volume> {
@@ -273,6 +297,23 @@ mod tests {
         again.remove("v1").unwrap();
         assert_eq!(again.remove("v1").unwrap_err().message, "get v1: no such volume");
         assert_eq!(open().list().len(), 1);
+        let own = CreateRequest { made_for: "c1".into(), ..named("own") };
+        volumes.create(&own).unwrap();
+        assert_eq!((open().made_for("c1"), open().made_for("c2")), (vec!["own".to_owned()], Vec::new()));
+    }
+
+    #[test]
+    fn what_was_half_made_or_half_removed_goes() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("volumes");
+        let half = folder.join(".half");
+        fs::create_dir_all(half.join(DATA)).unwrap();
+        fs::write(half.join(RECORD), "{}").unwrap();
+        fs::create_dir_all(folder.join("strange").join(DATA)).unwrap();
+        let volumes = Volumes::open(folder.clone(), pintle_clock::system()).unwrap();
+        assert!(volumes.list().is_empty() && !half.exists());
+        // What has lost its record may hold what somebody needs.
+        assert!(folder.join("strange").exists());
     }
 
     #[test]
