@@ -4,6 +4,7 @@ use crate::filter::{Plugins, Prepared, Refusal, misfit_with_nominated};
 use crate::pod::PodInfo;
 use crate::score::scores;
 use crate::snapshot::{NodeInfo, Snapshot};
+use crate::volumes::Rejection;
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,8 @@ const ENOUGH: usize = 100;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Misfit {
     pub nodes: usize,
+    /// What is against every node, when that is known before any is looked at.
+    pub before: Option<String>,
     /// How many nodes each reason holds for.
     pub reasons: BTreeMap<String, usize>,
     /// Who refused: only what could change their mind brings the pod back.
@@ -37,6 +40,10 @@ impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
+        }
+        if let Some(before) = &self.before {
+            write!(f, "0/{} nodes are available: {before}.", self.nodes)?;
+            return if self.preemption.is_empty() { Ok(()) } else { write!(f, " preemption: {}", self.preemption) };
         }
         let mut texts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         texts.sort();
@@ -63,7 +70,7 @@ pub fn schedule<'a>(
     start: usize,
     random: &mut impl Rng,
 ) -> Result<&'a str, Misfit> {
-    let prepared = Prepared::new(pod, snapshot);
+    let prepared = Prepared::new(pod, snapshot).map_err(|rejection| rejected(rejection, snapshot))?;
     let promised = snapshot.nomination(&pod.key).or(pod.nominated()).and_then(|name| snapshot.node(name));
     let will_do = |n: &&NodeInfo| n.node.is_some() && misfit_with_nominated(pod, n, &prepared, snapshot).is_none();
     if let Some(node) = promised.filter(will_do) {
@@ -97,6 +104,14 @@ pub fn schedule<'a>(
         [only] => Ok(&only.name),
         many => Ok(&best(pod, many, snapshot, random).name),
     }
+}
+
+fn rejected(rejection: Rejection, snapshot: &Snapshot) -> Misfit {
+    let mut failed = Misfit { nodes: snapshot.known_nodes(), before: Some(rejection.message), ..Misfit::default() };
+    if failed.nodes > 0 {
+        failed.plugins.insert(rejection.plugin);
+    }
+    failed
 }
 
 /// Counts a refusal among the few different ones.

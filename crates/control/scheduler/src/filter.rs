@@ -4,6 +4,7 @@ use crate::affinity::{PodAffinity, node_matches};
 use crate::pod::PodInfo;
 use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
 use crate::spread::Spread;
+use crate::volumes::{self, Rejection, Volumes};
 use pintle_types::k8s::api::core::v1::{Taint, Toleration};
 
 /// What is worked out once for a pod before any node is looked at.
@@ -11,17 +12,22 @@ use pintle_types::k8s::api::core::v1::{Taint, Toleration};
 pub(crate) struct Prepared {
     affinity: PodAffinity,
     spread: Spread,
+    /// Most pods have no claims.
+    volumes: Option<Box<Volumes>>,
 }
 
 impl Prepared {
-    pub(crate) fn new(pod: &PodInfo, snapshot: &Snapshot) -> Self {
-        Self { affinity: PodAffinity::new(pod, snapshot), spread: Spread::new(pod, snapshot) }
+    /// Fails when no node at all will do.
+    pub(crate) fn new(pod: &PodInfo, snapshot: &Snapshot) -> Result<Self, Rejection> {
+        let volumes = Volumes::new(pod, snapshot.storage())?.map(Box::new);
+        Ok(Self { affinity: PodAffinity::new(pod, snapshot), spread: Spread::new(pod, snapshot), volumes })
     }
 
     /// As if a pod came to the node (`by` is 1) or left it (-1).
     pub(crate) fn count(&mut self, pod: &PodInfo, node: &NodeInfo, running: &PodInfo, by: i64, names: &Namespaces) {
         self.affinity.count(pod, node, running, by, names);
         self.spread.count(pod, node, running, by);
+        self.volumes.iter_mut().for_each(|volumes| volumes.count(running, by));
     }
 }
 
@@ -37,6 +43,9 @@ pub(crate) enum Plugin {
     NodeResourcesFit = 1 << 5,
     PodTopologySpread = 1 << 6,
     InterPodAffinity = 1 << 7,
+    VolumeRestrictions = 1 << 8,
+    VolumeBinding = 1 << 9,
+    VolumeZone = 1 << 10,
 }
 
 /// A set of plugins.
@@ -59,6 +68,8 @@ pub(crate) enum Lack {
     Rule(&'static str),
     /// Bits: pods, CPU, memory, disk, then the pod's other resources in their order.
     Resources(u64),
+    /// Bits of what VolumeBinding found.
+    Volumes(u8),
 }
 
 /// Why a node will not do.
@@ -79,6 +90,7 @@ impl Refusal {
     pub(crate) fn reasons(&self, pod: &PodInfo) -> Vec<String> {
         let bits = match self.lack {
             Lack::Rule(text) => return vec![text.to_owned()],
+            Lack::Volumes(bits) => return volumes::words(bits).map(str::to_owned).collect(),
             Lack::Resources(bits) => bits,
         };
         let fixed = ["Too many pods", "Insufficient cpu", "Insufficient memory", "Insufficient ephemeral-storage"];
@@ -110,9 +122,30 @@ pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Opt
     if let Some(refusal) = insufficient(pod, node) {
         return Some(refusal);
     }
+    if let Some(refusal) = unfit_volumes(pod, node, prepared) {
+        return Some(refusal);
+    }
     let rule = |plugin, (text, resolvable)| Refusal { plugin, lack: Lack::Rule(text), resolvable };
     let crowded = prepared.spread.misfit(pod, node).map(|reason| rule(Plugin::PodTopologySpread, reason));
     crowded.or_else(|| prepared.affinity.misfit(node).map(|reason| rule(Plugin::InterPodAffinity, reason)))
+}
+
+fn unfit_volumes(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Option<Refusal> {
+    let taken = |text| Some(Refusal { plugin: Plugin::VolumeRestrictions, lack: Lack::Rule(text), resolvable: true });
+    if volumes::disk_is_taken(pod, node) {
+        return taken("node(s) had no available disk");
+    }
+    let volumes = prepared.volumes.as_ref()?;
+    if volumes.is_taken() {
+        return taken("node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode");
+    }
+    if let Err(bits) = volumes.place(node) {
+        return Some(Refusal { plugin: Plugin::VolumeBinding, lack: Lack::Volumes(bits), resolvable: false });
+    }
+    if !volumes.is_in_zone(node) {
+        return Refusal::rule(Plugin::VolumeZone, "node(s) had no available volume zone");
+    }
+    None
 }
 
 /// As [`misfit`], with the pods of no lower priority that were promised room on the node. It must do without them

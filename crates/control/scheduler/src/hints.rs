@@ -6,6 +6,8 @@ use crate::affinity::node_matches;
 use crate::filter::{Plugin, Plugins, insufficient, named, tolerated, unschedulable};
 use crate::pod::PodInfo;
 use crate::snapshot::NodeInfo;
+use crate::volumes::disks_conflict;
+use pintle_types::ObjectKey;
 use std::sync::Arc;
 
 /// A change that could help a pod.
@@ -21,9 +23,13 @@ pub(crate) enum Event {
     PodChanged,
     /// Labels of a namespace changed.
     NamespaceChanged,
+    /// A claim came or changed.
+    ClaimChanged(ObjectKey),
+    /// A volume or a class came or changed.
+    StorageChanged,
 }
 
-const ALL: [Plugin; 8] = [
+const ALL: [Plugin; 11] = [
     Plugin::NodeUnschedulable,
     Plugin::NodeName,
     Plugin::TaintToleration,
@@ -32,6 +38,9 @@ const ALL: [Plugin; 8] = [
     Plugin::NodeResourcesFit,
     Plugin::PodTopologySpread,
     Plugin::InterPodAffinity,
+    Plugin::VolumeRestrictions,
+    Plugin::VolumeBinding,
+    Plugin::VolumeZone,
 ];
 
 /// Whether any of those who refused the pod could think otherwise after the event. Refused by nobody: no node was
@@ -52,9 +61,17 @@ fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
         Event::PodAdded => matches!(plugin, Plugin::PodTopologySpread | Plugin::InterPodAffinity),
         Event::PodGone(gone) => match plugin {
             Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity => true,
+            Plugin::VolumeRestrictions => {
+                pod.claim_keys().any(|claim| gone.claim_keys().any(|other| other == claim)) || disks_conflict(pod, gone)
+            }
             Plugin::NodePorts => pod.ports.iter().any(|port| gone.ports.iter().any(|other| other.conflicts(port))),
             _ => false,
         },
+        Event::ClaimChanged(claim) => {
+            matches!(plugin, Plugin::VolumeRestrictions | Plugin::VolumeBinding | Plugin::VolumeZone)
+                && pod.claim_keys().any(|key| key == *claim)
+        }
+        Event::StorageChanged => matches!(plugin, Plugin::VolumeBinding | Plugin::VolumeZone),
         Event::PodChanged => {
             matches!(plugin, Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity)
         }
@@ -67,8 +84,10 @@ fn changed(plugin: Plugin, old: &NodeInfo, new: &NodeInfo) -> bool {
     let labels = |n: &NodeInfo| n.node.as_ref().and_then(|n| n.metadata.labels.clone());
     match plugin {
         Plugin::NodeUnschedulable | Plugin::TaintToleration => spec(old) != spec(new),
-        Plugin::NodeName | Plugin::NodePorts => false,
-        Plugin::NodeAffinity | Plugin::InterPodAffinity => labels(old) != labels(new),
+        Plugin::NodeName | Plugin::NodePorts | Plugin::VolumeRestrictions => false,
+        Plugin::NodeAffinity | Plugin::InterPodAffinity | Plugin::VolumeBinding | Plugin::VolumeZone => {
+            labels(old) != labels(new)
+        }
         Plugin::NodeResourcesFit => old.allocatable != new.allocatable,
         Plugin::PodTopologySpread => labels(old) != labels(new) || spec(old) != spec(new),
     }
@@ -82,6 +101,11 @@ fn passes(plugin: Plugin, pod: &PodInfo, node: &NodeInfo) -> bool {
         Plugin::TaintToleration => tolerated(pod, node),
         Plugin::NodeAffinity => node_matches(pod, node),
         Plugin::NodeResourcesFit => insufficient(pod, node).is_none(),
-        Plugin::NodePorts | Plugin::PodTopologySpread | Plugin::InterPodAffinity => true,
+        Plugin::NodePorts
+        | Plugin::PodTopologySpread
+        | Plugin::InterPodAffinity
+        | Plugin::VolumeRestrictions
+        | Plugin::VolumeBinding
+        | Plugin::VolumeZone => true,
     }
 }

@@ -7,6 +7,7 @@
 //! Talks to the API server only.
 
 mod affinity;
+mod bind_volumes;
 mod cycle;
 mod evict;
 mod filter;
@@ -21,9 +22,13 @@ mod run;
 mod score;
 mod snapshot;
 mod spread;
+mod storage;
 mod terms;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod volume_tests;
+mod volumes;
 
 pub use cycle::{Misfit, schedule};
 pub use filter::Plugins;
@@ -32,3 +37,4 @@ pub use preemption::{Preemption, preempt};
 pub use resources::Resources;
 pub use run::{Config, Error, run};
 pub use snapshot::{NodeInfo, Snapshot};
+pub use storage::Storage;

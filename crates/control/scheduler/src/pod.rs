@@ -2,6 +2,7 @@
 
 use crate::resources::{Resources, pod_requests};
 use crate::terms::Terms;
+use pintle_storage::{ClaimUse, claims_of};
 use pintle_types::k8s::api::core::v1::{Pod, PodSpec};
 use pintle_types::{Kind, ObjectKey};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct PodInfo {
     /// As `requests`, with upstream's small defaults for containers that name nothing: used to score only.
     pub(crate) scored: (i64, i64),
     pub(crate) ports: Vec<HostPort>,
+    /// The claims behind its volumes.
+    pub(crate) claims: Vec<ClaimUse>,
     /// Affinity to other pods; most have none.
     pub(crate) terms: Option<Box<Terms>>,
 }
@@ -58,8 +61,8 @@ impl PodInfo {
             requests.memory + unnamed("memory") * DEFAULT_MEMORY,
         );
         let ports = host_ports(spec);
-        let terms = Terms::of(&pod);
-        Self { key: pod.key(), priority: spec.priority.unwrap_or(0), requests, scored, ports, terms, pod }
+        let (terms, claims) = (Terms::of(&pod), claims_of(&pod));
+        Self { key: pod.key(), priority: spec.priority.unwrap_or(0), requests, scored, ports, claims, terms, pod }
     }
 
     pub(crate) fn spec(&self) -> &PodSpec {
@@ -71,6 +74,11 @@ impl PodInfo {
     pub(crate) fn nominated(&self) -> Option<&str> {
         let name = self.pod.status.as_ref()?.nominated_node_name.as_deref();
         name.filter(|name| !name.is_empty())
+    }
+
+    /// The keys of its claims.
+    pub(crate) fn claim_keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.claims.iter().map(|used| ObjectKey::new(self.key.namespace.as_str(), used.name.as_str()))
     }
 
     pub(crate) fn label(&self, key: &str) -> Option<&str> {

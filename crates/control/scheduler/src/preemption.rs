@@ -55,7 +55,7 @@ pub fn preempt(
     let mut refused = Misfit { nodes: misfit.nodes, ..Misfit::default() };
     refused.note("Preemption is not helpful for scheduling", misfit.nodes.saturating_sub(places.len()));
     let budgets = parse_budgets(budgets);
-    let prepared = Prepared::new(pod, snapshot);
+    let Ok(prepared) = Prepared::new(pod, snapshot) else { return Preemption::NoNode(refused.to_string()) };
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
     for i in 0..places.len() {
         let node = &snapshot.nodes()[places[(offset + i) % places.len()]];

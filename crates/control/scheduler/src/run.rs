@@ -1,5 +1,6 @@
 //! The scheduler's loop: keeps the snapshot, takes pods from the queue, binds them in the background.
 
+use crate::bind_volumes::{self, Failure};
 use crate::cycle::{Misfit, schedule};
 use crate::evict::Eviction;
 use crate::hints::Event;
@@ -7,19 +8,22 @@ use crate::pod::PodInfo;
 use crate::preemption::{Preemption, preempt};
 use crate::queue::PodQueue;
 use crate::snapshot::{NodeInfo, Snapshot};
+use crate::storage::Decision;
+use crate::volumes::Volumes;
 use parking_lot::Mutex;
 use pintle_client::{Client, ClientError, Patch, PatchOptions};
 use pintle_clock::Clock;
 use pintle_informer::{Change, EventType, Informer, Informers, Recorder};
-use pintle_types::k8s::api::core::v1::{Namespace, Node, Pod};
+use pintle_types::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use pintle_types::k8s::api::policy::v1::PodDisruptionBudget;
+use pintle_types::k8s::api::storage::v1::StorageClass;
 use pintle_types::{Kind, ObjectKey};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,11 +47,13 @@ pub struct Config {
 pub enum Error {}
 
 /// What the handlers of changes and the loop share.
-struct Shared {
-    snapshot: Mutex<Snapshot>,
+pub(crate) struct Shared {
+    pub(crate) snapshot: Mutex<Snapshot>,
     /// Pods that were given a node that the API server has not confirmed yet.
-    assumed: Mutex<HashSet<ObjectKey>>,
+    pub(crate) assumed: Mutex<HashSet<ObjectKey>>,
     queue: PodQueue,
+    /// Wakes those who wait for claims: a claim changed, or a pod that waited is gone.
+    pub(crate) storage_changed: Notify,
 }
 
 struct Scheduler {
@@ -58,11 +64,17 @@ struct Scheduler {
     clock: Arc<dyn Clock>,
     bindings: TaskTracker,
     permits: Arc<Semaphore>,
+    stop: CancellationToken,
 }
 
 /// Schedules pods until `stop`.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
-    let shared = Arc::new(Shared { snapshot: Mutex::default(), assumed: Mutex::default(), queue: PodQueue::default() });
+    let shared = Arc::new(Shared {
+        snapshot: Mutex::default(),
+        assumed: Mutex::default(),
+        queue: PodQueue::default(),
+        storage_changed: Notify::new(),
+    });
     let nodes: Informer<Node> = config.informers.of();
     let pods: Informer<Pod> = config.informers.of();
     let budgets: Informer<PodDisruptionBudget> = config.informers.of();
@@ -71,6 +83,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     namespaces.on_change(move |change| of_namespaces.namespace_changed(change));
     let of_nodes = Arc::clone(&shared);
     nodes.on_change(move |change| of_nodes.node_changed(change));
+    let claims: Informer<PersistentVolumeClaim> = config.informers.of();
+    let volumes: Informer<PersistentVolume> = config.informers.of();
+    let classes: Informer<StorageClass> = config.informers.of();
+    let (of_claims, of_volumes, of_classes) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
+    claims.on_change(move |change| of_claims.claim_changed(change));
+    volumes.on_change(move |change| of_volumes.volume_changed(change));
+    classes.on_change(move |change| of_classes.class_changed(change));
     let of_pods = Arc::clone(&shared);
     pods.on_change(move |change| of_pods.pod_changed(change));
     let recorder = Recorder::with_clock(config.client.clone(), NAME, "", Arc::clone(&config.clock));
@@ -82,11 +101,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         clock: config.clock,
         bindings: TaskTracker::new(),
         permits: Arc::new(Semaphore::new(MAX_BINDINGS)),
+        stop: stop.clone(),
     };
     stop.run_until_cancelled(async {
         nodes.synced().await;
         pods.synced().await;
         namespaces.synced().await;
+        claims.synced().await;
+        volumes.synced().await;
+        classes.synced().await;
         scheduler.work(StdRng::seed_from_u64(config.seed)).await;
     })
     .await;
@@ -123,6 +146,32 @@ impl Shared {
         self.queue.cluster_changed(&Event::NamespaceChanged);
     }
 
+    fn claim_changed(&self, change: &Change<PersistentVolumeClaim>) {
+        let key = change.object().key();
+        self.snapshot.lock().storage_mut().set_claim(&key, change.new().cloned());
+        if change.new().is_some() {
+            self.queue.cluster_changed(&Event::ClaimChanged(key));
+        }
+        self.storage_changed.notify_waiters();
+    }
+
+    fn volume_changed(&self, change: &Change<PersistentVolume>) {
+        self.snapshot.lock().storage_mut().set_volume(change.object().name(), change.new().cloned());
+        if change.new().is_some() {
+            self.queue.cluster_changed(&Event::StorageChanged);
+        }
+    }
+
+    fn class_changed(&self, change: &Change<StorageClass>) {
+        self.snapshot.lock().storage_mut().set_class(change.object().name(), change.new().cloned());
+        let same = |old: &Arc<StorageClass>, new: &Arc<StorageClass>| old.allowed_topologies == new.allowed_topologies;
+        match (change.old(), change.new()) {
+            (_, None) => {}
+            (Some(old), Some(new)) if same(old, new) => {}
+            _ => self.queue.cluster_changed(&Event::StorageChanged),
+        }
+    }
+
     fn node_changed(&self, change: &Change<Node>) {
         let Some(new) = change.new() else {
             self.snapshot.lock().remove_node(change.object().name());
@@ -142,7 +191,9 @@ impl Shared {
     fn pod_changed(&self, change: &Change<Pod>) {
         let key = change.object().key();
         let Some(pod) = change.new().filter(|pod| !is_finished(pod)) else {
-            self.assumed.lock().remove(&key);
+            if self.assumed.lock().remove(&key) {
+                self.storage_changed.notify_waiters();
+            }
             self.queue.remove(&key);
             let mut snapshot = self.snapshot.lock();
             let counted = snapshot.remove_pod(&key) | snapshot.forget_nomination(&key);
@@ -204,14 +255,16 @@ impl Scheduler {
                 let mut snapshot = self.shared.snapshot.lock();
                 let chosen = schedule(&pod, &snapshot, start, &mut random).map(str::to_owned);
                 start = start.wrapping_add(snapshot.nodes().len() / 2 + 1);
-                if let Ok(node) = &chosen {
-                    snapshot.set_pod(Arc::clone(&pod), node);
+                chosen.map(|node| {
+                    let decision = decide(&pod, &node, &mut snapshot);
+                    snapshot.set_pod(Arc::clone(&pod), &node);
                     self.shared.assumed.lock().insert(pod.key.clone());
-                }
-                chosen
+                    (node, decision)
+                })
             };
             match chosen {
-                Ok(node) => self.bind(pod, node).await,
+                Ok((node, None)) => self.bind(pod, node).await,
+                Ok((node, Some(decision))) => self.bind_with_volumes(pod, node, decision),
                 Err(misfit) => self.make_room(pod, misfit, &mut random).await,
             }
         }
@@ -277,23 +330,42 @@ impl Scheduler {
     /// Tells the API server of the choice, in the background.
     async fn bind(&self, pod: Arc<PodInfo>, node: String) {
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
-        let (shared, client, recorder) = (Arc::clone(&self.shared), self.client.clone(), self.recorder.clone());
+        let binder = self.binder();
         self.bindings.spawn(async move {
             let _permit = permit;
-            match post_binding(&client, &pod, &node).await {
-                Ok(()) => {
-                    let message = format!("Successfully assigned {} to {node}", pod.key);
-                    recorder.event(&*pod.pod, EventType::Normal, "Scheduled", message);
+            binder.bind(&pod, &node).await;
+        });
+    }
+
+    /// The same for a pod whose claims are to be bound first, which may take long: others don't wait for it.
+    fn bind_with_volumes(&self, pod: Arc<PodInfo>, node: String, decision: Decision) {
+        let (binder, permits) = (self.binder(), Arc::clone(&self.permits));
+        self.bindings.spawn(async move {
+            let bound = bind_volumes::bind(&binder.client, &binder.shared, &pod, &node, &decision);
+            let bound = binder.stop.run_until_cancelled(bound).await;
+            binder.shared.snapshot.lock().storage_mut().release(&decision);
+            match bound {
+                Some(Ok(())) => {
+                    let Ok(_permit) = permits.acquire_owned().await else { return };
+                    binder.bind(&pod, &node).await;
                 }
-                Err(error) => {
-                    tracing::warn!(pod = %pod.key, node, %error, "a binding failed");
-                    shared.assumed.lock().remove(&pod.key);
-                    shared.snapshot.lock().remove_pod(&pod.key);
-                    // A pod that is gone leaves the queue by its own event.
-                    shared.queue.retry(&pod.key);
+                Some(Err(Failure::Gone)) | None => {}
+                Some(Err(error)) => {
+                    let message = format!("running PreBind plugin \"VolumeBinding\": {error}");
+                    binder.recorder.event(&*pod.pod, EventType::Warning, "FailedScheduling", message);
+                    binder.give_up(&pod);
                 }
             }
         });
+    }
+
+    fn binder(&self) -> Binder {
+        Binder {
+            shared: Arc::clone(&self.shared),
+            client: self.client.clone(),
+            recorder: self.recorder.clone(),
+            stop: self.stop.clone(),
+        }
     }
 
     /// Says on the pod why it waits, and where room is made for it (nowhere any more when empty).
@@ -319,6 +391,47 @@ impl Scheduler {
             tracing::warn!(pod = %pod.key, %error, "could not say on a pod why it is unschedulable");
         }
     }
+}
+
+/// What binds a pod in the background.
+struct Binder {
+    shared: Arc<Shared>,
+    client: Client,
+    recorder: Recorder,
+    stop: CancellationToken,
+}
+
+impl Binder {
+    async fn bind(&self, pod: &Arc<PodInfo>, node: &str) {
+        match post_binding(&self.client, pod, node).await {
+            Ok(()) => {
+                let message = format!("Successfully assigned {} to {node}", pod.key);
+                self.recorder.event(&*pod.pod, EventType::Normal, "Scheduled", message);
+            }
+            Err(error) => {
+                tracing::warn!(pod = %pod.key, node, %error, "a binding failed");
+                self.give_up(pod);
+            }
+        }
+    }
+
+    /// The pod has no node after all. One that is gone leaves the queue by its own event.
+    fn give_up(&self, pod: &PodInfo) {
+        self.shared.assumed.lock().remove(&pod.key);
+        self.shared.snapshot.lock().remove_pod(&pod.key);
+        self.shared.queue.retry(&pod.key);
+    }
+}
+
+/// What is to be done about the pod's claims on its node; nothing when they are bound, or there are none.
+pub(crate) fn decide(pod: &PodInfo, node: &str, snapshot: &mut Snapshot) -> Option<Decision> {
+    let volumes = Volumes::new(pod, snapshot.storage()).ok()??;
+    let decision = volumes.place(snapshot.node(node)?).ok()?;
+    if volumes.is_bound() {
+        return None;
+    }
+    snapshot.storage_mut().reserve(&decision, node);
+    Some(decision)
 }
 
 async fn post_binding(client: &Client, pod: &PodInfo, node: &str) -> Result<(), ClientError> {

@@ -2,6 +2,7 @@
 
 use crate::pod::PodInfo;
 use crate::resources::Resources;
+use crate::storage::Storage;
 use pintle_types::k8s::api::core::v1::Node;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::{BTreeMap, HashMap};
@@ -85,6 +86,7 @@ pub struct Snapshot {
     /// On how many nodes each image lies.
     images: HashMap<String, usize>,
     with_terms: usize,
+    storage: Storage,
 }
 
 impl Snapshot {
@@ -99,6 +101,15 @@ impl Snapshot {
     /// How many nodes can be chosen from.
     pub fn known_nodes(&self) -> usize {
         self.nodes.iter().filter(|n| n.node.is_some()).count()
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Claims, volumes and classes, to be kept up.
+    pub fn storage_mut(&mut self) -> &mut Storage {
+        &mut self.storage
     }
 
     pub(crate) fn namespaces(&self) -> &Namespaces {
@@ -196,6 +207,7 @@ impl Snapshot {
         self.with_terms += usize::from(pod.terms.is_some());
         let slot = self.slot(node);
         self.pods.insert(pod.key.clone(), slot);
+        pod.claim_keys().for_each(|claim| self.storage.count_user(claim, 1));
         self.nodes[slot].add(pod);
         known
     }
@@ -203,6 +215,9 @@ impl Snapshot {
     /// Returns whether the pod counted on a node.
     pub fn remove_pod(&mut self, key: &ObjectKey) -> bool {
         let Some(slot) = self.pods.remove(key) else { return false };
+        if let Some(pod) = self.nodes[slot].pods.get(key) {
+            pod.claim_keys().for_each(|claim| self.storage.count_user(claim, -1));
+        }
         let before = self.nodes[slot].with_terms;
         self.nodes[slot].remove(key);
         self.with_terms -= before - self.nodes[slot].with_terms;
