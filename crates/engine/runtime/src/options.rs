@@ -81,6 +81,8 @@ pub struct ContainerOptions {
     /// A writable layer that the caller made and keeps, under a key that is no id of the engine's (those are swept);
     /// without it the engine makes one that goes with the container.
     pub snapshot: Option<SnapshotMounts>,
+    /// The caller's layer goes with the container as well: it need not survive a crash of the machine.
+    pub volatile: bool,
     /// Instead of the configuration's resources.
     pub limits: Option<Limits>,
     /// Beside the usual devices and those of the configuration.

@@ -99,6 +99,7 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
             upper: record.snapshot.upper.clone(),
             work: record.snapshot.work.clone(),
             readonly: security.readonly_rootfs,
+            volatile: record.options.snapshot.is_none() || record.options.volatile,
         },
         pid: around.pid.clone().map_or_else(|| pid_namespace(&security.namespaces.pid), PidNamespace::At),
         own_ipc: security.namespaces.ipc == NamespaceMode::Container && *pod_ipc != NamespaceMode::Node,

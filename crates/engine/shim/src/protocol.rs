@@ -280,6 +280,10 @@ pub struct RootSpec {
     pub upper: PathBuf,
     pub work: PathBuf,
     pub readonly: bool,
+    /// What is written goes with the container: it need not survive a crash of the machine, so nothing waits for the
+    /// disk, not even fsync.
+    #[serde(default)]
+    pub volatile: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

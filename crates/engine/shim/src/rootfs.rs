@@ -80,8 +80,7 @@ fn mount_root(root: &RootSpec, target: &Path, users: Option<&UserNamespace>) -> 
     if let Some(users) = users {
         return mount_mapped_root(root, target, users);
     }
-    // Nothing of a container's layer is read again after a crash of the machine, so it need not wait for the disk.
-    Overlay { lower: &root.lower, upper: &root.upper, work: &root.work, volatile: true }.mount_at(target)
+    Overlay { lower: &root.lower, upper: &root.upper, work: &root.work, volatile: root.volatile }.mount_at(target)
 }
 
 /// An overlay cannot be ID-mapped itself, but its layers can (Linux 5.19). They are attached below a tmpfs that is
@@ -108,7 +107,7 @@ fn mount_mapped_root(root: &RootSpec, target: &Path, users: &UserNamespace) -> R
     let writable = place(parent, "w".to_owned())?;
     let inside = |path: &Path| writable.join(path.strip_prefix(parent).unwrap_or(path));
     let (upper, work) = (inside(&root.upper), inside(&root.work));
-    let overlay = Overlay { lower: &lower, upper: &upper, work: &work, volatile: true };
+    let overlay = Overlay { lower: &lower, upper: &upper, work: &work, volatile: root.volatile };
     match overlay.tree() {
         Ok(tree) => {
             mount::unmount(target)?;

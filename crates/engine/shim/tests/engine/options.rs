@@ -2,7 +2,9 @@
 
 use crate::machine::*;
 use pintle_cri::*;
+use pintle_runtime::SnapshotMounts;
 use pintle_runtime::options::{ContainerOptions, IdMappings, IdRange, SandboxOptions};
+use std::path::Path;
 
 /// Runs a script as `run` does, with options.
 async fn run(machine: &Machine, sandbox: &str, script: &str, options: ContainerOptions) -> (i32, String) {
@@ -202,5 +204,74 @@ async fn mappings_that_reach_the_machines_root_are_refused() {
     let error = sandbox_with(&machine, options).await.unwrap_err().to_string();
     assert!(error.contains("maps id 0 of the machine"), "{error}");
     assert_eq!(machine.leftovers(), Vec::<String>::new());
+    machine.finish().await;
+}
+
+/// The options of the mount that is the container's root.
+const ROOT_OPTIONS: &str = "busybox awk '$5 == \"/\" { print $NF }' /proc/self/mountinfo";
+
+#[tokio::test]
+async fn only_a_layer_that_goes_with_its_container_never_waits_for_the_disk() {
+    let machine = Machine::new().await;
+    let sandbox = machine.sandbox().await;
+    let (_, of_pod) = machine.run(&sandbox, ROOT_OPTIONS).await;
+    assert!(of_pod.contains("volatile") && of_pod.contains("upperdir="), "{of_pod}");
+    let kept = |volatile| ContainerOptions {
+        snapshot: Some(layer_at(&machine, machine.root.path())),
+        volatile,
+        ..Default::default()
+    };
+    let (_, of_caller) = run(&machine, &sandbox, ROOT_OPTIONS, kept(false)).await;
+    assert!(!of_caller.contains("volatile") && of_caller.contains("upperdir="), "{of_caller}");
+    let (_, thrown_away) = run(&machine, &sandbox, ROOT_OPTIONS, kept(true)).await;
+    assert!(thrown_away.contains("volatile"), "{thrown_away}");
+    machine.finish().await;
+}
+
+/// A caller's layer over the image's, below a directory.
+fn layer_at(machine: &Machine, directory: &Path) -> SnapshotMounts {
+    let (upper, work) = (directory.join("kept/upper"), directory.join("kept/work"));
+    // The mark of an overlay that did not wait for the disk.
+    let _ = std::fs::remove_dir_all(directory.join("kept"));
+    std::fs::create_dir_all(&upper).unwrap();
+    std::fs::create_dir_all(&work).unwrap();
+    SnapshotMounts { lower_dirs: vec![machine.root.path().join("layer")], upper, work }
+}
+
+fn command(program: &str, arguments: &[&Path]) {
+    let output = std::process::Command::new(program).args(arguments).output().expect(program);
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The disk is a file: what is in it at a moment is what a power cut at that moment leaves.
+#[tokio::test]
+async fn what_a_kept_layer_synced_survives_a_power_cut() {
+    let machine = Machine::new().await;
+    let at = |name: &str| machine.root.path().join(name);
+    let (disk, after_cut, mounted) = (at("disk"), at("disk-after-cut"), at("mounted"));
+    std::fs::File::create(&disk).unwrap().set_len(16 << 20).unwrap();
+    std::fs::create_dir(&mounted).unwrap();
+    command("mkfs.ext4", &["-q".as_ref(), &disk]);
+    command("mount", &["-oloop".as_ref(), &disk, &mounted]);
+    let sandbox = machine.sandbox().await;
+    let options = ContainerOptions { snapshot: Some(layer_at(&machine, &mounted)), ..Default::default() };
+    let config = ContainerConfig {
+        command: strings(&["sleep", "1000"]),
+        image: "test".to_owned(),
+        ..ContainerConfig::default()
+    };
+    let id = machine.engine().create_container_with(&sandbox, config, options).await.expect("create a container");
+    machine.engine().start_container(&id).await.expect("start a container");
+    let write = "echo precious > /file && busybox sync /file";
+    let done = machine.engine().exec_sync(&id, &strings(&["sh", "-c", write]), 10).await.unwrap();
+    assert_eq!(done.exit_code, 0, "{done:?}");
+    std::fs::copy(&disk, &after_cut).unwrap();
+    machine.engine().remove_container(&id).await.unwrap();
+    machine.engine().remove_pod_sandbox(&sandbox).await.unwrap();
+    command("umount", &[&mounted]);
+    command("mount", &["-oloop".as_ref(), &after_cut, &mounted]);
+    let found = std::fs::read_to_string(mounted.join("kept/upper/file"));
+    command("umount", &[&mounted]);
+    assert_eq!(found.unwrap(), "precious\n");
     machine.finish().await;
 }
