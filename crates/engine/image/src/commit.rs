@@ -5,7 +5,7 @@ use crate::configuration::{Addition, EMPTY_LAYER, child};
 use crate::layer::chain_ids;
 use crate::record::{ImageRecord, LayerRecord};
 use crate::store::{NewImage, manifest_json, now};
-use crate::tree::{Change, Plan, plan};
+use crate::tree::{Change, Form, Plan, plan};
 use crate::{At, ImageError, ImageStore, Reference, Result, SnapshotMounts, tarball};
 use rustix::fs as rfs;
 use serde_json::Value;
@@ -91,8 +91,7 @@ impl ImageStore {
 
     /// What a container changed, as `docker diff` lists it.
     pub fn diff(&self, key: &str) -> Result<Vec<Change>> {
-        let mounts = self.snapshot_mounts(key)?;
-        let plan = plan(&mounts.upper, &mounts.lower)?;
+        let (_, plan) = self.plan_of(key)?;
         let change = |item: crate::tree::Planned| {
             let path = format!("/{}", item.path.display());
             item.kind.map(|kind| Change { path, kind })
@@ -177,13 +176,12 @@ impl ImageStore {
 
     /// The layer of what a container wrote; nothing when it wrote nothing.
     fn layer_of(&self, key: &str, below: &[String], spent: bool) -> Result<Option<NewLayer>> {
-        let mounts = self.snapshot_mounts(key)?;
         if self.snapshot_chain(key)? != below {
             return Err(ImageError::Conflict(format!(
                 "the snapshot {key} stands on other layers than its parent image"
             )));
         }
-        let plan = plan(&mounts.upper, &mounts.lower)?;
+        let (mounts, plan) = self.plan_of(key)?;
         if plan.items.is_empty() {
             return Ok(None);
         }
@@ -193,10 +191,21 @@ impl ImageStore {
         }
         let chain_id = next_chain(below, &record.diff_id);
         if spent {
-            self.keep_upper(&plan, &mounts, &chain_id)?;
+            // Of a copy the layer is unpacked like any other.
+            if !mounts.lower.is_empty() || below.is_empty() {
+                self.keep_upper(&plan, &mounts, &chain_id)?;
+            }
             self.remove_snapshot(key)?;
         }
         Ok(Some(NewLayer { record, chain_id }))
+    }
+
+    /// What differs in a snapshot.
+    pub(crate) fn plan_of(&self, key: &str) -> Result<(SnapshotMounts, Plan)> {
+        let mounts = self.snapshot_mounts(key)?;
+        let form = if mounts.lower.is_empty() { Form::Whole } else { Form::Changes };
+        let plan = plan(&mounts.upper, &self.layers_below(key)?, form)?;
+        Ok((mounts, plan))
     }
 
     fn write_layer(&self, plan: &Plan, mounts: &SnapshotMounts) -> Result<LayerRecord> {

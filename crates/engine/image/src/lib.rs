@@ -6,7 +6,8 @@
 //! images.json                    every image: its manifest, configuration, layers and names (replaced by rename)
 //! blobs/sha256/<hex>             manifests, configurations and layers as they came, named by their digest
 //! layers/<chain id>/             one unpacked layer, in overlayfs form (whiteouts are 0:0 devices)
-//! snapshots/<key>/{upper,work}   a container's own layer; `chain` lists the layers below it
+//! snapshots/<key>/{upper,work}   a container's own layer; `chain` lists the layers below it. Without `work` it is a
+//!                                copy of them all, made where overlayfs is refused
 //! ingest/                        what is being written; emptied when the store opens
 //! ```
 //!
@@ -20,6 +21,7 @@ mod blobs;
 mod commit;
 mod compress;
 mod configuration;
+mod copies;
 mod entries;
 mod history;
 mod layer;
@@ -44,7 +46,7 @@ pub use receive::{Lease, Received};
 pub use record::{ImageRecord, LayerRecord};
 pub use reference::{Reference, ReferenceError};
 pub use removal::{ImageUser, PruneFilter, Pruned, Removed};
-pub use snapshot::SnapshotMounts;
+pub use snapshot::{SnapshotForm, SnapshotMounts};
 pub use store::{ImageStore, LoadedImage, diff_ids_of};
 pub use tree::{Change, ChangeKind};
 

@@ -1,22 +1,35 @@
-//! Writable layers of containers on top of an image's layers.
+//! Writable layers of containers on top of an image's layers: overlays, or where those are refused copies.
 
-use crate::{At, ImageError, Result};
+use crate::{At, ImageError, Result, copies};
+use pintle_linux::mount::Overlay;
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// What an overlay mount of a container's root file system is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotMounts {
-    /// Read-only layers, the topmost first.
+    /// Read-only layers, the topmost first. None: `upper` is the whole root.
     pub lower: Vec<PathBuf>,
     pub upper: PathBuf,
     pub work: PathBuf,
 }
 
+/// How new snapshots are made. Those that are there stay what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotForm {
+    /// A directory for what is written, over the layers.
+    Overlay,
+    /// A copy of all that the layers have together: slower, and larger, but it needs nothing of the kernel.
+    Copies,
+}
+
 pub(crate) struct Snapshots {
     directory: PathBuf,
+    /// Found out when the first is made.
+    form: OnceLock<SnapshotForm>,
 }
 
 /// A key names one directory: nothing that could lead elsewhere.
@@ -32,7 +45,28 @@ impl Snapshots {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let directory = root.join("snapshots");
         fs::create_dir_all(&directory).at("create", &directory)?;
-        Ok(Self { directory })
+        Ok(Self { directory, form: OnceLock::new() })
+    }
+
+    /// Decides the form of new snapshots, unless one was made.
+    pub(crate) fn choose(&self, form: SnapshotForm) {
+        // The first decision holds.
+        let _ = self.form.set(form);
+    }
+
+    /// Tries an overlay in a directory beside the snapshots, once.
+    pub(crate) fn form(&self, spare: &Path) -> Result<SnapshotForm> {
+        if let Some(form) = self.form.get() {
+            return Ok(*form);
+        }
+        let place = tempfile::tempdir_in(spare).at("create a directory in", spare)?;
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| place.path().join(name));
+        for directory in [&lower, &upper, &work] {
+            fs::create_dir(directory).at("create", directory)?;
+        }
+        let overlay = Overlay { lower: &[lower], upper: &upper, work: &work, volatile: false };
+        let form = if overlay.tree().is_ok() { SnapshotForm::Overlay } else { SnapshotForm::Copies };
+        Ok(*self.form.get_or_init(|| form))
     }
 
     fn mounts(&self, key: &str, lower: Vec<PathBuf>) -> SnapshotMounts {
@@ -41,24 +75,38 @@ impl Snapshots {
     }
 
     /// Makes a snapshot on the layers `chain` (lowest first), or finds it again.
-    pub(crate) fn prepare(&self, key: &str, chain: &[String], lower: Vec<PathBuf>) -> Result<SnapshotMounts> {
+    pub(crate) fn prepare(
+        &self,
+        key: &str,
+        chain: &[String],
+        lower: Vec<PathBuf>,
+        form: SnapshotForm,
+    ) -> Result<SnapshotMounts> {
         check_key(key)?;
-        let mounts = self.mounts(key, lower);
         let base = self.directory.join(key);
-        for directory in [&base, &mounts.upper, &mounts.work] {
-            match fs::create_dir(directory) {
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                other => other.at("create", directory)?,
+        let list = base.join("chain");
+        if list.exists() {
+            return self.existing(key, lower);
+        }
+        // It may be half made.
+        self.remove(key)?;
+        let mounts = self.mounts(key, lower);
+        for directory in [&base, &mounts.upper] {
+            fs::create_dir(directory).at("create", directory)?;
+        }
+        match form {
+            SnapshotForm::Copies => copies::fill(&mounts.upper, &mounts.lower)?,
+            SnapshotForm::Overlay => {
+                fs::create_dir(&mounts.work).at("create", &mounts.work)?;
+                // The top layer's root directory has the mode of the image's own root.
+                if let Some(top) = mounts.lower.first() {
+                    let mode = fs::metadata(top).at("read", top)?.permissions();
+                    fs::set_permissions(&mounts.upper, mode).at("change", &mounts.upper)?;
+                }
             }
         }
-        // The top layer's root directory has the mode of the image's own root.
-        if let Some(top) = mounts.lower.first() {
-            let mode = fs::metadata(top).at("read", top)?.permissions();
-            fs::set_permissions(&mounts.upper, mode).at("change", &mounts.upper)?;
-        }
-        let list = base.join("chain");
         fs::write(&list, chain.join("\n")).at("write", &list)?;
-        Ok(mounts)
+        self.existing(key, mounts.lower)
     }
 
     /// The layers below a snapshot, lowest first.
@@ -75,7 +123,9 @@ impl Snapshots {
     /// The mounts of a snapshot that was prepared.
     pub(crate) fn existing(&self, key: &str, lower: Vec<PathBuf>) -> Result<SnapshotMounts> {
         check_key(key)?;
-        Ok(self.mounts(key, lower))
+        let mounts = self.mounts(key, lower);
+        // A copy needs nothing below it, and no directory to work in.
+        Ok(if mounts.work.exists() { mounts } else { SnapshotMounts { lower: Vec::new(), ..mounts } })
     }
 
     pub(crate) fn remove(&self, key: &str) -> Result<()> {

@@ -4,7 +4,7 @@ use crate::assemble::oci_architecture;
 use crate::blobs::Blobs;
 use crate::layer::{Layers, chain_ids};
 use crate::record::{ImageRecord, Images, LayerRecord, find, read_index, take_names};
-use crate::snapshot::{SnapshotMounts, Snapshots};
+use crate::snapshot::{SnapshotForm, SnapshotMounts, Snapshots};
 use crate::{At, ImageError, Reference, Result, archive};
 use oci_spec::image::ImageConfiguration;
 use parking_lot::Mutex;
@@ -319,13 +319,27 @@ impl ImageStore {
 
     fn prepare_on(&self, key: &str, chain: &[String]) -> Result<SnapshotMounts> {
         let lower = chain.iter().rev().map(|id| self.layers.path(id)).collect();
-        self.snapshots.prepare(key, chain, lower)
+        self.snapshots.prepare(key, chain, lower, self.snapshot_form()?)
     }
 
-    /// What the overlay of a snapshot that exists is made of.
+    /// The form that new snapshots have: overlays where the kernel takes them.
+    pub fn snapshot_form(&self) -> Result<SnapshotForm> {
+        self.snapshots.form(&self.root.join("ingest"))
+    }
+
+    /// Decides that form, unless a snapshot was made or it was asked for.
+    pub fn choose_snapshot_form(&self, form: SnapshotForm) {
+        self.snapshots.choose(form);
+    }
+
+    /// What the root of a snapshot that exists is made of.
     pub fn snapshot_mounts(&self, key: &str) -> Result<SnapshotMounts> {
-        let lower = self.snapshots.chain(key)?.iter().rev().map(|id| self.layers.path(id)).collect();
-        self.snapshots.existing(key, lower)
+        self.snapshots.existing(key, self.layers_below(key)?)
+    }
+
+    /// The layers that a snapshot stands on, topmost first.
+    pub(crate) fn layers_below(&self, key: &str) -> Result<Vec<PathBuf>> {
+        Ok(self.snapshots.chain(key)?.iter().rev().map(|id| self.layers.path(id)).collect())
     }
 
     /// The layers that a snapshot stands on, lowest first, by chain ID.
@@ -343,7 +357,10 @@ impl ImageStore {
 
     /// Bytes and files that a container wrote into its own layer.
     pub fn snapshot_usage(&self, key: &str) -> Result<(u64, u64)> {
-        self.snapshots.usage(key)
+        match self.snapshot_mounts(key)?.lower.is_empty() {
+            true => self.plan_of(key).map(|(mounts, plan)| plan.usage(&mounts.upper)),
+            false => self.snapshots.usage(key),
+        }
     }
 
     /// The layers that some snapshot stands on.

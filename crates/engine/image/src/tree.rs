@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Directories within directories that are looked into.
-const MAX_DEPTH: usize = 256;
+pub(crate) const MAX_DEPTH: usize = 256;
 const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// What became of a path; the numbers are Docker's.
@@ -55,12 +55,30 @@ pub(crate) struct Planned {
     pub(crate) kind: Option<ChangeKind>,
 }
 
+/// What a container's own directory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// What differs from the layers below, as overlayfs writes it.
+    Changes,
+    /// Everything: what it does not have, though a layer does, was removed.
+    Whole,
+}
+
 /// All that differs in a layer.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) items: Vec<Planned>,
     /// Mount points that the engine made, deepest last: they are no part of the container's work.
     pub(crate) generated: Vec<PathBuf>,
+}
+
+impl Plan {
+    /// Bytes and files that were written; what has gone meanwhile is left out.
+    pub(crate) fn usage(&self, upper: &Path) -> (u64, u64) {
+        let put = self.items.iter().filter(|item| item.action == Action::Put);
+        let found = put.filter_map(|item| fs::symlink_metadata(upper.join(&item.path)).ok());
+        found.fold((0, 0), |(bytes, files), meta| (bytes + meta.blocks() * 512, files + 1))
+    }
 }
 
 /// The parts of an entry's metadata whose change is a change of the entry.
@@ -89,7 +107,7 @@ impl Facts {
 
 /// What the layers below have under a name.
 pub(crate) struct Below {
-    meta: fs::Metadata,
+    pub(crate) meta: fs::Metadata,
     /// Where the topmost one is.
     pub(crate) path: PathBuf,
     /// The directories that show through, topmost first; empty when it is no directory.
@@ -187,9 +205,9 @@ impl Upper {
 }
 
 /// Compares a container's own layer with the layers below it, topmost first.
-pub(crate) fn plan(upper: &Path, lower: &[PathBuf]) -> Result<Plan> {
+pub(crate) fn plan(upper: &Path, lower: &[PathBuf], form: Form) -> Result<Plan> {
     let upper = Upper::open(upper)?;
-    let mut comparison = Comparison { upper, plan: Plan::default() };
+    let mut comparison = Comparison { upper, form, plan: Plan::default() };
     comparison.directory(Path::new(""), lower, false, 0)?;
     Ok(comparison.plan)
 }
@@ -204,6 +222,7 @@ struct Place<'a> {
 
 struct Comparison {
     upper: Upper,
+    form: Form,
     plan: Plan,
 }
 
@@ -214,7 +233,7 @@ impl Comparison {
             return Err(ImageError::Invalid(format!("/{} is deeper than {MAX_DEPTH} directories", path.display())));
         }
         let directory = self.upper.directory(path)?;
-        let names = self.upper.names(&directory, path)?;
+        let mut names = self.upper.names(&directory, path)?;
         let opaque = is_opaque(&directory);
         if opaque && !hidden && !lower.is_empty() {
             self.plan.items.push(Planned { path: path.to_owned(), action: Action::Opaque, kind: None });
@@ -223,11 +242,20 @@ impl Comparison {
         if hidden {
             self.hidden(path, lower, &names)?;
         }
+        if self.form == Form::Whole {
+            names.extend(names_below(lower)?);
+        }
         for name in names {
             let child = path.join(&name);
-            // A running container may have removed it just now.
-            let Ok(stat) = rfs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             let below = lookup(lower, &name)?;
+            let Ok(stat) = rfs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) else {
+                // Otherwise a running container has removed it just now.
+                if self.form == Form::Whole && below.is_some() {
+                    let kind = Some(ChangeKind::Deleted);
+                    self.plan.items.push(Planned { path: child, action: Action::Whiteout, kind });
+                }
+                continue;
+            };
             self.entry(Place { parent: &directory, name: &name, hidden, depth }, child, &stat, below)?;
         }
         Ok(())
@@ -264,6 +292,9 @@ impl Comparison {
             Some(below) if capability_differs(below, parent, name, directory) => Some(ChangeKind::Modified),
             Some(_) => None,
         };
+        if self.form == Form::Whole && kind.is_none() && !directory {
+            return Ok(());
+        }
         let (index, generated) = (self.plan.items.len(), self.plan.generated.len());
         self.plan.items.push(Planned { path: path.clone(), action: Action::Put, kind });
         if !directory {
