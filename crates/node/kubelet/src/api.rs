@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use pintle_client::{Client, ClientError, DeleteOptions, Patch, PatchOptions, Preconditions};
 use pintle_informer::Informer;
-use pintle_types::k8s::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use pintle_types::k8s::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -71,6 +73,8 @@ pub trait Api: Send + Sync + 'static {
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError>;
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ApiError>;
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError>;
+    async fn claim(&self, namespace: &str, name: &str) -> Result<Arc<PersistentVolumeClaim>, ApiError>;
+    async fn persistent_volume(&self, name: &str) -> Result<Arc<PersistentVolume>, ApiError>;
     /// Keeps these objects at hand, and wakes the notify when one of them changes, until the result is dropped.
     fn pin(&self, wanted: &BTreeSet<ObjectRef>, wake: &Arc<Notify>) -> Pins;
     async fn token(&self, wish: &TokenWish) -> Result<Token, ApiError>;
@@ -119,6 +123,14 @@ impl Api for ClientApi {
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError> {
         self.objects.secret(namespace, name).await
+    }
+
+    async fn claim(&self, namespace: &str, name: &str) -> Result<Arc<PersistentVolumeClaim>, ApiError> {
+        Ok(Arc::new(self.client.get(namespace, name).await?))
+    }
+
+    async fn persistent_volume(&self, name: &str) -> Result<Arc<PersistentVolume>, ApiError> {
+        Ok(Arc::new(self.client.get("", name).await?))
     }
 
     fn pin(&self, wanted: &BTreeSet<ObjectRef>, wake: &Arc<Notify>) -> Pins {

@@ -6,11 +6,11 @@ use crate::env_sources::Sources;
 use crate::host::{Host, is_plain_name};
 use crate::labels;
 use crate::reference::spec;
-use crate::volumes::{Paths, prepare_sub_path};
+use crate::volumes::{Paths, is_read_only, prepare_sub_path};
 use crate::{etc_hosts, resources, sandbox_config, security};
-use pintle_cri::{ContainerConfig, ContainerMetadata, Image, Mount, MountPropagation};
+use pintle_cri::{ContainerConfig, ContainerMetadata, Device, Image, Mount, MountPropagation};
 use pintle_types::Kind;
-use pintle_types::k8s::api::core::v1::{Container, Pod, VolumeMount};
+use pintle_types::k8s::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use std::path::Path;
 
 /// The machine's own hosts file is read up to this size.
@@ -56,7 +56,7 @@ impl Making<'_> {
             working_dir: container.working_dir.clone().unwrap_or_default(),
             envs,
             mounts,
-            devices: vec![],
+            devices: self.devices()?,
             labels: labels::of_container(pod, container),
             annotations: labels::annotations_of_container(pod, container),
             log_path: format!("{}/{}.log", container.name, self.attempt),
@@ -108,7 +108,7 @@ impl Making<'_> {
                 config_error(message)
             })?;
         }
-        let readonly = mount.read_only == Some(true);
+        let readonly = mount.read_only == Some(true) || is_read_only(self.pod, &mount.name);
         Ok(Mount {
             container_path: absolute(&mount.mount_path),
             host_path: path.to_string_lossy().into_owned(),
@@ -122,6 +122,24 @@ impl Making<'_> {
             },
             sub_path,
         })
+    }
+
+    /// The block devices that the container sees.
+    fn devices(&self) -> Result<Vec<Device>, StartFailure> {
+        let wanted = self.container.volume_devices.iter().flatten();
+        let device = |wanted: &VolumeDevice| {
+            let path = self.volumes.get(&wanted.name).ok_or_else(|| {
+                let (name, container) = (&wanted.name, &self.container.name);
+                config_error(format!("cannot find volume {name:?} to pass into container {container:?}"))
+            })?;
+            let permissions = if is_read_only(self.pod, &wanted.name) { "r" } else { "mrw" };
+            Ok(Device {
+                container_path: wanted.device_path.clone(),
+                host_path: path.to_string_lossy().into_owned(),
+                permissions: permissions.to_owned(),
+            })
+        };
+        wanted.map(device).collect()
     }
 
     /// The hosts file is one for the pod, written anew for each container since the pod's address may be new.

@@ -76,4 +76,8 @@ impl Mounter for Directories {
     fn unmount(&self, _: &Path) -> std::io::Result<()> {
         Ok(())
     }
+
+    fn is_mounted(&self, _: &Path) -> std::io::Result<bool> {
+        Ok(false)
+    }
 }

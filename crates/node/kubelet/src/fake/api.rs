@@ -11,7 +11,7 @@ use crate::reference::ContainerKind;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pintle_clock::Clock;
-use pintle_types::k8s::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use pintle_types::k8s::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -23,6 +23,8 @@ pub struct FakeApi {
     pub statuses: watch::Sender<HashMap<String, Value>>,
     pub deleted: watch::Sender<BTreeSet<String>>,
     pub config_maps: Mutex<HashMap<String, ConfigMap>>,
+    pub claims: Mutex<HashMap<String, PersistentVolumeClaim>>,
+    pub volumes: Mutex<HashMap<String, PersistentVolume>>,
 }
 
 impl FakeApi {
@@ -31,6 +33,8 @@ impl FakeApi {
             statuses: watch::Sender::default(),
             deleted: watch::Sender::default(),
             config_maps: Mutex::default(),
+            claims: Mutex::default(),
+            volumes: Mutex::default(),
         })
     }
 
@@ -83,6 +87,16 @@ impl Api for FakeApi {
 
     async fn secret(&self, _: &str, name: &str) -> Result<Arc<Secret>, ApiError> {
         Err(ApiError::NotFound(format!("secret {name:?} not found")))
+    }
+
+    async fn claim(&self, _: &str, name: &str) -> Result<Arc<PersistentVolumeClaim>, ApiError> {
+        let found = self.claims.lock().get(name).cloned();
+        found.map(Arc::new).ok_or_else(|| ApiError::NotFound(format!("persistentvolumeclaims {name:?} not found")))
+    }
+
+    async fn persistent_volume(&self, name: &str) -> Result<Arc<PersistentVolume>, ApiError> {
+        let found = self.volumes.lock().get(name).cloned();
+        found.map(Arc::new).ok_or_else(|| ApiError::NotFound(format!("persistentvolumes {name:?} not found")))
     }
 
     fn pin(&self, _: &BTreeSet<ObjectRef>, _: &Arc<Notify>) -> Pins {

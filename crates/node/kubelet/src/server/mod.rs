@@ -5,6 +5,7 @@
 mod auth;
 mod configz;
 mod exec;
+mod local_volumes;
 mod log_route;
 mod metrics;
 mod paths;
@@ -167,6 +168,7 @@ async fn answer(state: Arc<State>, peer: Arc<Option<pintle_pki::Peer>>, request:
         Route::ProbeMetrics => metrics::probes(&state),
         Route::Configz => configz::answer(&state),
         Route::Checkpoint(place) => checkpoint(&state, &place),
+        Route::LocalVolume(volume) => local_volumes::answer(&state, request.method(), &volume).await,
         Route::Logs { namespace, pod, container } => {
             log_route::answer(&state, &namespace, &pod, &container, request.uri().query().unwrap_or_default()).await
         }

@@ -26,10 +26,20 @@ pub enum Route {
     ProbeMetrics,
     Configz,
     Checkpoint(Place),
-    Logs { namespace: String, pod: String, container: String },
+    Logs {
+        namespace: String,
+        pod: String,
+        container: String,
+    },
     Exec(Place),
     Attach(Place),
-    PortForward { namespace: String, pod: String, uid: String },
+    PortForward {
+        namespace: String,
+        pod: String,
+        uid: String,
+    },
+    /// The directory of a volume of the cluster's own provisioner.
+    LocalVolume(String),
 }
 
 impl Route {
@@ -71,6 +81,7 @@ impl Route {
             ["portForward", namespace, pod, uid] => {
                 Self::PortForward { namespace: own(namespace), pod: own(pod), uid: own(uid) }
             }
+            ["localVolumes", volume] => Self::LocalVolume(own(volume)),
             _ => return None,
         })
     }
@@ -84,7 +95,9 @@ impl Route {
             Self::Checkpoint(_) => "checkpoint",
             Self::Healthz => "healthz",
             Self::Pods | Self::RunningPods => "pods",
-            Self::Logs { .. } | Self::Exec(_) | Self::Attach(_) | Self::PortForward { .. } => "proxy",
+            Self::Logs { .. } | Self::Exec(_) | Self::Attach(_) | Self::PortForward { .. } | Self::LocalVolume(_) => {
+                "proxy"
+            }
         }
     }
 
@@ -92,6 +105,7 @@ impl Route {
         match self {
             Self::Exec(_) | Self::Attach(_) | Self::PortForward { .. } => matches!(*method, Method::GET | Method::POST),
             Self::Checkpoint(_) => *method == Method::POST,
+            Self::LocalVolume(_) => matches!(*method, Method::PUT | Method::DELETE),
             _ => super::reads(method),
         }
     }

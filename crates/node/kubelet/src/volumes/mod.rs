@@ -5,9 +5,12 @@
 //! once. Everything is found again by its path, so nothing has to be remembered over a restart.
 
 mod atomic;
+mod claims;
 mod empty_dir;
 mod host_path;
+pub mod local_path;
 mod mounter;
+mod nfs;
 mod ownership;
 mod payload;
 mod sub_path;
@@ -21,18 +24,34 @@ pub use tokens::Tokens;
 use crate::api::ApiError;
 use crate::field_ref::FieldError;
 use crate::host::{Host, is_plain_name};
-use crate::reference::spec;
+use crate::reference::{lasting_containers, spec};
+use pintle_storage::ClaimUse;
 use pintle_types::Kind;
-use pintle_types::k8s::api::core::v1::{Pod, Volume};
+use pintle_types::k8s::api::core::v1::{PersistentVolume, Pod, Volume};
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A volume that could not be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume {volume:?} : {why}")]
 pub struct VolumeError {
     pub volume: String,
     pub why: Why,
+}
+
+impl fmt::Display for VolumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { volume, why } = self;
+        match why {
+            Why::Claim { .. } => write!(
+                f,
+                "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to \
+                 process volumes=[{volume}]: {why}"
+            ),
+            _ => write!(f, "MountVolume.SetUp failed for volume {volume:?} : {why}"),
+        }
+    }
 }
 
 /// Why a volume could not be set up.
@@ -50,6 +69,9 @@ pub enum Why {
     File { action: &'static str, path: PathBuf, error: String },
     #[error("volumes of kind {0} are not supported by this node")]
     Unsupported(&'static str),
+    /// The claim of a volume is not as it must be.
+    #[error("error processing PVC {claim}: {why}")]
+    Claim { claim: String, why: String },
     #[error("{0}")]
     Invalid(String),
 }
@@ -70,6 +92,8 @@ pub struct Volumes {
     /// Hashes of what was written, by volume.
     written: HashMap<String, u64>,
     pub tokens: Tokens,
+    /// The volumes behind claims, by volume: a binding stays while the pod is here.
+    bound: HashMap<String, Arc<PersistentVolume>>,
 }
 
 impl Volumes {
@@ -77,11 +101,36 @@ impl Volumes {
     pub async fn set_up(&mut self, host: &Host, pod: &Pod, ips: &[String]) -> Result<Paths, VolumeError> {
         let mut paths = Paths::new();
         for volume in spec(pod).volumes.iter().flatten() {
-            let path = self.one(host, pod, volume, ips).await;
-            let path = path.map_err(|why| VolumeError { volume: volume.name.clone(), why })?;
+            let path = match pintle_storage::claim_of(pod, volume) {
+                Some(used) => self.claimed(host, pod, volume, &used).await?,
+                None => {
+                    let path = self.one(host, pod, volume, ips).await;
+                    path.map_err(|why| VolumeError { volume: volume.name.clone(), why })?
+                }
+            };
             paths.insert(volume.name.clone(), path);
         }
         Ok(paths)
+    }
+
+    async fn claimed(
+        &mut self,
+        host: &Host,
+        pod: &Pod,
+        volume: &Volume,
+        used: &ClaimUse,
+    ) -> Result<PathBuf, VolumeError> {
+        let bound = match self.bound.get(&volume.name) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let found = claims::bound(host, pod, volume, used).await?;
+                self.bound.insert(volume.name.clone(), Arc::clone(&found));
+                found
+            }
+        };
+        let device = is_device(pod, &volume.name);
+        let path = claims::set_up(host, pod, &bound, used.read_only, device).await;
+        path.map_err(|why| VolumeError { volume: bound.name().to_owned(), why })
     }
 
     async fn one(&mut self, host: &Host, pod: &Pod, volume: &Volume, ips: &[String]) -> Result<PathBuf, Why> {
@@ -95,6 +144,11 @@ impl Volumes {
         if let Some(source) = &volume.empty_dir {
             let path = dir("kubernetes.io~empty-dir");
             empty_dir::set_up(host, pod, source, &path)?;
+            return Ok(path);
+        }
+        if let Some(source) = &volume.nfs {
+            let path = dir("kubernetes.io~nfs");
+            nfs::set_up(host, source, &[], false, &path).await?;
             return Ok(path);
         }
         let Some((plugin, in_memory)) = payload::plugin(volume) else {
@@ -115,6 +169,19 @@ impl Volumes {
         self.written.insert(volume.name.clone(), hash);
         Ok(path)
     }
+}
+
+/// Whether a container wants the volume as a block device.
+fn is_device(pod: &Pod, volume: &str) -> bool {
+    let mut containers = lasting_containers(pod).map(|(_, container)| container);
+    containers.any(|container| container.volume_devices.iter().flatten().any(|device| device.name == volume))
+}
+
+/// Whether no container of the pod may write to a volume, whatever its mounts say.
+pub fn is_read_only(pod: &Pod, name: &str) -> bool {
+    let volume = spec(pod).volumes.iter().flatten().find(|volume| volume.name == name);
+    let source = volume.and_then(|volume| volume.persistent_volume_claim.as_ref());
+    source.is_some_and(|source| source.read_only == Some(true))
 }
 
 /// Unmounts a pod's volumes and removes the directory that holds them. Blocks.
@@ -148,11 +215,8 @@ fn entries(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// The name of a volume's kind, as its spec spells it.
 fn kind_of(volume: &Volume) -> &'static str {
     let kinds = [
-        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
-        (volume.nfs.is_some(), "nfs"),
         (volume.iscsi.is_some(), "iscsi"),
         (volume.csi.is_some(), "csi"),
-        (volume.ephemeral.is_some(), "ephemeral"),
         (volume.image.is_some(), "image"),
         (volume.git_repo.is_some(), "gitRepo"),
     ];

@@ -8,6 +8,8 @@ pub trait Mounter: Send + Sync + 'static {
     fn tmpfs(&self, path: &Path, bytes: Option<u64>) -> std::io::Result<()>;
     /// Unmounts; succeeds when nothing is mounted there.
     fn unmount(&self, path: &Path) -> std::io::Result<()>;
+    /// Whether something is mounted there.
+    fn is_mounted(&self, path: &Path) -> std::io::Result<bool>;
 }
 
 /// The machine's mounts.
@@ -28,6 +30,10 @@ impl Mounter for SystemMounter {
 
     fn unmount(&self, path: &Path) -> std::io::Result<()> {
         if is_mount_point(path)? { pintle_linux::mount::unmount(path).map_err(|e| e.source) } else { Ok(()) }
+    }
+
+    fn is_mounted(&self, path: &Path) -> std::io::Result<bool> {
+        is_mount_point(path)
     }
 }
 
