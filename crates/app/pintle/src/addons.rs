@@ -6,13 +6,18 @@ use pintle_client::Client;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Service;
 use pintle_types::k8s::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use serde_json::json;
+use pintle_types::k8s::api::storage::v1::StorageClass;
+use serde_json::{Value, json};
+
+const POLICY_ROLE: &str = "pintle:network-policies";
 
 /// Makes them where they are missing. What a person changed stays changed.
 pub(crate) async fn apply(cluster: &Cluster, client: &Client) -> Result<()> {
     make(client, &dns_service(cluster)?).await?;
     make(client, &dns_role()?).await?;
-    make(client, &dns_binding()?).await
+    make(client, &dns_binding()?).await?;
+    make(client, &policy_role()?).await?;
+    make(client, &policy_binding()?).await
 }
 
 pub(crate) async fn make<K: Kind>(client: &Client, object: &K) -> Result<()> {
@@ -23,18 +28,74 @@ pub(crate) async fn make<K: Kind>(client: &Client, object: &K) -> Result<()> {
     Ok(())
 }
 
+fn read(group: &str, resources: &[&str]) -> Value {
+    json!({ "apiGroups": [group], "resources": resources, "verbs": ["list", "watch"] })
+}
+
 /// What DNS reads beyond what the service proxy may, whose informers it shares.
 fn dns_role() -> Result<ClusterRole> {
-    let read = |group: &str, resources: &[&str]| json!({ "apiGroups": [group], "resources": resources, "verbs": ["list", "watch"] });
     let rules =
         [read("", &["endpoints", "services", "pods", "namespaces"]), read("discovery.k8s.io", &["endpointslices"])];
     Ok(ClusterRole::from_value(json!({ "metadata": { "name": "system:coredns" }, "rules": rules }))?)
 }
 
 fn dns_binding() -> Result<ClusterRoleBinding> {
+    binding("system:coredns")
+}
+
+/// What the nodes follow to keep packets away that NetworkPolicies do not allow.
+fn policy_role() -> Result<ClusterRole> {
+    let rules = [read("", &["pods", "namespaces"]), read("networking.k8s.io", &["networkpolicies"])];
+    Ok(ClusterRole::from_value(json!({ "metadata": { "name": POLICY_ROLE }, "rules": rules }))?)
+}
+
+fn policy_binding() -> Result<ClusterRoleBinding> {
+    binding(POLICY_ROLE)
+}
+
+/// Gives the user of the nodes' proxies the role of this name.
+fn binding(name: &str) -> Result<ClusterRoleBinding> {
     let subject = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kube-proxy" });
-    let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:coredns" });
-    let value = json!({ "metadata": { "name": "system:coredns" }, "subjects": [subject], "roleRef": role });
+    let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name });
+    let value = json!({ "metadata": { "name": name }, "subjects": [subject], "roleRef": role });
+    Ok(ClusterRoleBinding::from_value(value)?)
+}
+
+/// The class that claims get when they name none: directories of the nodes where their pods run.
+fn storage_class() -> Result<StorageClass> {
+    let value = json!({
+        "metadata": {
+            "name": "local-path",
+            "annotations": { "storageclass.kubernetes.io/is-default-class": "true" },
+        },
+        "provisioner": "pintle/local-path",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "reclaimPolicy": "Delete",
+        "allowVolumeExpansion": true,
+    });
+    Ok(StorageClass::from_value(value)?)
+}
+
+/// What the provisioner of that class may: claims, volumes, and the directories that kubelets keep for it.
+fn provisioner_role() -> Result<ClusterRole> {
+    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({ "apiGroups": [group], "resources": resources, "verbs": verbs });
+    let rules = [
+        rule("", &["persistentvolumes"], &["get", "create", "update", "patch", "delete"]),
+        rule("", &["persistentvolumeclaims"], &["get", "patch"]),
+        rule("", &["persistentvolumeclaims/status"], &["patch"]),
+        rule("", &["nodes/proxy"], &["update", "delete"]),
+        rule("", &["events"], &["create", "patch", "update"]),
+        rule("events.k8s.io", &["events"], &["create", "patch", "update"]),
+    ];
+    let name = json!({ "name": "pintle:local-path-provisioner" });
+    Ok(ClusterRole::from_value(json!({ "metadata": name, "rules": rules }))?)
+}
+
+fn provisioner_binding() -> Result<ClusterRoleBinding> {
+    let name = "pintle:local-path-provisioner";
+    let subject = json!({ "kind": "ServiceAccount", "namespace": "kube-system", "name": "local-path-provisioner" });
+    let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name });
+    let value = json!({ "metadata": { "name": name }, "subjects": [subject], "roleRef": role });
     Ok(ClusterRoleBinding::from_value(value)?)
 }
 
