@@ -1,10 +1,11 @@
 //! Reads Services and EndpointSlices into the facts that a plan needs.
 
+use crate::health::Check;
 use crate::plan::{Endpoint, Hint, Protocol, SCTP, ServicePort, TCP, UDP};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Service, ServicePort as ApiPort, ServiceSpec};
 use pintle_types::k8s::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Of a Service that somebody else proxies.
@@ -65,6 +66,26 @@ fn port_of(service: &Service, port: &ApiPort, common: &ServicePort) -> Option<Se
         node_port: port.node_port.and_then(number),
         ..common.clone()
     })
+}
+
+/// What load balancers ask on the service's health check port, if it has one: how many of its endpoints are here.
+pub(crate) fn check_of<'s>(
+    service: &Service,
+    slices: impl Iterator<Item = &'s EndpointSlice>,
+    place: &Place,
+) -> Option<Check> {
+    let spec = service.spec.as_ref()?;
+    let local = spec.type_.as_deref() == Some("LoadBalancer")
+        && spec.external_traffic_policy.as_deref() == Some("Local")
+        && service.label(OTHER_PROXY_LABEL).is_none();
+    let port = spec.health_check_node_port.and_then(number).filter(|_| local)?;
+    let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
+    let here = endpoints.filter(|endpoint| {
+        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+        ready && endpoint.node_name.as_ref() == Some(&place.node)
+    });
+    let addresses: BTreeSet<&String> = here.filter_map(|endpoint| endpoint.addresses.first()).collect();
+    Some(Check { port, local_endpoints: addresses.len() })
 }
 
 /// The endpoints of a service port, each socket once, in order.

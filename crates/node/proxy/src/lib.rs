@@ -10,6 +10,7 @@
 
 mod apply;
 mod collect;
+mod health;
 mod ledger;
 mod plan;
 mod rules;

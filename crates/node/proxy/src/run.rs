@@ -1,13 +1,14 @@
 //! Hears of Services and EndpointSlices and keeps the kernel in step.
 
 use crate::apply::{Error, Kernel};
-use crate::collect::{Place, SERVICE_LABEL, endpoints_of, ports_of};
+use crate::collect::{Place, SERVICE_LABEL, check_of, endpoints_of, ports_of};
+use crate::health::{Check, Checks};
 use crate::ledger::{Changes, Ledger};
 use crate::plan::{ServiceRules, plan};
 use crate::rules::Ranges;
 use ipnet::IpNet;
 use pintle_informer::{Change, Informer, Informers};
-use pintle_types::k8s::api::core::v1::Service;
+use pintle_types::k8s::api::core::v1::{Node, Service};
 use pintle_types::k8s::api::discovery::v1::EndpointSlice;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::HashSet;
@@ -18,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The index of slices by the key of their service; the same for all who have one, as the informer then keeps one only.
 const BY_SERVICE: &str = "service";
+/// Of a node: where it is.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// How long after a refusal the whole table is tried again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(60);
@@ -27,7 +30,7 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 pub struct Config {
     /// The name of this node, as EndpointSlices have it.
     pub node_name: String,
-    /// The node's `topology.kubernetes.io/zone`.
+    /// The node's `topology.kubernetes.io/zone`, until its Node object tells.
     pub zone: Option<String>,
     /// The ranges of all pods of the cluster. Clients of cluster addresses from elsewhere are masqueraded.
     pub pod_subnets: Vec<IpNet>,
@@ -49,7 +52,12 @@ pub trait Objects {
 pub async fn run(config: Config, informers: Informers, stop: CancellationToken) -> Result<(), Error> {
     // Opened here, so that a kernel without nf_tables is noticed at once and not at the first service.
     let kernel = Kernel::open()?;
-    let cache = Cache { services: informers.of::<Service>(), slices: informers.of::<EndpointSlice>() };
+    let cache = Cache {
+        services: informers.of::<Service>(),
+        slices: informers.of::<EndpointSlice>(),
+        nodes: informers.of::<Node>(),
+        own_node: ObjectKey::new("", &config.node_name),
+    };
     let dirty = Arc::new(Dirty::default());
     cache.watch(&dirty);
     tokio::select! {
@@ -58,8 +66,9 @@ pub async fn run(config: Config, informers: Informers, stop: CancellationToken) 
     }
     let mut proxy = Proxy::new(&config, kernel);
     let mut retry = RETRY_FIRST;
+    let mut checks = Checks::default();
     loop {
-        let keys = dirty.take();
+        let keys = cache.with_zone(dirty.take(), &mut proxy);
         let (returned, result) = tokio::task::spawn_blocking({
             let cache = cache.clone();
             move || {
@@ -69,6 +78,9 @@ pub async fn run(config: Config, informers: Informers, stop: CancellationToken) 
         })
         .await?;
         proxy = returned;
+        for (key, check) in proxy.take_checks() {
+            checks.set(&key, check, &stop);
+        }
         let pause = match result {
             Ok(()) => {
                 retry = RETRY_FIRST;
@@ -116,6 +128,8 @@ impl Dirty {
 struct Cache {
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
+    nodes: Informer<Node>,
+    own_node: ObjectKey,
 }
 
 impl Cache {
@@ -132,6 +146,26 @@ impl Cache {
                 }
             }
         });
+        let (of_nodes, own) = (Arc::clone(dirty), self.own_node.clone());
+        self.nodes.on_change(move |change: &Change<Node>| {
+            let zone = |node: Option<&Arc<Node>>| node.and_then(|node| node.label(ZONE_LABEL).map(str::to_owned));
+            if change.object().key() == own && zone(change.old()) != zone(change.new()) {
+                of_nodes.wake.notify_one();
+            }
+        });
+    }
+
+    /// When the node is in another zone now, all services are looked at again: what is near has changed.
+    fn with_zone(&self, mut keys: HashSet<ObjectKey>, proxy: &mut Proxy) -> HashSet<ObjectKey> {
+        let node = self.nodes.get(&self.own_node);
+        // A node that is not known (any more) stays where it was.
+        if let Some(zone) = node.map(|node| node.label(ZONE_LABEL).map(str::to_owned))
+            && zone != proxy.place.zone
+        {
+            proxy.place.zone = zone;
+            keys.extend(self.services.list().iter().map(|service| service.key()));
+        }
+        keys
     }
 }
 
@@ -158,6 +192,8 @@ pub struct Proxy {
     ranges: Ranges,
     /// The kernel's table is not known to be what the ledger says: at start, and after a refusal.
     unknown: bool,
+    /// What load balancers are told about services that were looked at.
+    checks: Vec<(ObjectKey, Option<Check>)>,
 }
 
 impl Proxy {
@@ -168,6 +204,7 @@ impl Proxy {
             place: Place { node: config.node_name.clone(), zone: config.zone.clone() },
             ranges: Ranges { pods: config.pod_subnets.clone(), services: config.service_subnets.clone() },
             unknown: true,
+            checks: Vec::new(),
         }
     }
 
@@ -176,11 +213,11 @@ impl Proxy {
     /// # Errors
     /// When the kernel refuses; the next call then puts the whole table in place.
     pub fn update(&mut self, keys: impl IntoIterator<Item = ObjectKey>, objects: &dyn Objects) -> Result<(), Error> {
-        let wanted = keys.into_iter().map(|key| {
+        let mut wanted = Vec::new();
+        for key in keys {
             let rules = self.wanted(&key, objects);
-            (key, rules)
-        });
-        let wanted: Vec<_> = wanted.collect();
+            wanted.push((key, rules));
+        }
         let changes = self.ledger.replace(wanted);
         if !self.unknown {
             if changes.is_empty() {
@@ -206,9 +243,16 @@ impl Proxy {
         self.kernel.remove_all()
     }
 
-    fn wanted(&self, key: &ObjectKey, objects: &dyn Objects) -> Option<ServiceRules> {
-        let service = objects.service(key)?;
+    fn take_checks(&mut self) -> Vec<(ObjectKey, Option<Check>)> {
+        std::mem::take(&mut self.checks)
+    }
+
+    fn wanted(&mut self, key: &ObjectKey, objects: &dyn Objects) -> Option<ServiceRules> {
+        let service = objects.service(key);
         let slices = objects.slices(key);
+        let check = service.as_ref().and_then(|found| check_of(found, slices.iter().map(Arc::as_ref), &self.place));
+        self.checks.push((key.clone(), check));
+        let service = service?;
         let ports = ports_of(&service).into_iter().map(|port| {
             let endpoints = endpoints_of(&port, slices.iter().map(Arc::as_ref), &self.place);
             (port, endpoints)

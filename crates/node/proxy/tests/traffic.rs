@@ -4,6 +4,8 @@ mod world;
 
 use pintle_fake_api::FakeApi;
 use pintle_informer::Informers;
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::Node;
 use serde_json::json;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -347,4 +349,54 @@ fn what_the_api_server_tells_is_followed() {
     stop.cancel();
     thread.join().expect("join").expect("enter").expect("run");
     assert_eq!(world.pod("c").call("10.43.0.1:80").0, "b", "the rules outlive the process");
+}
+
+#[test]
+fn load_balancers_are_told_where_endpoints_are_and_clients_are_led_within_their_zone() {
+    let world = World::new("checks");
+    let api = FakeApi::new();
+    let stop = CancellationToken::new();
+    let running = world.node.file.try_clone().expect("descriptor");
+    let thread = std::thread::spawn({
+        let (client, stop) = (api.client(), stop.clone());
+        move || {
+            pintle_netlink::namespace::enter(running.as_fd(), || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+                runtime.block_on(async {
+                    let informers = Informers::new(client, stop.clone());
+                    pintle_proxy::run(world::config(), informers, stop).await
+                })
+            })
+        }
+    });
+    let spec = json!({
+        "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32001,
+        "ports": [{"port": 80, "nodePort": 30080}],
+    });
+    let (service, slice) = world::objects("web", spec.clone(), ready(&[2, 3]));
+    api.put(&service);
+    api.put(&slice);
+    let answer = "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\
+                  \t\"localEndpoints\": 2,\n\t\"serviceProxyHealthy\": true\n}";
+    let told = world.outside.get_until("192.0.2.1:32001", |told| told.starts_with("HTTP/1.1 200"));
+    assert!(told.ends_with(answer), "{told}");
+    assert!(told.contains("x-load-balancing-endpoint-weight: 2\r\n"), "{told}");
+    let elsewhere = json!([{"addresses": ["10.42.0.4"], "nodeName": "other"}]);
+    api.put(&world::objects("web", spec, elsewhere).1);
+    let told = world.outside.get_until("192.0.2.1:32001", |told| told.starts_with("HTTP/1.1 503"));
+    assert!(told.contains("\"localEndpoints\": 0,"), "{told}");
+
+    let hinted = |last: u8, zone: &str| json!({"addresses": [format!("10.42.0.{last}")], "hints": {"forZones": [{"name": zone}]}});
+    let (service, slice) = world::objects("web", json!({}), json!([hinted(2, "east"), hinted(3, "west")]));
+    api.put(&service);
+    api.put(&slice);
+    for (zone, name) in [("west", "b"), ("east", "a")] {
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        api.put(&Node::from_value(json!({"metadata": {"name": "node", "labels": labels}})).expect("a node"));
+        let other = if name == "a" { "b" } else { "a" };
+        world.pod("c").callees_until("10.43.0.1:80", 12, |callees| !callees.contains_key(other));
+    }
+    stop.cancel();
+    thread.join().expect("join").expect("enter").expect("run");
+    assert_eq!(world.outside.open_in_vain("192.0.2.1:32001"), ErrorKind::ConnectionRefused);
 }

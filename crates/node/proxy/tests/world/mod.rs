@@ -122,6 +122,44 @@ impl Space {
         names
     }
 
+    /// Counts who answers, again and again, until the counts are as they should be.
+    pub fn callees_until(&self, to: &str, calls: usize, done: impl Fn(&BTreeMap<String, usize>) -> bool) {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            let callees = self.callees_or_fewer(to, calls);
+            if callees.values().sum::<usize>() == calls && done(&callees) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{to} is answered by {callees:?}");
+        }
+    }
+
+    fn callees_or_fewer(&self, to: &str, calls: usize) -> BTreeMap<String, usize> {
+        let mut names = BTreeMap::new();
+        for (_, name, _) in (0..calls).filter_map(|_| self.connect(to, SHORT).ok()) {
+            *names.entry(name).or_default() += 1;
+        }
+        names
+    }
+
+    /// What an HTTP server answers, head and body, when it is what it should be.
+    pub fn get_until(&self, to: &str, done: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + WAIT;
+        let address: SocketAddr = to.parse().expect("address");
+        loop {
+            let asked = self.inside(|| TcpStream::connect_timeout(&address, SHORT)).and_then(|mut stream| {
+                stream.set_read_timeout(Some(WAIT))?;
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).map(|_| answer)
+            });
+            match asked {
+                Ok(answer) if done(&answer) => return answer,
+                other => assert!(Instant::now() < deadline, "{to} answers {other:?}"),
+            }
+        }
+    }
+
     /// A socket that sends datagrams to one address.
     pub fn datagrams(&self, to: &str) -> UdpSocket {
         let socket = self.inside(|| UdpSocket::bind("0.0.0.0:0")).expect("bind");
