@@ -6,7 +6,7 @@ use crate::{Error, Result, console, hooks, refuse};
 use pintle_linux::cgroup::Cgroups;
 use pintle_linux::mount::{self, Propagation, Tree};
 use pintle_linux::process::{self, namespace};
-use pintle_linux::{Context, capability, netns};
+use pintle_linux::{Context, capability, netns, pty};
 use pintle_shim::identity::{self, Stdio, Witness};
 use pintle_shim::prepare::ChildStdio;
 use pintle_shim::protocol::{Failure, ProcessSpec, Started};
@@ -217,6 +217,9 @@ fn build(
         (true, Some(devpts)) => Some(root.terminal(devpts)?),
         (true, None) => return refuse("a terminal needs a devpts at /dev/pts"),
     };
+    if let (Some(terminal), Some((columns, rows))) = (&terminal, place.process.terminal_size) {
+        pty::resize(&terminal.controller, columns, rows)?;
+    }
     hooks::run("createContainer", &place.config.hooks.create_container, state)?;
     let hidden = Hidden { masked: &linux.masked_paths, readonly: &linux.readonly_paths };
     root.hide(&hidden, mounted.proc.as_ref(), mounted.sys.as_ref(), &null)?;
