@@ -3,8 +3,8 @@
 use crate::context::Context;
 use crate::{
     bootstrap, certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, ephemeral, garbage,
-    job, namespace, node, nodeipam, nodettl, podgc, protection, provisioner, replicaset, resourcequota, serviceaccount,
-    servicecidr, statefulset, ttl, volume,
+    hpa, job, loadbalancer, namespace, node, nodeipam, nodettl, podgc, protection, provisioner, replicaset,
+    resourcequota, serviceaccount, servicecidr, statefulset, ttl, volume,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -51,6 +51,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("daemon-set-controller", |context| daemonset::run(context).boxed()),
     ("cronjob-controller", |context| cronjob::run(context).boxed()),
     ("disruption-controller", |context| disruption::run(context).boxed()),
+    ("horizontal-pod-autoscaler", |context| hpa::run(context, hpa::SYNC_PERIOD).boxed()),
     ("job-controller", |context| job::run(context).boxed()),
     ("resourcequota-controller", |context| resourcequota::run(context).boxed()),
     ("ttl-after-finished-controller", |context| ttl::run(context).boxed()),
@@ -61,6 +62,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("pvc-protection-controller", |context| protection::run_claims(context).boxed()),
     ("pv-protection-controller", |context| protection::run_volumes(context).boxed()),
     ("volumeattributesclass-protection-controller", |context| protection::run_classes(context).boxed()),
+    ("service-controller", |context| loadbalancer::run(context).boxed()),
     ("persistent-volume-binder", |context| volume::run(context).boxed()),
     ("local-path-provisioner", |context| provisioner::run(context).boxed()),
     ("service-cidrs-controller", |context| servicecidr::run(context).boxed()),
