@@ -67,6 +67,7 @@ impl SimNode {
             streaming: Arc::new(NoStreams),
             on_pod_cidrs: None,
             lease_seconds: 40,
+            options: Default::default(),
             kubelet_version: "v1.36.2+pintle".into(),
         };
         let mut tasks = JoinSet::new();
