@@ -24,6 +24,10 @@ if [ "${1:-run}" = test ]; then
   need docker-registry docker-registry
   need htpasswd apache2-utils
   need skopeo skopeo
+  need podman podman
+  need buildah buildah
+  need containerd containerd
+  need mkfs.ext4 e2fsprogs
   [ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || missing+=(busybox-static)
 fi
 

@@ -72,6 +72,7 @@ pub(crate) fn write_archive(path: &Path, digest: impl Fn(&[u8]) -> Result<String
         "os": "linux",
         "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"] },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer)?)] },
+        "history": [{ "created": "2026-01-01T00:00:00Z", "created_by": "busybox" }],
     });
     let manifest = json!([{ "Config": "config.json", "RepoTags": [BUSYBOX], "Layers": ["layer.tar"] }]);
     let mut builder = tar::Builder::new(Vec::new());

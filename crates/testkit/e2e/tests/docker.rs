@@ -10,6 +10,8 @@ mod containers;
 mod images;
 #[path = "docker/networks.rs"]
 mod networks;
+#[path = "docker/podman.rs"]
+mod podman;
 #[path = "docker/remote.rs"]
 mod remote;
 #[path = "docker/restarts.rs"]
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         ("tag, history, save, load and rmi", images::archives),
         ("push to and pull from a real registry", images::registry),
         ("skopeo reads what is saved and pushed", images::skopeo),
+        ("podman and buildah read our archives, and we read theirs", podman::archives),
+        ("podman and buildah share a registry with us", podman::registry),
         ("containers find each other by name in their networks only", networks::names),
         ("networks are connected and left while containers run", networks::connect),
         ("published ports answer, and end with their container", networks::ports),
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         ("prune removes what is labelled and unused", system::prune),
         ("what is not there is refused clearly", system::refusals),
         ("containers survive kill -9 with logs and exit codes", restarts::survive),
+        ("removals that were cut off are finished as they were meant", restarts::removals),
         ("restart policies are kept over a restart", restarts::policies),
         ("an engine that is told to stops its containers and starts them again", restarts::stops),
         ("every command of the CLI answers", commands::all),

@@ -419,7 +419,7 @@ pub fn namespaces(engine: &Engine) -> Result<()> {
         ("--storage-opt size=1G", "storage"),
         ("--restart always", "onflicting options"),
         ("-m 1m", "Minimum memory limit"),
-        ("--pull never --platform windows", "does not provide the specified platform (windows)"),
+        ("--pull never --platform windows", "does not provide the specified platform (windows"),
     ] {
         match refused(flags) {
             Ok(said) if said.contains(words) => {}

@@ -4,6 +4,7 @@ use crate::SOON;
 use anyhow::{Context, Result, ensure};
 use pintle_e2e::{BUSYBOX, Engine, Subject, until};
 use rustix::process::Signal;
+use serde_json::Value;
 
 /// Kills the engine and starts another; commands that were under way fail.
 fn replace(engine: &Engine) -> Result<()> {
@@ -59,6 +60,46 @@ pub fn survive(_: &Engine) -> Result<()> {
 fn is_there(engine: &Engine, words: &str) -> Result<bool> {
     let found = engine.host.run(&["pgrep", "-f", &format!("^{words}$")])?;
     Ok(found.status.success())
+}
+
+/// Writes into the record of a container what an engine that is killed at that moment leaves.
+fn rewrite(engine: &Engine, id: &str, change: impl Fn(&mut Value)) -> Result<()> {
+    let path = engine.path(&format!("data/docker/containers/{id}/config.json"));
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    change(&mut record);
+    Ok(std::fs::write(path, serde_json::to_vec(&record)?)?)
+}
+
+pub fn removals(_: &Engine) -> Result<()> {
+    let engine = Engine::start()?;
+    let make =
+        |name: &str, more: &[&str]| engine.ok(&[&["create", "--name", name, "-v", "/v"], more, &[BUSYBOX]].concat());
+    let (with, without, half) = (make("with", &[])?, make("without", &[])?, make("half", &[])?);
+    let shared = make("shared", &[])?;
+    make("sharing", &["--volumes-from", "shared"])?;
+    // It never ran: the engine that would have started it for `docker run` is gone.
+    make("itself", &["--rm"])?;
+    let volume = |name: &str| engine.ok(&["inspect", "-f", "{{(index .Mounts 0).Name}}", name]);
+    let (kept, used) = (volume("without")?, volume("shared")?);
+    ensure!(engine.ok(&["volume", "ls", "-q"])?.lines().count() == 5);
+    engine.stop_daemon(Signal::KILL)?;
+    for (id, volumes) in [(&with, true), (&without, false), (&shared, true)] {
+        rewrite(&engine, id, |record| {
+            record["state"]["status"] = "removing".into();
+            record["removes_volumes"] = volumes.into();
+        })?;
+    }
+    rewrite(&engine, &half, |record| record["complete"] = false.into())?;
+    // A volume that was being removed has another name already.
+    std::fs::create_dir_all(engine.path("data/docker/volumes/.gone/_data"))?;
+    engine.start_daemon()?;
+    ensure!(engine.ok(&["ps", "-a", "--format", "{{.Names}}"])? == "sharing");
+    let left = engine.ok(&["volume", "ls", "-q"])?;
+    let mut expected = [kept, used];
+    expected.sort();
+    ensure!(left.lines().eq(expected.iter().map(String::as_str)), "{left}\ninstead of {expected:?}");
+    ensure!(!engine.path("data/docker/volumes/.gone").exists());
+    engine.finish()
 }
 
 pub fn policies(_: &Engine) -> Result<()> {
