@@ -76,6 +76,11 @@ impl Engine {
         self.daemon.lock().unwrap_or_else(|p| p.into_inner())
     }
 
+    /// The program that is tested.
+    pub fn program(&self) -> Result<PathBuf> {
+        binary()
+    }
+
     /// Starts the engine in the background; it must not run.
     pub fn start_daemon(&self) -> Result<()> {
         self.start_daemon_with(&[])

@@ -1,7 +1,7 @@
 //! Measures the container engine: starts one at a time, 500 containers at once, 1,000 that come and go, pulls and builds.
 //!
 //! Requests go to the engine's socket without a client program between, unless a row says otherwise. Words on the
-//! command line choose parts: `start`, `crowd`, `churn`, `pull`, `build`; without any all are measured.
+//! command line choose parts: `start`, `oci`, `crowd`, `churn`, `pull`, `build`; without any all are measured.
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result, ensure};
@@ -25,8 +25,8 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let chosen = |part: &str| words.is_empty() || words.iter().any(|w| w == part);
     let engine = Engine::start()?;
-    let parts: [(&str, fn(&Engine) -> Result<()>); 5] =
-        [("start", starts), ("crowd", crowd), ("churn", churn), ("pull", pulls), ("build", builds)];
+    let parts: [(&str, fn(&Engine) -> Result<()>); 6] =
+        [("start", starts), ("oci", runtimes), ("crowd", crowd), ("churn", churn), ("pull", pulls), ("build", builds)];
     for (name, part) in parts {
         if chosen(name) {
             part(&engine).with_context(|| format!("the part {name}"))?;
@@ -132,30 +132,45 @@ fn starts(engine: &Engine) -> Result<()> {
     }
     let ours = quantile(&figures(STARTS, || run_true(engine, "none"))?, 0.5);
     tell("true: create, start, wait and remove, network none, p50", milliseconds(ours));
-    let bundle = bundle(engine)?;
-    // This crun has no cgroups where both versions are mounted: it runs without, which is less work.
-    for (runtime, settings) in [("crun", &["--cgroup-manager=disabled"][..]), ("runc", &[])] {
-        let id = format!("{}-{runtime}", engine.host.name);
-        let run = || {
-            let mut command = engine.command(runtime);
-            command.args(settings).args(["run", "--bundle", &bundle, &id]);
-            run_command(command, "")?.ok().map(drop)
-        };
-        match figures(STARTS, run) {
-            Ok(all) => {
-                let theirs = quantile(&all, 0.5);
-                tell(
-                    &format!("{runtime} run of true on a directory, without limits, p50"),
-                    format!("{}, ours to theirs {:.2}", milliseconds(theirs), ratio(ours, theirs)),
-                );
-            }
-            Err(error) => tell(&format!("{runtime} run"), format!("not measured: {error:#}")),
-        }
-    }
     let floor = quantile(&figures(STARTS / 5, || engine.ok(&["--version"]).map(drop))?, 0.5);
     let whole = quantile(&figures(STARTS / 5, || engine.ok(&["run", "--rm", BUSYBOX, "true"]).map(drop))?, 0.5);
     tell("docker run --rm busybox true, bridge, p50", milliseconds(whole));
     tell("docker --version (part of the row above), p50", milliseconds(floor));
+    Ok(())
+}
+
+/// Whole runs of the same bundle in turns. Each command goes through `nsenter` into mounts where one version of cgroups
+/// is: crun refuses machines that have both.
+fn runtimes(engine: &Engine) -> Result<()> {
+    let bundle = bundle(engine)?;
+    let mut holder = engine.command("unshare");
+    holder.args(["--mount", "sh", "-c", "umount /sys/fs/cgroup/unified; echo ready; exec sleep 3600"]);
+    let holder = engine.start_program(holder)?;
+    holder.expect("ready", Duration::from_secs(10))?;
+    let mounts = format!("--mount=/proc/{}/ns/mnt", holder.id());
+    let own = engine.program()?.display().to_string();
+    let contestants: [(&str, &[&str]); 3] =
+        [("crun", &["crun", "--cgroup-manager=cgroupfs"]), ("pintle oci", &[&own, "oci"]), ("runc", &["runc"])];
+    let mut took = [const { Vec::new() }; 3];
+    for turn in 0..=STARTS {
+        for (all, (_, words)) in took.iter_mut().zip(contestants) {
+            let one = timed(|| {
+                let mut command = engine.command("nsenter");
+                command.arg(&mounts).args(words).args(["run", "--bundle", &bundle, &engine.host.name]);
+                run_command(command, "")?.ok().map(drop)
+            })?;
+            // The first is the warm-up.
+            if turn > 0 {
+                all.push(one);
+            }
+        }
+    }
+    let of_crun = quantile(&took[0], 0.5);
+    for (all, (name, _)) in took.iter().zip(contestants) {
+        let (half, most) = (quantile(all, 0.5), quantile(all, 0.99));
+        let shown = format!("{} {}, to crun {:.2}", milliseconds(half), milliseconds(most), ratio(half, of_crun));
+        tell(&format!("{name} run of true, nsenter included, p50 and p99"), shown);
+    }
     Ok(())
 }
 
@@ -170,6 +185,8 @@ fn bundle(engine: &Engine) -> Result<String> {
     ))?;
     let file = folder.join("config.json");
     let mut spec: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    // The newest version that all of them know.
+    spec["ociVersion"] = json!("1.0.2");
     spec["process"]["terminal"] = json!(false);
     spec["process"]["args"] = json!(["true"]);
     spec["linux"]["cgroupsPath"] = json!(format!("/{}/peer", engine.host.name));
