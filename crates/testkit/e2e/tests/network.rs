@@ -1,0 +1,460 @@
+//! What the network of a cluster of three nodes does for pods: policies, services of every type, names, ports of nodes.
+
+use anyhow::{Context, Result, ensure};
+use pintle_e2e::{BUSYBOX, NODES, Nodes, Space, suite_on, until};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    suite_on::<Nodes>(&[
+        ("policies keep pods of all nodes apart", policies),
+        ("a service changes its type", types),
+        ("a client stays with its endpoint where it should", affinity),
+        ("a load balancer has the addresses of nodes", load_balancer),
+        ("slices and endpoints follow pods, also of several ports", endpoints),
+        ("names of services, of pods and of others", names),
+        ("ports of nodes are told apart by address and protocol", host_ports),
+        ("the server passes requests on to pods and services", proxied),
+    ])
+}
+
+/// A pod that answers (`web-N`) and a pod that asks (`shell-N`) on every node.
+fn everywhere(space: &Space<'_>) -> Result<()> {
+    let mut pods = Vec::new();
+    for (n, node) in (1..).zip(NODES) {
+        for (app, container) in [
+            (
+                "web",
+                json!({"name": "hello", "image": "pintle/hello:v1", "ports": [{"name": "http", "containerPort": 8080}]}),
+            ),
+            ("shell", json!({"name": "c", "image": BUSYBOX, "command": ["sleep", "3600"]})),
+        ] {
+            pods.push(json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": format!("{app}-{n}"), "labels": {"app": app, "number": n.to_string()}},
+                "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]},
+            }));
+        }
+    }
+    apply(space, &json!({"apiVersion": "v1", "kind": "List", "items": pods}))?;
+    space.ok(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"]).map(drop)
+}
+
+fn apply(space: &Space<'_>, object: &Value) -> Result<()> {
+    space.ok_with(&["apply", "-f", "-"], &object.to_string()).map(drop)
+}
+
+fn service(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn address(space: &Space<'_>, pod: &str) -> Result<String> {
+    Ok(text(&space.json(&[&format!("pod/{pod}")])?["status"]["podIP"]))
+}
+
+fn ask(space: &Space<'_>, pod: &str, url: &str) -> Result<String> {
+    space.ok(&["exec", pod, "--", "timeout", "2", "wget", "-q", "-O", "-", url]).map(|said| said.trim().to_owned())
+}
+
+/// Asks until somebody answers, or until nobody does.
+fn reaches(space: &Space<'_>, pod: &str, url: &str, expected: bool) -> Result<()> {
+    let what = format!("{url} {} {pod}", if expected { "answers" } else { "is silent to" });
+    until(&what, SOON, || Ok((ask(space, pod, url).is_ok() == expected).then_some(())))
+}
+
+fn policy(space: &Space<'_>, name: &str, spec: Value) -> Result<()> {
+    let metadata = json!({"name": name});
+    apply(
+        space,
+        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}),
+    )
+}
+
+fn policies(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("policies")?;
+    let check = || -> Result<()> {
+        everywhere(&space)?;
+        let webs: Vec<String> = (1..=3).map(|n| address(&space, &format!("web-{n}"))).collect::<Result<_>>()?;
+        let url = |n: usize| format!("http://{}:8080/", webs[n - 1]);
+        for n in 1..=3 {
+            reaches(&space, &format!("shell-{n}"), &url(2), true)?;
+        }
+        policy(&space, "closed", json!({"podSelector": {"matchLabels": {"app": "web"}}}))?;
+        for n in 1..=3 {
+            reaches(&space, &format!("shell-{n}"), &url(2), false)?;
+        }
+        // By a label of the pod, and a port's name; from the same node and from another one.
+        let from =
+            json!([{"podSelector": {"matchExpressions": [{"key": "number", "operator": "In", "values": ["1", "2"]}]}}]);
+        let ports = json!([{"port": "http"}]);
+        policy(
+            &space,
+            "some",
+            json!({"podSelector": {"matchLabels": {"number": "2"}}, "ingress": [{"from": from, "ports": ports}]}),
+        )?;
+        reaches(&space, "shell-1", &url(2), true)?;
+        reaches(&space, "shell-2", &url(2), true)?;
+        reaches(&space, "shell-3", &url(2), false)?;
+        reaches(&space, "shell-1", &url(3), false)?;
+        apply(
+            &space,
+            &service(
+                "web",
+                json!({"selector": {"number": "2", "app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}),
+            ),
+        )?;
+        reaches(&space, "shell-1", &format!("http://web.{}/", space.name), true)?;
+        // Probes of the node itself arrive.
+        let ready = &space.json(&["pod/web-3"])?["status"]["conditions"];
+        ensure!(ready.to_string().contains("Ready"), "{ready}");
+        // The label goes, and with it the way.
+        space.ok(&["label", "pod", "shell-1", "number=9", "--overwrite"])?;
+        reaches(&space, "shell-1", &url(2), false)?;
+        // Out of pods.
+        space.ok(&["delete", "networkpolicy", "--all"])?;
+        reaches(&space, "shell-3", &url(1), true)?;
+        let to = json!([{"to": [{"ipBlock": {"cidr": "10.42.0.0/16", "except": [format!("{}/32", webs[0])]}}]}]);
+        policy(
+            &space,
+            "out",
+            json!({"podSelector": {"matchLabels": {"app": "shell"}}, "policyTypes": ["Egress"], "egress": to}),
+        )?;
+        reaches(&space, "shell-3", &url(1), false)?;
+        reaches(&space, "shell-3", &url(2), true)?;
+        space.ok(&["delete", "networkpolicy", "out"])?;
+        reaches(&space, "shell-3", &url(1), true)
+    };
+    check().with_context(|| space.describe())
+}
+
+/// The pods that answer so many calls.
+fn callees(space: &Space<'_>, pod: &str, url: &str, calls: usize) -> Result<BTreeMap<String, usize>> {
+    let mut found = BTreeMap::new();
+    for _ in 0..calls {
+        *found.entry(ask(space, pod, url)?).or_default() += 1;
+    }
+    Ok(found)
+}
+
+fn types(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("types")?;
+    let check = || -> Result<()> {
+        everywhere(&space)?;
+        let ports = json!([{"port": 80, "targetPort": 8080}]);
+        let inside = format!("http://web.{}.svc.cluster.local/", space.name);
+        apply(
+            &space,
+            &service(
+                "web",
+                json!({"type": "ExternalName", "externalName": format!("other.{}.svc.cluster.local", space.name)}),
+            ),
+        )?;
+        apply(
+            &space,
+            &service("other", json!({"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]})),
+        )?;
+        reaches(&space, "shell-1", &inside, true)?;
+        let patch =
+            |spec: Value| space.ok(&["patch", "service/web", "--type=merge", "-p", &json!({"spec": spec}).to_string()]);
+        patch(
+            json!({"type": "ClusterIP", "externalName": null, "selector": {"app": "web", "number": "2"}, "ports": ports}),
+        )?;
+        let only_second = || {
+            until("only the second pod answers", SOON, || {
+                let found = callees(&space, "shell-3", &inside, 3).unwrap_or_default();
+                Ok((found.len() == 1 && found.keys().all(|said| said.contains("web-2"))).then_some(()))
+            })
+        };
+        only_second()?;
+        patch(
+            json!({"type": "ExternalName", "externalName": "nowhere.invalid", "clusterIP": null, "clusterIPs": null, "ports": null, "selector": null}),
+        )?;
+        let resolved = || {
+            space.run(&[
+                "exec",
+                "shell-1",
+                "--",
+                "nslookup",
+                "-type=cname",
+                inside.trim_start_matches("http://").trim_end_matches('/'),
+            ])
+        };
+        until("it is an alias", SOON, || Ok(resolved()?.stdout.contains("nowhere.invalid").then_some(())))?;
+        patch(
+            json!({"type": "NodePort", "externalName": null, "selector": {"app": "web", "number": "2"}, "ports": ports}),
+        )?;
+        only_second()?;
+        let port = space.json(&["service/web"])?["spec"]["ports"][0]["nodePort"].as_u64().context("a node port")?;
+        for node in
+            std::iter::once(nodes.cluster.host.address).chain(nodes.agents.iter().map(|agent| agent.host.address))
+        {
+            reaches(&space, "shell-1", &format!("http://{node}:{port}/"), true)?;
+        }
+        Ok(())
+    };
+    check().with_context(|| space.describe())
+}
+
+fn affinity(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("affinity")?;
+    let check = || -> Result<()> {
+        everywhere(&space)?;
+        let ports = json!([{"port": 80, "targetPort": 8080}]);
+        let spec = |affinity: &str| json!({"type": "NodePort", "selector": {"app": "web"}, "sessionAffinity": affinity, "ports": ports});
+        apply(&space, &service("web", spec("ClientIP")))?;
+        let inside = format!("http://web.{}/", space.name);
+        let port = space.json(&["service/web"])?["spec"]["ports"][0]["nodePort"].as_u64().context("a node port")?;
+        for url in [inside.clone(), format!("http://{}:{port}/", nodes.cluster.host.address)] {
+            reaches(&space, "shell-2", &url, true)?;
+            until(&format!("one pod answers all at {url}"), SOON, || {
+                Ok((callees(&space, "shell-2", &url, 8)?.len() == 1).then_some(()))
+            })?;
+        }
+        apply(&space, &service("web", spec("None")))?;
+        until("several answer", SOON, || Ok((callees(&space, "shell-2", &inside, 12)?.len() > 1).then_some(())))
+    };
+    check().with_context(|| space.describe())
+}
+
+fn load_balancer(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("balancer")?;
+    let check = || -> Result<()> {
+        everywhere(&space)?;
+        apply(
+            &space,
+            &service(
+                "web",
+                json!({"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 8123, "targetPort": 8080}]}),
+            ),
+        )?;
+        let all: BTreeSet<String> = std::iter::once(nodes.cluster.host.address)
+            .chain(nodes.agents.iter().map(|agent| agent.host.address))
+            .map(str::to_owned)
+            .collect();
+        let announced = |service: &Value| -> BTreeSet<String> {
+            let ingress = service["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default();
+            ingress.iter().map(|one| text(&one["ip"])).collect()
+        };
+        space.until("all nodes are announced", &["service/web"], SOON, |service| announced(service) == all)?;
+        for address in &all {
+            let request = format!("exec 3<>/dev/tcp/{address}/8123; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+            until(&format!("{address} answers the clients' machine"), SOON, || {
+                Ok(nodes
+                    .cluster
+                    .client()
+                    .run(&["timeout", "5", "bash", "-c", &request])?
+                    .ok()
+                    .ok()
+                    .filter(|said| said.contains("Hello")))
+            })?;
+        }
+        // Only the nodes that have an endpoint, and a port that tells which they are.
+        let local = json!({"spec": {"externalTrafficPolicy": "Local", "selector": {"number": "2"}}});
+        space.ok(&["patch", "service/web", "--type=merge", "-p", &local.to_string()])?;
+        let second: BTreeSet<String> = [nodes.agents[0].host.address.to_owned()].into();
+        space.until("one node is announced", &["service/web"], SOON, |service| announced(service) == second)?;
+        let port =
+            space.json(&["service/web"])?["spec"]["healthCheckNodePort"].as_u64().context("a health check port")?;
+        for (address, wanted) in
+            [(nodes.agents[0].host.address, "200 OK"), (nodes.agents[1].host.address, "503 Service Unavailable")]
+        {
+            let request =
+                format!("exec 3<>/dev/tcp/{address}/{port}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+            until(&format!("{address} says {wanted}"), SOON, || {
+                Ok(nodes
+                    .cluster
+                    .client()
+                    .run(&["timeout", "5", "bash", "-c", &request])?
+                    .ok()
+                    .ok()
+                    .filter(|said| said.contains(wanted)))
+            })?;
+        }
+        Ok(())
+    };
+    check().with_context(|| space.describe())
+}
+
+/// The sockets that the slices of a service have, as `address:port`.
+fn sockets(slices: &Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for slice in slices["items"].as_array().into_iter().flatten() {
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+            for port in slice["ports"].as_array().into_iter().flatten() {
+                found.insert(format!("{}:{}", text(&endpoint["addresses"][0]), port["port"]));
+            }
+        }
+    }
+    found
+}
+
+fn endpoints(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("endpoints")?;
+    let check = || -> Result<()> {
+        everywhere(&space)?;
+        let ports =
+            json!([{"name": "a", "port": 80, "targetPort": 8080}, {"name": "b", "port": 81, "targetPort": 9090}]);
+        apply(&space, &service("web", json!({"selector": {"app": "web", "number": "1"}, "ports": ports})))?;
+        apply(&space, &service("empty", json!({"selector": {"app": "nobody"}, "ports": ports})))?;
+        let slices = ["endpointslices", "-l", "kubernetes.io/service-name=web"];
+        let first = address(&space, "web-1")?;
+        let expected: BTreeSet<String> = [format!("{first}:8080"), format!("{first}:9090")].into();
+        space.until("both ports are in slices", &slices, SOON, |found| sockets(found) == expected)?;
+        let legacy = |found: &Value| -> usize { found["subsets"].as_array().map_or(0, Vec::len) };
+        space.until("and in endpoints", &["endpoints/web"], SOON, |found| legacy(found) > 0)?;
+        space.until("nobody is behind the other", &["endpoints/empty"], SOON, |found| legacy(found) == 0)?;
+        let refused = space.run(&[
+            "exec",
+            "shell-1",
+            "--",
+            "timeout",
+            "5",
+            "wget",
+            "-q",
+            "-O",
+            "-",
+            &format!("http://empty.{}/", space.name),
+        ])?;
+        ensure!(refused.stderr.contains("refused"), "{}", refused.stderr);
+        space.ok(&["label", "pod", "web-2", "number=1", "--overwrite"])?;
+        space.until("the second pod is behind it too", &slices, SOON, |found| sockets(found).len() == 4)?;
+        space.ok(&["delete", "pod", "web-1", "web-2", "--wait=true", "--timeout=60s"])?;
+        space.until("nobody is left", &slices, SOON, |found| sockets(found).is_empty())?;
+        space.ok(&["delete", "service", "web"])?;
+        space.until("the slices go with the service", &slices, SOON, |found| found["items"] == json!([])).map(drop)
+    };
+    check().with_context(|| space.describe())
+}
+
+fn resolve(space: &Space<'_>, pod: &str, kind: &str, name: &str) -> Result<String> {
+    let found = space.run(&["exec", pod, "--", "nslookup", &format!("-type={kind}"), name])?;
+    Ok(found.stdout + &found.stderr)
+}
+
+fn names(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("dns")?;
+    let check = || -> Result<()> {
+        everywhere(&space)?;
+        apply(
+            &space,
+            &service(
+                "all",
+                json!({"clusterIP": "None", "selector": {"app": "named"}, "ports": [{"name": "http", "port": 8080}]}),
+            ),
+        )?;
+        apply(
+            &space,
+            &service(
+                "web",
+                json!({"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}),
+            ),
+        )?;
+        apply(
+            &space,
+            &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "named", "labels": {"app": "named"}}, "spec": {
+            "hostname": "known", "subdomain": "all", "terminationGracePeriodSeconds": 0,
+            "dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.43.0.10"], "searches": ["svc.cluster.local"], "options": [{"name": "ndots", "value": "3"}]},
+            "containers": [{"name": "c", "image": BUSYBOX, "command": ["sleep", "3600"]}]}}),
+        )?;
+        space.ok(&["wait", "--for=condition=Ready", "pod/named", "--timeout=60s"])?;
+        let (pod, namespace) = (address(&space, "named")?, &space.name);
+        let cluster = text(&space.json(&["service/web"])?["spec"]["clusterIP"]);
+        let reversed: Vec<&str> = pod.split('.').rev().collect();
+        for (kind, name, wanted) in [
+            ("a", format!("known.all.{namespace}.svc.cluster.local"), pod.clone()),
+            ("a", format!("all.{namespace}.svc.cluster.local"), pod.clone()),
+            ("a", format!("web.{namespace}.svc.cluster.local"), cluster.clone()),
+            ("a", format!("{}.{namespace}.pod.cluster.local", pod.replace('.', "-")), pod.clone()),
+            ("srv", format!("_http._tcp.web.{namespace}.svc.cluster.local"), "0 100 80 web.".to_owned()),
+            ("srv", format!("_http._tcp.all.{namespace}.svc.cluster.local"), "8080 known.all.".to_owned()),
+            ("ptr", format!("{}.in-addr.arpa", reversed.join(".")), format!("known.all.{namespace}.svc.cluster.local")),
+            ("a", format!("missing.{namespace}.svc.cluster.local"), "NXDOMAIN".to_owned()),
+        ] {
+            until(&format!("{kind} {name} is {wanted}"), SOON, || {
+                Ok(resolve(&space, "shell-2", kind, &name)?.contains(&wanted).then_some(()))
+            })?;
+        }
+        // By short names, along the search path.
+        for host in ["web", &format!("web.{namespace}"), &format!("web.{namespace}.svc")] {
+            reaches(&space, "shell-3", &format!("http://{host}/"), true)?;
+        }
+        let written = space.ok(&["exec", "named", "--", "cat", "/etc/resolv.conf"])?;
+        ensure!(written == "search svc.cluster.local\nnameserver 10.43.0.10\noptions ndots:3\n", "{written:?}");
+        let hosts = space.ok(&["exec", "named", "--", "cat", "/etc/hosts"])?;
+        ensure!(hosts.contains(&format!("{pod}\tknown.all.{namespace}.svc.cluster.local\tknown")), "{hosts}");
+        ensure!(space.ok(&["exec", "named", "--", "hostname"])?.trim() == "known");
+        Ok(())
+    };
+    check().with_context(|| space.describe())
+}
+
+fn host_ports(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("hostports")?;
+    let check = || -> Result<()> {
+        let pod = |name: &str, ip: &str, protocol: &str, port: u16| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+                "nodeSelector": {"kubernetes.io/hostname": NODES[1]}, "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "c", "image": "pintle/hello:v1",
+                    "ports": [{"hostPort": port, "containerPort": 8080, "protocol": protocol, "hostIP": ip}]}]}})
+        };
+        let node = nodes.agents[0].host.address;
+        for one in [
+            pod("first", "127.0.0.1", "TCP", 54323),
+            pod("second", node, "TCP", 54323),
+            pod("third", node, "UDP", 54323),
+        ] {
+            apply(&space, &one)?;
+        }
+        space.ok(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"])?;
+        let request = |address: &str| {
+            format!("exec 3<>/dev/tcp/{address}/54323; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3")
+        };
+        for (address, name) in [("127.0.0.1", "first"), (node, "second")] {
+            let said = nodes.agents[0].host.run(&["timeout", "5", "bash", "-c", &request(address)])?.ok()?;
+            ensure!(said.contains(name), "{address}: {said}");
+        }
+        let said = nodes.cluster.client().run(&["timeout", "5", "bash", "-c", &request(node)])?.ok()?;
+        ensure!(said.contains("second"), "{said}");
+        // One that wants a taken port waits for another node, and there is none for it.
+        apply(&space, &pod("fourth", "0.0.0.0", "TCP", 54323))?;
+        let unscheduled = |pod: &Value| {
+            pod["status"]["conditions"].to_string().contains("didn't have free ports for the requested pod ports")
+        };
+        space.until("the fourth waits", &["pod/fourth"], SOON, unscheduled).map(drop)
+    };
+    check().with_context(|| space.describe())
+}
+
+fn proxied(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("proxied")?;
+    let check = || -> Result<()> {
+        everywhere(&space)?;
+        apply(
+            &space,
+            &service(
+                "web",
+                json!({"selector": {"app": "web", "number": "3"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}),
+            ),
+        )?;
+        let namespace = &space.name;
+        for path in ["pods/web-3:8080", "pods/http:web-3:8080", "services/web:http", "services/http:web:80"] {
+            let raw = format!("/api/v1/namespaces/{namespace}/{path}/proxy/");
+            until(&format!("{raw} answers"), SOON, || {
+                let said = space.run(&["get", "--raw", &raw])?;
+                Ok((said.status.success() && said.stdout.contains("web-3")).then_some(()))
+            })?;
+        }
+        let nobody = space.run(&["get", "--raw", &format!("/api/v1/namespaces/{namespace}/services/nobody/proxy/")])?;
+        ensure!(nobody.stderr.contains("services \"nobody\" not found"), "{}", nobody.stderr);
+        Ok(())
+    };
+    check().with_context(|| space.describe())
+}
