@@ -69,6 +69,14 @@ impl Node {
                 tracing::error!(%error, "the service proxy ended");
             }
         });
+        let config = pintle_policy::Config { node_name: cluster.node_name.clone() };
+        let policies = pintle_policy::Policies::open(config, identity.proxy.clone(), self.network.guard.clone())?;
+        let guarding = policies.run(stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = guarding.await {
+                tracing::error!(%error, "network policies are not followed any more");
+            }
+        });
         let kubelet = self.kubelet(cluster, identity, clock, stop)?;
         let running = pintle_kubelet::run(kubelet, stop.clone());
         tasks.spawn(async move {

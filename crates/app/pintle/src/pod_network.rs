@@ -36,12 +36,15 @@ pub(crate) struct Open {
 pub(crate) struct PodNetwork {
     cluster: Cluster,
     open: watch::Sender<Option<Open>>,
+    /// Holds pods back until their network policies are in place.
+    pub(crate) guard: pintle_policy::Guard,
 }
 
 impl PodNetwork {
     /// Opens the network with the share of an earlier run, if there was one. Blocks for some milliseconds.
     pub(crate) fn resume(cluster: &Cluster) -> Result<Arc<Self>> {
-        let network = Self { cluster: cluster.clone(), open: watch::Sender::new(None) };
+        let guard = pintle_policy::Guard::default();
+        let network = Self { cluster: cluster.clone(), open: watch::Sender::new(None), guard };
         if let Some(subnet) = recorded(cluster)? {
             network.assign(subnet)?;
         }

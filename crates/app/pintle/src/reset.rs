@@ -92,6 +92,7 @@ fn remove_network(cluster: &Cluster) -> Result<()> {
     pod_network::remove(cluster)?;
     pintle_docker::networks::remove_leftovers().context("remove the networks of Docker's containers")?;
     pintle_proxy::Kernel::open()?.remove_all().context("remove the rules of services")?;
+    pintle_policy::remove().context("remove the rules of network policies")?;
     Ok(())
 }
 

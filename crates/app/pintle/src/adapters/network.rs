@@ -66,6 +66,17 @@ fn host_ports(config: &PodSandboxConfig) -> Result<Vec<HostPort>, PortError> {
         .collect()
 }
 
+fn new_pod(config: &PodSandboxConfig, addresses: &[IpAddr]) -> pintle_policy::NewPod {
+    let pod = &config.metadata;
+    pintle_policy::NewPod {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        labels: config.labels.clone(),
+        addresses: addresses.to_vec(),
+    }
+}
+
 #[async_trait]
 impl SandboxNetwork for BridgedSandboxes {
     async fn ready(&self) -> Result<(), String> {
@@ -75,6 +86,7 @@ impl SandboxNetwork for BridgedSandboxes {
     async fn setup(&self, sandbox_id: &str, netns: &Path, config: &PodSandboxConfig) -> Result<Vec<IpAddr>, PortError> {
         let (id, netns, ports) = (sandbox_id.to_owned(), netns.to_owned(), host_ports(config)?);
         let attachment = self.blocking(move |network| network.setup(&id, &netns, &ports)).await?;
+        self.0.guard.admit(new_pod(config, &attachment.addresses)).await;
         Ok(attachment.addresses)
     }
 
