@@ -125,6 +125,7 @@ impl Node {
                 tokio::task::block_in_place(|| network.assign_first(cidrs));
             })),
             lease_seconds: cluster.settings.node_lease_duration_seconds(),
+            options: pintle_kubelet::Options { static_pods: cluster.settings.pod_manifest_path.clone() },
             kubelet_version: VERSION.into(),
         })
     }

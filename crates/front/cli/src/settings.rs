@@ -169,6 +169,8 @@ settings! {
     max_mutating_requests_inflight: u32 = 200u32, "NUMBER";
     /// Features that are off by default, as `NAME=true,…`; the one there is: CBORServingAndStorage
     feature_gates: String, "GATES";
+    /// A directory (or file) of pods that this node runs by itself, with mirrors in the API
+    pod_manifest_path: PathBuf, "PATH";
     /// The most pods that this node runs [default: 110]
     max_pods: u32 = 110u32, "NUMBER";
     /// A structured AuthenticationConfiguration; read again when it changes

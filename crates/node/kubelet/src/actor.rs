@@ -16,6 +16,7 @@ use crate::plan::plan;
 use crate::probe::{ProbeKind, Workers};
 use crate::push::{OWN_CONDITIONS, push};
 use crate::reference::{pod_text, spec};
+use crate::static_pods::is_static;
 use crate::status::{Ended, Surroundings, is_final, status};
 use crate::{purge, terminate, termination_message, volumes};
 use pintle_types::Kind;
@@ -35,6 +36,11 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub enum Wanted {
     Present(Arc<Pod>),
+    /// A pod of this node's own, and the object that mirrors it in the API, if there is one.
+    Static {
+        pod: Arc<Pod>,
+        mirror: Option<Arc<Pod>>,
+    },
     /// The object is gone; whatever is left of the pod goes too.
     Gone,
 }
@@ -54,6 +60,14 @@ pub enum Stage {
     Gone,
 }
 
+/// The object that mirrors a static pod.
+struct Mirror {
+    pod: Arc<Pod>,
+    /// As the API server has it.
+    status: PodStatus,
+    pushed: u64,
+}
+
 /// What to do after a step.
 enum Next {
     Again,
@@ -69,8 +83,13 @@ pub struct Actor {
     stage: Stage,
     /// As the API server has it: pushed last, or read since.
     status: PodStatus,
+    /// Computed last, while it is not known whether the API server has it: a container that ended and is removed would
+    /// else look as if it had been lost.
+    untold: Option<PodStatus>,
     /// The version that the last push made.
     pushed: u64,
+    /// Of a static pod: what its status is told to.
+    mirror: Option<Mirror>,
     ended: Option<Ended>,
     /// Seconds; only ever shortened.
     grace: Option<i64>,
@@ -93,7 +112,9 @@ impl Actor {
             gone: false,
             stage,
             status,
+            untold: None,
             pushed: 0,
+            mirror: None,
             ended: None,
             grace: None,
             workers: Workers::default(),
@@ -143,6 +164,10 @@ impl Actor {
                 self.adopt_status(&pod);
                 self.pod = pod;
             }
+            Wanted::Static { pod, mirror } => {
+                self.pod = pod;
+                self.adopt_mirror(mirror);
+            }
             Wanted::Gone => self.gone = true,
         }
         if !self.gone && !self.pod.is_deleting() {
@@ -167,8 +192,47 @@ impl Actor {
     fn adopt_status(&mut self, pod: &Pod) {
         if version(pod) > 0 && version(pod) >= self.pushed {
             self.status = pod.status.clone().unwrap_or_default();
-        } else {
-            self.adopt_foreign_conditions(pod);
+        }
+        self.adopt_foreign_conditions(pod);
+    }
+
+    fn adopt_mirror(&mut self, mirror: Option<Arc<Pod>>) {
+        let Some(pod) = mirror else {
+            self.mirror = None;
+            return;
+        };
+        let same = self.mirror.as_ref().filter(|m| m.pod.uid() == pod.uid());
+        if same.is_some_and(|m| version(&pod) < m.pushed) {
+            return;
+        }
+        let status = pod.status.clone().unwrap_or_default();
+        if self.status == PodStatus::default() && status.start_time.is_some() {
+            // A restart of the kubelet: the pod goes on where its mirror says that it was.
+            remember_verdicts(&self.memory, &status);
+            self.status = status.clone();
+        }
+        self.mirror = Some(Mirror { pod, status, pushed: 0 });
+    }
+
+    /// Tells the mirror of a static pod; without one, the status is only remembered.
+    async fn report_static(&mut self, new: PodStatus) -> bool {
+        self.status.clone_from(&new);
+        let Some(mirror) = &mut self.mirror else { return true };
+        if mirror.status == new {
+            return true;
+        }
+        match push(self.memory.host.api.as_ref(), &mirror.pod, &mirror.status, &new).await {
+            Ok(version) => {
+                mirror.status = new;
+                mirror.pushed = version.unwrap_or(mirror.pushed);
+                true
+            }
+            // Another mirror, or none: the watch will say so.
+            Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => true,
+            Err(error) => {
+                tracing::debug!(%error, pod = pod_text(&self.pod), "a mirror's status can't be pushed; trying again");
+                false
+            }
         }
     }
 
@@ -177,9 +241,11 @@ impl Actor {
         let theirs = |c: &pintle_types::k8s::api::core::v1::PodCondition| !OWN_CONDITIONS.contains(&c.type_.as_str());
         let all = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
         let foreign: Vec<_> = all.into_iter().flatten().filter(|c| theirs(c)).cloned().collect();
-        let own = self.status.conditions.get_or_insert_default();
-        own.retain(|c| !theirs(c));
-        own.extend(foreign);
+        for status in self.untold.iter_mut().chain([&mut self.status]) {
+            let own = status.conditions.get_or_insert_default();
+            own.retain(|c| !theirs(c));
+            own.extend(foreign.iter().cloned());
+        }
     }
 
     /// One look at the runtime, with the last words of what ended.
@@ -209,17 +275,24 @@ impl Actor {
         let new = {
             let failures = self.memory.failures.lock().clone();
             let verdicts = self.memory.verdicts.lock().clone();
-            let (pod, old) = (&self.pod, &self.status);
+            let (pod, old) = (&self.pod, self.untold.as_ref().unwrap_or(&self.status));
             let input = Input { pod, observed, old, failures: &failures, verdicts: &verdicts, terminal };
             let host_ip = &self.memory.host.settings.node_ip;
             status(&input, &Surroundings { host_ip, now, ended: self.ended.as_ref() })
         };
-        if self.gone || new == self.status {
+        if self.gone {
+            return true;
+        }
+        if is_static(&self.pod) {
+            return self.report_static(new).await;
+        }
+        if new == self.status {
             return true;
         }
         match push(self.memory.host.api.as_ref(), &self.pod, &self.status, &new).await {
             Ok(version) => {
                 self.status = new;
+                self.untold = None;
                 self.pushed = version.unwrap_or(self.pushed);
                 true
             }
@@ -227,6 +300,7 @@ impl Actor {
             Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => true,
             Err(error) => {
                 tracing::warn!(%error, pod = pod_text(&self.pod), "the status can't be pushed; trying again");
+                self.untold = Some(new);
                 false
             }
         }

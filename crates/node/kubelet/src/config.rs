@@ -1,6 +1,7 @@
 //! What the kubelet is told when it starts.
 
 use crate::hardware::Hardware;
+use crate::options::Options;
 use crate::streams::Streaming;
 use pintle_client::Client;
 use pintle_clock::Clock;
@@ -49,6 +50,7 @@ pub struct Config {
     pub on_pod_cidrs: Option<Arc<dyn Fn(&[String]) + Send + Sync>>,
     /// How long the node's lease lasts, in seconds; it is renewed four times as often. Upstream's default is 40.
     pub lease_seconds: u32,
+    pub options: Options,
     /// What the Node object says, such as `v1.36.2+pintle`.
     pub kubelet_version: String,
 }

@@ -6,13 +6,14 @@ use crate::cgroups::{Cgroups, Managed, Unmanaged};
 use crate::config::{Config, Error};
 use crate::host::{Host, Settings};
 use crate::node::machine::Machine;
+use crate::static_pods::{Mirrors, Source, is_mirror, is_static};
 use crate::stats::Collector;
 use crate::{node, purge, server};
 use futures::{FutureExt, StreamExt};
 use pintle_cri::{EventStream, RuntimeEvent};
 use pintle_informer::{Change, Informer, Recorder, Selector};
-use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Pod, Service};
+use pintle_types::{Kind, ObjectKey};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -53,16 +54,32 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         None => None,
     };
     let mut tasks = JoinSet::new();
+    let mirrors = Mirrors::new(config.client.clone(), config.node_name.clone(), pods.clone());
     if let (Some(listener), Some(settings)) = (listener, &config.server) {
         let stats = Arc::new(Collector::new(Arc::clone(&host)));
-        let state = server::State::new(&config, Arc::clone(&host), pods.clone(), stats);
+        let state = server::State::new(&config, Arc::clone(&host), pods.clone(), Arc::clone(&mirrors), stats);
         tasks.spawn(server::serve(listener, Arc::clone(&settings.tls), Arc::new(state), stop.clone()));
     }
     tasks.spawn(node::run(config.clone(), machine, version, recorder, stop.clone()));
+    let (told, statics) = mpsc::unbounded_channel();
+    tasks.spawn(Arc::clone(&mirrors).run(stop.clone()));
+    let clock = Arc::clone(&config.clock);
+    let source = config.options.static_pods.clone().map(|path| Source::new(path, config.node_name.clone(), clock));
+    if let Some(path) = &config.options.static_pods
+        && !path.exists()
+    {
+        make_directory(path)?;
+    }
     let work = async {
-        // Containers that start learn of all services.
-        services.synced().await;
-        Pods::new(host, pods).run().await;
+        let follow = async {
+            match source {
+                // The receiver is only gone when the kubelet stops.
+                Some(source) => source.follow(move |pods| drop(told.send(pods))).await,
+                // What an earlier run had of them is no longer wanted.
+                None => drop(told.send(Vec::new())),
+            }
+        };
+        tokio::join!(follow, Pods::new(host, pods, services, mirrors, statics).run());
     };
     // Ends with `stop` only; the actors are dropped then and their containers run on.
     let _ended = stop.run_until_cancelled(work).await;
@@ -103,6 +120,8 @@ fn settings(config: &Config, machine: &Machine) -> Settings {
 
 /// One pod's actor, as the loop knows it.
 struct Handle {
+    key: ObjectKey,
+    is_static: bool,
     wanted: watch::Sender<Wanted>,
     wake: Arc<Notify>,
 }
@@ -111,20 +130,39 @@ struct Handle {
 pub struct Pods {
     host: Arc<Host>,
     informer: Informer<Pod>,
+    services: Informer<Service>,
+    mirrors: Arc<Mirrors>,
+    /// Told by the files of static pods, whenever they change.
+    told: mpsc::UnboundedReceiver<Vec<Arc<Pod>>>,
+    statics: HashMap<ObjectKey, Arc<Pod>>,
     handles: HashMap<String, Handle>,
     actors: JoinSet<String>,
+    /// Uids of pods whose end was told and whose objects are still there: others hold them by finalizers. What the watch
+    /// still says of them may be older than their end.
+    over: HashSet<String>,
     /// Uids of pods that vanished and are being cleaned away.
     orphans: HashSet<String>,
     cleaning: JoinSet<String>,
 }
 
 impl Pods {
-    pub fn new(host: Arc<Host>, informer: Informer<Pod>) -> Self {
+    pub fn new(
+        host: Arc<Host>,
+        informer: Informer<Pod>,
+        services: Informer<Service>,
+        mirrors: Arc<Mirrors>,
+        told: mpsc::UnboundedReceiver<Vec<Arc<Pod>>>,
+    ) -> Self {
         Self {
             host,
             informer,
+            services,
+            mirrors,
+            told,
+            statics: HashMap::new(),
             handles: HashMap::new(),
             actors: JoinSet::new(),
+            over: HashSet::new(),
             orphans: HashSet::new(),
             cleaning: JoinSet::new(),
         }
@@ -144,16 +182,28 @@ impl Pods {
             // The receiver is only gone when the kubelet stops.
             let _ = sender.send(change);
         });
-        self.informer.synced().await;
-        while let Some(Some((old, new))) = changes.recv().now_or_never() {
-            self.change(old, new);
+        if let Some(pods) = self.told.recv().await {
+            self.take_statics(pods);
         }
-        self.clean_orphans().await;
+        // Containers of pods of the API learn of all services; static pods wait for nobody.
+        let (pods, services) = (self.informer.clone(), self.services.clone());
+        let mut synced = Box::pin(async move {
+            tokio::join!(services.synced(), pods.synced());
+        });
+        let mut is_synced = false;
         let mut relist = interval_at(tokio::time::Instant::now() + RELIST, RELIST);
         relist.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some((old, new)) = changes.recv() => self.change(old, new),
+                () = &mut synced, if !is_synced => {
+                    is_synced = true;
+                    while let Some(Some((old, new))) = changes.recv().now_or_never() {
+                        self.change(old, new);
+                    }
+                    self.clean_orphans().await;
+                }
+                Some((old, new)) = changes.recv(), if is_synced => self.change(old, new),
+                Some(pods) = self.told.recv() => self.take_statics(pods),
                 event = events.next() => match event {
                     Some(event) => self.runtime_event(&event),
                     None => {
@@ -167,7 +217,7 @@ impl Pods {
                         self.orphans.remove(&uid);
                     }
                 }
-                _ = relist.tick() => {
+                _ = relist.tick(), if is_synced => {
                     self.wake_all();
                     self.clean_orphans().await;
                 }
@@ -175,12 +225,62 @@ impl Pods {
         }
     }
 
-    fn change(&mut self, old: Option<Arc<Pod>>, new: Option<Arc<Pod>>) {
-        let replaced = |old: &Arc<Pod>| new.as_ref().is_none_or(|new| new.uid() != old.uid());
-        if let Some(old) = old.filter(replaced)
-            && let Some(handle) = self.handles.get(old.uid())
+    /// Takes the static pods that there are to be: those that are no longer among them are stopped.
+    fn take_statics(&mut self, pods: Vec<Arc<Pod>>) {
+        self.statics = pods.into_iter().filter(|pod| Host::is_safe_uid(pod)).map(|pod| (key(&pod), pod)).collect();
+        for (uid, handle) in self.handles.iter().filter(|(_, handle)| handle.is_static) {
+            if self.statics.get(&handle.key).is_none_or(|pod| pod.uid() != uid) {
+                handle.wanted.send_replace(Wanted::Gone);
+            }
+        }
+        self.mirrors.want(&self.statics);
+        self.start_statics();
+    }
+
+    /// Starts static pods that do not run; one that replaces another waits for its end.
+    fn start_statics(&mut self) {
+        let busy: HashSet<&ObjectKey> = self.handles.values().filter(|h| h.is_static).map(|h| &h.key).collect();
+        let free: Vec<_> = self.statics.iter().filter(|(key, _)| !busy.contains(key)).collect();
+        let free: Vec<_> = free.into_iter().map(|(_, pod)| Arc::clone(pod)).collect();
+        for pod in free {
+            self.mirrors.running(&key(&pod), true);
+            self.present(pod);
+        }
+    }
+
+    /// A mirror came, changed or went: its static pod's actor reports to it.
+    fn mirror_changed(&mut self, key: &ObjectKey, mirror: Option<Arc<Pod>>) {
+        if let Some(pod) = self.statics.get(key)
+            && let Some(handle) = self.handles.get(pod.uid())
         {
-            handle.wanted.send_replace(Wanted::Gone);
+            handle.wanted.send_replace(Wanted::Static { pod: Arc::clone(pod), mirror });
+        }
+        self.mirrors.look_at(key.clone());
+    }
+
+    /// What an actor is told of its pod.
+    fn wanted(&self, pod: Arc<Pod>) -> Wanted {
+        if !is_static(&pod) {
+            return Wanted::Present(pod);
+        }
+        let mirror = self.informer.get(&key(&pod)).filter(|mirror| is_mirror(mirror));
+        Wanted::Static { pod, mirror }
+    }
+
+    fn change(&mut self, old: Option<Arc<Pod>>, new: Option<Arc<Pod>>) {
+        if let Some(pod) = new.as_ref().or(old.as_ref())
+            && (is_mirror(pod) || self.statics.contains_key(&key(pod)))
+        {
+            let key = key(pod);
+            self.mirror_changed(&key, new.filter(|pod| is_mirror(pod)));
+            return;
+        }
+        let replaced = |old: &Arc<Pod>| new.as_ref().is_none_or(|new| new.uid() != old.uid());
+        if let Some(old) = old.filter(replaced) {
+            self.over.remove(old.uid());
+            if let Some(handle) = self.handles.get(old.uid()) {
+                handle.wanted.send_replace(Wanted::Gone);
+            }
         }
         if let Some(pod) = new {
             self.present(pod);
@@ -193,14 +293,18 @@ impl Pods {
             return;
         }
         if let Some(handle) = self.handles.get(pod.uid()) {
-            handle.wanted.send_replace(Wanted::Present(pod));
+            handle.wanted.send_replace(self.wanted(pod));
+            return;
+        }
+        if self.over.contains(pod.uid()) {
             return;
         }
         let uid = pod.uid().to_owned();
-        let (wanted, inbox) = watch::channel(Wanted::Present(Arc::clone(&pod)));
+        let (wanted, inbox) = watch::channel(self.wanted(Arc::clone(&pod)));
         let wake = Arc::new(Notify::new());
+        let (key, is_static) = (key(&pod), is_static(&pod));
         let actor = Actor::new(Arc::clone(&self.host), pod, inbox, Arc::clone(&wake));
-        self.handles.insert(uid.clone(), Handle { wanted, wake });
+        self.handles.insert(uid.clone(), Handle { key, is_static, wanted, wake });
         self.actors.spawn(actor.run().map(move |()| uid));
     }
 
@@ -219,7 +323,13 @@ impl Pods {
     fn actor_ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
         match ended {
             Ok(uid) => {
-                self.handles.remove(&uid);
+                let Some(handle) = self.handles.remove(&uid) else { return };
+                if handle.is_static {
+                    self.mirrors.running(&handle.key, false);
+                    self.start_statics();
+                } else if self.informer.get(&handle.key).is_some_and(|pod| pod.uid() == uid) {
+                    self.over.insert(uid);
+                }
             }
             Err(error) => tracing::error!(%error, "a pod's actor failed; the pod is taken up again at the next look"),
         }
@@ -249,6 +359,10 @@ impl Pods {
             });
         }
     }
+}
+
+fn key(pod: &Pod) -> ObjectKey {
+    ObjectKey::new(pod.namespace(), pod.name())
 }
 
 async fn events(host: &Host) -> EventStream {

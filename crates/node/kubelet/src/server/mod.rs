@@ -17,6 +17,7 @@ mod summary;
 
 use crate::config::{Config, Error};
 use crate::host::Host;
+use crate::static_pods::Mirrors;
 use crate::stats::Collector;
 use crate::streams::Streaming;
 use auth::Authorizer;
@@ -57,6 +58,7 @@ pub struct State {
     authorizer: Authorizer,
     streaming: Arc<dyn Streaming>,
     stats: Arc<Collector>,
+    mirrors: Arc<Mirrors>,
     configz: serde_json::Value,
     /// The tasks of streams; they end when the server stops.
     streams: TaskTracker,
@@ -64,10 +66,17 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(config: &Config, host: Arc<Host>, pods: Informer<Pod>, stats: Arc<Collector>) -> Self {
+    pub fn new(
+        config: &Config,
+        host: Arc<Host>,
+        pods: Informer<Pod>,
+        mirrors: Arc<Mirrors>,
+        stats: Arc<Collector>,
+    ) -> Self {
         Self {
             configz: configz::of(config),
             stats,
+            mirrors,
             host,
             pods,
             authorizer: Authorizer::new(config.client.clone(), config.node_name.clone()),
@@ -79,8 +88,17 @@ impl State {
 
     /// The pod of that name, if it has this uid; an empty uid is any.
     fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<Pod>, Refusal> {
-        let found = self.pods.get(&pintle_types::ObjectKey::new(namespace, name));
-        found.filter(|pod| uid.is_empty() || pod.uid() == uid).ok_or_else(|| {
+        let key = pintle_types::ObjectKey::new(namespace, name);
+        let found = match (self.mirrors.pod(&key), self.pods.get(&key)) {
+            // The runtime knows a static pod by its own uid, clients by that of its mirror.
+            (Some(pod), mirror) => {
+                let uids = [Some(pod.uid()), mirror.as_ref().map(|m| m.uid())];
+                let known = uid.is_empty() || uids.contains(&Some(uid));
+                known.then(|| Arc::clone(&pod))
+            }
+            (None, found) => found.filter(|pod| uid.is_empty() || pod.uid() == uid),
+        };
+        found.ok_or_else(|| {
             respond::refuse(StatusCode::NOT_FOUND, format!("pod does not exist: {name:?} in namespace {namespace:?}"))
         })
     }

@@ -43,6 +43,7 @@ impl Kubelet {
         let cidrs = Arc::new(Mutex::new(Vec::new()));
         let mut config = config(&server, runtime.clone(), dir.path(), &stop);
         config.server = api;
+        config.options.static_pods = Some(dir.path().join("manifests")).filter(|path| path.exists());
         let told = Arc::clone(&cidrs);
         config.on_pod_cidrs = Some(Arc::new(move |list| *told.lock().unwrap() = list.to_vec()));
         let running = tokio::spawn(crate::run(config, stop.clone()));
@@ -80,6 +81,7 @@ fn config(server: &Arc<Server>, runtime: Arc<FakeRuntime>, root: &Path, stop: &C
         streaming: Arc::new(NoStreams),
         lease_seconds: 40,
         on_pod_cidrs: None,
+        options: Default::default(),
         kubelet_version: "v1.36.2+pintle".into(),
     }
 }
@@ -131,6 +133,43 @@ async fn a_bound_pod_runs_and_a_deleted_one_goes() {
     deleting["metadata"]["deletionGracePeriodSeconds"] = 5.into();
     kubelet.server.put(POD, deleting);
     kubelet.server.until_gone(POD).await;
+    kubelet.stop().await;
+}
+
+const MIRROR: &str = "/api/v1/namespaces/default/pods/web-n1";
+
+#[tokio::test]
+async fn static_pods_run_by_themselves_and_have_mirrors() {
+    let dir = crate::fake::temporary_directory();
+    let file = dir.path().join("manifests/web.yaml");
+    std::fs::create_dir(dir.path().join("manifests")).unwrap();
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n";
+    std::fs::write(&file, manifest).unwrap();
+    let runtime = FakeRuntime::new(pintle_clock::system());
+    let kubelet = Kubelet::start_with(Server::new(), runtime, dir, None);
+    let is_running = |pod: &Value| pod["status"]["phase"] == "Running";
+    let first = kubelet.server.until(MIRROR, is_running).await;
+    let container = first["status"]["containerStatuses"][0]["containerID"].clone();
+    assert_eq!(first["metadata"]["ownerReferences"][0]["name"], "n1");
+    let annotations = &first["metadata"]["annotations"];
+    assert_eq!(annotations["kubernetes.io/config.mirror"], annotations["kubernetes.io/config.hash"]);
+
+    // A mirror that somebody deletes comes back; its pod does not notice.
+    let mut deleting = first.clone();
+    deleting["metadata"]["deletionTimestamp"] = "2024-01-01T00:00:00Z".into();
+    kubelet.server.put(MIRROR, deleting);
+    let back = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_null() && is_running(pod);
+    let second = kubelet.server.until(MIRROR, back).await;
+    assert_eq!(second["status"]["containerStatuses"][0]["containerID"], container);
+
+    // Another content is another pod: the old one ends first.
+    std::fs::write(&file, manifest.replace("image: i", "image: other")).unwrap();
+    let changed = |pod: &Value| pod["spec"]["containers"][0]["image"] == "other" && is_running(pod);
+    let third = kubelet.server.until(MIRROR, changed).await;
+    assert_ne!(third["status"]["containerStatuses"][0]["containerID"], container);
+
+    std::fs::remove_file(&file).unwrap();
+    kubelet.server.until_gone(MIRROR).await;
     kubelet.stop().await;
 }
 
