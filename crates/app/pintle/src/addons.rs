@@ -17,7 +17,10 @@ pub(crate) async fn apply(cluster: &Cluster, client: &Client) -> Result<()> {
     make(client, &dns_role()?).await?;
     make(client, &dns_binding()?).await?;
     make(client, &policy_role()?).await?;
-    make(client, &policy_binding()?).await
+    make(client, &policy_binding()?).await?;
+    make(client, &storage_class()?).await?;
+    make(client, &provisioner_role()?).await?;
+    make(client, &provisioner_binding()?).await
 }
 
 pub(crate) async fn make<K: Kind>(client: &Client, object: &K) -> Result<()> {
