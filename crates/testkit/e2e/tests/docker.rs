@@ -12,6 +12,8 @@ mod images;
 mod networks;
 #[path = "docker/podman.rs"]
 mod podman;
+#[path = "docker/pods.rs"]
+mod pods;
 #[path = "docker/remote.rs"]
 mod remote;
 #[path = "docker/restarts.rs"]
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         ("run's flags for names, streams and life", commands::flags),
         ("contexts, login and logout", commands::contexts),
         ("the API over TCP lets only those with a certificate in", remote::mutual_tls),
+        ("containers of pods are seen, joined and copied from", pods::pods),
         ("the Python library for Docker", applications::docker_py),
         ("docker-compose brings up web, redis and postgres", applications::compose),
     ])

@@ -189,13 +189,14 @@ const COMMANDS: &[(&str, &str)] = &[
         "version",
         "docker version -f '{{.Server.Version}} {{.Server.APIVersion}} {{.Client.APIVersion}}'; docker version | grep -A 3 'Server: pintle' | grep 'Version:'",
     ),
+    // The last 256 events are kept, as with Docker: what is asked for has just happened.
     (
         "events",
-        "timeout 20 docker events --since $now --until 0s --filter type=volume --format '{{.Action}}' | grep destroy",
+        "docker volume create cmd-told; docker volume rm cmd-told; timeout 20 docker events --since $now --until 0s --filter volume=cmd-told --format '{{.Action}}' | grep destroy",
     ),
     (
         "system events",
-        "timeout 20 docker system events --since $now --until 0s --filter event=commit --format json | grep cmd/committed",
+        "docker tag cmd/built cmd/told; docker rmi cmd/told; timeout 20 docker system events --since $now --until 0s --filter event=tag --format json | grep cmd/told",
     ),
     ("system df", "docker system df -v --format '{{json .Containers}}'; docker system df | grep 'Local Volumes'"),
     (
