@@ -177,7 +177,11 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
             mount_path: m.mount_path.clone(),
             name: m.name.clone(),
             read_only,
-            recursive_read_only: read_only.map(|_| "Disabled".to_owned()),
+            recursive_read_only: read_only.map(|_| {
+                // This runtime always can, so what is asked for if possible is done.
+                let asked = matches!(m.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+                if asked { "Enabled".to_owned() } else { "Disabled".to_owned() }
+            }),
             ..Default::default()
         }
     };

@@ -179,9 +179,11 @@ fn is_device(pod: &Pod, volume: &str) -> bool {
 
 /// Whether no container of the pod may write to a volume, whatever its mounts say.
 pub fn is_read_only(pod: &Pod, name: &str) -> bool {
-    let volume = spec(pod).volumes.iter().flatten().find(|volume| volume.name == name);
-    let source = volume.and_then(|volume| volume.persistent_volume_claim.as_ref());
-    source.is_some_and(|source| source.read_only == Some(true))
+    let Some(volume) = spec(pod).volumes.iter().flatten().find(|volume| volume.name == name) else { return false };
+    // What comes from the API is only ours to change (CVE-2017-1002102).
+    let claim = volume.persistent_volume_claim.as_ref().and_then(|source| source.read_only);
+    let nfs = volume.nfs.as_ref().and_then(|source| source.read_only);
+    payload::plugin(volume).is_some() || claim == Some(true) || nfs == Some(true)
 }
 
 /// Unmounts a pod's volumes and removes the directory that holds them. Blocks.
