@@ -45,6 +45,8 @@ fn main() -> ExitCode {
         ("build with stages, arguments, an ignore file and the cache", images::build),
         ("tag, history, save, load and rmi", images::archives),
         ("push to and pull from a real registry", images::registry),
+        ("steps are taken from an image of --cache-from", images::cache_from),
+        ("import from an address", images::import_from_address),
         ("skopeo reads what is saved and pushed", images::skopeo),
         ("podman and buildah read our archives, and we read theirs", podman::archives),
         ("podman and buildah share a registry with us", podman::registry),

@@ -32,7 +32,8 @@ impl Hierarchy {
     /// Makes the directory and those above it, ready to hold processes.
     pub(super) fn create(&self, relative: &str) -> Result<()> {
         let dir = self.mount.join(relative);
-        if dir.is_dir() {
+        let cpuset = self.has("cpuset") && !self.v2;
+        if dir.is_dir() && !(cpuset && lacks_cpuset(&dir)) {
             return Ok(());
         }
         let mut current = self.mount.clone();
@@ -43,10 +44,14 @@ impl Hierarchy {
             let parent = current.clone();
             current.push(part);
             match fs::create_dir(&current) {
-                Ok(()) if self.has("cpuset") && !self.v2 => inherit_cpuset(&parent, &current)?,
-                Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::new(format!("create cgroup {}", current.display()), e)),
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                    return Err(Error::new(format!("create cgroup {}", current.display()), e));
+                }
+                _ => {}
+            }
+            // Also where somebody else has made it just now and has not come to that yet.
+            if cpuset && lacks_cpuset(&current) {
+                inherit_cpuset(&parent, &current)?;
             }
         }
         Ok(())
@@ -70,9 +75,15 @@ impl Hierarchy {
     }
 }
 
+const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
 /// A version 1 cpuset takes no process before it has processors and memory nodes.
+fn lacks_cpuset(dir: &Path) -> bool {
+    CPUSET_FILES.iter().any(|file| fs::read_to_string(dir.join(file)).is_ok_and(|value| value.trim().is_empty()))
+}
+
 fn inherit_cpuset(parent: &Path, child: &Path) -> Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
+    for file in CPUSET_FILES {
         let value = fs::read_to_string(parent.join(file)).context(|| format!("read {file} of {}", parent.display()))?;
         fs::write(child.join(file), value.trim()).context(|| format!("write {file} of {}", child.display()))?;
     }

@@ -90,3 +90,19 @@ fn a_cgroup_of_this_machine_takes_limits_a_process_and_goes_away() {
     cgroups.remove(parent).unwrap();
     assert!(!cgroups.exists(parent));
 }
+
+/// What somebody who makes the same cgroups at the same time has made but not filled yet is filled, from the top.
+#[test]
+fn cpusets_of_cgroups_that_are_being_made_are_filled() {
+    let temp = tempfile::tempdir().unwrap();
+    let hierarchy = Hierarchy { mount: temp.path().to_owned(), controllers: vec!["cpuset".into()], v2: false };
+    let inner = temp.path().join("own/docker");
+    std::fs::create_dir_all(&inner).unwrap();
+    for (dir, cpus, mems) in [("", "0-3\n", "0\n"), ("own", "\n", "\n"), ("own/docker", "\n", "\n")] {
+        std::fs::write(temp.path().join(dir).join("cpuset.cpus"), cpus).unwrap();
+        std::fs::write(temp.path().join(dir).join("cpuset.mems"), mems).unwrap();
+    }
+    hierarchy.create("own/docker").unwrap();
+    assert_eq!(std::fs::read_to_string(inner.join("cpuset.cpus")).unwrap(), "0-3");
+    assert_eq!(std::fs::read_to_string(inner.join("cpuset.mems")).unwrap(), "0");
+}

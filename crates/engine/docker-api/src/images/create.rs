@@ -77,39 +77,57 @@ fn pull_image(state: &Arc<State>, call: &Call) -> Result {
     let (teller, answer) = channel();
     let (state, credentials) = (Arc::clone(state), credentials(call));
     tokio::spawn(async move {
-        match all_tags {
+        let pulled = match all_tags {
             true => run_all(&state, &reference, &credentials, &options, &teller).await,
             false => run(&state, &reference, credentials, &options, &teller).await,
+        };
+        match pulled {
+            Ok(new) => {
+                let what = if new { "Downloaded newer image for" } else { "Image is up to date for" };
+                // Without a tag where all were asked for.
+                let name = if all_tags { reference.familiar() } else { familiar(&reference.to_string()) };
+                teller.status(&format!("Status: {what} {name}"));
+            }
+            Err(why) => teller.error(&why),
         }
     });
     Ok(answer)
 }
 
-/// Pulls every tag of a repository, one after the other.
-async fn run_all(state: &State, reference: &Reference, credentials: &Credentials, options: &Options, teller: &Teller) {
-    match pintle_distribution::tags(reference, credentials.clone(), options).await {
-        Ok(tags) => {
-            for tag in tags {
-                let tagged = Reference { tag: Some(tag), ..reference.clone() };
-                run(state, &tagged, credentials.clone(), options, teller).await;
-            }
-        }
-        Err(error) => teller.error(&words(&error, reference)),
+/// Whether an image was new, or in Docker's words why it cannot be pulled.
+type Pulled = std::result::Result<bool, String>;
+
+/// Pulls every tag of a repository, one after the other, up to the first that fails.
+async fn run_all(
+    state: &State,
+    reference: &Reference,
+    credentials: &Credentials,
+    options: &Options,
+    teller: &Teller,
+) -> Pulled {
+    let tags = pintle_distribution::tags(reference, credentials.clone(), options).await;
+    let mut new = false;
+    for tag in tags.map_err(|error| words(&error, reference))? {
+        let tagged = Reference { tag: Some(tag), ..reference.clone() };
+        new |= run(state, &tagged, credentials.clone(), options, teller).await?;
     }
+    Ok(new)
 }
 
-async fn run(state: &State, reference: &Reference, credentials: Credentials, options: &Options, teller: &Teller) {
+async fn run(
+    state: &State,
+    reference: &Reference,
+    credentials: Credentials,
+    options: &Options,
+    teller: &Teller,
+) -> Pulled {
     let told = teller.clone();
     let progress = move |progress| told.progress(progress);
-    match pull(&state.images, reference, credentials, options, &progress).await {
-        Ok(pulled) => {
-            let name = familiar(&reference.to_string());
-            let what = if pulled.up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
-            teller.status(&format!("Status: {what} {name}"));
-            tell(state, "pull", &name, &name);
-        }
-        Err(error) => teller.error(&words(&error, reference)),
-    }
+    let pulled = pull(&state.images, reference, credentials, options, &progress).await;
+    let pulled = pulled.map_err(|error| words(&error, reference))?;
+    let name = familiar(&reference.to_string());
+    tell(state, "pull", &name, &name);
+    Ok(!pulled.up_to_date)
 }
 
 /// What Docker says when a registry says no.

@@ -142,7 +142,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("pull", "docker pull -q $registry/cmd/built:1"),
     (
         "image pull",
-        "docker rmi -f $registry/cmd/built:1; docker image pull -a $registry/cmd/built 2>&1 | grep built:1; docker rmi -f $registry/cmd/built:1",
+        "docker rmi -f $registry/cmd/built:1; docker image pull -a $registry/cmd/built > told; grep -c '^Status: Downloaded newer image for '$registry/cmd/built$ told | grep -x 1; grep '^list: Pulling from' told; docker rmi $registry/cmd/built:list; docker rmi -f $registry/cmd/built:1",
     ),
     ("image prune", "docker image prune --force | grep 'Total reclaimed space'"),
     ("search", "! docker search nothing 2> told; grep -i 'error response from daemon' told"),

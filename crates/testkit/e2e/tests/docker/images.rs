@@ -153,6 +153,53 @@ pub fn registry(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// Steps of an image that came from a registry are not done again.
+pub fn cache_from(engine: &Engine) -> Result<()> {
+    let _registry = registry_on(engine, 5008)?;
+    let told = engine.shell(
+        r#"image=127.0.0.1:5008/e2e/cached
+        dockerfile() { printf 'FROM e2e/busybox:1\nRUN cat /proc/sys/kernel/random/uuid > /once\nENV A=%s\nRUN echo $A > /last\n' $1; }
+        dockerfile one | docker build -q -t $image -
+        once=$(docker run --rm $image cat /once)
+        docker push -q $image; docker rmi $image; docker image prune -f
+        docker pull -q $image
+        dockerfile one | docker build --cache-from $image -t e2e/again - > told
+        test $(grep -c 'Using cache' told) = 3
+        test "$(docker image inspect -f '{{.Id}}' e2e/again)" = "$(docker image inspect -f '{{.Id}}' $image)"
+        dockerfile two | docker build --cache-from $image -t e2e/other - > told
+        test $(grep -c 'Using cache' told) = 1
+        test "$(docker run --rm e2e/other cat /once /last)" = "$(printf '%s\ntwo' $once)"
+        # Nothing of an image that has gone another way is taken, also where the cache has it.
+        dockerfile two | docker build --cache-from e2e/busybox:1 -q -t e2e/fresh -
+        test "$(docker run --rm e2e/fresh cat /once)" != $once
+        docker rmi $image e2e/again e2e/other e2e/fresh"#,
+    )?;
+    ensure!(told.contains("Untagged: e2e/fresh:latest"), "{told}");
+    Ok(())
+}
+
+/// `docker import` from a web server, which also says no.
+pub fn import_from_address(engine: &Engine) -> Result<()> {
+    engine.shell(
+        "mkdir -p web; docker create --name e2e-web e2e/busybox:1; docker export -o web/root.tar e2e-web; gzip -k web/root.tar",
+    )?;
+    let mut server = engine.command("python3");
+    server.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", "web", "5009"]);
+    let server = engine.start_program(server)?;
+    server.expect("Serving HTTP", SOON)?;
+    for file in ["http://127.0.0.1:5009/root.tar", "http://127.0.0.1:5009/root.tar.gz"] {
+        let told = engine.ok(&["import", "-c", "CMD [\"echo\",\"from far\"]", file, "e2e/far"])?;
+        ensure!(told.contains("Downloading from http://") && told.contains("sha256:"), "{told}");
+        ensure!(engine.ok(&["run", "--rm", "e2e/far"])? == "from far");
+    }
+    let missing = engine.refused(&["import", "http://127.0.0.1:5009/none", "e2e/none"])?;
+    ensure!(missing.contains("404"), "{missing}");
+    engine.refused(&["import", "http://127.0.0.1:1/none", "e2e/none"])?;
+    engine.ok(&["rm", "e2e-web"])?;
+    engine.ok(&["rmi", "e2e/far"])?;
+    Ok(())
+}
+
 pub fn skopeo(engine: &Engine) -> Result<()> {
     let _registry = registry_on(engine, 5001)?;
     let archive = engine.path("skopeo.tar").display().to_string();
