@@ -5,10 +5,11 @@ use anyhow::{Context, Result};
 use pintle_client::Client;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Service;
-use pintle_types::k8s::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use pintle_types::k8s::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use pintle_types::k8s::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
+const DNS_SETTINGS_ROLE: &str = "pintle:dns-settings";
 const POLICY_ROLE: &str = "pintle:network-policies";
 
 /// Makes them where they are missing. What a person changed stays changed.
@@ -16,6 +17,8 @@ pub(crate) async fn apply(cluster: &Cluster, client: &Client) -> Result<()> {
     make(client, &dns_service(cluster)?).await?;
     make(client, &dns_role()?).await?;
     make(client, &dns_binding()?).await?;
+    make(client, &dns_settings_role()?).await?;
+    make(client, &dns_settings_binding()?).await?;
     make(client, &policy_role()?).await?;
     make(client, &policy_binding()?).await?;
     make(client, &storage_class()?).await?;
@@ -44,6 +47,20 @@ fn dns_role() -> Result<ClusterRole> {
 
 fn dns_binding() -> Result<ClusterRoleBinding> {
     binding("system:coredns")
+}
+
+/// The ConfigMap in which a cluster names servers of domains and upstream servers.
+fn dns_settings_role() -> Result<Role> {
+    let rule = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["kube-dns"], "verbs": ["list", "watch"] });
+    let metadata = json!({ "name": DNS_SETTINGS_ROLE, "namespace": "kube-system" });
+    Ok(Role::from_value(json!({ "metadata": metadata, "rules": [rule] }))?)
+}
+
+fn dns_settings_binding() -> Result<RoleBinding> {
+    let subject = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kube-proxy" });
+    let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": DNS_SETTINGS_ROLE });
+    let metadata = json!({ "name": DNS_SETTINGS_ROLE, "namespace": "kube-system" });
+    Ok(RoleBinding::from_value(json!({ "metadata": metadata, "subjects": [subject], "roleRef": role }))?)
 }
 
 /// What the nodes follow to keep packets away that NetworkPolicies do not allow.
@@ -120,6 +137,7 @@ fn dns_service(cluster: &Cluster) -> Result<Service> {
             "ports": [
                 { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53 },
                 { "name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53 },
+                { "name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": 9153 },
             ],
         },
     });

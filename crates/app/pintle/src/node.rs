@@ -11,6 +11,7 @@ use pintle_dns::Upstreams;
 use pintle_image::ImageStore;
 use pintle_informer::Informers;
 use pintle_runtime::{Engine, SandboxNetwork};
+use pintle_types::ObjectKey;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 const VERSION: &str = concat!("v1.36.2+pintle.", env!("CARGO_PKG_VERSION"));
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
+const DNS_METRICS_PORT: u16 = 9153;
 /// How long clients keep an answer about the cluster, as with kubeadm's CoreDNS.
 const DNS_TTL_SECONDS: u32 = 30;
 
@@ -210,6 +212,8 @@ fn dns_config(cluster: &Cluster, clock: &dyn Clock) -> pintle_dns::Config {
         domain: cluster.settings.cluster_domain(),
         upstreams,
         ttl: DNS_TTL_SECONDS,
+        settings: Some(ObjectKey::new("kube-system", "kube-dns")),
+        metrics: Some(SocketAddr::new(cluster.dns_ip, DNS_METRICS_PORT)),
         serial: u32::try_from(clock.now().as_second()).unwrap_or(1),
     }
 }

@@ -55,6 +55,11 @@ impl Cache {
         Some(message)
     }
 
+    /// Forgets everything: other servers are asked from now on.
+    pub(crate) fn clear(&self) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Remembers an answer that is worth it.
     pub(crate) fn put(&self, question: Question, message: &Message) {
         let Some(lifetime) = lifetime(message) else { return };

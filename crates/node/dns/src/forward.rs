@@ -2,10 +2,13 @@
 
 use crate::cache::{Cache, Question};
 use crate::message::{SAFE_DATAGRAM, encode};
+use crate::metrics::Metrics;
 use crate::resolv::Servers;
+use crate::stub::Routes;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,6 +38,9 @@ pub(crate) enum Error {
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     servers: Servers,
+    /// What the cluster says of domains, before what the machine says.
+    routes: parking_lot::Mutex<Arc<Routes>>,
+    metrics: Arc<Metrics>,
     cache: Cache,
     slots: Semaphore,
     /// The server that answered last is asked first.
@@ -42,18 +48,36 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(crate) fn new(servers: Servers) -> Self {
-        let slots = Semaphore::new(MAX_UNDER_WAY);
-        Self { servers, cache: Cache::default(), slots, preferred: AtomicUsize::new(0) }
+    pub(crate) fn new(servers: Servers, metrics: Arc<Metrics>) -> Self {
+        Self {
+            servers,
+            routes: parking_lot::Mutex::default(),
+            metrics,
+            cache: Cache::default(),
+            slots: Semaphore::new(MAX_UNDER_WAY),
+            preferred: AtomicUsize::new(0),
+        }
+    }
+
+    /// Asks these servers from now on.
+    pub(crate) fn route(&self, routes: Routes) {
+        *self.routes.lock() = Arc::new(routes);
+        self.cache.clear();
     }
 
     /// What upstream says, of late or now.
     pub(crate) async fn ask(&self, question: Question) -> Result<Message, Error> {
-        if let Some(known) = self.cache.get(&question) {
+        let known = self.cache.get(&question);
+        self.metrics.cached(known.is_some());
+        if let Some(known) = known {
             return Ok(known);
         }
         let _slot = self.slots.try_acquire().map_err(|_| Error::Busy)?;
-        let servers = self.servers.now();
+        let routes = Arc::clone(&self.routes.lock());
+        let servers = match routes.servers_for(&question.name) {
+            Some(servers) => self.servers.without_own(servers.to_vec()),
+            None => self.servers.now(),
+        };
         let first = self.preferred.load(Ordering::Relaxed);
         let mut last = Error::NoServer;
         for turn in 0..servers.len() * ROUNDS {

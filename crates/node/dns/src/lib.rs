@@ -9,8 +9,10 @@ mod cache;
 mod cluster;
 mod forward;
 mod message;
+mod metrics;
 mod resolv;
 mod server;
+mod stub;
 #[cfg(test)]
 mod tests;
 

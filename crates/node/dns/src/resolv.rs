@@ -50,7 +50,7 @@ impl Servers {
         read.1.clone()
     }
 
-    fn without_own(&self, mut servers: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    pub(crate) fn without_own(&self, mut servers: Vec<SocketAddr>) -> Vec<SocketAddr> {
         servers.retain(|server| !self.own.contains(server));
         servers
     }

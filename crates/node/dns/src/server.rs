@@ -5,10 +5,14 @@ use crate::cache::Question;
 use crate::cluster::{Cluster, Objects};
 use crate::forward::Forwarder;
 use crate::message::{Received, Request, Transport, read};
+use crate::metrics::{self, Metrics};
 use crate::resolv::{Servers, Upstreams};
+use crate::stub::{self, Routes};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, Record};
-use pintle_informer::Informers;
+use pintle_informer::{Change, Informers, Selector};
+use pintle_types::ObjectKey;
+use pintle_types::k8s::api::core::v1::ConfigMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +43,10 @@ pub struct Config {
     pub upstreams: Upstreams,
     /// How long clients may keep an answer about the cluster, in seconds; kubeadm's CoreDNS says 30.
     pub ttl: u32,
+    /// The ConfigMap that names servers of domains and upstream servers, if there may be one.
+    pub settings: Option<ObjectKey>,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
     /// The serial number of the zone: the time the server started, in seconds since 1970.
     pub serial: u32,
 }
@@ -56,14 +64,20 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Dns {
     zone: Zone,
-    forwarder: Forwarder,
+    forwarder: Arc<Forwarder>,
     listeners: Vec<(UdpSocket, TcpListener)>,
+    settings: Option<ObjectKey>,
+    metrics: Arc<Metrics>,
+    metrics_listener: Option<TcpListener>,
 }
 
 struct Shared {
     zone: Zone,
-    forwarder: Forwarder,
+    /// The zone's name as metrics have it.
+    zone_text: String,
+    forwarder: Arc<Forwarder>,
     objects: Box<dyn Objects>,
+    metrics: Arc<Metrics>,
 }
 
 impl Dns {
@@ -77,10 +91,21 @@ impl Dns {
         }
         let own: Vec<SocketAddr> = listeners.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect();
         let servers = own.iter().map(SocketAddr::ip).filter(|address| !address.is_unspecified()).collect();
+        let metrics_listener = match config.metrics {
+            None => None,
+            Some(address) => {
+                let listening = TcpListener::bind(address).await;
+                Some(listening.map_err(|source| Error::Bind { address, source })?)
+            }
+        };
+        let metrics = Arc::new(Metrics::default());
         Ok(Self {
             zone: Zone { name, ttl: config.ttl, servers, serial: config.serial },
-            forwarder: Forwarder::new(Servers::new(config.upstreams, own)),
+            forwarder: Arc::new(Forwarder::new(Servers::new(config.upstreams, own), Arc::clone(&metrics))),
             listeners,
+            settings: config.settings,
+            metrics,
+            metrics_listener,
         })
     }
 
@@ -92,21 +117,50 @@ impl Dns {
     /// Answers until `stop`. Before the informers have read the objects, names of the cluster get `SERVFAIL`, so that
     /// clients ask again rather than believe that a name does not exist.
     pub async fn serve(self, informers: &Informers, stop: CancellationToken) {
+        if let Some(key) = &self.settings {
+            let selector = Selector {
+                namespace: key.namespace.clone(),
+                fields: format!("metadata.name={}", key.name),
+                ..Selector::default()
+            };
+            let forwarder = Arc::clone(&self.forwarder);
+            informers.selected::<ConfigMap>(selector).on_change(move |change| follow(&forwarder, change));
+        }
         self.serve_objects(Box::new(Cluster::new(informers)), stop).await;
     }
 
     /// Answers from any source of objects until `stop`.
     pub async fn serve_objects(self, objects: Box<dyn Objects>, stop: CancellationToken) {
-        let shared = Arc::new(Shared { zone: self.zone, forwarder: self.forwarder, objects });
+        let shared = Arc::new(Shared {
+            zone_text: self.zone.name.to_string(),
+            zone: self.zone,
+            forwarder: self.forwarder,
+            objects,
+            metrics: Arc::clone(&self.metrics),
+        });
         let streams = Arc::new(Semaphore::new(MAX_STREAMS));
         let mut tasks = JoinSet::new();
         for (socket, listener) in self.listeners {
             tasks.spawn(serve_datagrams(Arc::new(socket), Arc::clone(&shared)));
             tasks.spawn(serve_streams(listener, Arc::clone(&shared), Arc::clone(&streams)));
         }
+        if let Some(listener) = self.metrics_listener {
+            tasks.spawn(metrics::serve(listener, self.metrics));
+        }
         stop.cancelled().await;
         // Ends what serves the listeners, and with their own sets the answers under way.
         tasks.shutdown().await;
+    }
+}
+
+/// Takes over what the cluster says of servers; what can't be understood changes nothing.
+fn follow(forwarder: &Forwarder, change: &Change<ConfigMap>) {
+    match change.new().map(|settings| stub::parse(settings)) {
+        None => forwarder.route(Routes::default()),
+        Some(Ok(routes)) => forwarder.route(routes),
+        Some(Err(error)) => {
+            tracing::error!(config_map = %pintle_types::Kind::key(&**change.object()), %error, "DNS keeps its earlier servers");
+        }
     }
 }
 
@@ -220,13 +274,23 @@ struct Upstream {
 
 impl Shared {
     fn look(&self, bytes: &[u8], transport: Transport) -> Looked {
+        let looked = self.decide(bytes, transport);
+        if let Looked::Answer(bytes) = &looked {
+            self.metrics.answered(&self.zone_text, bytes);
+        }
+        looked
+    }
+
+    fn decide(&self, bytes: &[u8], transport: Transport) -> Looked {
         let request = match read(bytes, transport) {
             Received::Request(request) => request,
             Received::Refused(bytes) => return Looked::Answer(bytes),
             Received::Ignored => return Looked::Ignored,
         };
         let (name, kind) = (request.query().name().clone(), request.query().query_type());
-        if self.zone.name.zone_of(&name) && !self.objects.is_ready() {
+        let here = self.zone.name.zone_of(&name);
+        self.metrics.asked(if here { &self.zone_text } else { "." }, transport, kind);
+        if here && !self.objects.is_ready() {
             return Looked::Answer(request.fail(ResponseCode::ServFail));
         }
         match resolve(&self.zone, &*self.objects, &name, kind) {
@@ -240,6 +304,12 @@ impl Shared {
     }
 
     async fn ask_upstream(&self, request: &Request, upstream: Upstream) -> Vec<u8> {
+        let bytes = self.forward(request, upstream).await;
+        self.metrics.answered(".", &bytes);
+        bytes
+    }
+
+    async fn forward(&self, request: &Request, upstream: Upstream) -> Vec<u8> {
         let question = Question {
             name: upstream.target.to_lowercase(),
             kind: request.query().query_type(),

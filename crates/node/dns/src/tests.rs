@@ -111,6 +111,8 @@ async fn start(objects: Fake, upstreams: Vec<SocketAddr>) -> Running {
         domain: "cluster.local".into(),
         upstreams: Upstreams::Fixed(upstreams),
         ttl: 30,
+        settings: None,
+        metrics: None,
         serial: 7,
     };
     let dns = Dns::bind(config).await.expect("bind");
@@ -417,6 +419,8 @@ async fn an_address_that_is_taken_is_named() {
         domain: "cluster.local".into(),
         upstreams: Upstreams::Fixed(vec![]),
         ttl: 30,
+        settings: None,
+        metrics: None,
         serial: 1,
     };
     let error = Dns::bind(config.clone()).await.expect_err("taken").to_string();
@@ -435,6 +439,8 @@ async fn what_the_api_server_tells_is_answered_also_while_it_is_away() {
         domain: "cluster.local".into(),
         upstreams: Upstreams::Fixed(vec![]),
         ttl: 30,
+        settings: None,
+        metrics: None,
         serial: 7,
     };
     let dns = Dns::bind(config).await.expect("bind");
@@ -458,6 +464,57 @@ async fn what_the_api_server_tells_is_answered_also_while_it_is_away() {
     {
         let answer = dig(address, question).await;
         assert!(answer.starts_with("NOERROR") && answer.lines().count() == 1 + records, "{question}: {answer}");
+    }
+    stop.cancel();
+    running.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn domains_have_servers_of_their_own_and_questions_are_counted() {
+    let api = pintle_fake_api::FakeApi::new();
+    let stop = CancellationToken::new();
+    let informers = pintle_informer::Informers::new(api.client(), stop.clone());
+    let ((general, _), (special, asked)) =
+        (upstream(false, ResponseCode::NXDomain).await, upstream(false, ResponseCode::NoError).await);
+    let free = std::net::TcpListener::bind(LOCAL).expect("a port").local_addr().expect("its address");
+    let config = Config {
+        addresses: vec![LOCAL.parse().expect("address")],
+        domain: "cluster.local".into(),
+        upstreams: Upstreams::Fixed(vec![general]),
+        ttl: 30,
+        settings: Some(ObjectKey::new("kube-system", "kube-dns")),
+        metrics: Some(free),
+        serial: 7,
+    };
+    let dns = Dns::bind(config).await.expect("bind");
+    let address = dns.addresses()[0];
+    let running = tokio::spawn({
+        let (informers, stop) = (informers.clone(), stop.clone());
+        async move { dns.serve(&informers, stop).await }
+    });
+    assert!(dig(address, "printer.acme.local A").await.starts_with("NXDOMAIN"));
+    let settings = |stubs: String| {
+        let object =
+            json!({"metadata": {"namespace": "kube-system", "name": "kube-dns"}, "data": {"stubDomains": stubs}});
+        pintle_types::k8s::api::core::v1::ConfigMap::from_value(object).expect("settings")
+    };
+    api.put(&settings(json!({"acme.local": [special.to_string()]}).to_string()));
+    while !dig(address, "printer.acme.local A").await.starts_with("NOERROR") {}
+    assert!(asked.load(Ordering::Relaxed) > 0);
+    assert!(dig(address, "printer.other.local A").await.starts_with("NXDOMAIN"));
+    api.put(&settings("nonsense".into()));
+    assert!(dig(address, "scanner.acme.local A").await.starts_with("NOERROR"), "what was right stays");
+
+    let mut stream = TcpStream::connect(free).await.expect("metrics");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: dns\r\nConnection: close\r\n\r\n").await.expect("ask");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("read");
+    for series in [
+        "coredns_dns_requests_total{server=\"dns://:53\",zone=\".\",proto=\"udp\",type=\"A\"}",
+        "coredns_dns_responses_total{server=\"dns://:53\",zone=\".\",rcode=\"NXDOMAIN\"}",
+        "coredns_cache_misses_total{server=\"dns://:53\"}",
+    ] {
+        assert!(text.contains(series), "{series} is missing:\n{text}");
     }
     stop.cancel();
     running.await.expect("it ends");

@@ -19,6 +19,9 @@ fn main() -> ExitCode {
         ("names of services, of pods and of others", names),
         ("ports of nodes are told apart by address and protocol", host_ports),
         ("the server passes requests on to pods and services", proxied),
+        ("objects of the network live their lives", kinds),
+        ("endpoints that people write are followed", written),
+        ("services have a status, and go together", collections),
     ])
 }
 
@@ -457,4 +460,138 @@ fn proxied(nodes: &Nodes) -> Result<()> {
         Ok(())
     };
     check().with_context(|| space.describe())
+}
+
+/// Creates, reads, changes and deletes one object, then deletes all by a label.
+fn live(
+    space: &Space<'_>,
+    resource: &str,
+    object: &Value,
+    change: &Value,
+    changed: impl Fn(&Value) -> bool,
+) -> Result<()> {
+    let mut object = object.clone();
+    object["metadata"]["labels"] = json!({"e2e": space.name});
+    let name = text(&object["metadata"]["name"]);
+    let one = format!("{resource}/{name}");
+    space.ok_with(&["create", "-f", "-"], &object.to_string())?;
+    let label = format!("e2e={}", space.name);
+    let listed = space.json(&[resource, "-l", &label])?;
+    ensure!(listed["items"].as_array().map(Vec::len) == Some(1), "{listed}");
+    space.ok(&["patch", &one, "--type=merge", "-p", &change.to_string()])?;
+    let found = space.json(&[&one])?;
+    ensure!(changed(&found), "{found}");
+    let mut again = found;
+    again["metadata"]["annotations"] = json!({"updated": "true"});
+    space.ok_with(&["replace", "-f", "-"], &again.to_string())?;
+    ensure!(space.json(&[&one])?["metadata"]["annotations"]["updated"] == "true");
+    space.ok(&["delete", resource, "-l", &label, "--timeout=60s"])?;
+    space.until("it is gone", &[resource, "-l", &label], SOON, |list| list["items"] == json!([])).map(drop)
+}
+
+fn kinds(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("kinds")?;
+    let annotated = |found: &Value| found["metadata"]["annotations"]["patched"] == "true";
+    let annotate = json!({"metadata": {"annotations": {"patched": "true"}}});
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "in"}, "spec": {"defaultBackend": backend}});
+    space.ok_with(&["create", "-f", "-"], &ingress.to_string())?;
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "169.1.1.1"}]}}});
+    space.ok(&["patch", "ingress/in", "--subresource=status", "--type=merge", "-p", &status.to_string()])?;
+    ensure!(space.json(&["ingress/in"])?["status"] == status["status"]);
+    space.ok(&["delete", "ingress/in"])?;
+    live(&space, "ingresses", &ingress, &annotate, annotated)?;
+    let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": format!("{}-class", space.name)},
+        "spec": {"controller": "example.com/controller"}});
+    live(&space, "ingressclasses", &class, &annotate, annotated)?;
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "slice"}, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.1.2.3"]}], "ports": [{"port": 80, "name": "http"}]});
+    live(&space, "endpointslices", &slice, &json!({"ports": [{"port": 81, "name": "http"}]}), |found| {
+        found["ports"][0]["port"] == 81
+    })?;
+    let address = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": "192.168.1.2"},
+        "spec": {"parentRef": {"resource": "services", "name": "foo", "namespace": "bar"}}});
+    live(&space, "ipaddresses", &address, &annotate, annotated)?;
+    let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": format!("{}-range", space.name)},
+        "spec": {"cidrs": ["10.250.0.0/24"]}});
+    live(&space, "servicecidrs", &range, &annotate, annotated)?;
+    let kubernetes = space.run(&["get", "service/kubernetes", "-n", "default", "-o", "json"])?.ok()?;
+    let kubernetes: Value = serde_json::from_str(&kubernetes)?;
+    ensure!(
+        kubernetes["spec"]["clusterIP"] == "10.43.0.1" && kubernetes["spec"]["ports"][0]["port"] == 443,
+        "{kubernetes}"
+    );
+    for kind in ["endpoints/kubernetes", "endpointslice/kubernetes"] {
+        let found = space.run(&["get", kind, "-n", "default", "-o", "json"])?.ok()?;
+        ensure!(found.contains(nodes.cluster.host.address), "{found}");
+    }
+    Ok(())
+}
+
+fn written(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("written")?;
+    let check = || -> Result<()> {
+        everywhere(&space)?;
+        let (first, second) = (address(&space, "web-1")?, address(&space, "web-2")?);
+        apply(&space, &service("mirrored", json!({"ports": [{"name": "http", "port": 80, "targetPort": 8080}]})))?;
+        let by_hand = |ip: &str| {
+            json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "mirrored"},
+                "subsets": [{"addresses": [{"ip": ip}], "ports": [{"name": "http", "port": 8080}]}]})
+        };
+        let slices = ["endpointslices", "-l", "kubernetes.io/service-name=mirrored"];
+        for (ip, name) in [(&first, "web-1"), (&second, "web-2")] {
+            apply(&space, &by_hand(ip))?;
+            let expected: BTreeSet<String> = [format!("{ip}:8080")].into();
+            space.until("they are mirrored", &slices, SOON, |found| sockets(found) == expected)?;
+            until("they answer", SOON, || {
+                let said = ask(&space, "shell-3", &format!("http://mirrored.{}/", space.name)).unwrap_or_default();
+                Ok(said.contains(name).then_some(()))
+            })?;
+        }
+        space.ok(&["delete", "endpoints/mirrored"])?;
+        space.until("the mirror goes", &slices, SOON, |found| sockets(found).is_empty())?;
+        // Slices of one's own: several addresses, several ports, in one slice and in two.
+        apply(&space, &service("own", json!({"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]})))?;
+        for (n, (ip, port)) in [(&first, "a"), (&second, "b")].into_iter().enumerate() {
+            apply(
+                &space,
+                &json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"name": format!("own-{n}"), "labels": {"kubernetes.io/service-name": "own"}},
+                "addressType": "IPv4", "endpoints": [{"addresses": [ip]}], "ports": [{"name": port, "port": 8080}]}),
+            )?;
+        }
+        for (port, name) in [(80, "web-1"), (81, "web-2")] {
+            until("each port has its pod", SOON, || {
+                let said = ask(&space, "shell-3", &format!("http://own.{}:{port}/", space.name)).unwrap_or_default();
+                Ok(said.contains(name).then_some(()))
+            })?;
+        }
+        Ok(())
+    };
+    check().with_context(|| space.describe())
+}
+
+fn collections(nodes: &Nodes) -> Result<()> {
+    let space = nodes.cluster.space("collections")?;
+    for name in ["one", "two", "three"] {
+        let mut object =
+            service(name, json!({"ports": [{"name": "t", "port": 53}, {"name": "u", "port": 53, "protocol": "UDP"}]}));
+        object["metadata"]["labels"] = json!({"set": if name == "three" { "kept" } else { "gone" }});
+        apply(&space, &object)?;
+    }
+    let status = json!({"status": {"conditions": [{"type": "Told", "status": "True", "reason": "E2E", "message": "by a test",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    space.ok(&["patch", "service/one", "--subresource=status", "--type=merge", "-p", &status.to_string()])?;
+    ensure!(space.json(&["service/one"])?["status"]["conditions"][0]["reason"] == "E2E");
+    space.ok(&["delete", "services", "-l", "set=gone", "--timeout=60s"])?;
+    let left = space.json(&["services"])?;
+    let names: Vec<String> =
+        left["items"].as_array().into_iter().flatten().map(|one| text(&one["metadata"]["name"])).collect();
+    ensure!(names == ["three"], "{names:?}");
+    let ports = &left["items"][0]["spec"]["ports"];
+    ensure!(
+        ports[0]["protocol"] == "TCP" && ports[1]["protocol"] == "UDP" && ports[0]["port"] == ports[1]["port"],
+        "{ports}"
+    );
+    Ok(())
 }

@@ -40,7 +40,12 @@ pub(super) fn needs_health_port(service: &Value) -> bool {
 pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
     match (needs_address(old), needs_address(new)) {
         (true, true) => keep_addresses(&mut new["spec"], &old["spec"]),
-        (true, false) => drop_same(new, old, &["clusterIP", "clusterIPs"], &["ipFamilies", "ipFamilyPolicy"]),
+        // Each by itself: a client that empties the addresses need not know of the families.
+        (true, false) => {
+            drop_same(new, old, &["clusterIP", "clusterIPs"]);
+            drop_same(new, old, &["ipFamilies"]);
+            drop_same(new, old, &["ipFamilyPolicy"]);
+        }
         _ => {}
     }
     match (has_node_ports(old), has_node_ports(new)) {
@@ -54,7 +59,7 @@ pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
         (true, true) if tree::int(&new["spec"], "healthCheckNodePort") == 0 => {
             tree::copy(&mut new["spec"], &old["spec"], "healthCheckNodePort");
         }
-        (true, false) => drop_same(new, old, &["healthCheckNodePort"], &[]),
+        (true, false) => drop_same(new, old, &["healthCheckNodePort"]),
         _ => {}
     }
 }
@@ -91,10 +96,10 @@ fn node_ports(service: &Value) -> Vec<i64> {
     tree::list(&service["spec"], "ports").iter().map(|port| tree::int(port, "nodePort")).collect()
 }
 
-/// Removes fields that were not touched by the update, and `with` them.
-fn drop_same(new: &mut Value, old: &Value, fields: &[&str], with: &[&str]) {
+/// Removes fields when none of them was touched by the update.
+fn drop_same(new: &mut Value, old: &Value, fields: &[&str]) {
     if fields.iter().all(|field| new["spec"].get(field) == old["spec"].get(field)) {
-        fields.iter().chain(with).for_each(|field| drop(tree::remove(&mut new["spec"], field)));
+        fields.iter().for_each(|field| drop(tree::remove(&mut new["spec"], field)));
     }
 }
 
