@@ -7,6 +7,8 @@ mod claims;
 mod contents;
 #[path = "storage/far.rs"]
 mod far;
+#[path = "storage/parts.rs"]
+mod parts;
 
 use pintle_e2e::{Nodes, suite, suite_on};
 use std::process::ExitCode;
@@ -23,6 +25,11 @@ fn main() -> ExitCode {
         ("contents, modes and owners are as asked", contents::modes),
         ("changed contents reach the pod", contents::updates),
         ("storage objects live their lives", contents::objects),
+        ("parts of volumes are mounted", parts::sub_paths),
+        ("files in empty volumes keep their modes", parts::empty_directories),
+        ("what the node has is the limit of who has none", parts::node_limits),
+        ("many volumes of one pod come up at once", parts::many),
+        ("secrets of one name keep apart by namespace", parts::namespaces),
     ]);
     let several = suite_on::<Nodes>(&[("a volume stays on its node and is removed there", far::away)]);
     if one == ExitCode::SUCCESS { several } else { one }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use pintle_e2e::{BUSYBOX, Cluster, Space, until};
 use serde_json::Value;
 
-const SOURCES: &str = "---
+pub const SOURCES: &str = "---
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: map}
