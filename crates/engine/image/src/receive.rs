@@ -143,7 +143,7 @@ impl ImageStore {
         if let Some(origin) = received.origin {
             self.note_origin(&received.configuration, &origin)?;
         }
-        self.resolve(&received.configuration).ok_or_else(|| ImageError::NotFound(received.configuration))
+        self.resolve(&received.configuration).ok_or(ImageError::NotFound(received.configuration))
     }
 }
 

@@ -121,7 +121,6 @@ impl Place {
 /// Runs a test on both forms.
 fn on_both(test: impl Fn(&Place)) {
     for form in [SnapshotForm::Overlay, SnapshotForm::Copies] {
-        println!("{form:?}");
         test(&Place::new(form));
     }
 }

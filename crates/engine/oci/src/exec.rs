@@ -84,9 +84,8 @@ pub fn exec(request: &Request<'_>) -> Result<i32> {
         }
     };
     drop((theirs, console, container));
-    match hear(&mut BufReader::new(&socket))? {
-        Some(Word::Failed(failure)) => return refuse(format!("exec failed: {failure}")),
-        _ => {}
+    if let Some(Word::Failed(failure)) = hear(&mut BufReader::new(&socket))? {
+        return refuse(format!("exec failed: {failure}"));
     }
     if let Some(path) = request.pid_file {
         write_pid_file(path, pid)?;

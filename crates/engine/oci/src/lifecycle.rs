@@ -76,14 +76,10 @@ pub fn kill(container: &Container, signal: &str, all: bool, cgroups: &Cgroups) -
 /// Removes a container that has ended, or with `force` any.
 pub fn delete(container: Container, force: bool, cgroups: &Cgroups) -> Result<()> {
     let status = container.status(cgroups);
-    if !matches!(status, Status::Stopped | Status::Creating) && !force {
-        if status != Status::Created {
-            let (id, status) = (&container.record.id, serde_json::json!(status));
-            return refuse(format!(
-                "cannot delete container {id} that is not stopped: {}",
-                status.as_str().unwrap_or("")
-            ));
-        }
+    if !matches!(status, Status::Stopped | Status::Creating | Status::Created) && !force {
+        let (id, status) = (&container.record.id, serde_json::json!(status));
+        let shown = status.as_str().unwrap_or_default();
+        return refuse(format!("cannot delete container {id} that is not stopped: {shown}"));
     }
     let cgroup = container.record.cgroup.clone();
     if status == Status::Paused {

@@ -128,7 +128,7 @@ impl Engine {
                 _ => Ok(Vec::new()),
             }
         };
-        let set_up = async { shim.ask(Request::Sandbox(spec)).await.map_err(from_failure) };
+        let set_up = async { shim.ask(Request::Sandbox(Box::new(spec))).await.map_err(from_failure) };
         if mapped {
             set_up.await?;
             return connect.await;

@@ -7,6 +7,7 @@ use crate::pause::next_signal;
 use pintle_linux::process;
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 
 /// Signals that tell of a fault of this process, or that the terminal sends to background processes.
@@ -48,7 +49,9 @@ pub fn run(program: &[OsString]) -> i32 {
         Err(error) => {
             let text = error.to_string();
             let why = text.split(" (os error").next().unwrap_or(&text);
-            eprintln!("[FATAL tini ({})] exec {} failed: {why}", std::process::id(), name.to_string_lossy());
+            let own = std::process::id();
+            // Whoever does not read it has the exit code.
+            let _ = writeln!(std::io::stderr(), "[FATAL tini ({own})] exec {} failed: {why}", name.to_string_lossy());
             let found = error.kind() != std::io::ErrorKind::NotFound;
             return if found { NOT_EXECUTABLE } else { NOT_FOUND };
         }

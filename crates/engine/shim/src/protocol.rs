@@ -17,7 +17,7 @@ pub struct Call {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// The first one: makes the sandbox. Answer: `Done`.
-    Sandbox(SandboxSpec),
+    Sandbox(Box<SandboxSpec>),
     /// Starts a container. Answer: `Started`.
     Start(Box<ContainerSpec>),
     /// Runs a process in a container. With it come the process's stdin, stdout and stderr, those that `exec` names,
