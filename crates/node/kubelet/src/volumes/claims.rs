@@ -119,3 +119,125 @@ fn give(pod: &Pod, path: &Path, read_only: bool) -> Result<(), Why> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeRuntime;
+    use crate::fake::api::{FakeApi, host};
+    use crate::volumes::Volumes;
+    use pintle_types::k8s::api::core::v1::PersistentVolumeClaim;
+    use serde_json::{Value, json};
+
+    struct Node {
+        api: Arc<FakeApi>,
+        host: Arc<Host>,
+        directory: tempfile::TempDir,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let (api, directory) = (FakeApi::new(), crate::fake::temporary_directory());
+            let runtime = FakeRuntime::new(pintle_clock::system());
+            let host = host(directory.path(), pintle_clock::system(), runtime, Arc::clone(&api), Arc::default());
+            Self { api, host, directory }
+        }
+
+        fn claim(&self, status: Value) {
+            let object = json!({
+                "metadata": { "name": "data", "namespace": "default", "uid": "c" },
+                "spec": { "volumeName": "pv" }, "status": status,
+            });
+            let claim = PersistentVolumeClaim::from_value(object).unwrap();
+            self.api.claims.lock().insert("data".into(), claim);
+        }
+
+        fn volume(&self, owner: &str, mode: &str, source: Value) {
+            let mut spec = json!({ "claimRef": { "name": "data", "uid": owner }, "volumeMode": mode });
+            source.as_object().unwrap().iter().for_each(|(key, value)| spec[key] = value.clone());
+            let object = json!({ "metadata": { "name": "pv" }, "spec": spec });
+            self.api.volumes.lock().insert("pv".into(), PersistentVolume::from_value(object).unwrap());
+        }
+
+        async fn set_up(&self, more: Value) -> Result<PathBuf, String> {
+            let mut spec = json!({
+                "containers": [{ "name": "c", "image": "i" }],
+                "volumes": [{ "name": "v", "persistentVolumeClaim": { "claimName": "data" } }],
+            });
+            more.as_object().unwrap().iter().for_each(|(key, value)| spec[key] = value.clone());
+            let pod = crate::fake::pods::pod(spec);
+            let paths = Volumes::default().set_up(&self.host, &pod, &[]).await;
+            paths.map(|paths| paths["v"].clone()).map_err(|error| error.to_string())
+        }
+    }
+
+    const CLAIM: &str = "Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[], failed to \
+                         process volumes=[v]: error processing PVC default/data: ";
+
+    #[tokio::test]
+    async fn only_a_bound_claim_is_used() {
+        let node = Node::new();
+        let none = "failed to fetch PVC from API server: persistentvolumeclaims \"data\" not found";
+        assert_eq!(node.set_up(json!({})).await, Err(format!("{CLAIM}{none}")));
+        node.claim(json!({ "phase": "Pending" }));
+        assert_eq!(node.set_up(json!({})).await, Err(format!("{CLAIM}PVC is not bound")));
+        node.claim(json!({ "phase": "Bound" }));
+        let none = "failed to fetch PV pv from API server: persistentvolumes \"pv\" not found";
+        assert_eq!(node.set_up(json!({})).await, Err(format!("{CLAIM}{none}")));
+        node.volume("another", "Filesystem", json!({}));
+        let wrong = "PV pv spec.claimRef.uid does not match PVC default/data";
+        assert_eq!(node.set_up(json!({})).await, Err(format!("{CLAIM}{wrong}")));
+    }
+
+    #[tokio::test]
+    async fn a_local_volume_is_used_where_it_is() {
+        let node = Node::new();
+        node.claim(json!({ "phase": "Bound" }));
+        let path = node.directory.path().join("disk");
+        node.volume("c", "Filesystem", json!({ "local": { "path": path } }));
+        let missing =
+            format!("MountVolume.SetUp failed for volume \"pv\" : path \"{}\" does not exist", path.display());
+        assert_eq!(node.set_up(json!({})).await, Err(missing));
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(node.set_up(json!({})).await, Ok(path.clone()));
+        let device = json!([{ "name": "c", "image": "i", "volumeDevices": [{ "name": "v", "devicePath": "/dev/x" }] }]);
+        let words = "MountVolume.SetUp failed for volume \"pv\" : volume pv has volumeMode Filesystem, but is specified \
+                     in volumeDevices";
+        assert_eq!(node.set_up(json!({ "containers": device })).await, Err(words.into()));
+        node.volume("c", "Block", json!({ "local": { "path": path } }));
+        let words =
+            format!("MountVolume.SetUp failed for volume \"pv\" : path \"{}\" is not a block device", path.display());
+        assert_eq!(node.set_up(json!({ "containers": device })).await, Err(words));
+        node.volume("c", "Filesystem", json!({ "csi": { "driver": "d", "volumeHandle": "h" } }));
+        let words = "MountVolume.SetUp failed for volume \"pv\" : volumes of kind csi are not supported by this node";
+        assert_eq!(node.set_up(json!({})).await, Err(words.into()));
+    }
+
+    #[tokio::test]
+    async fn the_group_of_a_pod_gets_its_files_once() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+        let node = Node::new();
+        node.claim(json!({ "phase": "Bound" }));
+        let path = node.directory.path().join("disk");
+        std::fs::create_dir_all(path.join("inner")).unwrap();
+        let file = path.join("inner/file");
+        std::fs::write(&file, "x").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let outside = node.directory.path().join("outside");
+        std::fs::write(&outside, "x").unwrap();
+        symlink(&outside, path.join("link")).unwrap();
+        node.volume("c", "Filesystem", json!({ "local": { "path": path } }));
+        // A group that the test may give files to without being root.
+        let group = std::fs::metadata(&path).unwrap().gid();
+        let before = std::fs::metadata(&outside).unwrap().mode();
+        let security = json!({ "securityContext": { "fsGroup": group } });
+        node.set_up(security.clone()).await.unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!((mode(&file), mode(&path.join("inner"))), (0o660, 0o2775));
+        assert_eq!(std::fs::metadata(&outside).unwrap().mode(), before, "a link was followed");
+        // What the pod does to its files afterwards stays.
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        node.set_up(security).await.unwrap();
+        assert_eq!(mode(&file), 0o600);
+    }
+}
