@@ -1,37 +1,20 @@
 //! Names of fields in Kubernetes' schemas as identifiers, and back.
 
+use crate::syntax::RESERVED;
 use std::borrow::Cow;
 
-/// Words of the language that fields may be called; they become `__word__`.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Words of the language that fields may be called, beside the reserved ones; all become `__word__`.
+const WORDS: [&str; 4] = ["true", "false", "null", "in"];
 /// Characters that identifiers lack, and what stands for them.
 const ESCAPES: [(&str, &str); 4] = [(".", "__dot__"), ("-", "__dash__"), ("/", "__slash__"), ("__", "__underscores__")];
 
+fn is_word(name: &str) -> bool {
+    WORDS.contains(&name) || RESERVED.contains(&name)
+}
+
 /// The identifier for a field called `name`; `name` itself when that already is one, or none can be made of it.
 pub fn escape(name: &str) -> Cow<'_, str> {
-    if RESERVED.contains(&name) {
+    if is_word(name) {
         return Cow::Owned(format!("__{name}__"));
     }
     if !name.contains("__") && !name.contains(['.', '-', '/']) {
@@ -67,7 +50,7 @@ pub fn unescape(name: &str) -> Cow<'_, str> {
         return Cow::Borrowed(name);
     }
     let inner = name.strip_prefix("__").and_then(|name| name.strip_suffix("__"));
-    if let Some(word) = inner.filter(|inner| RESERVED.contains(inner)) {
+    if let Some(word) = inner.filter(|inner| is_word(inner)) {
         return Cow::Owned(word.to_owned());
     }
     let mut plain = String::with_capacity(name.len());

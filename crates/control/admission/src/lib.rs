@@ -4,7 +4,11 @@
 #![allow(clippy::result_large_err)]
 
 pub mod limits;
+mod matching;
 pub mod pod_security;
 pub mod policy;
 pub mod quota;
+mod reinvocation;
 pub mod webhook;
+
+pub use reinvocation::Reinvocation;

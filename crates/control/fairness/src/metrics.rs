@@ -24,57 +24,56 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub fn new(registry: &Registry) -> Self {
-        let name = |rest: &'static str| rest;
         Self {
             rejected: registry.counters(
-                name("apiserver_flowcontrol_rejected_requests_total"),
+                "apiserver_flowcontrol_rejected_requests_total",
                 "[BETA] Number of requests rejected by API Priority and Fairness subsystem",
                 &["priority_level", "flow_schema", "reason"],
             ),
             dispatched: registry.counters(
-                name("apiserver_flowcontrol_dispatched_requests_total"),
+                "apiserver_flowcontrol_dispatched_requests_total",
                 "[BETA] Number of requests executed by API Priority and Fairness subsystem",
                 LABELS,
             ),
             inqueue: registry.gauges(
-                name("apiserver_flowcontrol_current_inqueue_requests"),
+                "apiserver_flowcontrol_current_inqueue_requests",
                 "[BETA] Number of requests currently pending in queues of the API Priority and Fairness subsystem",
                 LABELS,
             ),
             executing: registry.gauges(
-                name("apiserver_flowcontrol_current_executing_requests"),
+                "apiserver_flowcontrol_current_executing_requests",
                 "[BETA] Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the \
                  API Priority and Fairness subsystem",
                 LABELS,
             ),
             executing_seats: registry.gauges(
-                name("apiserver_flowcontrol_current_executing_seats"),
+                "apiserver_flowcontrol_current_executing_seats",
                 "[BETA] Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, \
                  any stage otherwise) requests in the API Priority and Fairness subsystem",
                 LABELS,
             ),
             lengths: registry.histograms(
-                name("apiserver_flowcontrol_request_queue_length_after_enqueue"),
+                "apiserver_flowcontrol_request_queue_length_after_enqueue",
                 "[ALPHA] Length of queue in the API Priority and Fairness subsystem, as seen by each request after it \
                  is enqueued",
                 LABELS,
                 LENGTHS,
             ),
             waits: registry.histograms(
-                name("apiserver_flowcontrol_request_wait_duration_seconds"),
+                "apiserver_flowcontrol_request_wait_duration_seconds",
                 "[BETA] Length of time a request spent waiting in its queue",
                 &["priority_level", "flow_schema", "execute"],
                 DURATIONS,
             ),
             durations: registry.histograms(
-                name("apiserver_flowcontrol_request_execution_seconds"),
+                "apiserver_flowcontrol_request_execution_seconds",
                 "[ALPHA] Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution \
                  in the API Priority and Fairness subsystem",
                 LABELS,
                 DURATIONS,
             ),
             seats: registry.histograms(
-                name("apiserver_flowcontrol_work_estimated_seats"),
+                "apiserver_flowcontrol_work_estimated_seats",
                 "[ALPHA] Number of estimated seats (maximum of initial and final seats) associated with requests in \
                  API Priority and Fairness",
                 LABELS,

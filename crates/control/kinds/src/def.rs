@@ -230,10 +230,16 @@ impl ResourceDef {
     /// Whether anything but the metadata differs, and the status where that is separate.
     fn differs(&self, new: &Value, old: &Value) -> bool {
         let separate = self.strategy.separates_status();
-        let counts =
-            |name: &str| !matches!(name, "apiVersion" | "kind" | "metadata") && !(separate && name == "status");
+        let is_apart =
+            |name: &str| matches!(name, "apiVersion" | "kind" | "metadata") || (separate && name == "status");
         let names = |object: &'_ Value| -> Vec<String> {
-            object.as_object().into_iter().flatten().map(|(name, _)| name.clone()).filter(|name| counts(name)).collect()
+            object
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.clone())
+                .filter(|name| !is_apart(name))
+                .collect()
         };
         names(new).into_iter().chain(names(old)).any(|name| new.get(&name) != old.get(&name))
     }

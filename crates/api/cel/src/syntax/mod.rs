@@ -9,4 +9,4 @@ pub(crate) mod standard;
 
 pub use ast::{ACCUMULATOR, Comprehension, Entry, Expr, ExprKind, FieldInit, Literal};
 pub use expand::{Expand, Macro, MacroError, Maker};
-pub(crate) use parser::parse;
+pub(crate) use parser::{RESERVED, parse};

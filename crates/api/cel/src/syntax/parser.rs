@@ -55,7 +55,7 @@ const FIRST: Kinds = Kinds::of(&[
 const MEMBERS: Kinds = Kinds::of(&[Kind::Dot, Kind::OpenBracket]);
 
 /// The words that are no identifiers, though fields may be called so.
-const RESERVED: [&str; 17] = [
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",

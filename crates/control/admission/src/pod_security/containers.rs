@@ -10,7 +10,7 @@ pub(super) fn all(spec: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// The names of the containers for which something holds.
-pub(super) fn names<'a>(spec: &'a Value, holds: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+pub(super) fn names(spec: &Value, holds: impl Fn(&Value) -> bool) -> Vec<&str> {
     all(spec).filter(|container| holds(container)).map(|c| c["name"].as_str().unwrap_or_default()).collect()
 }
 

@@ -1,14 +1,11 @@
 //! Which writes a policy or a binding concerns: resource rules, exclusions, namespace and object selectors.
 
 use super::World;
-use crate::webhook::matching::{Rule, Seen, is_namespace, selects};
+use crate::matching::{Rule, Seen, Selectors, equivalent};
 use pintle_kinds::ResourceDef;
-use pintle_registry::{Attributes, GetOptions, Operation};
+use pintle_registry::Attributes;
 use pintle_types::Status;
-use pintle_types::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector as TypedSelector;
-use pintle_types::selector::LabelSelector;
 use serde_json::Value;
-use std::sync::Arc;
 
 /// `matchConstraints` of a policy, or `matchResources` of a binding.
 pub(super) struct Constraints {
@@ -16,8 +13,7 @@ pub(super) struct Constraints {
     excluded: Vec<NamedRule>,
     /// `matchPolicy: Exact`.
     exact: bool,
-    namespaces: LabelSelector,
-    objects: LabelSelector,
+    selectors: Selectors,
 }
 
 /// A rule, for objects of some names or of all.
@@ -39,22 +35,6 @@ impl NamedRule {
     }
 }
 
-fn selector(value: &Value) -> LabelSelector {
-    if value.is_null() {
-        return LabelSelector::default();
-    }
-    let typed: Option<TypedSelector> = serde_json::from_value(value.clone()).ok();
-    LabelSelector::from_typed(typed.as_ref())
-}
-
-/// Labels of a namespace that a write creates or changes come from the write.
-fn own_labels<'v>(attributes: &'v Attributes<'_>) -> &'v Value {
-    let written = matches!(attributes.operation, Operation::Create | Operation::Update);
-    let new = attributes.object.as_ref().filter(|_| written && attributes.subresource.is_empty());
-    let object = new.or(attributes.old_object.as_deref()).unwrap_or(&Value::Null);
-    &object["metadata"]["labels"]
-}
-
 impl Constraints {
     pub fn new(resources: &Value) -> Self {
         let rules = |field: &str| resources[field].as_array().into_iter().flatten().map(NamedRule::new).collect();
@@ -62,8 +42,7 @@ impl Constraints {
             rules: rules("resourceRules"),
             excluded: rules("excludeResourceRules"),
             exact: resources["matchPolicy"] == "Exact",
-            namespaces: selector(&resources["namespaceSelector"]),
-            objects: selector(&resources["objectSelector"]),
+            selectors: Selectors::new(resources),
         }
     }
 
@@ -95,7 +74,8 @@ impl Constraints {
                 None => return Ok(None),
             },
         };
-        if !self.object_matches(attributes) || !self.namespace_matches(world, attributes).await? {
+        let selectors = &self.selectors;
+        if !selectors.object_matches(attributes) || !selectors.namespace_matches(world.registry, attributes).await? {
             return Ok(None);
         }
         Ok(Some(seen))
@@ -109,45 +89,7 @@ impl Constraints {
         if exact || rules.is_empty() {
             return None;
         }
-        let same = |other: &&Arc<ResourceDef>| {
-            other.storage.key_prefix == def.storage.key_prefix
-                && (&other.group, &other.version) != (&def.group, &def.version)
-        };
-        let table = world.registry.table();
-        let equivalents: Vec<&Arc<ResourceDef>> = table.iter().filter(same).collect();
-        let named = |rule: &NamedRule| equivalents.iter().find(|other| rule.names(attributes, other));
-        rules.iter().find_map(named).map(|other| Some((*other).clone()))
+        let named = |other: &ResourceDef| rules.iter().any(|rule| rule.names(attributes, other));
+        equivalent(world.registry, def, named).map(Some)
     }
-
-    fn object_matches(&self, attributes: &Attributes<'_>) -> bool {
-        if self.objects.is_everything() {
-            return true;
-        }
-        let matches = |object: &Value| selects(&self.objects, &object["metadata"]["labels"]);
-        attributes.object.as_ref().is_some_and(matches) || attributes.old_object.as_deref().is_some_and(matches)
-    }
-
-    async fn namespace_matches(&self, world: &World<'_>, attributes: &Attributes<'_>) -> Result<bool, Status> {
-        if self.namespaces.is_everything() {
-            return Ok(true);
-        }
-        if is_namespace(attributes) {
-            return Ok(selects(&self.namespaces, own_labels(attributes)));
-        }
-        match namespace(world, attributes).await? {
-            None => Ok(true),
-            Some(namespace) => Ok(selects(&self.namespaces, &namespace["metadata"]["labels"])),
-        }
-    }
-}
-
-/// The namespace that a write is in; nothing for what is in none.
-pub(super) async fn namespace(world: &World<'_>, attributes: &Attributes<'_>) -> Result<Option<Value>, Status> {
-    if attributes.namespace.is_empty() || is_namespace(attributes) {
-        return Ok(None);
-    }
-    let table = world.registry.table();
-    let Some(def) = table.get("", "v1", "namespaces") else { return Ok(None) };
-    let namespace = world.registry.get(def, "", attributes.namespace, &GetOptions::default()).await?;
-    Ok(Some(namespace.to_value()))
 }

@@ -23,7 +23,7 @@ pub use access::Access;
 pub use mutate::Reinvocation;
 pub use typecheck::{Warning, check_types};
 
-use crate::webhook::matching::is_exempt;
+use crate::matching::is_exempt;
 use arc_swap::ArcSwap;
 use definition::{Binding, Policy};
 use parking_lot::Mutex;

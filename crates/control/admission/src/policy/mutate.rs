@@ -8,7 +8,7 @@ use super::definition::{Binding, Mutation, Policy};
 use super::json::{check_type_names, to_json};
 use super::validate::{Ground, binding_concerns, both, convert, converted, shown_name};
 use super::{Hook, Policies, World, params};
-use crate::webhook::matching::Seen;
+use crate::matching::Seen;
 use pintle_cel::admission::POLICY_BUDGET;
 use pintle_cel::cost::PER_CALL_LIMIT;
 use pintle_cel::{Budget, Struct, Value as CelValue};
@@ -16,41 +16,13 @@ use pintle_registry::{Attributes, Operation};
 use pintle_schema::patch::PatchError;
 use pintle_types::status::{Cause, Reason, Status};
 use serde_json::{Map, Value};
-use std::collections::HashSet;
 use std::sync::Arc;
-
-/// What must be remembered between the two passes of mutation: policies that ask for it see what others changed after
-/// them.
-#[derive(Default)]
-pub struct Reinvocation {
-    second: bool,
-    /// Policies with `IfNeeded` that were evaluated already.
-    called: HashSet<Key>,
-    /// Those of them after which the object was changed.
-    again: HashSet<Key>,
-    last: Option<Value>,
-    wanted: bool,
-}
 
 /// A policy, a binding and a parameter (its namespace and name).
 type Key = (String, String, String, String);
 
-impl Reinvocation {
-    /// Whether a policy changed something, so that all that mutates goes over the object once more.
-    pub fn is_wanted(&self) -> bool {
-        self.wanted && !self.second
-    }
-
-    /// The second pass begins.
-    pub fn begin_second(&mut self) {
-        self.second = true;
-    }
-
-    /// The object was changed by a policy, or by somebody else in between.
-    fn changed(&mut self) {
-        self.again.extend(self.called.drain());
-    }
-}
+/// What must be remembered between the two passes of mutation by policies.
+pub type Reinvocation = crate::Reinvocation<Key>;
 
 /// A policy that is to be evaluated.
 struct Invocation {
@@ -187,26 +159,23 @@ async fn run(
     invocations: &[Invocation],
     failures: &mut Failures,
 ) -> Result<(), Status> {
-    if state.second && state.last != attributes.object {
-        state.changed();
-    }
+    state.begin(&attributes.object);
     let ground = Ground::new(world, attributes).await?;
     for invocation in invocations {
         let key = invocation.key();
-        if state.second && !state.again.contains(&key) {
+        if state.skips(&key) {
             continue;
         }
         let before = attributes.object.clone();
         let called = invoke(world, attributes, &ground, invocation, failures).await;
         if attributes.object != before {
             state.changed();
-            state.wanted = true;
         }
         if called && invocation.policy.reinvoke {
-            state.called.insert(key);
+            state.called(key);
         }
     }
-    state.last = attributes.object.clone();
+    state.end(&attributes.object);
     Ok(())
 }
 

@@ -5,9 +5,8 @@
 use super::access::{Decisions, evaluated};
 use super::activation::{self, Activation, Failure, Scope};
 use super::definition::{Binding, Policy, Validation};
-use super::matching::namespace;
 use super::{Hook, Policies, World, params};
-use crate::webhook::matching::Seen;
+use crate::matching::{Seen, namespace};
 use pintle_cel::admission::POLICY_BUDGET;
 use pintle_cel::cost::PER_CALL_LIMIT;
 use pintle_cel::library::{AuthorizerValue, Query};
@@ -63,7 +62,7 @@ pub(super) struct Ground {
 impl Ground {
     pub async fn new(world: &World<'_>, attributes: &Attributes<'_>) -> Result<Self, Status> {
         let (decisions, authorizer) = activation::authorizer();
-        let namespace = activation::namespace_object(namespace(world, attributes).await?);
+        let namespace = activation::namespace_object(namespace(world.registry, attributes).await?);
         Ok(Self { decisions, authorizer, check: activation::request_check(attributes), namespace })
     }
 }

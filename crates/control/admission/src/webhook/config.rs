@@ -1,13 +1,11 @@
 //! Configurations of webhooks as they are used: each hook with its rules, selectors, and the way to its server.
 
 use super::conditions::Condition;
-use super::matching::Rule;
+use crate::matching::{Rule, Selectors};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Uri;
 use pintle_aggregator::{Remote, ServiceRef, Trust};
-use pintle_types::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector as TypedSelector;
-use pintle_types::selector::LabelSelector;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,8 +91,7 @@ pub(super) struct Hook {
     pub reinvoke: bool,
     /// `matchPolicy: Exact`.
     pub exact: bool,
-    pub namespaces: LabelSelector,
-    pub objects: LabelSelector,
+    pub selectors: Selectors,
     pub rules: Vec<Rule>,
     pub conditions: Vec<Condition>,
     pub client: Result<Arc<Client>, String>,
@@ -127,8 +124,7 @@ impl Hook {
             side_effects: text("sideEffects"),
             reinvoke: flavor == Flavor::Mutating && text("reinvocationPolicy") == "IfNeeded",
             exact: text("matchPolicy") == "Exact",
-            namespaces: selector(&hook["namespaceSelector"]),
-            objects: selector(&hook["objectSelector"]),
+            selectors: Selectors::new(hook),
             rules: items("rules").iter().map(Rule::new).collect(),
             conditions: items("matchConditions").iter().map(Condition::new).collect(),
             client: Client::new(&hook["clientConfig"], before),
@@ -147,15 +143,6 @@ impl Hook {
     pub fn may_concern(&self, resource: &str) -> bool {
         self.has_wildcard() || self.resources().any(|name| name == resource)
     }
-}
-
-/// A selector that is absent selects everything: the default is an empty one.
-fn selector(value: &Value) -> LabelSelector {
-    if value.is_null() {
-        return LabelSelector::default();
-    }
-    let typed: Option<TypedSelector> = serde_json::from_value(value.clone()).ok();
-    LabelSelector::from_typed(typed.as_ref())
 }
 
 impl Client {

@@ -4,44 +4,18 @@
 
 use super::config::{Flavor, Hook};
 use super::exchange::{Answer, Call, Refused, apply, ask};
-use super::matching::is_exempt;
 use super::metrics::Ended;
 use super::{Webhooks, World, conditions};
+use crate::matching::is_exempt;
 use pintle_registry::Attributes;
 use pintle_types::{Reason, Status};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashSet};
+use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// What must be remembered between the two passes of mutation: hooks that ask for it see what others changed after them.
-#[derive(Default)]
-pub struct Reinvocation {
-    second: bool,
-    /// Hooks with `IfNeeded` that were called already.
-    called: HashSet<(String, String)>,
-    /// Those of them after which the object was changed.
-    again: HashSet<(String, String)>,
-    last: Option<Value>,
-    wanted: bool,
-}
-
-impl Reinvocation {
-    /// Whether a hook changed something, so that the other plugins and these hooks go over the object once more.
-    pub fn is_wanted(&self) -> bool {
-        self.wanted && !self.second
-    }
-
-    /// The second pass begins.
-    pub fn begin_second(&mut self) {
-        self.second = true;
-    }
-
-    /// The object was changed by a hook or by somebody else in between.
-    fn changed(&mut self) {
-        self.again.extend(self.called.drain());
-    }
-}
+/// What must be remembered between the two passes of mutation by hooks; a hook is its configuration and its name.
+pub type Reinvocation = crate::Reinvocation<(String, String)>;
 
 impl Webhooks {
     /// Calls the mutating hooks in order and applies their patches.
@@ -56,26 +30,22 @@ impl Webhooks {
         if hooks.is_empty() || is_exempt(attributes) {
             return Ok(());
         }
-        if state.second && state.last != attributes.object {
-            state.changed();
-        }
+        state.begin(&attributes.object);
         for (place, hook) in hooks {
             let Some(call) = self.should_call(world, Flavor::Mutating, hook, attributes).await? else { continue };
             let key = (hook.configuration.clone(), hook.name.clone());
-            // A second time nobody is asked who was not asked the first time.
-            if state.second && !state.again.contains(&key) {
+            if state.skips(&key) {
                 continue;
             }
-            let slot = format!("round_{}_index_{place}", u8::from(state.second));
+            let slot = format!("round_{}_index_{place}", state.round());
             if self.mutate_once(world, &call, attributes, &slot).await? {
                 state.changed();
-                state.wanted = true;
             }
             if hook.reinvoke {
-                state.called.insert(key);
+                state.called(key);
             }
         }
-        state.last = attributes.object.clone();
+        state.end(&attributes.object);
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 
 use super::World;
 use super::config::{Flavor, Hook};
-use super::matching::Seen;
 use super::review::{self, Verdict};
+use crate::matching::Seen;
 use pintle_kinds::ResourceDef;
 use pintle_registry::{Attributes, Operation};
 use pintle_types::Status;

@@ -9,7 +9,7 @@ mod conditions;
 mod config;
 mod dispatch;
 mod exchange;
-pub(crate) mod matching;
+mod matching;
 mod metrics;
 pub(crate) mod review;
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Hooks are asked as upstream asks them, and their answers mean what they mean there.
 
 use super::config::{Flavor, ReviewVersion};
-use super::matching::Rule;
 use super::review::{answer, refusal};
 use super::{Index, config::Hook};
+use crate::matching::Rule;
 use pintle_types::Status;
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn a_hook_is_what_its_configuration_says() {
     let hook = &hooks(json!([]))[0];
     assert_eq!(hook.review, Some(ReviewVersion::V1));
     assert!(!hook.fail && !hook.exact && !hook.reinvoke && hook.timeout.as_secs() == 3);
-    assert!(hook.namespaces.is_everything() && hook.objects.is_everything());
+    assert!(hook.selectors.are_everything());
     let client = hook.client.as_ref().ok().unwrap();
     assert_eq!(client.url, "https://hook.ns.svc:443/check");
     let rule = Rule::new(&json!({"resources": ["pods/*"]}));

@@ -195,7 +195,7 @@ fn check_modes(errors: &mut Errors, at: &Path, modes: &[Value]) {
         errors.one_of(at, mode.as_str().unwrap_or(""), MODES);
     }
     let is_other = |mode: &&str| *mode != "ReadWriteOncePod" && modes.iter().any(|one| one == *mode);
-    if modes.iter().any(|mode| mode == "ReadWriteOncePod") && MODES.iter().any(|mode| is_other(mode)) {
+    if modes.iter().any(|mode| mode == "ReadWriteOncePod") && MODES.iter().any(is_other) {
         errors.forbidden(at, "may not use ReadWriteOncePod with other access modes");
     }
 }
