@@ -17,7 +17,7 @@ mod wire;
 pub use error::Error;
 pub use route::{
     Address, Bridge, Forwarding, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Stacked,
-    StackedKind, Veth, Vxlan,
+    StackedKind, TokenBucket, Veth, Vxlan,
 };
 
 /// What every call of this crate returns.

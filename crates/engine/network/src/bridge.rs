@@ -7,7 +7,9 @@ use ipnet::{IpNet, Ipv4Net};
 use parking_lot::Mutex;
 use pintle_netlink::conntrack::Conntrack;
 use pintle_netlink::nft::Nftables;
-use pintle_netlink::{Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Veth, namespace};
+use pintle_netlink::{
+    Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Route, Scope, TokenBucket, Veth, namespace,
+};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
@@ -37,6 +39,13 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The largest packet of the bridge and its interfaces in bytes.
     pub mtu: u32,
+}
+
+/// How fast a sandbox may receive and send, in bytes a second; nothing is as fast as it can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    pub receive: Option<u64>,
+    pub send: Option<u64>,
 }
 
 /// How the network is doing.
@@ -125,6 +134,24 @@ impl BridgeNetwork {
             tracing::warn!(sandbox = sandbox_id, %error, "cannot undo a network set-up that failed");
         }
         made
+    }
+
+    /// Bounds how fast a sandbox that was set up receives and sends; both end with its interface.
+    ///
+    /// # Errors
+    /// When it was not set up, or when the kernel has no token bucket (`sch_tbf`).
+    pub fn limit(&self, sandbox_id: &str, namespace: &Path, bandwidth: Bandwidth) -> Result<()> {
+        let attachment = self
+            .attachment(sandbox_id)
+            .ok_or_else(|| Error::Config(format!("sandbox {sandbox_id} has no network to limit")))?;
+        if let Some(rate) = bandwidth.receive {
+            limit_link(&mut self.inner.lock().netlink, &attachment.host_interface, rate)?;
+        }
+        if let Some(rate) = bandwidth.send {
+            let namespace = namespace::open(namespace)?;
+            limit_link(&mut Netlink::in_namespace(namespace.as_fd())?, &attachment.interface, rate)?;
+        }
+        Ok(())
     }
 
     /// Takes everything back that `setup` gave; nothing to do is success. Takes some 30 ms, in which other sandboxes
@@ -298,6 +325,17 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// A tenth of a second may be sent at once, but never less than the largest segment; 25 ms may wait behind it, as with
+/// the bandwidth plugin.
+fn limit_link(netlink: &mut Netlink, name: &str, bytes_per_second: u64) -> Result<()> {
+    const LARGEST_SEGMENT: u64 = 64 << 10;
+    let link = netlink.link(name)?.ok_or_else(|| Error::Config(format!("{name} vanished while it was limited")))?.index;
+    let bytes = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let burst = (bytes_per_second / 10).max(LARGEST_SEGMENT);
+    let limit_bytes = bytes(burst.saturating_add(bytes_per_second / 40));
+    Ok(netlink.set_token_bucket(&TokenBucket { link, bytes_per_second, burst_bytes: bytes(burst), limit_bytes })?)
 }
 
 /// Makes or adopts the bridge, with exactly the gateway's address and the routes that lead to it; returns its index.

@@ -20,6 +20,9 @@ pub enum Error {
     /// A record or a setting could not be read or written.
     #[error("{doing} {path}: {source}", path = .path.display())]
     File { doing: &'static str, path: PathBuf, source: io::Error },
+    /// A CNI plugin said no.
+    #[error("plugin type={kind:?} failed ({}): {message}", .command.to_ascii_lowercase())]
+    Plugin { kind: String, command: String, message: String },
     /// The configuration cannot work.
     #[error("{0}")]
     Config(String),

@@ -9,12 +9,14 @@
 
 mod address;
 mod bridge;
+mod cni;
 mod error;
 mod peers;
 mod record;
 mod rules;
 
-pub use bridge::{BridgeNetwork, Config, Status};
+pub use bridge::{Bandwidth, BridgeNetwork, Config, Status};
+pub use cni::{CniConfig, CniNetwork, CniSandbox};
 pub use error::Error;
 pub use peers::{Backend, Peers, PeersConfig, sandbox_mtu};
 pub use record::{Attachment, HostPort, Protocol};

@@ -1,7 +1,7 @@
 //! Sends real traffic through a bridge network, each test in network namespaces of its own.
 
 use pintle_netlink::{Netlink, Peer, Veth, namespace};
-use pintle_network::{Attachment, BridgeNetwork, Config, Error, HostPort, Protocol};
+use pintle_network::{Attachment, Bandwidth, BridgeNetwork, Config, Error, HostPort, Protocol};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -313,4 +313,32 @@ fn many_at_the_same_time_get_one_address_each() {
     assert_eq!(ports.trim(), "12");
     world.host.inside(|| network.remove_all()).expect("removed");
     assert_eq!(world.links(), "lo wan ");
+}
+
+#[test]
+fn a_sandbox_is_as_fast_as_it_may_be() {
+    let world = World::new("bandwidth");
+    let network = world.open();
+    let (space, attachment) = world.setup(&network, "slow", &[]);
+    let limits = Bandwidth { receive: Some(1_000_000), send: Some(500_000) };
+    world.host.inside(|| network.limit("slow", &space.path, limits)).expect("limited");
+    world.host.inside(|| network.limit("slow", &space.path, limits)).expect("again");
+    let outer = world.host.run(&format!("tc qdisc show dev {}", attachment.host_interface));
+    assert!(outer.contains("tbf") && outer.contains("rate 8Mbit"), "{outer}");
+    assert!(space.run("tc qdisc show dev eth0").contains("rate 4Mbit"));
+    let listener = space.inside(|| TcpListener::bind("0.0.0.0:0")).expect("bind");
+    let port = listener.local_addr().expect("address").port();
+    let reading = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        std::io::copy(&mut stream, &mut std::io::sink()).expect("read")
+    });
+    let begun = std::time::Instant::now();
+    let to = SocketAddr::new(attachment.addresses[0], port);
+    let mut stream = world.host.inside(|| TcpStream::connect_timeout(&to, WAIT)).expect("connect");
+    stream.write_all(&vec![0; 600_000]).expect("write");
+    drop(stream);
+    assert_eq!(reading.join().expect("join"), 600_000);
+    let needed = begun.elapsed();
+    assert!(needed > Duration::from_millis(300), "600 kB less a burst of 100 kB at 1 MB a second came in {needed:?}");
+    assert!(network.limit("nobody", &space.path, limits).is_err());
 }

@@ -3,12 +3,14 @@
 mod address;
 mod link;
 mod neighbor;
+mod queue;
 mod table;
 mod vxlan;
 
 pub use address::Address;
 pub use link::{Bridge, HardwareAddress, Link, LinkChange, Peer, Stacked, StackedKind, Veth};
 pub use neighbor::Neighbor;
+pub use queue::TokenBucket;
 pub use table::{Route, Scope};
 pub use vxlan::{Forwarding, Vxlan};
 
