@@ -1,6 +1,6 @@
 //! Starts the node half: engine, kubelet, service proxy and DNS, and joins them.
 
-use crate::adapters::{BridgedSandboxes, StoredImages, Streams};
+use crate::adapters::{BridgedSandboxes, PluggedSandboxes, StoredImages, Streams};
 use crate::cluster::{Cluster, private_directory};
 use crate::identity::NodeIdentity;
 use crate::pod_network::PodNetwork;
@@ -40,7 +40,7 @@ impl Node {
         let images = open_images(cluster).await?;
         let settings = cluster.clone();
         let network = tokio::task::spawn_blocking(move || PodNetwork::resume(&settings)).await??;
-        let sandboxes = Arc::new(BridgedSandboxes(Arc::clone(&network)));
+        let sandboxes = pod_sandboxes(cluster, &network)?;
         let engine = open_engine(cluster, &images, sandboxes, Arc::clone(&clock)).await?;
         let docker = open_docker(cluster, &images, &engine, clock).await?;
         Ok(Self { engine, docker, network })
@@ -131,6 +131,21 @@ impl Node {
             kubelet_version: VERSION.into(),
         })
     }
+}
+
+/// What connects pods: the bridge, or the plugins of a CNI configuration.
+pub(crate) fn pod_sandboxes(cluster: &Cluster, network: &Arc<PodNetwork>) -> Result<Arc<dyn SandboxNetwork>> {
+    let Some(configurations) = cluster.settings.cni_conf_dir.clone() else {
+        return Ok(Arc::new(BridgedSandboxes(Arc::clone(network))));
+    };
+    let plugins = cluster.settings.cni_bin_dir();
+    let config = pintle_network::CniConfig {
+        configurations,
+        plugins: std::env::split_paths(&plugins).collect(),
+        state_dir: cluster.data("cni"),
+    };
+    let plugins = Arc::new(pintle_network::CniNetwork::open(config)?);
+    Ok(Arc::new(PluggedSandboxes { plugins, guard: network.guard.clone() }))
 }
 
 /// Takes over the containers of an earlier run.

@@ -1,8 +1,7 @@
 //! `pintle reset`: removes everything that a server or an agent left on this machine.
 
-use crate::adapters::BridgedSandboxes;
 use crate::cluster::{self, Cluster};
-use crate::node::open_engine;
+use crate::node::{open_engine, pod_sandboxes};
 use crate::pod_network::{self, PodNetwork};
 use crate::{background, say};
 use anyhow::{Context, Result, ensure};
@@ -67,7 +66,7 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
         return remove_cgroups(cluster);
     }
     let images = Arc::new(ImageStore::open(images)?);
-    let network = Arc::new(BridgedSandboxes(PodNetwork::resume(cluster)?));
+    let network = pod_sandboxes(cluster, &PodNetwork::resume(cluster)?)?;
     let engine = open_engine(cluster, &images, network, pintle_clock::system()).await?;
     for sandbox in engine.list_pod_sandbox(PodSandboxFilter::default()).await? {
         engine.stop_pod_sandbox(&sandbox.id).await?;

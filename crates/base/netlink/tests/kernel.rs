@@ -197,6 +197,9 @@ fn every_kind_of_rule_is_accepted_and_reads_as_meant() {
     batch.add_rule("check", Rule::v4().connection_is(Connection::New, false).verdict(&Verdict::Accept));
     batch
         .add_rule("check", Rule::v4().input_is("br0", true).destination_is_local().counter().verdict(&Verdict::Return));
+    batch.add_rule("check", Rule::v4().connection_is(Connection::Related, true).verdict(&Verdict::Accept));
+    batch.add_rule("check", Rule::v4().protocol_is(17).destination_port_in(8000, 8010).verdict(&Verdict::Drop));
+    batch.add_rule("check", Rule::v4().protocol_is(132).destination_port_in(9, 9).verdict(&Verdict::Drop));
     batch.add_rule("check", Rule::v4().protocol_is(6).reject(Reject::TcpReset));
     batch.add_rule("check", Rule::v4().connection_is(Connection::Translated, false).reject(Reject::PortUnreachable));
     let set = batch.add_anonymous_set(&Set {
@@ -225,6 +228,9 @@ fn every_kind_of_rule_is_accepted_and_reads_as_meant() {
         "update @clients { ip saddr timeout 5s }",
         "numgen random mod 2 map { 0 : 10.42.0.2 . 8080, 1 : 10.42.0.3 . 8080 }",
         "ct status ! dnat reject",
+        "ct state related accept",
+        "udp dport 8000-8010 drop",
+        "sctp dport 9 drop",
         "type filter hook prerouting priority dstnat + 10; policy drop",
     ] {
         assert!(listing.contains(expected), "{expected:?} is missing in\n{listing}");

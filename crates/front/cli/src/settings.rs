@@ -171,6 +171,10 @@ settings! {
     feature_gates: String, "GATES";
     /// A directory (or file) of pods that this node runs by itself, with mirrors in the API
     pod_manifest_path: PathBuf, "PATH";
+    /// A folder of CNI configurations, the first of which connects pods in the place of pintle's bridge
+    cni_conf_dir: PathBuf, "PATH";
+    /// Folders of CNI plugins, separated by colons [default: /opt/cni/bin:/usr/lib/cni]
+    cni_bin_dir: String = "/opt/cni/bin:/usr/lib/cni", "PATHS";
     /// The most pods that this node runs [default: 110]
     max_pods: u32 = 110u32, "NUMBER";
     /// A structured AuthenticationConfiguration; read again when it changes

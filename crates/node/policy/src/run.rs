@@ -13,6 +13,7 @@ use pintle_types::k8s::api::networking::v1::NetworkPolicy;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -50,14 +51,14 @@ pub struct Guard {
 struct Shared {
     announced: Mutex<Vec<(NewPod, oneshot::Sender<()>)>>,
     wake: Arc<Notify>,
-    is_running: std::sync::atomic::AtomicBool,
+    is_running: AtomicBool,
 }
 
 impl Guard {
     /// Tells of a pod that got its addresses, and waits until what isolates it is in the kernel: at most two seconds,
     /// because a node without its API server must start pods as well.
     pub async fn admit(&self, pod: NewPod) {
-        if !self.shared.is_running.load(std::sync::atomic::Ordering::Acquire) {
+        if !self.shared.is_running.load(Ordering::Acquire) {
             return;
         }
         let (name, (done, waiting)) = (format!("{}/{}", pod.namespace, pod.name), oneshot::channel());
@@ -126,12 +127,16 @@ impl Policies {
         let wake = Arc::clone(&self.guard.shared.wake);
         let policies = Feed::new("networkpolicies", Arc::clone(&wake), Box::new(decode_policy));
         self.follow("/apis/networking.k8s.io/v1/networkpolicies", policies.clone(), &stop);
-        self.guard.shared.is_running.store(true, std::sync::atomic::Ordering::Release);
+        self.guard.shared.is_running.store(true, Ordering::Release);
         loop {
             let waiting = self.guard.take();
             let result = self.round(&policies, &waiting, &stop).await;
             let failed = match result {
-                Ok(true) => false,
+                Ok(true) => {
+                    // They start now, and not with the next change.
+                    drop(waiting);
+                    false
+                }
                 Ok(false) => {
                     // Not all lists are read: who waits for its policies waits on.
                     let mut announced = self.guard.shared.announced.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,6 +144,7 @@ impl Policies {
                     false
                 }
                 Err(Error::Kernel(error)) => {
+                    drop(waiting);
                     tracing::error!(%error, retry_seconds = RETRY.as_secs(), "cannot program network policies");
                     true
                 }
@@ -147,9 +153,12 @@ impl Policies {
             tokio::select! {
                 () = wake.notified(), if !failed => {}
                 () = tokio::time::sleep(RETRY), if failed => {}
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => break,
             }
         }
+        self.guard.shared.is_running.store(false, Ordering::Release);
+        drop(self.guard.take());
+        Ok(())
     }
 
     /// Takes what changed and brings the kernel up to date; false while lists are missing.

@@ -232,6 +232,10 @@ fn a_cluster_without_policies_pays_nothing() {
     world.outside.until("10.42.0.3:8080", true);
     assert!(world.watches().iter().all(|path| path.ends_with("networkpolicies")), "only policies are watched");
     assert_eq!(world.node.run("nft list ruleset"), "");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let admitted = runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(1), world.guard.admit(NewPod::default())).await });
+    admitted.expect("without policies nobody waits");
     world.policy("closed", b);
     world.outside.until("10.42.0.3:8080", false);
     let watched = world.watches();
@@ -261,7 +265,9 @@ fn a_new_pod_is_guarded_before_it_starts() {
         addresses: vec!["10.42.0.4".parse().expect("address")],
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    runtime.block_on(world.guard.admit(new));
+    let soon = Duration::from_secs(1);
+    let admitted = runtime.block_on(async { tokio::time::timeout(soon, world.guard.admit(new)).await });
+    admitted.expect("nobody waits for longer than the kernel needs");
     assert_eq!(world.outside.connect("10.42.0.4:80").expect_err("dropped"), ErrorKind::TimedOut);
     // The API server hears of the pod, and later of its address: it is guarded all the time.
     put::<Pod>(&world.api, pod("c", None));

@@ -5,5 +5,5 @@ mod network;
 mod streaming;
 
 pub(crate) use images::StoredImages;
-pub(crate) use network::{BridgedSandboxes, NoPodNetwork};
+pub(crate) use network::{BridgedSandboxes, NoPodNetwork, PluggedSandboxes};
 pub(crate) use streaming::Streams;
