@@ -127,7 +127,7 @@ impl Node {
                 tokio::task::block_in_place(|| network.assign_first(cidrs));
             })),
             lease_seconds: cluster.settings.node_lease_duration_seconds(),
-            options: pintle_kubelet::Options { static_pods: cluster.settings.pod_manifest_path.clone() },
+            options: kubelet_options(&cluster.settings)?,
             kubelet_version: VERSION.into(),
         })
     }
@@ -146,6 +146,22 @@ pub(crate) fn pod_sandboxes(cluster: &Cluster, network: &Arc<PodNetwork>) -> Res
     };
     let plugins = Arc::new(pintle_network::CniNetwork::open(config)?);
     Ok(Arc::new(PluggedSandboxes { plugins, guard: network.guard.clone() }))
+}
+
+fn kubelet_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::Options> {
+    let defaults = pintle_kubelet::Options::default();
+    let sysctls = settings.allowed_unsafe_sysctls.as_deref().unwrap_or_default();
+    let options = pintle_kubelet::Options {
+        static_pods: settings.pod_manifest_path.clone(),
+        images: pintle_kubelet::ImageLimits {
+            high_percent: settings.image_gc_high_threshold(),
+            low_percent: settings.image_gc_low_threshold(),
+            ..defaults.images
+        },
+        unsafe_sysctls: sysctls.split(',').filter(|s| !s.is_empty()).map(|s| s.trim().to_owned()).collect(),
+        ..defaults
+    };
+    options.evict_below(settings.eviction_hard.as_deref()).context("--eviction-hard")
 }
 
 /// Takes over the containers of an earlier run.

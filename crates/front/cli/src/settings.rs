@@ -175,6 +175,19 @@ settings! {
     cni_conf_dir: PathBuf, "PATH";
     /// Folders of CNI plugins, separated by colons [default: /opt/cni/bin:/usr/lib/cni]
     cni_bin_dir: String = "/opt/cni/bin:/usr/lib/cni", "PATHS";
+    /// What must be left of this node: below it pods are evicted [default:
+    /// memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%]
+    eviction_hard: String, "SIGNAL<VALUE,…";
+    /// Percent of the images' disk in use from which on those that nobody uses are deleted; 100 is never [default: 85]
+    image_gc_high_threshold: u8 = 85u8, "PERCENT";
+    /// Percent of it in use until which they are deleted [default: 80]
+    image_gc_low_threshold: u8 = 80u8, "PERCENT";
+    /// Sysctls that pods may set besides the safe ones; one that ends in `*` is a prefix
+    allowed_unsafe_sysctls: String, "NAME,…";
+    /// A folder of CNI configurations, the first of which connects pods in the place of pintle's bridge
+    cni_conf_dir: PathBuf, "PATH";
+    /// Folders of CNI plugins, separated by colons [default: /opt/cni/bin:/usr/lib/cni]
+    cni_bin_dir: String = "/opt/cni/bin:/usr/lib/cni", "PATHS";
     /// The most pods that this node runs [default: 110]
     max_pods: u32 = 110u32, "NUMBER";
     /// A structured AuthenticationConfiguration; read again when it changes

@@ -8,6 +8,7 @@ use crate::act::{Act, Outcome};
 use crate::api::{ApiError, version};
 use crate::backoff::elapsed;
 use crate::container_status::Input;
+use crate::eviction::Slot;
 use crate::host::Host;
 use crate::memory::Memory;
 use crate::objects_pinned::Pinned;
@@ -17,7 +18,7 @@ use crate::probe::{ProbeKind, Workers};
 use crate::push::{OWN_CONDITIONS, push};
 use crate::reference::{pod_text, spec};
 use crate::static_pods::is_static;
-use crate::status::{Ended, Surroundings, is_final, status};
+use crate::status::{EVICTED, Ended, Surroundings, is_final, status};
 use crate::{purge, terminate, termination_message, volumes};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Pod, PodStatus};
@@ -91,6 +92,10 @@ pub struct Actor {
     /// Of a static pod: what its status is told to.
     mirror: Option<Mirror>,
     ended: Option<Ended>,
+    /// Where an eviction is left for this pod.
+    slot: Slot,
+    /// The node does not take this pod; told once.
+    refused: Option<Ended>,
     /// Seconds; only ever shortened.
     grace: Option<i64>,
     workers: Workers,
@@ -116,6 +121,8 @@ impl Actor {
             pushed: 0,
             mirror: None,
             ended: None,
+            slot: Slot::default(),
+            refused: None,
             grace: None,
             workers: Workers::default(),
             pinned: Pinned::default(),
@@ -123,8 +130,18 @@ impl Actor {
         }
     }
 
+    /// With the slot in which evictions are left, and what the node says when it does not take the pod.
+    pub fn admitted(mut self, slot: Slot, refused: Option<Ended>) -> Self {
+        self.slot = slot;
+        self.refused = refused;
+        self
+    }
+
     /// Works until nothing of the pod is left.
     pub async fn run(mut self) {
+        if let Some(refused) = self.refused.take() {
+            self.refuse(refused).await;
+        }
         loop {
             self.take_pod();
             let next = match self.stage {
@@ -139,6 +156,38 @@ impl Actor {
                 Next::Wait(timeout) => self.wait(timeout).await,
             }
         }
+    }
+
+    /// Tells that the pod is not taken, and keeps it to be looked at.
+    async fn refuse(&mut self, refused: Ended) {
+        self.memory.host.events.pod(&self.pod, true, &refused.reason, refused.message.clone());
+        let message = format!("Pod was rejected: {}", refused.message);
+        let status = PodStatus {
+            phase: Some("Failed".into()),
+            reason: Some(refused.reason.clone()),
+            message: Some(message.clone()),
+            qos_class: Some(crate::resources::qos_class(&self.pod).as_str().to_owned()),
+            conditions: self.status.conditions.clone(),
+            observed_generation: self.pod.metadata.generation,
+            ..Default::default()
+        };
+        loop {
+            match push(self.memory.host.api.as_ref(), &self.pod, &self.status, &status).await {
+                Ok(version) => {
+                    self.pushed = version.unwrap_or(self.pushed);
+                    break;
+                }
+                Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => break,
+                Err(error) => {
+                    tracing::warn!(%error, pod = pod_text(&self.pod), "a refusal can't be pushed; trying again");
+                    tokio::time::sleep(self.retry).await;
+                    self.retry = (self.retry * 2).min(LAST_RETRY);
+                }
+            }
+        }
+        self.status = status;
+        self.ended = Some(Ended { reason: refused.reason, message });
+        self.stage = Stage::Kept;
     }
 
     async fn wait(&mut self, timeout: Option<Duration>) {
@@ -158,6 +207,7 @@ impl Actor {
 
     /// Takes the newest pod, and notices that it is to be stopped.
     fn take_pod(&mut self) {
+        self.take_eviction();
         let wanted = self.inbox.borrow_and_update().clone();
         match wanted {
             Wanted::Present(pod) => {
@@ -180,6 +230,17 @@ impl Actor {
             Stage::Kept => self.stage = Stage::Terminated,
             _ => {}
         }
+    }
+
+    /// An eviction ends the pod, unless it has ended already.
+    fn take_eviction(&mut self) {
+        let Some(eviction) = self.slot.lock().take() else { return };
+        if self.stage != Stage::Syncing {
+            return;
+        }
+        self.ended = Some(Ended { reason: EVICTED.into(), message: eviction.message });
+        self.grace = Some(self.grace.map_or(eviction.grace, |g| g.min(eviction.grace)));
+        self.stage = Stage::Terminating;
     }
 
     fn wanted_grace(&self) -> i64 {
@@ -376,6 +437,10 @@ impl Actor {
                     }
                 }
                 () = self.memory.wake.notified() => {
+                    self.take_eviction();
+                    if self.stage != Stage::Syncing {
+                        halt.cancel();
+                    }
                     // The look after the work sees what woke us; this one is only for the report.
                     report_at.get_or_insert(Instant::now() + REPORT_DELAY);
                 }

@@ -37,14 +37,6 @@ impl Hardware {
         }
     }
 
-    /// Bytes of memory that could be had without swapping.
-    pub(crate) fn available_memory(&self) -> Option<u64> {
-        match self {
-            Self::Real => machine::available_memory(),
-            Self::Pretended(machine) => Some(machine.memory_bytes),
-        }
-    }
-
     /// Bytes of the filesystem that holds a path: all, and those available.
     pub(crate) fn disk(&self, path: &Path) -> Option<(u64, u64)> {
         match self {

@@ -3,7 +3,9 @@
 use crate::api::Api;
 use crate::cgroups::Cgroups;
 use crate::events::Events;
+use crate::eviction::pressure::Pressures;
 use crate::hardware::Hardware;
+use crate::image_gc::PulledImages;
 use crate::probe::ProbeCounts;
 use crate::volumes::Mounter;
 use pintle_clock::Clock;
@@ -24,6 +26,8 @@ pub struct Host {
     pub hardware: Hardware,
     pub cgroups: Arc<dyn Cgroups>,
     pub probes: ProbeCounts,
+    pub pressures: Pressures,
+    pub pulled: PulledImages,
     pub settings: Settings,
 }
 

@@ -104,9 +104,14 @@ impl Puller<'_> {
     async fn try_pull(&self) -> Result<Image, String> {
         let runtime = &self.memory.host.runtime;
         let auth = self.auth().await;
+        let before = runtime.image_status(self.image).await.ok().flatten();
         runtime.pull_image(self.image, auth).await.map_err(|e| e.to_string())?;
         let status = runtime.image_status(self.image).await.map_err(|e| e.to_string())?;
-        status.ok_or_else(|| format!("image {:?} is not there after it was pulled", self.image))
+        let image = status.ok_or_else(|| format!("image {:?} is not there after it was pulled", self.image))?;
+        if before.is_none_or(|before| before.id != image.id) {
+            self.memory.host.pulled.remember(&image.id);
+        }
+        Ok(image)
     }
 
     /// The first of the pod's pull secrets that knows the image's registry. Missing secrets are passed over.

@@ -4,11 +4,15 @@ use crate::actor::{Actor, Wanted};
 use crate::api::ClientApi;
 use crate::cgroups::{Cgroups, Managed, Unmanaged};
 use crate::config::{Config, Error};
+use crate::eviction::pressure::Pressures;
+use crate::eviction::{Evictor, Order, Slot};
 use crate::host::{Host, Settings};
+use crate::image_gc::{ImageCollector, PulledImages};
 use crate::node::machine::Machine;
 use crate::static_pods::{Mirrors, Source, is_mirror, is_static};
 use crate::stats::Collector;
-use crate::{node, purge, server};
+use crate::status::{Ended, is_final};
+use crate::{admission, node, purge, server};
 use futures::{FutureExt, StreamExt};
 use pintle_cri::{EventStream, RuntimeEvent};
 use pintle_informer::{Change, Informer, Recorder, Selector};
@@ -44,6 +48,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         hardware: config.hardware.clone(),
         cgroups: cgroups(&config),
         probes: Default::default(),
+        pressures: Pressures::new(config.options.pressure_transition),
+        pulled: PulledImages::new(&config.root_dir),
         settings: settings(&config, &machine),
     });
     for dir in [&config.root_dir, &config.log_dir] {
@@ -55,12 +61,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     };
     let mut tasks = JoinSet::new();
     let mirrors = Mirrors::new(config.client.clone(), config.node_name.clone(), pods.clone());
+    let stats = Arc::new(Collector::new(Arc::clone(&host)));
+    let orders = look_after(&config, &host, &pods, &stats, &recorder, &mut tasks, &stop);
     if let (Some(listener), Some(settings)) = (listener, &config.server) {
-        let stats = Arc::new(Collector::new(Arc::clone(&host)));
         let state = server::State::new(&config, Arc::clone(&host), pods.clone(), Arc::clone(&mirrors), stats);
         tasks.spawn(server::serve(listener, Arc::clone(&settings.tls), Arc::new(state), stop.clone()));
     }
-    tasks.spawn(node::run(config.clone(), machine, version, recorder, stop.clone()));
+    tasks.spawn(node::run(config.clone(), Arc::clone(&host), machine, version, recorder, stop.clone()));
     let (told, statics) = mpsc::unbounded_channel();
     tasks.spawn(Arc::clone(&mirrors).run(stop.clone()));
     let clock = Arc::clone(&config.clock);
@@ -79,12 +86,41 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
                 None => drop(told.send(Vec::new())),
             }
         };
-        tokio::join!(follow, Pods::new(host, pods, services, mirrors, statics).run());
+        let mut all = Pods::new(host, pods, services, mirrors, statics, orders);
+        all.max_pods = usize::try_from(config.max_pods).unwrap_or(usize::MAX);
+        all.unsafe_sysctls = config.options.unsafe_sysctls.clone();
+        tokio::join!(follow, all.run());
     };
     // Ends with `stop` only; the actors are dropped then and their containers run on.
     let _ended = stop.run_until_cancelled(work).await;
     tasks.join_all().await;
     Ok(())
+}
+
+/// Starts eviction and the deletion of unused images; returns the evictions that they order.
+fn look_after(
+    config: &Config,
+    host: &Arc<Host>,
+    pods: &Informer<Pod>,
+    stats: &Arc<Collector>,
+    recorder: &Recorder,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> mpsc::UnboundedReceiver<Order> {
+    let images = Arc::new(ImageCollector::new(Arc::clone(host), config.options.images));
+    tasks.spawn(Arc::clone(&images).run(recorder.clone(), stop.clone()));
+    let (orders, ordered) = mpsc::unbounded_channel();
+    let evictor = Evictor {
+        host: Arc::clone(host),
+        pods: pods.clone(),
+        stats: Arc::clone(stats),
+        images,
+        recorder: recorder.clone(),
+        thresholds: config.options.eviction_hard.clone(),
+        orders,
+    };
+    tasks.spawn(evictor.run(stop.clone()));
+    ordered
 }
 
 fn make_directory(dir: &Path) -> Result<(), Error> {
@@ -121,6 +157,7 @@ fn settings(config: &Config, machine: &Machine) -> Settings {
 /// One pod's actor, as the loop knows it.
 struct Handle {
     key: ObjectKey,
+    eviction: Slot,
     is_static: bool,
     wanted: watch::Sender<Wanted>,
     wake: Arc<Notify>,
@@ -135,6 +172,9 @@ pub struct Pods {
     /// Told by the files of static pods, whenever they change.
     told: mpsc::UnboundedReceiver<Vec<Arc<Pod>>>,
     statics: HashMap<ObjectKey, Arc<Pod>>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    max_pods: usize,
+    unsafe_sysctls: Vec<String>,
     handles: HashMap<String, Handle>,
     actors: JoinSet<String>,
     /// Uids of pods whose end was told and whose objects are still there: others hold them by finalizers. What the watch
@@ -152,6 +192,7 @@ impl Pods {
         services: Informer<Service>,
         mirrors: Arc<Mirrors>,
         told: mpsc::UnboundedReceiver<Vec<Arc<Pod>>>,
+        orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
         Self {
             host,
@@ -160,6 +201,9 @@ impl Pods {
             mirrors,
             told,
             statics: HashMap::new(),
+            orders,
+            max_pods: usize::MAX,
+            unsafe_sysctls: Vec::new(),
             handles: HashMap::new(),
             actors: JoinSet::new(),
             over: HashSet::new(),
@@ -204,6 +248,7 @@ impl Pods {
                 }
                 Some((old, new)) = changes.recv(), if is_synced => self.change(old, new),
                 Some(pods) = self.told.recv() => self.take_statics(pods),
+                Some(order) = self.orders.recv() => self.evict(order),
                 event = events.next() => match event {
                     Some(event) => self.runtime_event(&event),
                     None => {
@@ -303,9 +348,40 @@ impl Pods {
         let (wanted, inbox) = watch::channel(self.wanted(Arc::clone(&pod)));
         let wake = Arc::new(Notify::new());
         let (key, is_static) = (key(&pod), is_static(&pod));
+        let (eviction, refused) = (Slot::default(), self.refusal(&pod));
         let actor = Actor::new(Arc::clone(&self.host), pod, inbox, Arc::clone(&wake));
-        self.handles.insert(uid.clone(), Handle { key, is_static, wanted, wake });
+        let actor = actor.admitted(Arc::clone(&eviction), refused);
+        self.handles.insert(uid.clone(), Handle { key, eviction, is_static, wanted, wake });
         self.actors.spawn(actor.run().map(move |()| uid));
+    }
+
+    /// Why this node does not take a pod that is new here.
+    fn refusal(&self, pod: &Pod) -> Option<Ended> {
+        if is_static(pod) || !admission::is_new(pod) {
+            return None;
+        }
+        let pods = self.informer.list();
+        let ended = |other: &Pod| is_final(other.status.as_ref().and_then(|s| s.phase.as_deref()));
+        // Those that came later wait for their own turn.
+        let here = |other: &&Pod| other.uid() != pod.uid() && self.handles.contains_key(other.uid()) && !ended(other);
+        let statics = self.statics.values().map(Arc::as_ref);
+        let others: Vec<&Pod> = pods.iter().map(Arc::as_ref).chain(statics).filter(here).collect();
+        let node = admission::Node {
+            milli_cpu: self.host.settings.machine_milli_cpu,
+            memory_bytes: self.host.settings.machine_memory,
+            max_pods: self.max_pods,
+            pressures: &self.host.pressures.current(),
+            unsafe_sysctls: &self.unsafe_sysctls,
+            others: &others,
+        };
+        admission::refusal(pod, &node)
+    }
+
+    fn evict(&mut self, order: Order) {
+        if let Some(handle) = self.handles.get(&order.uid) {
+            *handle.eviction.lock() = Some(order.eviction);
+            handle.wake.notify_one();
+        }
     }
 
     fn runtime_event(&self, event: &RuntimeEvent) {

@@ -7,6 +7,7 @@
 
 mod act;
 mod actor;
+mod admission;
 mod api;
 mod backoff;
 mod cgroups;
@@ -19,10 +20,12 @@ mod env;
 mod env_sources;
 mod etc_hosts;
 mod events;
+mod eviction;
 pub mod fake;
 mod field_ref;
 mod hardware;
 mod host;
+mod image_gc;
 mod images;
 mod kubelet;
 mod labels;
@@ -59,5 +62,6 @@ pub use config::{Config, Error, ServerConfig};
 pub use hardware::Hardware;
 pub use kubelet::run;
 pub use node::machine::Machine;
-pub use options::Options;
+pub use eviction::thresholds::ThresholdError;
+pub use options::{ImageLimits, Options};
 pub use streams::{PortStream, RemoteStreams, StreamError, Streaming, Upgrade, Wants};

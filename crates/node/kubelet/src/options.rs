@@ -1,10 +1,58 @@
 //! What may be set of the kubelet, with upstream's defaults.
 
+use crate::eviction::thresholds::{self, Threshold, ThresholdError};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// When unused images are deleted.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageLimits {
+    /// Of their disk in use: from here on they are deleted; 100 is never.
+    pub high_percent: u8,
+    /// Until it is used this little.
+    pub low_percent: u8,
+    /// Younger images are kept.
+    pub min_age: Duration,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { high_percent: 85, low_percent: 80, min_age: Duration::from_secs(120) }
+    }
+}
 
 /// Settings that a node can do without.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// A directory (or file) of static pods; none without.
     pub static_pods: Option<PathBuf>,
+    /// What must be left of the node's resources.
+    pub eviction_hard: Vec<Threshold>,
+    /// How long a condition of pressure lasts after its last sign.
+    pub pressure_transition: Duration,
+    pub images: ImageLimits,
+    /// Sysctls beyond the safe ones that pods may set; one that ends in `*` is a prefix.
+    pub unsafe_sysctls: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            static_pods: None,
+            eviction_hard: thresholds::defaults(),
+            pressure_transition: Duration::from_secs(300),
+            images: ImageLimits::default(),
+            unsafe_sysctls: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// Takes thresholds as upstream's flag has them: `memory.available<100Mi,nodefs.available<10%`.
+    pub fn evict_below(mut self, text: Option<&str>) -> Result<Self, ThresholdError> {
+        if let Some(text) = text {
+            self.eviction_hard = thresholds::parse(text)?;
+        }
+        Ok(self)
+    }
 }

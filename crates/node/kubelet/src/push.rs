@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 /// The conditions that the kubelet owns; others are left alone.
 pub const OWN_CONDITIONS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+/// Conditions that others set as well: told when they change here, never taken from what others said.
+const ADDED_CONDITIONS: [&str; 1] = ["DisruptionTarget"];
 /// Fields that are never taken back once they were told.
 const KEPT: [&str; 5] = ["startTime", "qosClass", "nominatedNodeName", "resize", "resourceClaimStatuses"];
 
@@ -67,7 +69,8 @@ fn conditions(old: Option<&Value>, new: &Value, patch: &mut Map<String, Value>) 
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let old = list(old);
     let all = list(Some(new));
-    let own = |c: &&Value| OWN_CONDITIONS.iter().any(|name| c["type"] == *name);
+    let told = |name: &str| OWN_CONDITIONS.contains(&name) || ADDED_CONDITIONS.contains(&name);
+    let own = |c: &&Value| c["type"].as_str().is_some_and(told);
     let changed = all.iter().filter(own).filter(|c| !old.contains(c));
     let changed: Vec<Value> = changed.map(|c| with_removals(&old, c.clone())).collect();
     if changed.is_empty() {

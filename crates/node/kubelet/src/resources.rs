@@ -120,9 +120,11 @@ fn oom_score(pod: &Pod, container: &Container, machine_memory: u64) -> i64 {
 
 /// The sum over a pod's containers, for its own cgroup: a limit only when every container has one.
 pub fn of_pod(pod: &Pod) -> LinuxContainerResources {
-    let milli_request = total(pod, |c| request(c, "cpu")).map_or(0, |q| q.milli());
-    let cpu_limit = complete(pod, "cpu").map_or(0, |q| q.milli());
-    let memory_limit = complete(pod, "memory").map_or(0, |q| q.units());
+    let milli_request = total_with_overhead(pod, "cpu").milli();
+    // Overhead widens limits; where there is none, it makes none.
+    let overhead = |name| amount(spec(pod).overhead.as_ref(), name).unwrap_or(Quantity::ZERO);
+    let cpu_limit = complete(pod, "cpu").map_or(0, |q| (q + overhead("cpu")).milli());
+    let memory_limit = complete(pod, "memory").map_or(0, |q| (q + overhead("memory")).units());
     LinuxContainerResources {
         cpu_shares: shares(milli_request),
         cpu_period: if cpu_limit > 0 { CPU_PERIOD_MICROSECONDS } else { 0 },
@@ -130,6 +132,21 @@ pub fn of_pod(pod: &Pod) -> LinuxContainerResources {
         memory_limit_in_bytes: memory_limit,
         ..Default::default()
     }
+}
+
+/// Bytes that a pod asks for, with what its runtime class adds.
+pub fn memory_request(pod: &Pod) -> u64 {
+    u64::try_from(total_with_overhead(pod, "memory").units()).unwrap_or(0)
+}
+
+/// Thousandths of a processor that a pod asks for, with what its runtime class adds.
+pub fn milli_cpu_request(pod: &Pod) -> u64 {
+    u64::try_from(total_with_overhead(pod, "cpu").milli()).unwrap_or(0)
+}
+
+fn total_with_overhead(pod: &Pod, name: &str) -> Quantity {
+    let asked = total(pod, |r| request(r, name)).unwrap_or(Quantity::ZERO);
+    asked + amount(spec(pod).overhead.as_ref(), name).unwrap_or(Quantity::ZERO)
 }
 
 /// Regular containers and sidecars together, or the largest init container (beside the sidecars before it), whichever is more.

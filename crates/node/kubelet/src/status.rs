@@ -11,6 +11,9 @@ use jiff::Timestamp;
 use pintle_types::Time;
 use pintle_types::k8s::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
 
+/// The reason of pods that the node evicted.
+pub const EVICTED: &str = "Evicted";
+
 /// Why a pod was ended by the kubelet itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -36,7 +39,7 @@ pub fn status(input: &Input<'_>, around: &Surroundings<'_>) -> PodStatus {
     let ips = addresses(input, around.host_ip);
     let mut status = PodStatus {
         phase: Some(phase.to_owned()),
-        conditions: Some(conditions(input, &list, phase, around.now)),
+        conditions: Some(with_disruption(conditions(input, &list, phase, around.now), input, around)),
         reason: around.ended.map(|e| e.reason.clone()).or_else(|| old.reason.clone()),
         message: around.ended.map(|e| e.message.clone()).or_else(|| old.message.clone()),
         host_ip: Some(around.host_ip.to_owned()),
@@ -206,6 +209,16 @@ fn conditions(input: &Input<'_>, list: &Statuses, phase: &str, now: Timestamp) -
         all.push(condition(name, verdict, before, input.pod.metadata.generation, now));
     }
     all.extend(old.iter().filter(|c| !names.contains(&c.type_.as_str())).cloned());
+    all
+}
+
+/// An evicted pod says that it was disrupted, and by whom.
+fn with_disruption(mut all: Vec<PodCondition>, input: &Input<'_>, around: &Surroundings<'_>) -> Vec<PodCondition> {
+    let Some(ended) = around.ended.filter(|ended| ended.reason == EVICTED) else { return all };
+    let name = "DisruptionTarget";
+    let before = all.iter().position(|c| c.type_ == name).map(|at| all.remove(at));
+    let verdict = Verdict { status: true, reason: "TerminationByKubelet", message: ended.message.clone() };
+    all.insert(0, condition(name, &verdict, before.as_ref(), input.pod.metadata.generation, around.now));
     all
 }
 

@@ -143,6 +143,8 @@ pub fn host(
         hardware: Hardware::Real,
         cgroups: Arc::new(Unmanaged),
         probes: Default::default(),
+        pressures: Default::default(),
+        pulled: crate::image_gc::PulledImages::new(root),
         settings: settings(root),
     })
 }

@@ -61,13 +61,6 @@ pub fn disk(path: &Path) -> Option<(u64, u64)> {
     Some((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
 }
 
-/// Bytes of memory that could be had without swapping.
-pub fn available_memory() -> Option<u64> {
-    let text = crate::container_config::read_bounded(Path::new("/proc/meminfo"), 64 * 1024).ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

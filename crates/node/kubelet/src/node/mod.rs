@@ -5,6 +5,7 @@ pub mod machine;
 mod object;
 
 use crate::config::Config;
+use crate::host::Host;
 use machine::Machine;
 use pintle_client::{ClientError, Patch, PatchOptions};
 use pintle_cri::VersionResponse;
@@ -27,6 +28,7 @@ const LAST_RETRY: Duration = Duration::from_secs(7);
 /// What the node's object is made from.
 pub struct Facts {
     pub config: Config,
+    pub host: Arc<Host>,
     pub machine: Machine,
     pub runtime: VersionResponse,
 }
@@ -34,15 +36,16 @@ pub struct Facts {
 /// Registers the node and reports on it until `stop`.
 pub async fn run(
     config: Config,
+    host: Arc<Host>,
     machine: Machine,
     runtime: VersionResponse,
     recorder: Recorder,
     stop: CancellationToken,
 ) {
-    let facts = Facts { config, machine, runtime };
+    let facts = Facts { config, host, machine, runtime };
     let work = async {
         let node = register(&facts).await;
-        recorder.event_on(reference(&facts.config), EventType::Normal, "Starting", "Starting kubelet.");
+        recorder.event_on(reference(&facts.config.node_name), EventType::Normal, "Starting", "Starting kubelet.");
         tokio::join!(lease::renew(&facts.config, node.uid()), report(&facts, &recorder));
     };
     // Ends with `stop`: neither of the two has an end of its own.
@@ -50,11 +53,11 @@ pub async fn run(
 }
 
 /// Events about nodes name them without a uid of the API's: it is the name again, as upstream has it.
-fn reference(config: &Config) -> ObjectReference {
+pub fn reference(node_name: &str) -> ObjectReference {
     ObjectReference {
         kind: Some("Node".into()),
-        name: Some(config.node_name.clone()),
-        uid: Some(config.node_name.clone()),
+        name: Some(node_name.to_owned()),
+        uid: Some(node_name.to_owned()),
         ..Default::default()
     }
 }
@@ -108,13 +111,16 @@ async fn report(facts: &Facts, recorder: &Recorder) {
         if was_ready.replace(ready) != Some(ready) {
             let word = if ready { "NodeReady" } else { "NodeNotReady" };
             let message = format!("Node {} status is now: {word}", config.node_name);
-            recorder.event_on(reference(config), EventType::Normal, word, message);
+            recorder.event_on(reference(&config.node_name), EventType::Normal, word, message);
         }
         let due = told_at.is_none_or(|at: tokio::time::Instant| at.elapsed() >= TELL_ANYWAY);
         if (due || object::differs(&node, &status)) && tell(facts, status).await {
             told_at = Some(tokio::time::Instant::now());
         }
-        wait(&changed, LOOK).await;
+        tokio::select! {
+            () = wait(&changed, LOOK) => {}
+            () = facts.host.pressures.changed.notified() => {}
+        }
     }
 }
 

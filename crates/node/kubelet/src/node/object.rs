@@ -11,10 +11,6 @@ use std::collections::BTreeMap;
 /// Images that the object lists, the largest first.
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
-/// Less than this available is pressure. Upstream's thresholds for eviction.
-const MIN_MEMORY_BYTES: u64 = 100 << 20;
-const MIN_DISK_SHARE: f64 = 0.10;
-const MAX_PROCESS_SHARE: f64 = 0.95;
 
 /// The object to register with. `status` is its status.
 pub fn node(facts: &Facts, status: Value) -> Node {
@@ -123,26 +119,23 @@ fn pressure(name: &'static str, there: bool, yes: (&'static str, &str), no: (&'s
 }
 
 fn pressures(facts: &Facts) -> [Condition; 3] {
-    let hardware = &facts.config.hardware;
-    let memory = hardware.available_memory().is_some_and(|m| m < MIN_MEMORY_BYTES);
-    let disk =
-        hardware.disk(&facts.config.root_dir).is_some_and(|(all, free)| (free as f64) < all as f64 * MIN_DISK_SHARE);
+    let under = |name| facts.host.pressures.is_under(name);
     [
         pressure(
             "MemoryPressure",
-            memory,
+            under("MemoryPressure"),
             ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
             ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ),
         pressure(
             "DiskPressure",
-            disk,
+            under("DiskPressure"),
             ("KubeletHasDiskPressure", "kubelet has disk pressure"),
             ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
         pressure(
             "PIDPressure",
-            hardware.is_real() && few_processes_left(),
+            under("PIDPressure"),
             ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
@@ -190,16 +183,6 @@ async fn ready(facts: &Facts) -> Condition {
             message: "kubelet is posting ready status".into(),
         },
     }
-}
-
-/// Whether nearly all process ids of the machine are in use.
-fn few_processes_left() -> bool {
-    let word = |path: &str| crate::container_config::read_bounded(std::path::Path::new(path), 4096).unwrap_or_default();
-    let max: f64 = word("/proc/sys/kernel/pid_max").trim().parse().unwrap_or(f64::MAX);
-    // `0.20 0.18 0.12 1/80 11206`: the fourth field counts what runs and what exists.
-    let loads = word("/proc/loadavg");
-    let tasks = loads.split_whitespace().nth(3).and_then(|f| f.split('/').nth(1)?.parse::<f64>().ok());
-    tasks.is_some_and(|t| t > max * MAX_PROCESS_SHARE)
 }
 
 /// Whether a status says that the node is ready.

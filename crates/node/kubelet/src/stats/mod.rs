@@ -1,7 +1,7 @@
 //! Measures what the node, its pods and their containers use, when somebody asks: nothing is measured in between.
 //!
 //! Containers are asked of the runtime, pods of their cgroups, the machine of /proc. Rates are those since the last
-//! question; the sizes of directories are kept for a minute, because counting them reads every entry.
+//! question; the sizes of directories are kept for a while, because counting them reads every entry.
 
 pub mod disk_usage;
 pub mod machine_use;
@@ -15,14 +15,17 @@ use parking_lot::Mutex;
 use pintle_cri::{ContainerFilter, ContainerStats, CriResult};
 use pintle_linux::cgroup;
 use rates::Rates;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long the size of a directory is taken as true; upstream's aggregation period of volumes.
-const SIZES_LAST: Duration = Duration::from_secs(60);
+/// How long the size of a directory is taken as true: longer for one that took long to count, but never longer than
+/// upstream's aggregation period of volumes.
+const SIZES_LAST: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
+/// That many times as long as it took.
+const SIZE_WORTH: u32 = 100;
 
 /// Folders of volumes that end with their pod.
 const EPHEMERAL_PLUGINS: [&str; 3] =
@@ -115,6 +118,7 @@ pub struct Snapshot {
 pub struct Collector {
     host: Arc<Host>,
     rates: Mutex<Rates>,
+    /// With the time until which they are taken as true.
     sizes: Mutex<HashMap<PathBuf, (Instant, DiskUse)>>,
 }
 
@@ -125,26 +129,41 @@ impl Collector {
 
     /// Looks at everything; at disks and networks only when `whole`.
     pub async fn look(&self, whole: bool) -> CriResult<Snapshot> {
+        let pods = self.gather(whole, |_| true).await?;
+        let now = self.now();
+        let mut snapshot = Snapshot { machine: self.machine(), pods, ..Default::default() };
+        snapshot.node = self.of_machine(&snapshot.machine, now);
+        snapshot.all_pods = self.host.cgroups.stats(None).map(|s| self.of_cgroup("pods", &s, now));
+        self.rates.lock().forget_before(now);
+        Ok(snapshot)
+    }
+
+    /// Looks at these pods only, by uid, with their disks.
+    pub async fn of_pods(&self, uids: &HashSet<&str>) -> CriResult<Vec<PodUse>> {
+        self.gather(true, |uid| uids.contains(uid)).await
+    }
+
+    /// The pods that run, sorted by namespace and name.
+    async fn gather(&self, whole: bool, wanted: impl Fn(&str) -> bool) -> CriResult<Vec<PodUse>> {
         let list = self.host.runtime.list_container_stats(ContainerFilter::default()).await?;
         let mut pods: BTreeMap<(String, String, String), PodUse> = BTreeMap::new();
         for stats in list {
             let get = |key: &str| stats.labels.get(key).cloned();
             let identity = (get(labels::POD_NAMESPACE), get(labels::POD_NAME), get(labels::POD_UID));
             let (Some(namespace), Some(name), Some(uid)) = identity else { continue };
+            if !wanted(&uid) {
+                continue;
+            }
             let key = (namespace.clone(), name.clone(), uid.clone());
             let pod = pods.entry(key).or_insert_with(|| PodUse { namespace, name, uid, ..Default::default() });
             self.add_container(pod, stats, whole).await;
         }
-        let mut snapshot = Snapshot { machine: self.machine(), ..Default::default() };
-        let now = self.now();
-        snapshot.node = self.of_machine(&snapshot.machine, now);
-        snapshot.all_pods = self.host.cgroups.stats(None).map(|s| self.of_cgroup("pods", &s, now));
+        let mut finished = Vec::with_capacity(pods.len());
         for (_, mut pod) in pods {
-            self.finish(&mut pod, whole, now).await;
-            snapshot.pods.push(pod);
+            self.finish(&mut pod, whole, self.now()).await;
+            finished.push(pod);
         }
-        self.rates.lock().forget_before(now);
-        Ok(snapshot)
+        Ok(finished)
     }
 
     /// The machine's own numbers; none of a machine that is only pretended.
@@ -261,16 +280,18 @@ impl Collector {
     /// The size of a directory, at most a minute old.
     pub async fn size(&self, dir: PathBuf) -> DiskUse {
         let now = Instant::now();
-        if let Some((at, size)) = self.sizes.lock().get(&dir)
-            && now.duration_since(*at) < SIZES_LAST
+        if let Some((until, size)) = self.sizes.lock().get(&dir)
+            && now < *until
         {
             return *size;
         }
         let path = dir.clone();
         let size = self.host.hardware.blocking(move || Ok(disk_usage::below(&path))).await.unwrap_or_default();
         let mut sizes = self.sizes.lock();
-        sizes.retain(|_, (at, _)| now.duration_since(*at) < SIZES_LAST);
-        sizes.insert(dir, (now, size));
+        let done = Instant::now();
+        sizes.retain(|_, (until, _)| done < *until);
+        let worth = ((done - now) * SIZE_WORTH).clamp(SIZES_LAST[0], SIZES_LAST[1]);
+        sizes.insert(dir, (done + worth, size));
         size
     }
 }
