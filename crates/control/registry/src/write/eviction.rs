@@ -38,9 +38,40 @@ impl Registry {
             let version = meta(&pod.value, "resourceVersion").to_owned();
             options.preconditions.get_or_insert_default().resource_version.get_or_insert(version);
         }
+        if !by.dry_run {
+            self.tell_disruption(target, pod, &mut options).await?;
+        }
         let deleted = self.delete(&by, target.def, target.ns, target.name, &options).await.map(drop);
         by.take_warnings().into_iter().for_each(|warning| caller.warn(warning));
         deleted
+    }
+
+    /// Writes down, before the pod ends, that this is no failure of its own.
+    async fn tell_disruption(
+        &self,
+        target: &Target<'_>,
+        mut pod: Current,
+        options: &mut DeleteOptions,
+    ) -> Result<(), Status> {
+        for _ in 0..super::ATTEMPTS {
+            let wanted =
+                options.preconditions.as_mut().and_then(|preconditions| preconditions.resource_version.as_mut());
+            if wanted.as_ref().is_some_and(|version| *version != meta(&pod.value, "resourceVersion")) {
+                // The deletion says so.
+                return Ok(());
+            }
+            match self.swap(target.def, target.key(), pod.revision, &disrupted(&pod.value, &self.now())).await? {
+                Attempt::Done(revision) => {
+                    if let Some(version) = wanted {
+                        *version = revision.to_string();
+                    }
+                    return self.reach_newest().await.map(drop);
+                }
+                Attempt::Stale(Some(found)) => pod = found,
+                Attempt::Stale(None) => return Err(target.not_found()),
+            }
+        }
+        Err(Status::failure(504, Reason::Timeout, "couldn't update the pod's condition due to conflicts"))
     }
 
     /// Takes an eviction off the budget that the pod is under. True when the pod does not count, as it is not ready.
@@ -91,6 +122,32 @@ fn delete_options(eviction: &Value) -> Result<DeleteOptions, Status> {
         None => Ok(DeleteOptions { preconditions: None::<Preconditions>, ..DeleteOptions::default() }),
         Some(options) => serde_json::from_value(options.clone()).map_err(|e| Status::bad_request(e.to_string())),
     }
+}
+
+/// The pod with the condition of an eviction.
+fn disrupted(pod: &Value, now: &str) -> Value {
+    let mut new = pod.clone();
+    let mut condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastProbeTime": null, "lastTransitionTime": now,
+    });
+    if let Some(generation) = pod["metadata"].get("generation") {
+        condition["observedGeneration"] = generation.clone();
+    }
+    if let Some(status) = tree::child(&mut new, "status") {
+        let mut conditions = tree::list(status, "conditions").to_vec();
+        match conditions.iter_mut().find(|known| known["type"] == condition["type"]) {
+            Some(known) => {
+                if known["status"] == condition["status"] {
+                    condition["lastTransitionTime"] = known["lastTransitionTime"].clone();
+                }
+                *known = condition;
+            }
+            None => conditions.push(condition),
+        }
+        tree::set(status, "conditions", conditions);
+    }
+    new
 }
 
 fn asks_for_dry_run(eviction: &Value) -> bool {

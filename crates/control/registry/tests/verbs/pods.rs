@@ -70,7 +70,11 @@ async fn an_eviction_deletes_when_the_budget_allows() {
     let one = json!({"status": {"disruptionsAllowed": 1}});
     world.merge("poddisruptionbudgets.policy", "b", "status", one).await.unwrap();
     world.post("pods", "p", "eviction", eviction()).await.unwrap();
-    assert!(world.get("pods", "p").await.unwrap()["metadata"]["deletionTimestamp"].is_string());
+    let pod = world.get("pods", "p").await.unwrap();
+    assert!(pod["metadata"]["deletionTimestamp"].is_string());
+    let conditions = pod["status"]["conditions"].as_array().unwrap();
+    let told = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&told["status"], &told["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
     let budget = world.get("poddisruptionbudgets.policy", "b").await.unwrap();
     assert_eq!(budget["status"]["disruptionsAllowed"], 0);
     assert!(budget["status"]["disruptedPods"]["p"].is_string());
