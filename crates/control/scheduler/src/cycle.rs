@@ -36,6 +36,16 @@ impl Misfit {
     }
 }
 
+impl Misfit {
+    /// What was tried after no node would do. Upstream's DynamicResources is asked first: it can give claims up.
+    fn tell_preemption(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.preemption.as_str() {
+            "" => Ok(()),
+            what => write!(f, " no new claims to deallocate, preemption: {what}"),
+        }
+    }
+}
+
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nodes == 0 {
@@ -43,12 +53,12 @@ impl fmt::Display for Misfit {
         }
         if let Some(before) = &self.before {
             write!(f, "0/{} nodes are available: {before}.", self.nodes)?;
-            return if self.preemption.is_empty() { Ok(()) } else { write!(f, " preemption: {}", self.preemption) };
+            return self.tell_preemption(f);
         }
         let mut texts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         texts.sort();
         write!(f, "0/{} nodes are available: {}.", self.nodes, texts.join(", "))?;
-        if self.preemption.is_empty() { Ok(()) } else { write!(f, " preemption: {}", self.preemption) }
+        self.tell_preemption(f)
     }
 }
 
