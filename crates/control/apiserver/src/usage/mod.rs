@@ -118,9 +118,9 @@ fn table_of(call: &Call, version: &str, items: &[Value]) -> Value {
 /// What the given nodes or pods use; those of which nothing is known yet are left out.
 async fn measured(server: &Server, resource: Resource, given: Vec<Value>) -> Vec<Value> {
     let nodes: BTreeSet<&str> = given.iter().filter_map(|object| node_of(resource, object)).collect();
-    let usage = scrape::fresh(server, nodes.iter().map(|name| (*name).to_owned()).collect()).await;
+    let mut usage = scrape::fresh(server, nodes, scrape::FRESH).await;
     let now = server.clock.now();
-    let one = |object: &Value| {
+    let one = |usage: &scrape::ByNode, object: &Value| {
         let samples = usage.get(node_of(resource, object)?)?;
         match resource {
             Resource::Nodes => Some(objects::node(object, &samples.node()?, now)),
@@ -130,7 +130,14 @@ async fn measured(server: &Server, resource: Resource, given: Vec<Value>) -> Vec
             }
         }
     };
-    given.iter().filter_map(one).collect()
+    // Whoever asks about something new need not wait for as long as the others' samples are good.
+    let unknown = |object: &&Value| object["status"]["phase"] == "Running" && one(&usage, object).is_none();
+    let behind: BTreeSet<&str> = given.iter().filter(unknown).filter_map(|object| node_of(resource, object)).collect();
+    if !behind.is_empty() {
+        let newer = scrape::fresh(server, behind, scrape::YOUNGEST).await;
+        usage.extend(newer);
+    }
+    given.iter().filter_map(|object| one(&usage, object)).collect()
 }
 
 fn node_of(resource: Resource, object: &Value) -> Option<&str> {

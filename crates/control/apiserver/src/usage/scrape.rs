@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use pintle_client::{Body, BoxError, collect, empty_body};
 use pintle_types::Status;
 use pintle_usage::{Sample, Samples};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex as AsyncMutex;
@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// How long a sample is new enough: metrics-server's resolution.
 pub(super) const FRESH: Duration = Duration::from_secs(15);
+/// A sample younger than this tells nothing that the next would not.
+pub(super) const YOUNGEST: Duration = Duration::from_secs(2);
 /// A rate that begins earlier tells of a time that nobody asked about: two new samples are taken.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Between those two.
@@ -38,12 +40,16 @@ pub(super) struct NodeUsage {
     samples: Arc<Samples>,
 }
 
-/// The samples of some nodes, no older than [`FRESH`], by node; kubelets that can't be asked are left out.
-pub(super) async fn fresh(server: &Server, nodes: Vec<String>) -> HashMap<String, Arc<Samples>> {
-    let asked = nodes.into_iter().map(|name| async move {
+/// The samples of nodes by their names.
+pub(super) type ByNode = HashMap<String, Arc<Samples>>;
+
+/// The samples of some nodes, none of that age; kubelets that can't be asked are left out.
+pub(super) async fn fresh(server: &Server, nodes: BTreeSet<&str>, age: Duration) -> ByNode {
+    let names: Vec<String> = nodes.into_iter().map(str::to_owned).collect();
+    let asked = names.into_iter().map(|name| async move {
         let slot = server.usage.0.lock().entry(name.clone()).or_default().clone();
         let mut usage = slot.lock().await;
-        match usage.refresh(server, &name).await {
+        match usage.refresh(server, &name, age).await {
             Ok(()) => Some((name, usage.samples.clone())),
             Err(status) => {
                 tracing::debug!(node = name, why = status.message, "a kubelet did not tell what is used");
@@ -65,9 +71,9 @@ impl Usage {
 }
 
 impl NodeUsage {
-    async fn refresh(&mut self, server: &Server, node: &str) -> Result<(), Box<Status>> {
+    async fn refresh(&mut self, server: &Server, node: &str, oldest: Duration) -> Result<(), Box<Status>> {
         let age = self.asked.map(|at| at.elapsed());
-        if age.is_some_and(|age| age < FRESH) {
+        if age.is_some_and(|age| age < oldest) {
             return Ok(());
         }
         let taken = self.take_all(server, node, age.is_none_or(|age| age > FORGOTTEN)).await;
