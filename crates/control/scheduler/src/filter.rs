@@ -1,9 +1,11 @@
 //! Whether a node will do for a pod: upstream's filter plugins, in upstream's order and words.
 
 use crate::affinity::{PodAffinity, node_matches};
+use crate::limits;
 use crate::pod::PodInfo;
 use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
 use crate::spread::Spread;
+use crate::storage::Storage;
 use crate::volumes::{self, Rejection, Volumes};
 use pintle_types::k8s::api::core::v1::{Taint, Toleration};
 
@@ -46,6 +48,7 @@ pub(crate) enum Plugin {
     VolumeRestrictions = 1 << 8,
     VolumeBinding = 1 << 9,
     VolumeZone = 1 << 10,
+    NodeVolumeLimits = 1 << 11,
 }
 
 /// A set of plugins.
@@ -101,7 +104,7 @@ impl Refusal {
 }
 
 /// Why the node will not do: what the first plugin that refuses it says. Nothing when it will do.
-pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Option<Refusal> {
+pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, storage: &Storage) -> Option<Refusal> {
     if unschedulable(pod, node) {
         return Refusal::rule(Plugin::NodeUnschedulable, "node(s) were unschedulable");
     }
@@ -122,7 +125,7 @@ pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Opt
     if let Some(refusal) = insufficient(pod, node) {
         return Some(refusal);
     }
-    if let Some(refusal) = unfit_volumes(pod, node, prepared) {
+    if let Some(refusal) = unfit_volumes(pod, node, prepared, storage) {
         return Some(refusal);
     }
     let rule = |plugin, (text, resolvable)| Refusal { plugin, lack: Lack::Rule(text), resolvable };
@@ -130,7 +133,7 @@ pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Opt
     crowded.or_else(|| prepared.affinity.misfit(node).map(|reason| rule(Plugin::InterPodAffinity, reason)))
 }
 
-fn unfit_volumes(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Option<Refusal> {
+fn unfit_volumes(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, storage: &Storage) -> Option<Refusal> {
     let taken = |text| Some(Refusal { plugin: Plugin::VolumeRestrictions, lack: Lack::Rule(text), resolvable: true });
     if volumes::disk_is_taken(pod, node) {
         return taken("node(s) had no available disk");
@@ -138,6 +141,10 @@ fn unfit_volumes(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Option<
     let volumes = prepared.volumes.as_ref()?;
     if volumes.is_taken() {
         return taken("node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode");
+    }
+    if limits::exceeded(pod, node, storage) {
+        let lack = Lack::Rule("node(s) exceed max volume count");
+        return Some(Refusal { plugin: Plugin::NodeVolumeLimits, lack, resolvable: true });
     }
     if let Err(bits) = volumes.place(node) {
         return Some(Refusal { plugin: Plugin::VolumeBinding, lack: Lack::Volumes(bits), resolvable: false });
@@ -163,11 +170,11 @@ pub(crate) fn misfit_with_nominated(
             with.count(pod, node, other, 1, snapshot.namespaces());
             fuller.add(other.clone());
         }
-        if let Some(refusal) = misfit(pod, &fuller, &with) {
+        if let Some(refusal) = misfit(pod, &fuller, &with, snapshot.storage()) {
             return Some(refusal);
         }
     }
-    misfit(pod, node, prepared)
+    misfit(pod, node, prepared, snapshot.storage())
 }
 
 pub(crate) fn named(pod: &PodInfo, node: &NodeInfo) -> bool {

@@ -29,7 +29,7 @@ pub(crate) enum Event {
     StorageChanged,
 }
 
-const ALL: [Plugin; 11] = [
+const ALL: [Plugin; 12] = [
     Plugin::NodeUnschedulable,
     Plugin::NodeName,
     Plugin::TaintToleration,
@@ -41,6 +41,7 @@ const ALL: [Plugin; 11] = [
     Plugin::VolumeRestrictions,
     Plugin::VolumeBinding,
     Plugin::VolumeZone,
+    Plugin::NodeVolumeLimits,
 ];
 
 /// Whether any of those who refused the pod could think otherwise after the event. Refused by nobody: no node was
@@ -61,6 +62,7 @@ fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
         Event::PodAdded => matches!(plugin, Plugin::PodTopologySpread | Plugin::InterPodAffinity),
         Event::PodGone(gone) => match plugin {
             Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity => true,
+            Plugin::NodeVolumeLimits => !gone.claims.is_empty(),
             Plugin::VolumeRestrictions => {
                 pod.claim_keys().any(|claim| gone.claim_keys().any(|other| other == claim)) || disks_conflict(pod, gone)
             }
@@ -68,10 +70,14 @@ fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
             _ => false,
         },
         Event::ClaimChanged(claim) => {
-            matches!(plugin, Plugin::VolumeRestrictions | Plugin::VolumeBinding | Plugin::VolumeZone)
-                && pod.claim_keys().any(|key| key == *claim)
+            matches!(
+                plugin,
+                Plugin::VolumeRestrictions | Plugin::VolumeBinding | Plugin::VolumeZone | Plugin::NodeVolumeLimits
+            ) && pod.claim_keys().any(|key| key == *claim)
         }
-        Event::StorageChanged => matches!(plugin, Plugin::VolumeBinding | Plugin::VolumeZone),
+        Event::StorageChanged => {
+            matches!(plugin, Plugin::VolumeBinding | Plugin::VolumeZone | Plugin::NodeVolumeLimits)
+        }
         Event::PodChanged => {
             matches!(plugin, Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity)
         }
@@ -84,7 +90,7 @@ fn changed(plugin: Plugin, old: &NodeInfo, new: &NodeInfo) -> bool {
     let labels = |n: &NodeInfo| n.node.as_ref().and_then(|n| n.metadata.labels.clone());
     match plugin {
         Plugin::NodeUnschedulable | Plugin::TaintToleration => spec(old) != spec(new),
-        Plugin::NodeName | Plugin::NodePorts | Plugin::VolumeRestrictions => false,
+        Plugin::NodeName | Plugin::NodePorts | Plugin::VolumeRestrictions | Plugin::NodeVolumeLimits => false,
         Plugin::NodeAffinity | Plugin::InterPodAffinity | Plugin::VolumeBinding | Plugin::VolumeZone => {
             labels(old) != labels(new)
         }
@@ -106,6 +112,7 @@ fn passes(plugin: Plugin, pod: &PodInfo, node: &NodeInfo) -> bool {
         | Plugin::InterPodAffinity
         | Plugin::VolumeRestrictions
         | Plugin::VolumeBinding
-        | Plugin::VolumeZone => true,
+        | Plugin::VolumeZone
+        | Plugin::NodeVolumeLimits => true,
     }
 }

@@ -8,10 +8,12 @@
 
 mod affinity;
 mod bind_volumes;
+mod csi_nodes;
 mod cycle;
 mod evict;
 mod filter;
 mod hints;
+mod limits;
 mod pod;
 mod preemption;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The scheduler's loop: keeps the snapshot, takes pods from the queue, binds them in the background.
 
 use crate::bind_volumes::{self, Failure};
+use crate::csi_nodes;
 use crate::cycle::{Misfit, schedule};
 use crate::evict::Eviction;
 use crate::hints::Event;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     queue: PodQueue,
     /// Wakes those who wait for claims: a claim changed, or a pod that waited is gone.
     pub(crate) storage_changed: Notify,
+    /// The first volume of a CSI driver was seen: limits of nodes matter from then on.
+    pub(crate) csi_seen: Notify,
 }
 
 struct Scheduler {
@@ -74,6 +77,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         assumed: Mutex::default(),
         queue: PodQueue::default(),
         storage_changed: Notify::new(),
+        csi_seen: Notify::new(),
     });
     let nodes: Informer<Node> = config.informers.of();
     let pods: Informer<Pod> = config.informers.of();
@@ -110,7 +114,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         claims.synced().await;
         volumes.synced().await;
         classes.synced().await;
-        scheduler.work(StdRng::seed_from_u64(config.seed)).await;
+        let limits = csi_nodes::follow(scheduler.client.clone(), Arc::clone(&scheduler.shared), stop.clone());
+        tokio::join!(scheduler.work(StdRng::seed_from_u64(config.seed)), limits);
     })
     .await;
     scheduler.bindings.close();
@@ -136,6 +141,11 @@ fn is_ours(pod: &Pod) -> bool {
 }
 
 impl Shared {
+    /// Something changed; those whom it could help are wanted again.
+    pub(crate) fn cluster_changed(&self, event: &Event) {
+        self.queue.cluster_changed(event);
+    }
+
     fn namespace_changed(&self, change: &Change<Namespace>) {
         let name = change.object().name();
         let Some(new) = change.new() else { return self.snapshot.lock().remove_namespace(name) };
@@ -157,6 +167,9 @@ impl Shared {
 
     fn volume_changed(&self, change: &Change<PersistentVolume>) {
         self.snapshot.lock().storage_mut().set_volume(change.object().name(), change.new().cloned());
+        if change.new().and_then(|volume| volume.spec.as_ref()).is_some_and(|spec| spec.csi.is_some()) {
+            self.csi_seen.notify_one();
+        }
         if change.new().is_some() {
             self.queue.cluster_changed(&Event::StorageChanged);
         }

@@ -1,5 +1,6 @@
 //! Claims, volumes and classes as the scheduler sees them, with the choices that the API server does not know yet.
 
+use crate::limits::Limits;
 use pintle_storage::{BOUND, SELECTED_NODE};
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use pintle_types::k8s::api::storage::v1::StorageClass;
@@ -17,6 +18,8 @@ pub struct Storage {
     promised: HashMap<String, ObjectKey>,
     /// The nodes where volumes for claims are to be made.
     chosen: HashMap<ObjectKey, String>,
+    /// What the drivers of each node say that it takes.
+    limits: HashMap<String, Limits>,
     /// How many pods that have a node use each claim.
     users: HashMap<ObjectKey, i64>,
 }
@@ -99,6 +102,19 @@ impl Storage {
         match class {
             Some(class) => drop(self.classes.insert(name.to_owned(), class)),
             None => drop(self.classes.remove(name)),
+        }
+    }
+
+    pub(crate) fn limits(&self, node: &str) -> Option<&Limits> {
+        self.limits.get(node)
+    }
+
+    /// What a node's drivers say that it takes now.
+    pub(crate) fn set_limits(&mut self, node: &str, limits: Limits) {
+        if limits.is_empty() {
+            drop(self.limits.remove(node))
+        } else {
+            drop(self.limits.insert(node.to_owned(), limits))
         }
     }
 

@@ -1,5 +1,6 @@
 //! Tables of claims, volumes and nodes, and the choices and refusals that must follow.
 
+use crate::csi_nodes::limits_of;
 use crate::hints::{Event, helps};
 use crate::run::decide;
 use crate::tests::{merge, node, pod, snapshot};
@@ -63,7 +64,8 @@ fn world(claims: &[Value], volumes: &[Value]) -> Snapshot {
     }
     for value in volumes {
         let volume = PersistentVolume::from_value(value.clone()).unwrap();
-        storage.set_volume(&volume.name().to_owned(), Some(Arc::new(volume)));
+        let volume = Arc::new(volume);
+        storage.set_volume(volume.name(), Some(Arc::clone(&volume)));
     }
     for value in [
         class("late", "kubernetes.io/no-provisioner", "WaitForFirstConsumer"),
@@ -71,7 +73,8 @@ fn world(claims: &[Value], volumes: &[Value]) -> Snapshot {
         class("early", "example.com/maker", "Immediate"),
     ] {
         let class = StorageClass::from_value(value).unwrap();
-        storage.set_class(&class.name().to_owned(), Some(Arc::new(class)));
+        let class = Arc::new(class);
+        storage.set_class(class.name(), Some(Arc::clone(&class)));
     }
     snapshot
 }
@@ -200,6 +203,32 @@ fn disks_and_zones_are_heeded() {
     zoned.remove_node("b");
     let words = "0/1 nodes are available: 1 node(s) had no available volume zone.";
     check(&user("p", &["zoned"]), &zoned, Err(words));
+}
+
+#[test]
+fn a_node_takes_so_many_volumes_of_a_driver() {
+    let volume = |name: &str| {
+        let source = json!({ "driver": "d.example", "volumeHandle": format!("handle-{name}") });
+        json!({ "metadata": { "name": name }, "spec": { "csi": source } })
+    };
+    let claims = [bound("one", "v", json!({})), bound("two", "w", json!({}))];
+    let mut world = world(&claims, &[volume("v"), volume("w")]);
+    world.remove_node("b");
+    let first = user("first", &["one"]);
+    world.set_pod(Arc::clone(&first), "a");
+    check(&user("p", &["two"]), &world, Ok("a"));
+    let driver = json!({ "name": "d.example", "nodeID": "n", "allocatable": { "count": 1 } });
+    let said = json!({ "metadata": { "name": "a" }, "spec": { "drivers": [driver] } });
+    world.storage_mut().set_limits("a", limits_of(&said));
+    let second = user("p", &["two"]);
+    check(&second, &world, Err("0/1 nodes are available: 1 node(s) exceed max volume count."));
+    // A volume that is there already takes no further place.
+    check(&user("q", &["one"]), &world, Ok("a"));
+    let misfit = schedule(&second, &world, 0, &mut StdRng::seed_from_u64(1)).unwrap_err();
+    assert!(helps(&Event::PodGone(first), misfit.plugins, &second));
+    assert!(!helps(&Event::PodGone(user("other", &[])), misfit.plugins, &second));
+    world.storage_mut().set_limits("a", limits_of(&json!({})));
+    check(&second, &world, Ok("a"));
 }
 
 #[test]
