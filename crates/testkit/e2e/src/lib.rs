@@ -25,6 +25,6 @@ pub use host::Host;
 pub use image::BUSYBOX;
 pub use lan::Lan;
 pub use nodes::{Agent, NODES, Nodes};
-pub use script::play;
+pub use script::{play, transcripts};
 pub use suite::{Case, Subject, Test, suite, suite_of, suite_on};
 pub use wait::until;

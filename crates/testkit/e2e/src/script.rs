@@ -20,6 +20,19 @@ struct Place<'a> {
     directory: PathBuf,
 }
 
+/// The transcripts of a folder beside the tests, by name.
+pub fn transcripts(folder: &str) -> Result<Vec<(String, String)>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());
+        found.push((name.unwrap_or_default(), fs::read_to_string(path)?));
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Runs all steps of a transcript, and fails with each that did not do as it must.
 pub fn play(cluster: &Cluster, name: &str, text: &str, kubectl: &Path) -> Result<()> {
     let steps = parse(text).with_context(|| name.to_owned())?;
