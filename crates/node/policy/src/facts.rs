@@ -1,9 +1,9 @@
 //! Reads NetworkPolicies, pods and namespaces into the facts that a plan needs.
 
 use ipnet::Ipv4Net;
-use pintle_types::selector::LabelSelector;
 use pintle_types::k8s::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use pintle_types::k8s::apimachinery::pkg::util::intstr::IntOrString;
+use pintle_types::selector::LabelSelector;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,7 +1,7 @@
 //! Keeps packets from pods, and of pods, that NetworkPolicies do not allow.
 //!
 //! [`run`] hears of NetworkPolicies, and while there is one, of pods and namespaces; `facts` reads of them what counts,
-//! `plan` says which chains, sets and elements the kernel should have and what a change changes about them, and
+//! `plan` and `wanted` say which chains, sets and elements the kernel should have and what a change changes about them, and
 //! `kernel` makes the changes in one nf_tables transaction. A cluster without policies has one watch of nothing and no
 //! table. Only policies that select a pod of this node are in the kernel.
 //!
@@ -17,6 +17,7 @@ mod rules;
 mod run;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 pub use kernel::{Error, remove};
 pub use run::{Config, Guard, NewPod, Policies};

@@ -4,6 +4,7 @@
 //! this node) with a pod: each pair adds elements to the policy's sets, and an element is there while any pair wants it.
 
 use crate::facts::{Allowance, Direction, Labels, Peer, Pod, Policy, PortRange, Protocol};
+use crate::wanted::Wanted;
 use ipnet::Ipv4Net;
 use pintle_types::ObjectKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -86,6 +87,8 @@ pub(crate) struct Plan {
     namespaces: HashMap<String, Labels>,
     /// Local pods by address. Two have one for a moment, when a name or address is used anew.
     local: BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>,
+    /// Local addresses that something happened to since changes were taken.
+    touched: BTreeSet<Ipv4Addr>,
     /// The policies of isolated addresses.
     isolated: BTreeMap<(Ipv4Addr, Direction), BTreeSet<PolicyId>>,
     wanted: Wanted,
@@ -127,16 +130,15 @@ impl Plan {
         } else {
             self.retire(key);
         }
-        for address in affected {
-            self.isolate(address);
-        }
+        self.touched.extend(affected);
     }
 
     /// Forgets a policy; the chains of its pods are made anew after it.
     fn retire(&mut self, key: &ObjectKey) {
         let Some(known) = self.policies.remove(key) else { return };
         if known.users > 0 {
-            self.wanted.remove_policy(&known);
+            let elements = known.cells.into_values().flatten();
+            self.wanted.remove_policy(known.id, &known.policy, elements);
         }
     }
 
@@ -162,9 +164,7 @@ impl Plan {
             self.pods.insert(key.clone(), Arc::new(pod));
         }
         self.refresh_pod(key);
-        for address in affected {
-            self.isolate(address);
-        }
+        self.touched.extend(affected);
     }
 
     pub(crate) fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
@@ -187,12 +187,21 @@ impl Plan {
 
     /// What changed since it was asked last.
     pub(crate) fn take_changes(&mut self) -> Changes {
+        self.settle();
         self.wanted.take_changes()
     }
 
     /// Everything, for a table that begins empty.
     pub(crate) fn everything(&mut self) -> Changes {
+        self.settle();
         self.wanted.everything()
+    }
+
+    /// Decides once about every address that anything happened to.
+    fn settle(&mut self) {
+        for address in std::mem::take(&mut self.touched) {
+            self.isolate(address);
+        }
     }
 
     fn local_addresses_in(&self, namespace: &str) -> Vec<Ipv4Addr> {
@@ -217,7 +226,7 @@ impl Plan {
             self.local.remove(&address);
         }
         for direction in Direction::BOTH {
-            let selecting: Vec<ObjectKey> = self.selecting(&holders, direction);
+            let selecting = self.selecting(&holders, direction);
             let new: BTreeSet<PolicyId> = selecting.iter().filter_map(|key| Some(self.policies.get(key)?.id)).collect();
             let old = self.isolated.remove(&(address, direction)).unwrap_or_default();
             for key in &selecting {
@@ -237,14 +246,17 @@ impl Plan {
         self.wanted.set_element((SetId::Own, Item::Address(address)), isolated);
     }
 
-    fn selecting(&self, holders: &BTreeSet<ObjectKey>, direction: Direction) -> Vec<ObjectKey> {
-        let selects = |key: &ObjectKey, known: &Known| {
-            let mut inside = holders.iter().filter(|holder| holder.namespace == key.namespace);
-            known.policy.rules(direction).is_some()
-                && inside
-                    .any(|holder| self.pods.get(holder).is_some_and(|pod| known.policy.selector.matches(&pod.labels)))
-        };
-        self.policies.iter().filter(|(key, known)| selects(key, known)).map(|(key, _)| key.clone()).collect()
+    fn selecting(&self, holders: &BTreeSet<ObjectKey>, direction: Direction) -> BTreeSet<ObjectKey> {
+        let mut found = BTreeSet::new();
+        for (holder, pod) in holders.iter().filter_map(|holder| Some((holder, self.pods.get(holder)?))) {
+            let first = ObjectKey::new(&holder.namespace, "");
+            let inside = self.policies.range(first..).take_while(|(key, _)| key.namespace == holder.namespace);
+            let selecting = inside.filter(|(_, known)| {
+                known.policy.rules(direction).is_some() && known.policy.selector.matches(&pod.labels)
+            });
+            found.extend(selecting.map(|(key, _)| key.clone()));
+        }
+        found
     }
 
     /// One address more is isolated by a policy; the first one brings it into the kernel.
@@ -258,7 +270,9 @@ impl Plan {
         for (pod_key, pod) in &self.pods {
             let pair = Pair { known, policy_key: key, pod_key, namespaces: &self.namespaces };
             let elements = pair.elements(pod);
-            known.replace_cell(pod_key, elements, &mut self.wanted);
+            if !elements.is_empty() {
+                known.replace_cell(pod_key, elements, &mut self.wanted);
+            }
         }
     }
 
@@ -267,8 +281,8 @@ impl Plan {
         let Some(known) = self.policies.values_mut().find(|known| known.id == id) else { return };
         known.users -= 1;
         if known.users == 0 {
-            self.wanted.remove_policy(known);
-            known.cells.clear();
+            let elements = std::mem::take(&mut known.cells).into_values().flatten();
+            self.wanted.remove_policy(known.id, &known.policy, elements);
         }
     }
 }
@@ -356,188 +370,4 @@ fn in_blocks(rule: &Allowance, address: Ipv4Addr) -> bool {
         Peer::Block { net, except } => net.contains(&address) && !except.iter().any(|net| net.contains(&address)),
         Peer::Pods { .. } => false,
     })
-}
-
-/// What the kernel should have, with what it had for everything that was touched since changes were taken.
-#[derive(Debug, Default)]
-struct Wanted {
-    sets: BTreeSet<SetId>,
-    chains: BTreeMap<ChainId, Vec<Line>>,
-    /// How many pairs want it.
-    elements: HashMap<Element, u32>,
-    old_sets: BTreeMap<SetId, bool>,
-    old_chains: BTreeMap<ChainId, Option<Vec<Line>>>,
-    old_elements: HashMap<Element, bool>,
-}
-
-impl Wanted {
-    fn claim(&mut self, element: Element) {
-        let count = self.elements.entry(element).or_default();
-        self.old_elements.entry(element).or_insert(*count > 0);
-        *count += 1;
-    }
-
-    fn release(&mut self, element: Element) {
-        let Some(count) = self.elements.get_mut(&element) else { return };
-        self.old_elements.entry(element).or_insert(true);
-        *count -= 1;
-        if *count == 0 {
-            self.elements.remove(&element);
-        }
-    }
-
-    /// An element that one thing alone wants.
-    fn set_element(&mut self, element: Element, wanted: bool) {
-        match (self.elements.contains_key(&element), wanted) {
-            (false, true) => self.claim(element),
-            (true, false) => self.release(element),
-            _ => {}
-        }
-    }
-
-    fn set_set(&mut self, set: SetId, wanted: bool) {
-        self.old_sets.entry(set).or_insert_with(|| self.sets.contains(&set));
-        if wanted {
-            self.sets.insert(set);
-        } else {
-            self.sets.remove(&set);
-        }
-    }
-
-    fn set_chain(&mut self, chain: ChainId, lines: Option<Vec<Line>>) {
-        let old = self.chains.remove(&chain);
-        if let Some(lines) = lines {
-            self.chains.insert(chain, lines);
-        }
-        self.old_chains.entry(chain).or_insert(old);
-    }
-
-    fn add_policy(&mut self, id: PolicyId, policy: &Policy) {
-        for direction in Direction::BOTH {
-            let Some(rules) = policy.rules(direction) else { continue };
-            let mut lines = Vec::new();
-            for (n, rule) in rules.iter().enumerate() {
-                let sets = RuleSets::of(id, direction, n, rule);
-                for set in [sets.peers, sets.named].into_iter().flatten() {
-                    self.set_set(set, true);
-                }
-                sets.add_lines(direction, rule, &mut lines);
-            }
-            self.set_chain(ChainId::Policy(id, direction), Some(lines));
-        }
-    }
-
-    fn remove_policy(&mut self, known: &Known) {
-        for direction in Direction::BOTH {
-            let Some(rules) = known.policy.rules(direction) else { continue };
-            for (n, rule) in rules.iter().enumerate() {
-                let sets = RuleSets::of(known.id, direction, n, rule);
-                for set in [sets.peers, sets.named].into_iter().flatten() {
-                    self.set_set(set, false);
-                }
-            }
-            self.set_chain(ChainId::Policy(known.id, direction), None);
-        }
-        for element in known.cells.values().flatten() {
-            self.release(*element);
-        }
-    }
-
-    fn isolate(&mut self, address: Ipv4Addr, direction: Direction, policies: &BTreeSet<PolicyId>) {
-        let chain = ChainId::Pod(address, direction);
-        let lines: Vec<Line> = policies.iter().map(|id| Line::Jump(*id)).chain([Line::Drop]).collect();
-        let lines = (!policies.is_empty()).then_some(lines);
-        self.set_element((SetId::Isolated(direction), Item::Address(address)), lines.is_some());
-        if self.chains.get(&chain) != lines.as_ref() {
-            self.set_chain(chain, lines);
-        }
-    }
-
-    fn take_changes(&mut self) -> Changes {
-        let mut changes = Changes::default();
-        for (set, was) in std::mem::take(&mut self.old_sets) {
-            match (was, self.sets.contains(&set)) {
-                (false, true) => drop(changes.new_sets.insert(set)),
-                (true, false) => drop(changes.gone_sets.insert(set)),
-                _ => {}
-            }
-        }
-        for (chain, was) in std::mem::take(&mut self.old_chains) {
-            match (was, self.chains.get(&chain)) {
-                (None, Some(lines)) => drop(changes.new_chains.insert(chain, lines.clone())),
-                (Some(_), None) => drop(changes.gone_chains.insert(chain)),
-                (Some(old), Some(lines)) if old != *lines => drop(changes.changed_chains.insert(chain, lines.clone())),
-                _ => {}
-            }
-        }
-        for (element, was) in std::mem::take(&mut self.old_elements) {
-            match (was, self.elements.contains_key(&element)) {
-                (false, true) => drop(changes.new_elements.insert(element)),
-                // Those of a set that goes, go with it.
-                (true, false) if !changes.gone_sets.contains(&element.0) => {
-                    changes.gone_elements.insert(element);
-                }
-                _ => {}
-            }
-        }
-        changes
-    }
-
-    fn everything(&mut self) -> Changes {
-        self.take_changes();
-        Changes {
-            new_sets: self.sets.clone(),
-            new_chains: self.chains.clone(),
-            new_elements: self.elements.keys().copied().collect(),
-            ..Changes::default()
-        }
-    }
-}
-
-/// The sets that one rule of a policy looks into.
-struct RuleSets {
-    peers: Option<SetId>,
-    named: Option<SetId>,
-}
-
-impl RuleSets {
-    fn of(id: PolicyId, direction: Direction, n: usize, rule: &Allowance) -> Self {
-        let of_pods = rule.peers.iter().flatten().any(|peer| matches!(peer, Peer::Pods { .. }));
-        Self {
-            peers: of_pods.then_some(SetId::Peers(id, direction, n)),
-            named: (!rule.named_ports.is_empty()).then_some(SetId::Named(id, direction, n)),
-        }
-    }
-
-    /// One line for each peer and each range of ports.
-    fn add_lines(&self, direction: Direction, rule: &Allowance, lines: &mut Vec<Line>) {
-        let mut ends: Vec<Match> = Vec::new();
-        match &rule.peers {
-            None => ends.push(Match::default()),
-            Some(peers) => {
-                ends.extend(self.peers.map(|set| Match { peers: Some(set), ..Match::default() }));
-                ends.extend(peers.iter().filter_map(|peer| match peer {
-                    Peer::Block { net, except } => {
-                        Some(Match { block: Some((*net, except.clone())), ..Match::default() })
-                    }
-                    Peer::Pods { .. } => None,
-                }));
-            }
-        }
-        for end in &ends {
-            match &rule.ports {
-                None => lines.push(Line::Accept(end.clone())),
-                Some(ranges) => {
-                    lines.extend(ranges.iter().map(|range| Line::Accept(Match { range: Some(*range), ..end.clone() })));
-                }
-            }
-            if self.named.is_some() && direction == Direction::Ingress {
-                lines.push(Line::Accept(Match { named: self.named, ..end.clone() }));
-            }
-        }
-        // The destinations that names mean are peers already.
-        if self.named.is_some() && direction == Direction::Egress {
-            lines.push(Line::Accept(Match { named: self.named, ..Match::default() }));
-        }
-    }
 }

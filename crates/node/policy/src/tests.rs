@@ -356,3 +356,30 @@ fn pods_are_read_or_left_out() {
     let away = read(json!({"containers": container, "nodeName": "there"}), json!({"podIP": "10.42.0.9"}));
     assert!(away.is_some_and(|pod| !pod.local && pod.addresses.len() == 1));
 }
+
+#[test]
+fn many_policies_and_pods_are_planned_at_once() {
+    let mut plan = Plan::default();
+    plan.set_namespace("shop", Some(labels(&[("team", "a")])));
+    for n in 0..2_000_u32 {
+        let address = Ipv4Addr::from(0x0a2a_0000 + n);
+        let pod = Pod {
+            uid: n.to_string(),
+            labels: labels(&[("app", "web"), ("group", &(n % 100).to_string())]),
+            addresses: vec![address],
+            local: n < 100,
+            ..Pod::default()
+        };
+        plan.set_pod(&key("shop", &format!("pod-{n}")), Some(pod));
+    }
+    for n in 0..200 {
+        let group = json!({"matchLabels": {"group": (n % 100).to_string()}});
+        let from = json!([{"from": [{"podSelector": group}], "ports": [{"port": 80}]}]);
+        set(&mut plan, "shop", &format!("policy-{n}"), json!({"podSelector": group, "ingress": from}));
+    }
+    let all = plan.take_changes();
+    assert_eq!((all.new_chains.len(), all.new_sets.len()), (300, 200), "two policies for each of 100 pods");
+    assert_eq!(all.new_elements.len(), 200 * 20 + 100 + 100);
+    let change = cost(&mut plan, |plan| plan.set_pod(&key("shop", "pod-1999"), None));
+    assert_eq!(change, [0, 0, 0, 0, 0, 0, 2]);
+}

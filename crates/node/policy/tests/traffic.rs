@@ -3,16 +3,14 @@
 use pintle_fake_api::FakeApi;
 use pintle_netlink::{Netlink, Peer, Veth, namespace};
 use pintle_policy::{Config, Guard, NewPod, Policies};
+use pintle_test_netns::Space;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Namespace, Pod};
 use pintle_types::k8s::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
-use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -21,37 +19,19 @@ use tokio_util::sync::CancellationToken;
 const WAIT: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(200);
 
-/// A network namespace that vanishes with the test.
-struct Space {
-    path: PathBuf,
-    file: File,
+trait Reach {
+    fn connect(&self, to: &str) -> Result<TcpStream, ErrorKind>;
+
+    /// Connects until the outcome is this one: refused ports are reached, and nothing answers what is dropped.
+    fn until(&self, to: &str, reached: bool);
 }
 
-impl Space {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("pintle-policy-test-{}-{name}", std::process::id()));
-        namespace::create(&path).expect("namespaces need root");
-        Self { file: namespace::open(&path).expect("just made"), path }
-    }
-
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        namespace::enter(self.file.as_fd(), work).expect("enter")
-    }
-
-    fn run(&self, command: &str) -> String {
-        self.inside(|| {
-            let output = Command::new("sh").args(["-c", command]).output().expect("sh");
-            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        })
-    }
-
+impl Reach for Space {
     fn connect(&self, to: &str) -> Result<TcpStream, ErrorKind> {
         let to: SocketAddr = to.parse().expect("address");
         self.inside(|| TcpStream::connect_timeout(&to, SHORT)).map_err(|error| error.kind())
     }
 
-    /// Connects until the outcome is this one: refused ports are reached, and nothing answers what is dropped.
     fn until(&self, to: &str, reached: bool) {
         let deadline = Instant::now() + WAIT;
         loop {
@@ -61,12 +41,6 @@ impl Space {
             }
             assert!(Instant::now() < deadline, "{to} is reached: {} ({result:?})", !reached);
         }
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        namespace::delete(&self.path).expect("delete");
     }
 }
 
@@ -84,7 +58,9 @@ struct World {
 
 impl World {
     fn new(name: &str) -> Self {
-        let space = |kind: &str| Space::new(&format!("{name}-{kind}"));
+        let folder = std::env::temp_dir();
+        let space =
+            |kind: &str| Space::new(&folder, &format!("pintle-policy-test-{}-{name}-{kind}", std::process::id()));
         let (node, a, b, outside) = (space("node"), space("a"), space("b"), space("outside"));
         for (far, link, near, address) in [
             (&a, "pod-a", "10.42.0.1/32", "10.42.0.2"),
