@@ -189,7 +189,7 @@ fn bundle(engine: &Engine) -> Result<String> {
     spec["ociVersion"] = json!("1.0.2");
     spec["process"]["terminal"] = json!(false);
     spec["process"]["args"] = json!(["true"]);
-    spec["linux"]["cgroupsPath"] = json!(format!("/{}/peer", engine.host.name));
+    spec["linux"]["cgroupsPath"] = json!(format!("/{}-peer", engine.host.name));
     std::fs::write(file, spec.to_string())?;
     Ok(shown)
 }
