@@ -72,9 +72,8 @@ async fn pull_from(
 ) -> Result<Pulled> {
     let tag = reference.digest.clone().or_else(|| reference.tag.clone()).unwrap_or_else(|| "latest".to_owned());
     let (bytes, digest, manifest, manifest_digest) = find(registry, reference, &tag, options).await?;
-    let familiar = Reference { tag: None, digest: None, ..reference.clone() };
-    let repository = if familiar.registry == "docker.io" { familiar.repository } else { familiar.name() };
-    progress(Progress::From { tag, repository });
+    // Without the registry, as Docker tells it.
+    progress(Progress::From { tag, repository: reference.repository.clone() });
     let had = store.resolve(&manifest.config.digest).is_some_and(|image| match &reference.tag {
         Some(_) => image.tags.contains(&Reference { digest: None, ..reference.clone() }.to_string()),
         None => true,

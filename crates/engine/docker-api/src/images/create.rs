@@ -85,7 +85,7 @@ fn pull_image(state: &Arc<State>, call: &Call) -> Result {
             Ok(new) => {
                 let what = if new { "Downloaded newer image for" } else { "Image is up to date for" };
                 // Without a tag where all were asked for.
-                let name = if all_tags { reference.familiar() } else { familiar(&reference.to_string()) };
+                let name = if all_tags { untagged(&reference) } else { familiar(&reference.to_string()) };
                 teller.status(&format!("Status: {what} {name}"));
             }
             Err(why) => teller.error(&why),
@@ -132,11 +132,15 @@ async fn run(
 
 /// What Docker says when a registry says no.
 pub(crate) fn words(error: &Error, reference: &Reference) -> String {
-    let name = Reference { tag: None, digest: None, ..reference.clone() }.familiar();
+    let name = untagged(reference);
     if error.is_unauthorized() {
         return format!(
             "pull access denied for {name}, repository does not exist or may require 'docker login': {error}"
         );
     }
     error.to_string()
+}
+
+fn untagged(reference: &Reference) -> String {
+    Reference { tag: None, digest: None, ..reference.clone() }.familiar()
 }
