@@ -59,6 +59,7 @@ impl Act<'_> {
             let went_on = match action {
                 Action::KillPod => self.kill_pod(actions).await,
                 Action::Kill { id, name, reason, message } => self.kill(id, name, *reason, message).await,
+                Action::Resize { id, name } => self.resize(id, name).await,
                 Action::CreateSandbox { attempt } => {
                     self.create_sandbox(*attempt).await.map(|made| sandbox = Some(made))
                 }
@@ -91,6 +92,22 @@ impl Act<'_> {
         kill_pod(self.memory, self.pod, self.observed, None).await.map_err(|error| {
             events.pod(self.pod, true, "FailedKillPod", format!("error killing pod: {error}"));
         })
+    }
+
+    async fn resize(&self, id: &str, name: &str) -> Result<(), ()> {
+        let host = &self.memory.host;
+        let found = crate::reference::lasting_containers(self.pod).find(|(_, c)| c.name == name);
+        let (Some((_, container)), Some(status)) = (found, self.observed.container(name)) else { return Ok(()) };
+        let wanted = crate::resources::of_container(self.pod, container, host.settings.machine_memory);
+        let update = crate::resize::update(&status.resources, &wanted);
+        let result = host.runtime.update_container_resources(id, update).await;
+        let failed = result.err().map(|e| e.to_string());
+        if let Some(error) = &failed {
+            tracing::warn!(error, pod = pod_text(self.pod), container = name, "a container can't be resized");
+        }
+        let done = failed.is_none();
+        *self.memory.resize_error.lock() = failed;
+        if done { Ok(()) } else { Err(()) }
     }
 
     async fn kill(&self, id: &str, name: &str, reason: KillReason, message: &str) -> Result<(), ()> {

@@ -17,8 +17,9 @@ use crate::plan::plan;
 use crate::probe::{ProbeKind, Workers};
 use crate::push::{OWN_CONDITIONS, push};
 use crate::reference::{pod_text, spec};
+use crate::resize::{self, Pending};
 use crate::static_pods::is_static;
-use crate::status::{EVICTED, Ended, Surroundings, is_final, status};
+use crate::status::{EVICTED, Ended, Resize, Surroundings, is_final, status};
 use crate::{purge, terminate, termination_message, volumes};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Pod, PodStatus};
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long changes are gathered into one report while a step is under way.
 const REPORT_DELAY: Duration = Duration::from_millis(150);
+/// Between looks for room for a pod that wishes for more.
+const DEFERRED_RETRY: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -92,6 +95,9 @@ pub struct Actor {
     /// Of a static pod: what its status is told to.
     mirror: Option<Mirror>,
     ended: Option<Ended>,
+    /// The pod as it is wished for, while the node does not give it those resources, and why not.
+    wished: Option<Arc<Pod>>,
+    pending: Option<Pending>,
     /// Where an eviction is left for this pod.
     slot: Slot,
     /// The node does not take this pod; told once.
@@ -109,6 +115,8 @@ impl Actor {
         let status = pod.status.clone().unwrap_or_default();
         let memory = Arc::new(Memory::new(host, wake));
         remember_verdicts(&memory, &status);
+        let pod = Arc::new(resize::restored(&pod, &status));
+        memory.host.allocations.note(&pod);
         let stage = if is_final(status.phase.as_deref()) { Stage::Terminating } else { Stage::Syncing };
         Self {
             memory,
@@ -121,6 +129,8 @@ impl Actor {
             pushed: 0,
             mirror: None,
             ended: None,
+            wished: None,
+            pending: None,
             slot: Slot::default(),
             refused: None,
             grace: None,
@@ -186,6 +196,7 @@ impl Actor {
             }
         }
         self.status = status;
+        self.memory.host.allocations.forget(self.pod.uid());
         self.ended = Some(Ended { reason: refused.reason, message });
         self.stage = Stage::Kept;
     }
@@ -212,10 +223,10 @@ impl Actor {
         match wanted {
             Wanted::Present(pod) => {
                 self.adopt_status(&pod);
-                self.pod = pod;
+                self.allocate(pod);
             }
             Wanted::Static { pod, mirror } => {
-                self.pod = pod;
+                self.allocate(pod);
                 self.adopt_mirror(mirror);
             }
             Wanted::Gone => self.gone = true,
@@ -229,6 +240,26 @@ impl Actor {
             Stage::Syncing => self.stage = Stage::Terminating,
             Stage::Kept => self.stage = Stage::Terminated,
             _ => {}
+        }
+    }
+
+    /// Takes the pod with the resources that the node gives it.
+    fn allocate(&mut self, pod: Arc<Pod>) {
+        let before = Arc::clone(&self.pod);
+        let (kept, pending) = resize::allocate(&pod, &before, &self.memory.host.allocations);
+        self.pending = pending;
+        match kept {
+            Some(kept) => {
+                self.wished = Some(pod);
+                self.pod = Arc::new(kept);
+            }
+            None => {
+                self.wished = None;
+                self.pod = pod;
+            }
+        }
+        if self.pod.spec != before.spec {
+            self.memory.resized();
         }
     }
 
@@ -339,7 +370,9 @@ impl Actor {
             let (pod, old) = (&self.pod, self.untold.as_ref().unwrap_or(&self.status));
             let input = Input { pod, observed, old, failures: &failures, verdicts: &verdicts, terminal };
             let host_ip = &self.memory.host.settings.node_ip;
-            status(&input, &Surroundings { host_ip, now, ended: self.ended.as_ref() })
+            let error = self.memory.resize_error.lock().clone();
+            let resize = Resize { pending: self.pending.as_ref(), error: error.as_deref() };
+            status(&input, &Surroundings { host_ip, now, ended: self.ended.as_ref(), resize })
         };
         if self.gone {
             return true;
@@ -369,6 +402,10 @@ impl Actor {
 
     // flow: pod 9/16
     async fn sync(&mut self) -> Next {
+        if let Some(wished) = self.wished.take() {
+            // There may be room by now.
+            self.allocate(wished);
+        }
         let observed = match self.look().await {
             Ok(observed) => observed,
             Err(next) => return next,
@@ -414,6 +451,8 @@ impl Actor {
         } else {
             self.retry = FIRST_RETRY;
         }
+        let deferred = self.pending.as_ref().is_some_and(|p| p.reason == "Deferred");
+        delays.extend(deferred.then_some(DEFERRED_RETRY));
         let now = self.memory.host.clock.now();
         let tokens = self.memory.volumes.lock().await.tokens.refresh_at();
         delays.extend(tokens.map(|at| elapsed(now, at).max(FIRST_RETRY)));
@@ -491,6 +530,7 @@ impl Actor {
         }
         self.retry = FIRST_RETRY;
         self.workers.stop_all();
+        self.memory.host.allocations.forget(self.pod.uid());
         self.stage = Stage::Terminated;
         Next::Again
     }

@@ -7,12 +7,14 @@ use crate::observed::Observed;
 use crate::plan::should_restart;
 use crate::probe::Verdicts;
 use crate::reference::{ContainerKind, ephemeral_containers, init_containers, is_sidecar, spec};
+use crate::resize::{Change, change};
+use crate::resources::of_container;
 use jiff::Timestamp;
 use pintle_cri::ContainerState as RuntimeState;
 use pintle_types::Time;
 use pintle_types::k8s::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, LinuxContainerUser, Pod, PodStatus, VolumeMountStatus,
+    ContainerUser, LinuxContainerUser, Pod, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use std::collections::HashMap;
 
@@ -146,11 +148,26 @@ fn from_runtime(
         restart_count: newest.metadata.attempt as i32,
         state: Some(state_of(newest)),
         last_state: Some(last_state.unwrap_or_default()),
-        resources: running.then(|| container.resources.clone().unwrap_or_default()),
+        resources: running.then(|| actual_resources(input, container, newest, old)),
         allocated_resources: container.resources.as_ref().filter(|_| running).and_then(|r| r.requests.clone()),
         user: newest.user.as_ref().filter(|_| running).map(user),
         volume_mounts: volume_mounts(container),
         ..Default::default()
+    }
+}
+
+/// Those that the pod was given, once the container has them; until then those that were told before.
+fn actual_resources(
+    input: &Input<'_>,
+    container: &Container,
+    newest: &pintle_cri::ContainerStatus,
+    old: Option<&ContainerStatus>,
+) -> ResourceRequirements {
+    let wanted = of_container(input.pod, container, 1);
+    let told = old.filter(|o| o.container_id == Some(container_id(&newest.id))).and_then(|o| o.resources.clone());
+    match (change(container, newest, &wanted), told) {
+        (Change::InPlace | Change::Restart, Some(told)) => told,
+        _ => container.resources.clone().unwrap_or_default(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::eviction::pressure::Pressures;
 use crate::hardware::Hardware;
 use crate::image_gc::PulledImages;
 use crate::probe::ProbeCounts;
+use crate::resize::Allocations;
 use crate::volumes::Mounter;
 use pintle_clock::Clock;
 use pintle_cri::Runtime;
@@ -28,6 +29,7 @@ pub struct Host {
     pub probes: ProbeCounts,
     pub pressures: Pressures,
     pub pulled: PulledImages,
+    pub allocations: Allocations,
     pub settings: Settings,
 }
 

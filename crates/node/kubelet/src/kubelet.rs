@@ -9,6 +9,7 @@ use crate::eviction::{Evictor, Order, Slot};
 use crate::host::{Host, Settings};
 use crate::image_gc::{ImageCollector, PulledImages};
 use crate::node::machine::Machine;
+use crate::resize::Allocations;
 use crate::static_pods::{Mirrors, Source, is_mirror, is_static};
 use crate::stats::Collector;
 use crate::status::{Ended, is_final};
@@ -48,6 +49,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         hardware: config.hardware.clone(),
         cgroups: cgroups(&config),
         probes: Default::default(),
+        allocations: Allocations::new(u64::from(machine.processors) * 1000, machine.memory_bytes),
         pressures: Pressures::new(config.options.pressure_transition),
         pulled: PulledImages::new(&config.root_dir),
         settings: settings(&config, &machine),

@@ -42,6 +42,7 @@ mod probe;
 mod purge;
 mod push;
 mod reference;
+mod resize;
 mod resources;
 mod sandbox_config;
 mod security;

@@ -24,6 +24,8 @@ pub struct Memory {
     pub pull_errors: Mutex<HashMap<String, String>>,
     pub failures: Mutex<StartFailures>,
     pub verdicts: Mutex<Verdicts>,
+    /// Why a container could not be given other resources the last time.
+    pub resize_error: Mutex<Option<String>>,
     pub volumes: tokio::sync::Mutex<Volumes>,
     /// The pod's cgroup, and the generation of the pod whose limits it has.
     cgroup: Mutex<Option<(Option<i64>, String)>>,
@@ -39,6 +41,7 @@ impl Memory {
             pull_errors: Mutex::default(),
             failures: Mutex::default(),
             verdicts: Mutex::default(),
+            resize_error: Mutex::default(),
             volumes: tokio::sync::Mutex::default(),
             cgroup: Mutex::default(),
         }
@@ -55,6 +58,11 @@ impl Memory {
         let path = self.host.cgroups.ensure(pod)?;
         *cgroup = Some((pod.metadata.generation, path.clone()));
         Ok(path)
+    }
+
+    /// The pod has other resources than before: its cgroup is to follow.
+    pub fn resized(&self) {
+        *self.cgroup.lock() = None;
     }
 
     pub fn fail(&self, container: &str, failure: StartFailure) {

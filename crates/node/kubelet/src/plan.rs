@@ -8,6 +8,8 @@ use crate::labels::container_hash;
 use crate::observed::{Observed, on_host_network};
 use crate::probe::Verdicts;
 use crate::reference::{ContainerKind, ephemeral_containers, init_containers, is_sidecar, spec};
+use crate::resize::{self, Change};
+use crate::resources::of_container;
 use pintle_cri::{ContainerState, ContainerStatus, SandboxState};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Container, Pod};
@@ -28,6 +30,8 @@ pub enum Action {
     KillPod,
     /// Stop one container. `message` is told in an event.
     Kill { id: String, name: String, reason: KillReason, message: String },
+    /// Give a running container the resources that its pod has now.
+    Resize { id: String, name: String },
     /// Make a sandbox; `attempt` counts from 0.
     CreateSandbox { attempt: u32 },
     /// Start a container: the nth of its list.
@@ -37,7 +41,7 @@ pub enum Action {
 /// What to do now, in order. Nothing to do is an empty list.
 // flow: pod 10/16
 pub fn plan(pod: &Pod, observed: &Observed, verdicts: &Verdicts) -> Vec<Action> {
-    let planner = Planner { pod, observed, verdicts, kills: Vec::new(), starts: Vec::new() };
+    let planner = Planner { pod, observed, verdicts, kills: Vec::new(), resizes: Vec::new(), starts: Vec::new() };
     match sandbox_attempt(pod, observed) {
         Some(attempt) => planner.anew(attempt),
         None => planner.go_on(),
@@ -99,6 +103,7 @@ struct Planner<'a> {
     observed: &'a Observed,
     verdicts: &'a Verdicts,
     kills: Vec<Action>,
+    resizes: Vec<Action>,
     starts: Vec<Action>,
 }
 
@@ -158,7 +163,7 @@ impl Planner<'_> {
     }
 
     fn finish(self) -> Vec<Action> {
-        self.kills.into_iter().chain(self.starts).collect()
+        self.kills.into_iter().chain(self.resizes).chain(self.starts).collect()
     }
 
     fn start_ephemeral(&mut self) {
@@ -191,11 +196,28 @@ impl Planner<'_> {
         } else if verdict.startup == Some(false) {
             (KillReason::Startup, format!("Container {} failed startup probe", container.name), restart)
         } else {
-            return Fate::Keep;
+            match self.resize(container, status) {
+                Change::None | Change::InPlace => return Fate::Keep,
+                Change::Restart => {
+                    let message = format!("Container {} resize requires restart", container.name);
+                    self.kill(container, status, KillReason::Changed, message);
+                    return Fate::Start;
+                }
+            }
         };
         let message = if restart { format!("{message}, will be restarted") } else { message };
         self.kill(container, status, reason, message);
         if restart { Fate::Start } else { Fate::Keep }
+    }
+
+    /// Notes that a container is to have other resources.
+    fn resize(&mut self, container: &Container, status: &ContainerStatus) -> Change {
+        // Only the score for the kernel depends on the machine's memory, and that is not compared.
+        let change = resize::change(container, status, &of_container(self.pod, container, 1));
+        if change == Change::InPlace {
+            self.resizes.push(Action::Resize { id: status.id.clone(), name: container.name.clone() });
+        }
+        change
     }
 
     fn kill(&mut self, container: &Container, status: &ContainerStatus, reason: KillReason, message: String) {
@@ -286,6 +308,11 @@ impl Planner<'_> {
         if verdict.liveness == Some(false) {
             let message = format!("Init container {} failed liveness probe", container.name);
             self.kill(container, status, KillReason::Liveness, message);
+            return InitStep::Again;
+        }
+        if self.resize(container, status) == Change::Restart {
+            let message = format!("Init container {} resize requires restart", container.name);
+            self.kill(container, status, KillReason::Changed, message);
             return InitStep::Again;
         }
         InitStep::Passed

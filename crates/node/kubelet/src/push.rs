@@ -6,8 +6,15 @@ use pintle_types::k8s::api::core::v1::{Pod, PodStatus};
 use serde_json::{Map, Value, json};
 
 /// The conditions that the kubelet owns; others are left alone.
-pub const OWN_CONDITIONS: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWN_CONDITIONS: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 /// Conditions that others set as well: told when they change here, never taken from what others said.
 const ADDED_CONDITIONS: [&str; 1] = ["DisruptionTarget"];
 /// Fields that are never taken back once they were told.
@@ -72,7 +79,10 @@ fn conditions(old: Option<&Value>, new: &Value, patch: &mut Map<String, Value>) 
     let told = |name: &str| OWN_CONDITIONS.contains(&name) || ADDED_CONDITIONS.contains(&name);
     let own = |c: &&Value| c["type"].as_str().is_some_and(told);
     let changed = all.iter().filter(own).filter(|c| !old.contains(c));
-    let changed: Vec<Value> = changed.map(|c| with_removals(&old, c.clone())).collect();
+    let mut changed: Vec<Value> = changed.map(|c| with_removals(&old, c.clone())).collect();
+    let there = |name: &Value| all.iter().any(|c| c["type"] == *name);
+    let gone = old.iter().filter(|c| own(c) && !there(&c["type"]));
+    changed.extend(gone.map(|c| json!({"type": c["type"], "$patch": "delete"})));
     if changed.is_empty() {
         return;
     }

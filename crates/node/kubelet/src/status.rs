@@ -6,7 +6,8 @@ use crate::container_status::{Input, Statuses, statuses};
 use crate::observed::Observed;
 use crate::plan::{pod_policy, restarts_after};
 use crate::reference::{init_containers, is_sidecar, spec};
-use crate::resources::qos_class;
+use crate::resize::{Change, Pending, change};
+use crate::resources::{of_container, qos_class};
 use jiff::Timestamp;
 use pintle_types::Time;
 use pintle_types::k8s::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
@@ -26,6 +27,16 @@ pub struct Surroundings<'a> {
     pub host_ip: &'a str,
     pub now: Timestamp,
     pub ended: Option<&'a Ended>,
+    pub resize: Resize<'a>,
+}
+
+/// How far a change of the pod's resources is.
+#[derive(Clone, Copy, Default)]
+pub struct Resize<'a> {
+    /// Why the pod does not have what it wishes for.
+    pub pending: Option<&'a Pending>,
+    /// Why its containers could not be told.
+    pub error: Option<&'a str>,
 }
 
 /// The whole status.
@@ -39,7 +50,7 @@ pub fn status(input: &Input<'_>, around: &Surroundings<'_>) -> PodStatus {
     let ips = addresses(input, around.host_ip);
     let mut status = PodStatus {
         phase: Some(phase.to_owned()),
-        conditions: Some(with_disruption(conditions(input, &list, phase, around.now), input, around)),
+        conditions: Some(with_disruption(conditions(input, &list, phase, around), input, around)),
         reason: around.ended.map(|e| e.reason.clone()).or_else(|| old.reason.clone()),
         message: around.ended.map(|e| e.message.clone()).or_else(|| old.message.clone()),
         host_ip: Some(around.host_ip.to_owned()),
@@ -190,25 +201,55 @@ impl Verdict {
     }
 }
 
-fn conditions(input: &Input<'_>, list: &Statuses, phase: &str, now: Timestamp) -> Vec<PodCondition> {
+fn conditions(
+    input: &Input<'_>,
+    list: &Statuses,
+    phase: &str,
+    Surroundings { now, resize, .. }: &Surroundings<'_>,
+) -> Vec<PodCondition> {
     let containers_ready = containers_ready(input.pod, list, phase);
     let ready = ready(input, &containers_ready);
     let sandbox = if has_sandbox(input.pod, input.observed) { Verdict::TRUE } else { Verdict::no("", "") };
-    let own = [
+    let mut own = vec![
         ("PodReadyToStartContainers", sandbox),
         ("Initialized", initialized(input.pod, list, phase)),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
         ("PodScheduled", Verdict::TRUE),
     ];
+    own.extend(resizing(input, phase, resize));
     let old = input.old.conditions.as_deref().unwrap_or_default();
-    let names: Vec<&str> = own.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = own.iter().map(|(name, _)| *name).chain(RESIZE_CONDITIONS).collect();
     let mut all: Vec<PodCondition> = Vec::with_capacity(own.len() + old.len());
     for (name, verdict) in &own {
         let before = old.iter().find(|c| c.type_ == *name);
-        all.push(condition(name, verdict, before, input.pod.metadata.generation, now));
+        all.push(condition(name, verdict, before, input.pod.metadata.generation, *now));
     }
     all.extend(old.iter().filter(|c| !names.contains(&c.type_.as_str())).cloned());
+    all
+}
+
+/// Conditions that are there only while a change of resources is under way.
+pub const RESIZE_CONDITIONS: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+fn resizing(input: &Input<'_>, phase: &str, resize: &Resize<'_>) -> Vec<(&'static str, Verdict)> {
+    if is_final(Some(phase)) || input.terminal {
+        return vec![];
+    }
+    let mut all = Vec::new();
+    if let Some(Pending { reason, message }) = resize.pending {
+        all.push((RESIZE_CONDITIONS[0], Verdict { status: true, reason, message: message.clone() }));
+    }
+    let running = crate::reference::lasting_containers(input.pod)
+        .filter_map(|(_, c)| Some((c, input.observed.running().find(|s| s.metadata.name == c.name)?)));
+    let behind = |(c, s): (&_, &_)| change(c, s, &of_container(input.pod, c, 1)) != Change::None;
+    if running.into_iter().any(behind) {
+        let verdict = match resize.error {
+            Some(error) => Verdict { status: true, reason: "Error", message: error.to_owned() },
+            None => Verdict::TRUE,
+        };
+        all.push((RESIZE_CONDITIONS[1], verdict));
+    }
     all
 }
 

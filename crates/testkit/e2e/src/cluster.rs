@@ -116,6 +116,7 @@ impl Cluster {
             ("--node-name", "node-1".to_owned()),
             ("--node-ip", self.host.address.to_owned()),
             ("--cgroup-root", format!("/{}", self.host.name)),
+            ("--pod-manifest-path", path("manifests")),
         ];
         pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
     }

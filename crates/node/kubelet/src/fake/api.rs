@@ -144,6 +144,7 @@ pub fn host(
         cgroups: Arc::new(Unmanaged),
         probes: Default::default(),
         pressures: Default::default(),
+        allocations: crate::resize::Allocations::new(2000, 4 << 30),
         pulled: crate::image_gc::PulledImages::new(root),
         settings: settings(root),
     })

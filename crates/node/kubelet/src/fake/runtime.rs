@@ -285,6 +285,7 @@ impl RuntimeService for FakeRuntime {
             annotations: config.annotations,
             mounts: config.mounts,
             log_path: config.log_path,
+            resources: config.resources,
             ..Default::default()
         };
         let event = event(EventKind::ContainerCreated, &id, sandbox, &status.labels);
@@ -374,8 +375,13 @@ impl RuntimeService for FakeRuntime {
         Ok(table.containers.values().filter(wanted).map(container).collect())
     }
 
-    async fn update_container_resources(&self, _: &str, _: LinuxContainerResources) -> CriResult<()> {
-        Err(CriError::Unimplemented("changing resources in a pretending runtime".into()))
+    async fn update_container_resources(&self, id: &str, resources: LinuxContainerResources) -> CriResult<()> {
+        let mut table = self.table.lock();
+        let entry = table.containers.get_mut(id).ok_or_else(|| not_found("container", id))?;
+        entry.status.resources = resources;
+        let name = entry.status.metadata.name.clone();
+        table.calls.push(format!("resize {name}"));
+        Ok(())
     }
 
     async fn reopen_container_log(&self, _: &str) -> CriResult<()> {

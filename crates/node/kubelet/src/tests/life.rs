@@ -117,6 +117,52 @@ async fn a_pod_runs_until_it_is_deleted_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_is_resized_in_place() {
+    let node = Node::new();
+    let sized = |cpu: &str| {
+        pod(json!({"containers": [{"name": "web", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}))
+    };
+    let life = node.live(sized("500m")).await;
+    node.phase("Running").await;
+    life.wanted.send_replace(Wanted::Present(Arc::new(sized("1"))));
+    let cpu = |s: &Value| s["containerStatuses"][0]["resources"]["requests"]["cpu"].clone();
+    let status = node.api.until("p", |s| cpu(s) == "1").await;
+    assert_eq!(status["containerStatuses"][0]["allocatedResources"]["cpu"], "1");
+    assert_eq!(node.starts(), ["start web/0"]);
+    life.wanted.send_replace(Wanted::Present(Arc::new(sized("64"))));
+    let pending = |s: &Value| s["conditions"].to_string().contains("\"Infeasible\"");
+    let status = node.api.until("p", pending).await;
+    assert_eq!(cpu(&status), "1");
+    assert_eq!(node.runtime.calls().iter().filter(|c| *c == "resize web").count(), 1);
+    life.wanted.send_replace(Wanted::Gone);
+    life.actor.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_pod_fails_and_says_why() {
+    let node = Node::new();
+    let pod = Arc::new(pod(json!({"containers": [{"name": "web", "image": "i"}]})));
+    let (_wanted, inbox) = watch::channel(Wanted::Present(pod.clone()));
+    let (wake, slot) = (Arc::new(Notify::new()), crate::eviction::Slot::default());
+    let actor = Actor::new(node.host.clone(), pod, inbox, wake.clone()).admitted(slot.clone(), None);
+    let running = tokio::spawn(actor.run());
+    node.phase("Running").await;
+    let message = "The node was low on resource: memory. ".to_owned();
+    *slot.lock() = Some(crate::eviction::Eviction { message: message.clone(), grace: 1 });
+    wake.notify_one();
+    let status = node.api.until("p", |s| s["containerStatuses"][0]["state"]["terminated"].is_object()).await;
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Evicted")));
+    assert_eq!(status["message"], message);
+    let target = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&target["status"], &target["reason"]), (&json!("True"), &json!("TerminationByKubelet")));
+    assert!(
+        node.runtime.calls().contains(&"stop web in 2".to_owned())
+            || node.runtime.calls().contains(&"stop web in 1".to_owned())
+    );
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn init_containers_come_first_and_in_order() {
     let node = Node::new();
     for name in ["i", "j"] {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 /// `kill-pod sandbox0 init0 web:0 kill:web1`
 fn short(actions: &[Action]) -> String {
     let word = |action: &Action| match action {
+        Action::Resize { name, .. } => format!("resize {name}"),
         Action::KillPod => "kill-pod".to_owned(),
         Action::Kill { id, .. } => format!("kill:{id}"),
         Action::CreateSandbox { attempt } => format!("sandbox{attempt}"),

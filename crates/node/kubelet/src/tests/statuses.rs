@@ -44,7 +44,10 @@ impl Case {
             terminal: self.terminal,
         };
         let now = Timestamp::from_second(1_700_000_000).unwrap();
-        status(&input, &Surroundings { host_ip: "192.0.2.1", now, ended: self.ended.as_ref() })
+        status(
+            &input,
+            &Surroundings { host_ip: "192.0.2.1", now, ended: self.ended.as_ref(), resize: Default::default() },
+        )
     }
 
     fn json(&self) -> Value {
