@@ -201,7 +201,17 @@ fn types(nodes: &Nodes) -> Result<()> {
         {
             reaches(&space, "shell-1", &format!("http://{node}:{port}/"), true)?;
         }
-        Ok(())
+        // From a node itself to a pod of another one.
+        let request = format!(
+            "exec 3<>/dev/tcp/{}/8080; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3",
+            address(&space, "web-1")?
+        );
+        let said = nodes.agents[1].host.run(&["timeout", "5", "bash", "-c", &request])?.ok()?;
+        ensure!(said.contains("web-1"), "{said}");
+        patch(
+            json!({"type": "ExternalName", "externalName": "elsewhere.invalid", "clusterIP": null, "clusterIPs": null, "ports": null, "selector": null}),
+        )?;
+        until("it is an alias again", SOON, || Ok(resolved()?.stdout.contains("elsewhere.invalid").then_some(())))
     };
     check().with_context(|| space.describe())
 }
