@@ -21,8 +21,8 @@ pub use request::CertificateRequest;
 pub use sealed::{SEALING_KEY_BYTES, seal, sealing_key, unseal};
 pub use signing::{SigningKey, VerifyingKey};
 pub use tls::{
-    ClientCertificates, client_config, client_config_http1, client_config_live, client_config_unverified, peer,
-    server_config, server_config_live,
+    AnyServer, ClientCertificates, client_config, client_config_http1, client_config_live, client_config_unverified,
+    peer, server_config, server_config_live,
 };
 
 use std::path::PathBuf;

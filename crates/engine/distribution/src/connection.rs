@@ -8,11 +8,9 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -94,8 +92,11 @@ impl Connector {
     pub(crate) fn is_insecure(&self, authority: &str) -> bool {
         let host = host_of(authority);
         let address: Option<std::net::IpAddr> = host.parse().ok();
-        let listed =
-            |entry: &String| entry == authority || entry == host || address.is_some_and(|a| in_range(entry, a));
+        let in_range = |entry: &str| {
+            let range: Option<ipnet::IpNet> = entry.parse().ok();
+            range.zip(address).is_some_and(|(range, address)| range.contains(&address))
+        };
+        let listed = |entry: &String| entry == authority || entry == host || in_range(entry);
         self.insecure.iter().any(listed)
     }
 
@@ -173,8 +174,7 @@ impl Connector {
     fn tls_config(&self, authority: &str) -> std::result::Result<ClientConfig, String> {
         let builder = ClientConfig::builder();
         if self.is_insecure(authority) {
-            let provider = builder.crypto_provider().clone();
-            let verifier = Arc::new(Unverified(provider));
+            let verifier = Arc::new(pintle_pki::AnyServer);
             return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
         }
         let mut store = RootCertStore::empty();
@@ -261,60 +261,6 @@ pub(crate) fn join(base: &str, location: &str) -> Result<String> {
     let (scheme, authority) = (uri.scheme_str().unwrap_or("https"), uri.authority().map_or("", |a| a.as_str()));
     let path = if location.starts_with('/') { location.to_owned() } else { format!("/{location}") };
     Ok(format!("{scheme}://{authority}{path}"))
-}
-
-/// Whether an address is in a range such as `10.0.0.0/8`.
-fn in_range(range: &str, address: std::net::IpAddr) -> bool {
-    let Some((network, length)) = range.split_once('/') else { return false };
-    let (Ok(network), Ok(length)) = (network.parse::<std::net::IpAddr>(), length.parse::<u32>()) else { return false };
-    let bits = |ip: std::net::IpAddr| match ip {
-        std::net::IpAddr::V4(ip) => (u128::from(ip.to_bits()) << 96, 32),
-        std::net::IpAddr::V6(ip) => (ip.to_bits(), 128),
-    };
-    let ((network, width), (address, other)) = (bits(network), bits(address));
-    let mask = if length == 0 { 0 } else { u128::MAX << 128_u32.saturating_sub(length) };
-    width == other && length <= width && network & mask == address & mask
-}
-
-/// For hosts that may go without: takes any certificate.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -4,13 +4,11 @@ use pintle_docker::model::{EndpointIpam, EndpointSettings};
 use pintle_docker::networks::{
     Attach, Attached, Config, CreateRequest, Ipam, IpamRange, Networks, PortRequest, Protocol,
 };
-use pintle_netlink::{Netlink, Peer, Veth, namespace};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use pintle_netlink::{Netlink, Peer, Veth};
+use pintle_test_netns::Space;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,66 +16,18 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Long enough for an answer on this machine, short enough to wait for one that must not come.
 const SHORT: Duration = Duration::from_millis(400);
 
-struct Space {
-    path: PathBuf,
-    file: File,
+trait Reach {
+    fn reaches(&self, to: &str) -> bool;
+    fn is_kept_from(&self, to: &str) -> bool;
 }
 
-impl Space {
-    fn new(folder: &Path, name: &str) -> Self {
-        let path = folder.join(name);
-        namespace::create(&path).expect("namespaces need root");
-        Self { file: namespace::open(&path).expect("just made"), path }
-    }
-
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        namespace::enter(self.file.as_fd(), work).expect("enter")
-    }
-
-    fn run(&self, command: &str) -> String {
-        self.inside(|| {
-            let output = Command::new("sh").args(["-c", command]).output().expect("sh");
-            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        })
-    }
-
-    /// Listens, and tells every client whom it sees.
-    fn serve(&self, address: &str) {
-        let listener = self.inside(|| TcpListener::bind(address)).expect("bind");
-        std::thread::spawn(move || {
-            while let Ok((mut stream, peer)) = listener.accept() {
-                if write!(stream, "{}", peer.ip()).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-
-    fn call(&self, to: &str, wait: Duration) -> std::io::Result<IpAddr> {
-        let to: SocketAddr = to.parse().expect("address");
-        let text = self.inside(|| {
-            let mut stream = TcpStream::connect_timeout(&to, wait)?;
-            stream.set_read_timeout(Some(wait))?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            Ok::<_, std::io::Error>(text)
-        })?;
-        text.parse().map_err(std::io::Error::other)
-    }
-
+impl Reach for Space {
     fn reaches(&self, to: &str) -> bool {
         self.call(to, WAIT).is_ok()
     }
 
     fn is_kept_from(&self, to: &str) -> bool {
         self.call(to, SHORT).is_err()
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        namespace::delete(&self.path).expect("delete");
     }
 }
 

@@ -1,50 +1,18 @@
 //! Two hosts on one link whose sandboxes reach each other, in network namespaces of their own.
 
 use ipnet::Ipv4Net;
-use pintle_netlink::{Netlink, Peer, Veth, namespace};
+use pintle_netlink::{Netlink, Peer, Veth};
 use pintle_network::{Backend, BridgeNetwork, Config, Peers, PeersConfig, sandbox_mtu};
-use std::fs::File;
+use pintle_test_netns::Space;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 const PORT: u16 = 4000;
 const BYTES: usize = 200_000;
 const WAIT: Duration = Duration::from_secs(5);
-
-struct Space {
-    path: PathBuf,
-    file: File,
-}
-
-impl Space {
-    fn new(folder: &Path, name: &str) -> Self {
-        let path = folder.join(name);
-        namespace::create(&path).expect("namespaces need root");
-        Self { file: namespace::open(&path).expect("just made"), path }
-    }
-
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        namespace::enter(self.file.as_fd(), work).expect("enter")
-    }
-
-    fn run(&self, command: &str) -> String {
-        self.inside(|| {
-            let output = Command::new("sh").args(["-c", command]).output().expect("sh");
-            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        })
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        namespace::delete(&self.path).expect("delete");
-    }
-}
 
 /// A host with a bridge, one sandbox, and its peers.
 struct Node {

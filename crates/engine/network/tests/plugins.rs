@@ -1,46 +1,12 @@
 //! Connects sandboxes by the distribution's CNI plugins, in network namespaces of their own.
 
-use pintle_netlink::namespace;
 use pintle_network::{Bandwidth, CniConfig, CniNetwork, CniSandbox, Error, HostPort, Protocol};
-use std::fs::File;
+use pintle_test_netns::Space;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 const PLUGINS: &str = "/usr/lib/cni";
-
-struct Space {
-    path: PathBuf,
-    file: File,
-}
-
-impl Space {
-    fn new(folder: &Path, name: &str) -> Self {
-        let path = folder.join(name);
-        namespace::create(&path).expect("namespaces need root");
-        Self { file: namespace::open(&path).expect("just made"), path }
-    }
-
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        namespace::enter(self.file.as_fd(), work).expect("enter")
-    }
-
-    fn run(&self, command: &str) -> String {
-        self.inside(|| {
-            let output = Command::new("sh").args(["-c", command]).output().expect("sh");
-            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        })
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        namespace::delete(&self.path).expect("delete");
-    }
-}
 
 fn network(folder: &Path, list: &str) -> CniNetwork {
     let configurations = folder.join("net.d");

@@ -1,75 +1,16 @@
 //! Sends real traffic through a bridge network, each test in network namespaces of its own.
 
-use pintle_netlink::{Netlink, Peer, Veth, namespace};
+use pintle_netlink::{Netlink, Peer, Veth};
 use pintle_network::{Attachment, Bandwidth, BridgeNetwork, Config, Error, HostPort, Protocol};
-use std::fs::File;
-use std::io::{Read, Write};
+use pintle_test_netns::Space;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(5);
-
-struct Space {
-    path: PathBuf,
-    file: File,
-}
-
-impl Space {
-    fn new(folder: &Path, name: &str) -> Self {
-        let path = folder.join(name);
-        namespace::create(&path).expect("namespaces need root");
-        Self { file: namespace::open(&path).expect("just made"), path }
-    }
-
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        namespace::enter(self.file.as_fd(), work).expect("enter")
-    }
-
-    fn run(&self, command: &str) -> String {
-        self.inside(|| {
-            let output = Command::new("sh").args(["-c", command]).output().expect("sh");
-            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        })
-    }
-
-    /// Listens, and tells every client whom it sees.
-    fn serve(&self, address: &str) -> SocketAddr {
-        let listener = self.inside(|| TcpListener::bind(address)).expect("bind");
-        let bound = listener.local_addr().expect("address");
-        thread::spawn(move || {
-            while let Ok((mut stream, peer)) = listener.accept() {
-                if write!(stream, "{}", peer.ip()).is_err() {
-                    return;
-                }
-            }
-        });
-        bound
-    }
-
-    /// Whom the server at `to` sees when it is called from here.
-    fn call(&self, to: &str) -> std::io::Result<IpAddr> {
-        let to: SocketAddr = to.parse().expect("address");
-        let text = self.inside(|| {
-            let mut stream = TcpStream::connect_timeout(&to, WAIT)?;
-            stream.set_read_timeout(Some(WAIT))?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            Ok::<_, std::io::Error>(text)
-        })?;
-        Ok(text.parse().expect("an address"))
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        namespace::delete(&self.path).expect("delete");
-    }
-}
 
 /// A host with its network, and a machine outside that it is connected to.
 struct World {
@@ -159,10 +100,10 @@ fn sandboxes_reach_each_other_the_host_and_the_outside() {
     world.host.serve("0.0.0.0:9000");
     world.outside.serve("0.0.0.0:9000");
 
-    assert_eq!(a.call("10.42.0.3:8080").expect("its neighbour"), address("10.42.0.2"));
-    assert_eq!(a.call("10.42.0.1:9000").expect("the host"), address("10.42.0.2"));
-    assert_eq!(world.host.call("10.42.0.3:8080").expect("from the host"), address("10.42.0.1"));
-    assert_eq!(a.call("192.0.2.2:9000").expect("the outside"), address("192.0.2.1"), "masqueraded");
+    assert_eq!(a.call("10.42.0.3:8080", WAIT).expect("its neighbour"), address("10.42.0.2"));
+    assert_eq!(a.call("10.42.0.1:9000", WAIT).expect("the host"), address("10.42.0.2"));
+    assert_eq!(world.host.call("10.42.0.3:8080", WAIT).expect("from the host"), address("10.42.0.1"));
+    assert_eq!(a.call("192.0.2.2:9000", WAIT).expect("the outside"), address("192.0.2.1"), "masqueraded");
     assert!(world.host.run("ip -d link show type veth").contains("hairpin on"));
     let status = world.host.inside(|| network.status()).expect("status");
     assert_eq!((status.addresses_used, status.addresses_total), (2, 253));
@@ -191,14 +132,18 @@ fn ports_of_the_host_lead_to_sandboxes() {
     let (b, _) = world.setup(&network, "b", &[]);
     a.serve("0.0.0.0:8080");
 
-    assert_eq!(world.outside.call("192.0.2.1:30001").expect("outside"), address("192.0.2.2"), "the client is seen");
-    assert_eq!(world.outside.call("192.0.2.1:30002").expect("one address"), address("192.0.2.2"));
-    assert!(world.outside.call("192.0.2.1:30003").is_err(), "only on loopback");
-    assert_eq!(world.host.call("127.0.0.1:30001").expect("loopback"), address("10.42.0.1"));
-    assert_eq!(world.host.call("127.0.0.1:30003").expect("loopback only"), address("10.42.0.1"));
-    assert!(world.host.call("127.0.0.1:30002").is_err());
-    assert_eq!(b.call("192.0.2.1:30001").expect("a neighbour"), address("10.42.0.3"));
-    assert_eq!(a.call("192.0.2.1:30001").expect("itself"), address("10.42.0.1"));
+    assert_eq!(
+        world.outside.call("192.0.2.1:30001", WAIT).expect("outside"),
+        address("192.0.2.2"),
+        "the client is seen"
+    );
+    assert_eq!(world.outside.call("192.0.2.1:30002", WAIT).expect("one address"), address("192.0.2.2"));
+    assert!(world.outside.call("192.0.2.1:30003", WAIT).is_err(), "only on loopback");
+    assert_eq!(world.host.call("127.0.0.1:30001", WAIT).expect("loopback"), address("10.42.0.1"));
+    assert_eq!(world.host.call("127.0.0.1:30003", WAIT).expect("loopback only"), address("10.42.0.1"));
+    assert!(world.host.call("127.0.0.1:30002", WAIT).is_err());
+    assert_eq!(b.call("192.0.2.1:30001", WAIT).expect("a neighbour"), address("10.42.0.3"));
+    assert_eq!(a.call("192.0.2.1:30001", WAIT).expect("itself"), address("10.42.0.1"));
 
     let c = Space::new(&world.folder, "c");
     let taken =
@@ -206,10 +151,10 @@ fn ports_of_the_host_lead_to_sandboxes() {
     assert_eq!(taken.to_string(), "host port 30001/TCP is in use by sandbox a");
     assert_eq!(network.attachment("c"), None);
     world.host.inside(|| network.teardown("a")).expect("teardown");
-    assert!(world.outside.call("192.0.2.1:30001").is_err(), "nobody answers any more");
+    assert!(world.outside.call("192.0.2.1:30001", WAIT).is_err(), "nobody answers any more");
     world.host.inside(|| network.setup("c", &c.path, &[port(None, 30001)])).expect("free again");
     c.serve("0.0.0.0:8080");
-    assert!(world.outside.call("192.0.2.1:30001").is_ok());
+    assert!(world.outside.call("192.0.2.1:30001", WAIT).is_ok());
     world.host.inside(|| network.remove_all()).expect("removed");
 }
 
@@ -221,10 +166,10 @@ fn a_flushed_table_comes_back_with_the_next_port() {
     a.serve("0.0.0.0:8080");
     world.host.run("nft flush ruleset");
     let (_b, _) = world.setup(&network, "b", &[port(None, 30002)]);
-    assert!(world.outside.call("192.0.2.1:30001").is_ok());
+    assert!(world.outside.call("192.0.2.1:30001", WAIT).is_ok());
     world.host.run("nft flush ruleset");
     world.host.inside(|| network.teardown("b")).expect("teardown");
-    assert!(world.outside.call("192.0.2.1:30001").is_ok());
+    assert!(world.outside.call("192.0.2.1:30001", WAIT).is_ok());
     world.host.inside(|| network.remove_all()).expect("removed");
 }
 
@@ -247,7 +192,7 @@ fn a_restart_keeps_the_living_and_frees_the_dead() {
     assert!(addresses.contains("10.42.0.1/24") && addresses.contains("10.43.0.10/32"), "{addresses}");
     assert!(!addresses.contains("10.9.9.1"), "the gateway of another subnet is gone: {addresses}");
     assert_eq!(world.host.run("ip -br link show type veth master pintle0 | wc -l").trim(), "1");
-    assert!(world.outside.call("192.0.2.1:30001").is_ok(), "its port still leads there");
+    assert!(world.outside.call("192.0.2.1:30001", WAIT).is_ok(), "its port still leads there");
     let (_c, next) = world.setup(&network, "c", &[]);
     assert_eq!(next.addresses, [address("10.42.0.4")], "the address that has just come back is not given at once");
     world.host.inside(|| network.remove_all()).expect("removed");
