@@ -142,9 +142,9 @@ const COMMANDS: &[(&str, &str)] = &[
     ("pull", "docker pull -q $registry/cmd/built:1"),
     (
         "image pull",
-        "docker rmi -f $registry/cmd/built:1; docker image pull -a $registry/cmd/built > told; grep -c '^Status: Downloaded newer image for '$registry/cmd/built$ told | grep -x 1; grep '^list: Pulling from' told; docker rmi $registry/cmd/built:list; docker rmi -f $registry/cmd/built:1",
+        "docker rmi -f $registry/cmd/built:1; many=$registry/cmd/many; for tag in a b; do docker tag cmd/built $many:$tag; done; docker push -q -a $many; docker rmi $many:a $many:b; docker image pull -a $many > told; test $(grep -c '^[ab]: Pulling from ' told) = 2; test \"$(grep ^Status: told)\" = \"Status: Downloaded newer image for $many\"; docker rmi $many:a $many:b",
     ),
-    ("image prune", "docker image prune --force | grep 'Total reclaimed space'"),
+    ("image prune", "docker image prune --force --filter label=cmd=none | grep 'Total reclaimed space'"),
     ("search", "! docker search nothing 2> told; grep -i 'error response from daemon' told"),
     (
         "network create",
@@ -192,11 +192,11 @@ const COMMANDS: &[(&str, &str)] = &[
     // The last 256 events are kept, as with Docker: what is asked for has just happened.
     (
         "events",
-        "docker volume create cmd-told; docker volume rm cmd-told; timeout 20 docker events --since $now --until 0s --filter volume=cmd-told --format '{{.Action}}' | grep destroy",
+        "docker volume create cmd-told; docker volume rm cmd-told; timeout 20 docker events --since $now --until $(($(date +%s) + 1)) --filter volume=cmd-told --format '{{.Action}}' | grep destroy",
     ),
     (
         "system events",
-        "docker tag cmd/built cmd/told; docker rmi cmd/told; timeout 20 docker system events --since $now --until 0s --filter event=tag --format json | grep cmd/told",
+        "docker tag cmd/built cmd/told; docker rmi cmd/told; timeout 20 docker system events --since $now --until $(($(date +%s) + 1)) --filter event=tag --format json | grep cmd/told",
     ),
     ("system df", "docker system df -v --format '{{json .Containers}}'; docker system df | grep 'Local Volumes'"),
     (
