@@ -133,21 +133,6 @@ impl Node {
     }
 }
 
-/// What connects pods: the bridge, or the plugins of a CNI configuration.
-pub(crate) fn pod_sandboxes(cluster: &Cluster, network: &Arc<PodNetwork>) -> Result<Arc<dyn SandboxNetwork>> {
-    let Some(configurations) = cluster.settings.cni_conf_dir.clone() else {
-        return Ok(Arc::new(BridgedSandboxes(Arc::clone(network))));
-    };
-    let plugins = cluster.settings.cni_bin_dir();
-    let config = pintle_network::CniConfig {
-        configurations,
-        plugins: std::env::split_paths(&plugins).collect(),
-        state_dir: cluster.data("cni"),
-    };
-    let plugins = Arc::new(pintle_network::CniNetwork::open(config)?);
-    Ok(Arc::new(PluggedSandboxes { plugins, guard: network.guard.clone() }))
-}
-
 fn kubelet_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::Options> {
     let defaults = pintle_kubelet::Options::default();
     let sysctls = settings.allowed_unsafe_sysctls.as_deref().unwrap_or_default();
@@ -162,6 +147,21 @@ fn kubelet_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::Op
         ..defaults
     };
     options.evict_below(settings.eviction_hard.as_deref()).context("--eviction-hard")
+}
+
+/// What connects pods: the bridge, or the plugins of a CNI configuration.
+pub(crate) fn pod_sandboxes(cluster: &Cluster, network: &Arc<PodNetwork>) -> Result<Arc<dyn SandboxNetwork>> {
+    let Some(configurations) = cluster.settings.cni_conf_dir.clone() else {
+        return Ok(Arc::new(BridgedSandboxes(Arc::clone(network))));
+    };
+    let plugins = cluster.settings.cni_bin_dir();
+    let config = pintle_network::CniConfig {
+        configurations,
+        plugins: std::env::split_paths(&plugins).collect(),
+        state_dir: cluster.data("cni"),
+    };
+    let plugins = Arc::new(pintle_network::CniNetwork::open(config)?);
+    Ok(Arc::new(PluggedSandboxes { plugins, guard: network.guard.clone() }))
 }
 
 /// Takes over the containers of an earlier run.

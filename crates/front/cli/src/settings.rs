@@ -171,10 +171,6 @@ settings! {
     feature_gates: String, "GATES";
     /// A directory (or file) of pods that this node runs by itself, with mirrors in the API
     pod_manifest_path: PathBuf, "PATH";
-    /// A folder of CNI configurations, the first of which connects pods in the place of pintle's bridge
-    cni_conf_dir: PathBuf, "PATH";
-    /// Folders of CNI plugins, separated by colons [default: /opt/cni/bin:/usr/lib/cni]
-    cni_bin_dir: String = "/opt/cni/bin:/usr/lib/cni", "PATHS";
     /// What must be left of this node: below it pods are evicted [default:
     /// memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%]
     eviction_hard: String, "SIGNAL<VALUE,…";

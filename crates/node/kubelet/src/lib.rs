@@ -60,9 +60,9 @@ mod volumes;
 mod tests;
 
 pub use config::{Config, Error, ServerConfig};
+pub use eviction::thresholds::ThresholdError;
 pub use hardware::Hardware;
 pub use kubelet::run;
 pub use node::machine::Machine;
-pub use eviction::thresholds::ThresholdError;
 pub use options::{ImageLimits, Options};
 pub use streams::{PortStream, RemoteStreams, StreamError, Streaming, Upgrade, Wants};

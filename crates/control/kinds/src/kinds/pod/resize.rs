@@ -176,7 +176,8 @@ mod tests {
         let with = |resources: Value| resized(pod(resources), &old);
         assert!(with(json!({"requests": {"cpu": "500m", "memory": "2Gi"}, "limits": {"cpu": "3"}})).is_empty());
         assert!(
-            with(json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}})).is_empty()
+            with(json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}))
+                .is_empty()
         );
         assert_eq!(
             with(json!({"requests": {"cpu": "1"}})),
