@@ -93,9 +93,10 @@ pub(crate) fn daemon_set(name: &str) -> Value {
     DAEMON_SETS.object(name, json!({ "spec": spec }))
 }
 
-pub(crate) fn job(name: &str, completions: u64, parallelism: u64, container: &str) -> Value {
+pub(crate) fn job(name: &str, completions: u64, parallelism: u64, container: &str, indexed: bool) -> Value {
+    let mode = if indexed { "Indexed" } else { "NonIndexed" };
     let spec = json!({
-        "completions": completions, "parallelism": parallelism, "backoffLimit": 2,
+        "completions": completions, "parallelism": parallelism, "backoffLimit": 2, "completionMode": mode,
         "template": template(name, container, 1, "Never"),
     });
     JOBS.object(name, json!({ "spec": spec }))

@@ -122,6 +122,9 @@ impl Observer {
         }
         let node = new["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
         let created = old.is_none();
+        if created {
+            self.check_index(revision, key, &new);
+        }
         self.seen.lock().pods.insert(key.to_owned(), new);
         if created && key.starts_with(&format!("/registry/pods/{LIMITED}/")) {
             self.check_quota(revision);
@@ -156,6 +159,29 @@ impl Observer {
         drop(seen);
         if counted > QUOTA_PODS {
             self.violated(format!("revision {revision}: {counted} pods where a quota allows {QUOTA_PODS}"));
+        }
+    }
+
+    /// An index of a Job has one pod at a time, and none after one that succeeded.
+    fn check_index(&self, revision: u64, key: &str, new: &Value) {
+        let index = &new["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"];
+        if !index.is_string() {
+            return;
+        }
+        let same = |pod: &Value| {
+            pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] == *index
+                && pod["metadata"]["ownerReferences"][0]["uid"] == new["metadata"]["ownerReferences"][0]["uid"]
+        };
+        let holds = |pod: &Value| match pod["status"]["phase"].as_str() {
+            Some("Failed") => false,
+            Some("Succeeded") => true,
+            _ => !pod["metadata"]["deletionTimestamp"].is_string(),
+        };
+        let seen = self.seen.lock();
+        let other = seen.pods.iter().find(|(_, pod)| same(pod) && holds(pod)).map(|(other, _)| other.clone());
+        drop(seen);
+        if let Some(other) = other {
+            self.violated(format!("revision {revision}: {key} has the index of {other}"));
         }
     }
 

@@ -141,7 +141,8 @@ impl Users {
         let containers = ["task", "task", "long-task", "failing-task"];
         let container = self.chance.pick(&containers).copied().unwrap_or("task");
         let name = format!("job-{}", self.next());
-        let object = model::job(&name, self.chance.number(1..4), self.chance.number(1..3), container);
+        let object =
+            model::job(&name, self.chance.number(1..4), self.chance.number(1..3), container, self.chance.happens(0.5));
         self.create(JOBS, namespace, &object).await.map(drop)
     }
 

@@ -95,7 +95,7 @@ fn matches(view: &NetworkView, filters: &Filters) -> Result<bool> {
             "scope" => any(&|v| v == "local"),
             "label" => values.iter().all(|v| has_label(&view.labels, v)),
             "type" => {
-                for value in values.iter().filter(|v| !matches!(v.as_str(), "builtin" | "custom")) {
+                if let Some(value) = values.iter().find(|v| !matches!(v.as_str(), "builtin" | "custom")) {
                     return Err(DockerError::invalid(format!("invalid filter: 'type'='{value}'")));
                 }
                 any(&|v| (v == "builtin") == predefined)

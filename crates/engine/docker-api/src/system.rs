@@ -66,6 +66,13 @@ fn operating_system() -> String {
     line.unwrap_or("Linux").trim_matches('"').to_owned()
 }
 
+fn driver_status(driver: &str) -> Value {
+    match driver {
+        "overlay2" => json!([["Supports d_type", "true"], ["Native Overlay Diff", "true"], ["userxattr", "false"]]),
+        _ => Value::Null,
+    }
+}
+
 fn info(state: &Arc<State>) -> Result {
     let daemon = &state.daemon;
     let containers = daemon.all_containers();
@@ -74,6 +81,7 @@ fn info(state: &Arc<State>) -> Result {
     let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let v2 = daemon.engine.cgroups_are_v2();
     let memory = rustix::system::sysinfo();
+    let driver = daemon.storage_driver();
     value(&json!({
         "ID": id.trim(),
         "Containers": containers.len(),
@@ -81,8 +89,8 @@ fn info(state: &Arc<State>) -> Result {
         "ContainersPaused": count(&[Status::Paused]),
         "ContainersStopped": count(&[Status::Created, Status::Exited, Status::Dead, Status::Removing]),
         "Images": daemon.images.list().len(),
-        "Driver": "overlay2",
-        "DriverStatus": [["Supports d_type", "true"], ["Native Overlay Diff", "true"], ["userxattr", "false"]],
+        "Driver": driver,
+        "DriverStatus": driver_status(driver),
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "macvlan", "null"],
@@ -118,7 +126,7 @@ fn info(state: &Arc<State>) -> Result {
             "Mirrors": null,
         },
         "NCPU": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        "MemTotal": u64::try_from(memory.totalram).unwrap_or_default() * u64::from(memory.mem_unit),
+        "MemTotal": u64::try_from(memory.totalram).unwrap_or_default() * memory.mem_unit,
         "GenericResources": null,
         "DockerRootDir": daemon.config.data_dir,
         "HttpProxy": "",

@@ -26,6 +26,16 @@ pub enum SnapshotForm {
     Copies,
 }
 
+impl SnapshotForm {
+    /// What storage drivers of that form are usually called.
+    pub fn driver(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay2",
+            Self::Copies => "vfs",
+        }
+    }
+}
+
 pub(crate) struct Snapshots {
     directory: PathBuf,
     /// Found out when the first is made.

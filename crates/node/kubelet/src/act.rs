@@ -136,8 +136,8 @@ impl Act<'_> {
             let config = self.sandbox_config(attempt)?;
             std::fs::create_dir_all(&config.log_directory)
                 .map_err(|e| format!("cannot make the log directory {:?}: {e}", config.log_directory))?;
-            let handler = spec(self.pod).runtime_class_name.as_deref().unwrap_or_default();
-            let id = host.runtime.run_pod_sandbox(config.clone(), handler).await.map_err(|e| e.to_string())?;
+            let handler = self.runtime_handler().await?;
+            let id = host.runtime.run_pod_sandbox(config.clone(), &handler).await.map_err(|e| e.to_string())?;
             let status = host.runtime.pod_sandbox_status(&id).await.map_err(|e| e.to_string())?;
             Ok::<_, String>(Sandbox { id, config, ips: self.or_node_ip(status.ips) })
         };
@@ -145,6 +145,15 @@ impl Act<'_> {
             let message = format!("Failed to create pod sandbox: {error}");
             host.events.pod(self.pod, true, "FailedCreatePodSandBox", message);
         })
+    }
+
+    /// Empty for the runtime's usual way.
+    async fn runtime_handler(&self) -> Result<String, String> {
+        let Some(class) = spec(self.pod).runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
+            return Ok(String::new());
+        };
+        let handler = self.memory.host.api.runtime_handler(class).await;
+        handler.map_err(|error| format!("failed to get RuntimeClass {class}: {error}"))
     }
 
     fn sandbox_config(&self, attempt: u32) -> Result<pintle_cri::PodSandboxConfig, String> {

@@ -6,6 +6,7 @@ use pintle_informer::Informer;
 use pintle_types::k8s::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
+use pintle_types::k8s::api::node::v1::RuntimeClass;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub trait Api: Send + Sync + 'static {
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError>;
     async fn claim(&self, namespace: &str, name: &str) -> Result<Arc<PersistentVolumeClaim>, ApiError>;
     async fn persistent_volume(&self, name: &str) -> Result<Arc<PersistentVolume>, ApiError>;
+    /// What the runtime calls the handler of a RuntimeClass.
+    async fn runtime_handler(&self, class: &str) -> Result<String, ApiError>;
     /// Keeps these objects at hand, and wakes the notify when one of them changes, until the result is dropped.
     fn pin(&self, wanted: &BTreeSet<ObjectRef>, wake: &Arc<Notify>) -> Pins;
     async fn token(&self, wish: &TokenWish) -> Result<Token, ApiError>;
@@ -131,6 +134,10 @@ impl Api for ClientApi {
 
     async fn persistent_volume(&self, name: &str) -> Result<Arc<PersistentVolume>, ApiError> {
         Ok(Arc::new(self.client.get("", name).await?))
+    }
+
+    async fn runtime_handler(&self, class: &str) -> Result<String, ApiError> {
+        Ok(self.client.get::<RuntimeClass>("", class).await?.handler)
     }
 
     fn pin(&self, wanted: &BTreeSet<ObjectRef>, wake: &Arc<Notify>) -> Pins {

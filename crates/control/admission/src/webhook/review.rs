@@ -188,7 +188,7 @@ pub(super) fn refusal(hook: &str, given: Option<Status>) -> Status {
     }
     status.status = "Failure".into();
     (status.kind, status.api_version) = ("Status".into(), "v1".into());
-    let reason = serde_json::to_value(&status.reason).ok();
+    let reason = serde_json::to_value(status.reason).ok();
     let reason = reason.as_ref().and_then(Value::as_str).unwrap_or_default();
     status.message = if !status.message.is_empty() {
         format!("{denied}: {}", status.message)

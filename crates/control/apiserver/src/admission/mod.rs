@@ -126,13 +126,28 @@ impl Chain<'_> {
             _ if attributes.operation == Operation::Delete => Ok(()),
             Plugin::LimitRanger => pintle_admission::limits::mutate(&server.registry, attributes).await,
             Plugin::ServiceAccount => service_account::admit(server, attributes).await,
-            Plugin::TaintNodesByCondition => done(node::taint(attributes)),
-            Plugin::AlwaysPullImages => done(optional::pull_always(attributes)),
+            Plugin::TaintNodesByCondition => {
+                node::taint(attributes);
+                Ok(())
+            }
+            Plugin::AlwaysPullImages => {
+                optional::pull_always(attributes);
+                Ok(())
+            }
             Plugin::Priority => priority::admit(server, attributes).await,
-            Plugin::DefaultTolerationSeconds => done(pod::default_tolerations(attributes)),
-            Plugin::ExtendedResourceToleration => done(optional::tolerate_devices(attributes)),
+            Plugin::DefaultTolerationSeconds => {
+                pod::default_tolerations(attributes);
+                Ok(())
+            }
+            Plugin::ExtendedResourceToleration => {
+                optional::tolerate_devices(attributes);
+                Ok(())
+            }
             Plugin::DefaultStorageClass => storage::default_class(server, attributes).await,
-            Plugin::StorageObjectInUseProtection => done(storage::protect(attributes)),
+            Plugin::StorageObjectInUseProtection => {
+                storage::protect(attributes);
+                Ok(())
+            }
             Plugin::RuntimeClass => classes::runtime(server, attributes).await,
             Plugin::DefaultIngressClass => classes::ingress(server, attributes).await,
             Plugin::PodTopologyLabels => optional::topology_labels(server, attributes).await,
@@ -249,10 +264,6 @@ impl Chain<'_> {
         self.ask_mutating(attributes).await?;
         roles::forbid_escalation(&self.server.authorizer, attributes).await
     }
-}
-
-fn done((): ()) -> Result<(), Status> {
-    Ok(())
 }
 
 #[async_trait]

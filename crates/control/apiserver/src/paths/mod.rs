@@ -18,7 +18,8 @@ pub const GIT_VERSION: &str = "v1.36.2+pintle";
 
 pub(crate) async fn answer(call: &Call) -> Answer {
     let read = matches!(call.method, Method::GET | Method::HEAD);
-    if !read && !(call.method == Method::PUT && call.info.path == "/debug/flags/v") {
+    let level = call.method == Method::PUT && call.info.path == "/debug/flags/v";
+    if !read && !level {
         return Ok(response::page_not_found());
     }
     let path = call.info.path.trim_end_matches('/');

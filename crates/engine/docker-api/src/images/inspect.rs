@@ -29,7 +29,7 @@ pub(crate) fn inspect(state: &Arc<State>, name: &str) -> Result {
         "Architecture": record.configuration.architecture(),
         "Os": record.configuration.os(),
         "Size": record.unpacked_size(),
-        "GraphDriver": { "Data": data, "Name": "overlay2" },
+        "GraphDriver": { "Data": data, "Name": state.daemon.storage_driver() },
         "RootFS": { "Type": "layers", "Layers": record.configuration.rootfs().diff_ids() },
         "Metadata": { "LastTagTime": record.last_tagged.clone().unwrap_or_else(|| "0001-01-01T00:00:00Z".to_owned()) },
     });

@@ -35,7 +35,7 @@ pub(crate) async fn route(state: &Arc<State>, call: Call, parts: &[&str]) -> Res
         (&Method::POST, ["prune"]) => remove::prune(state, &call).await,
         (&Method::POST, [name @ .., "push"]) => push::push(state, &call, &name.join("/")).await,
         (&Method::POST, [name @ .., "tag"]) => tag(state, &call, name.join("/")).await,
-        (&Method::DELETE, [name @ ..]) => remove::remove(state, &call, name.join("/")).await,
+        (&Method::DELETE, name) => remove::remove(state, &call, name.join("/")).await,
         _ => Err(not_found()),
     }
 }

@@ -131,13 +131,13 @@ impl Daemon {
             log_path: log,
             name: format!("/{}", record.name),
             restart_count: record.restart_count,
-            driver: "overlay2".to_owned(),
+            driver: self.storage_driver().to_owned(),
             platform: "linux".to_owned(),
             mount_label: String::new(),
             process_label: String::new(),
             app_armor_profile: String::new(),
             exec_ids: (!execs.is_empty()).then_some(execs),
-            graph_driver: graph_driver(&record),
+            graph_driver: graph_driver(&record, self.storage_driver()),
             size_rw,
             size_root_fs,
             mounts: record.mounts.iter().filter(|m| is_shown(m, &record)).map(|m| m.point.clone()).collect(),
@@ -193,7 +193,7 @@ fn state(record: &Record) -> InspectedState {
     }
 }
 
-fn graph_driver(record: &Record) -> GraphDriver {
+fn graph_driver(record: &Record, name: &'static str) -> GraphDriver {
     let layer = &record.layer;
     let lower: Vec<String> = layer.lower_dirs.iter().map(|p| p.to_string_lossy().into_owned()).collect();
     let merged = layer.upper.parent().map(|p| p.join("merged")).unwrap_or_default();
@@ -204,5 +204,5 @@ fn graph_driver(record: &Record) -> GraphDriver {
         ("UpperDir", layer.upper.to_string_lossy().into_owned()),
         ("WorkDir", layer.work.to_string_lossy().into_owned()),
     ]);
-    GraphDriver { data, name: "overlay2" }
+    GraphDriver { data, name }
 }

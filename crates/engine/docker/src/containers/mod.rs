@@ -59,6 +59,7 @@ use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
 use attach::Pending;
 use parking_lot::{Mutex, RwLock};
+use pintle_image::SnapshotForm;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -198,6 +199,11 @@ impl Daemon {
     pub fn container(&self, wanted: &str) -> Result<Arc<Container>> {
         let found = self.containers.find(wanted)?;
         found.ok_or_else(|| DockerError::not_found(format!("No such container: {wanted}")))
+    }
+
+    /// What Docker calls the form of the containers' layers; the usual one where it can't be found out now.
+    pub fn storage_driver(&self) -> &'static str {
+        self.images.snapshot_form().unwrap_or(SnapshotForm::Overlay).driver()
     }
 
     /// All containers, the newest first.

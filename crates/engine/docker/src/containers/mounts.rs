@@ -8,6 +8,7 @@ use crate::volumes::{ANONYMOUS, CreateRequest};
 use pintle_linux::path::lexical;
 use pintle_runtime::SnapshotMounts;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 /// A bind as `-v` writes it: `SOURCE:DESTINATION[:MODE]` or `DESTINATION`.
@@ -118,9 +119,9 @@ impl Daemon {
             points.insert(kept.point.destination.clone(), kept);
         }
         for target in config.volumes.iter().flatten().map(|(target, _)| clean(target)) {
-            if !points.contains_key(&target) {
-                let kept = self.anonymous(&target, &host.volume_driver, id).await?;
-                points.insert(target, kept);
+            if let Entry::Vacant(place) = points.entry(target) {
+                let kept = self.anonymous(place.key(), &host.volume_driver, id).await?;
+                place.insert(kept);
             }
         }
         let mounts: Vec<KeptMount> = points.into_values().collect();

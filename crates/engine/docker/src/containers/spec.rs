@@ -143,7 +143,6 @@ pub(super) fn container(daemon: &Daemon, record: &Record) -> Result<(ContainerCo
         },
         log_format: LogFormat::Json,
         log_files,
-        ..ContainerOptions::default()
     };
     Ok((container, options))
 }

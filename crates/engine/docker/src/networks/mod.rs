@@ -248,7 +248,7 @@ impl Networks {
         }
         if !view.endpoints.is_empty() {
             let users =
-                view.endpoints.iter().map(|(_, e)| format!("name:\"{}\" id:\"{}\"", e.name, &e.endpoint_id[..12]));
+                view.endpoints.values().map(|e| format!("name:\"{}\" id:\"{}\"", e.name, &e.endpoint_id[..12]));
             let users: Vec<String> = users.collect();
             return Err(DockerError::new(
                 403,

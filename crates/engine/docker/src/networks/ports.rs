@@ -181,7 +181,7 @@ fn hold_one(
                 let words = if error.kind() == io::ErrorKind::AddrInUse {
                     "address already in use".to_owned()
                 } else {
-                    rustix::io::Errno::from_io_error(&error).map_or_else(|| error.to_string(), |e| words_of(e))
+                    rustix::io::Errno::from_io_error(&error).map_or_else(|| error.to_string(), words_of)
                 };
                 let name = request.protocol.name();
                 refusal = refusal

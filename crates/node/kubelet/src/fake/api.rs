@@ -99,6 +99,10 @@ impl Api for FakeApi {
         found.map(Arc::new).ok_or_else(|| ApiError::NotFound(format!("persistentvolumes {name:?} not found")))
     }
 
+    async fn runtime_handler(&self, class: &str) -> Result<String, ApiError> {
+        Err(ApiError::NotFound(format!("runtimeclasses.node.k8s.io {class:?} not found")))
+    }
+
     fn pin(&self, _: &BTreeSet<ObjectRef>, _: &Arc<Notify>) -> Pins {
         Pins::default()
     }
