@@ -10,8 +10,6 @@ fi
 
 if [ "${CI:-}" = true ]; then
   export CARGO_INCREMENTAL=0
-  # A little optimization, with all checks: the simulator's thousand seeds take a third of the time.
-  export CARGO_PROFILE_DEV_OPT_LEVEL=1
   export PINTLE_SIM_SEEDS="${PINTLE_SIM_SEEDS:-1000}"
 fi
 

@@ -5,6 +5,8 @@
 use std::process::{Command, Output};
 
 const FEW: u64 = 24;
+/// Seconds of virtual time in which things go wrong: about a second of a processor in a debug build.
+const TROUBLE: &str = "80";
 
 fn simulate(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pintle-sim")).args(arguments).output().expect("the simulator starts")
@@ -20,7 +22,7 @@ fn no_seed_breaks_an_invariant() {
         Ok(text) => text.parse().expect("PINTLE_SIM_SEEDS is a number"),
         Err(_) => FEW,
     };
-    let output = simulate(&["--count", &count.to_string()]);
+    let output = simulate(&["--count", &count.to_string(), "--trouble", TROUBLE]);
     assert!(output.status.success(), "{}", said(&output));
 }
 

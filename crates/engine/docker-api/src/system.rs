@@ -126,7 +126,7 @@ fn info(state: &Arc<State>) -> Result {
             "Mirrors": null,
         },
         "NCPU": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        "MemTotal": u64::try_from(memory.totalram).unwrap_or_default() * memory.mem_unit,
+        "MemTotal": memory.totalram * u64::from(memory.mem_unit),
         "GenericResources": null,
         "DockerRootDir": daemon.config.data_dir,
         "HttpProxy": "",
