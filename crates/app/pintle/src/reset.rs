@@ -71,11 +71,24 @@ async fn remove_containers(cluster: &Cluster) -> Result<()> {
     for sandbox in engine.list_pod_sandbox(PodSandboxFilter::default()).await? {
         engine.stop_pod_sandbox(&sandbox.id).await?;
         engine.remove_pod_sandbox(&sandbox.id).await?;
-        // The folder of logs is the machine's; what the kubelet made in it goes.
-        let pod = &sandbox.metadata;
-        remove(&cluster.settings.log_dir().join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid)))?;
+        remove_logs(cluster, &sandbox.metadata.uid)?;
+    }
+    // Pods that ended may have no sandbox any more.
+    let pods = std::fs::read_dir(cluster.data("kubelet/pods")).into_iter().flatten().flatten();
+    for pod in pods {
+        remove_logs(cluster, &pod.file_name().to_string_lossy())?;
     }
     remove_cgroups(cluster)
+}
+
+/// The folder of logs is the machine's; what the kubelet made in it for a pod goes.
+fn remove_logs(cluster: &Cluster, uid: &str) -> Result<()> {
+    let ending = format!("_{uid}");
+    let folders = std::fs::read_dir(cluster.settings.log_dir()).into_iter().flatten().flatten();
+    for folder in folders.filter(|folder| folder.file_name().to_string_lossy().ends_with(&ending)) {
+        remove(&folder.path())?;
+    }
+    Ok(())
 }
 
 fn remove_cgroups(cluster: &Cluster) -> Result<()> {
