@@ -182,19 +182,28 @@ fn seen_as_themselves(space: &Space<'_>, shells: &BTreeMap<String, (String, Stri
     let (first, second) = (&shells[NODES[1]], &shells[NODES[2]]);
     let tables = ["cat", "/proc/net/tcp", "/proc/net/tcp6"];
     let call = |address: &str| {
-        // Tries until somebody listens, and then holds the line.
-        let call = format!("until sleep 60 | nc {address} 7000; do sleep 0.1; done");
+        // Holds the line.
+        let call = format!("sleep 60 | nc {address} 7000");
         space.spawn(&["exec", &first.0, "--", "sh", "-c", &call])
     };
     let _listening = space.spawn(&["exec", &second.0, "--", "nc", "-l", "-p", "7000"])?;
+    let table = || space.ok(&[&["exec", &second.0, "--"][..], &tables].concat());
+    is_listened(table)?;
     let _calling = call(&second.1)?;
-    is_caller(&first.1, || space.ok(&[&["exec", &second.0, "--"][..], &tables].concat()))?;
+    is_caller(&first.1, table)?;
     let client = space.cluster.client();
     let mut command = client.command("busybox");
     command.args(["nc", "-l", "-p", "7000"]);
     let _listening = pintle_e2e::Spawned::start(command)?;
+    let table = || client.run(&tables)?.ok();
+    is_listened(table)?;
     let _calling = call(client.address)?;
-    is_caller("192.168.77.3", || client.run(&tables)?.ok())
+    is_caller("192.168.77.3", table)
+}
+
+/// Waits until somebody listens at port 7000.
+fn is_listened(table: impl Fn() -> Result<String>) -> Result<()> {
+    until("somebody listens at port 7000", SOON, || Ok(table()?.contains(":1B58 ").then_some(())))
 }
 
 /// Waits until the kernel's table of connections has one of this address to port 7000.
