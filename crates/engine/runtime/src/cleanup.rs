@@ -81,6 +81,8 @@ impl Engine {
             record.pid = 0;
             record.exit_code = exit.code;
             record.finished_at = exit.finished_at;
+            // The end is told by whoever saw it, the start by when it was heard of: that may be later.
+            record.started_at = record.started_at.min(record.finished_at);
             record.reason = exit_reason(exit).to_owned();
             record.message = message.to_owned();
             (record.sandbox_id.clone(), self.save_container(&record))
