@@ -32,6 +32,9 @@ struct Controller {
     released: Arc<Released>,
     /// Of the Jobs with failures since the last success.
     failures: Mutex<HashMap<ObjectKey, Failures>>,
+    /// The versions that its own last writes made: a Job that is older has not heard of pods that it let go of, and would
+    /// make them again.
+    written: Mutex<HashMap<ObjectKey, u64>>,
 }
 
 /// Runs the controller until the context's stop.
@@ -42,8 +45,13 @@ pub async fn run(context: Context) {
     let released = Arc::new(Released::default());
     let hearing = released.clone();
     owners.pods.on_change(move |change| hearing.seen(change.object(), change.new().is_none()));
-    let controller =
-        Controller { owners: owners.clone(), released, failures: Mutex::default(), context: context.clone() };
+    let controller = Controller {
+        owners: owners.clone(),
+        released,
+        failures: Mutex::default(),
+        written: Mutex::default(),
+        context: context.clone(),
+    };
     owners.run("job-controller", WORKERS, |key| controller.reconcile(key), context.stop).await;
 }
 
@@ -63,8 +71,13 @@ impl Controller {
         let Some(job) = self.owners.objects.get(&key) else {
             self.owners.expectations.forget(&key);
             self.failures.lock().remove(&key);
+            self.written.lock().remove(&key);
             return self.let_orphans_go(&key).await;
         };
+        if self.written.lock().get(&key).is_some_and(|written| version(&job) < *written) {
+            // The change that brings the newer one is an event of its own.
+            return Ok(Outcome::Done);
+        }
         let elsewhere = job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref());
         if elsewhere.is_some_and(|manager| manager != "kubernetes.io/job-controller") {
             return Ok(Outcome::Done);
@@ -303,6 +316,7 @@ impl Controller {
         pass.job.status = Some(pass.status.clone());
         match self.context.client.update_status(&pass.job).await {
             Ok(job) => {
+                self.written.lock().insert(job.key(), version(&job));
                 pass.status = job.status.clone().unwrap_or_default();
                 pass.job = job;
                 Ok(())
@@ -311,6 +325,11 @@ impl Controller {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Versions of one kind are comparable numbers.
+fn version(job: &Job) -> u64 {
+    job.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 fn selector_of(job: &Job) -> Option<LabelSelector> {
