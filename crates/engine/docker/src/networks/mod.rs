@@ -247,8 +247,7 @@ impl Networks {
             return Err(DockerError::new(403, format!("{} is a pre-defined network and cannot be removed", view.name)));
         }
         if !view.endpoints.is_empty() {
-            let users =
-                view.endpoints.values().map(|e| format!("name:\"{}\" id:\"{}\"", e.name, &e.endpoint_id[..12]));
+            let users = view.endpoints.values().map(|e| format!("name:\"{}\" id:\"{}\"", e.name, &e.endpoint_id[..12]));
             let users: Vec<String> = users.collect();
             return Err(DockerError::new(
                 403,
