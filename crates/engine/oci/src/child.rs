@@ -8,7 +8,7 @@ use pintle_linux::mount::{self, Propagation, Tree};
 use pintle_linux::process::{self, namespace};
 use pintle_linux::{Context, capability, netns, pty};
 use pintle_shim::identity::{self, Stdio, Witness};
-use pintle_shim::prepare::ChildStdio;
+use pintle_shim::prepare::{ChildStdio, set_oom_score};
 use pintle_shim::protocol::{Failure, ProcessSpec, Started};
 use pintle_shim::rootfs::{self, Hidden, Root};
 use pintle_shim::user_namespace::UserNamespace;
@@ -144,10 +144,7 @@ fn enter_namespaces(
     if !place.cgroups.hierarchies()[0].v2 {
         place.cgroups.attach(place.cgroup, 0)?;
     }
-    if let Some(score) = place.process.oom_score_adj {
-        // Without CAP_SYS_RESOURCE the kernel refuses to lower it: the container runs all the same.
-        let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
-    }
+    set_oom_score(place.process.oom_score_adj);
     rustix::process::setsid().context(|| "start a session")?;
     for (fd, kind) in join {
         process::enter(fd.as_fd(), *kind)?;

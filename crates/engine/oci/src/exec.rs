@@ -11,6 +11,7 @@ use pintle_linux::path::{Dir, Scope, open_directory};
 use pintle_linux::process::{self, Forked, PidFd, namespace};
 use pintle_linux::{Context, pty};
 use pintle_shim::identity::{self, Stdio, Witness};
+use pintle_shim::prepare::set_oom_score;
 use pintle_shim::protocol::{Failure, ProcessSpec};
 use pintle_shim::user_namespace::UserNamespace;
 use pintle_shim::{join, rootfs};
@@ -165,10 +166,7 @@ fn enter(container: &Container, spec: &ProcessSpec, first: &OwnedFd, cgroups: &C
     if !cgroups.hierarchies()[0].v2 {
         cgroups.attach(&container.record.cgroup, 0)?;
     }
-    if let Some(score) = spec.oom_score_adj {
-        // As at the container's start.
-        let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
-    }
+    set_oom_score(spec.oom_score_adj);
     rustix::process::setsid().context(|| "start a session")?;
     let all = namespace::MOUNT | namespace::IPC | namespace::UTS | namespace::NETWORK | namespace::CGROUP;
     process::enter(first.as_fd(), all)?;

@@ -4,8 +4,8 @@
 //! it astray, and is confined like the first one.
 
 use crate::identity::{self, Report, Reporter, Stdio};
-use crate::launch::{Launch, set_oom_score};
-use crate::prepare::{ChildStdio, ShimStdio};
+use crate::launch::Launch;
+use crate::prepare::{ChildStdio, ShimStdio, set_oom_score};
 use crate::protocol::{ExecSpec, Failure};
 use crate::rootfs::open_null;
 use crate::sandbox::Sandbox;

@@ -1,7 +1,7 @@
 //! Starts the first process of a container: forks into new namespaces, and in the child builds and enters the root.
 
 use crate::identity::{self, Report, Reporter, Stdio};
-use crate::prepare::{self, Bind, ChildStdio, ShimStdio};
+use crate::prepare::{self, Bind, ChildStdio, ShimStdio, set_oom_score};
 use crate::protocol::{ContainerSpec, Failure, PidNamespace};
 use crate::rootfs::{self, Parts};
 use crate::sandbox::Sandbox;
@@ -94,11 +94,4 @@ fn build(sandbox: &Sandbox, spec: &ContainerSpec, binds: Vec<Bind>, shm: Option<
     let built = rootfs::build(spec, parts)?;
     mount::pivot_into(&sandbox.mount_point)?;
     Ok(built)
-}
-
-/// Without CAP_SYS_RESOURCE the kernel refuses to lower the score: the container runs all the same.
-pub fn set_oom_score(score: Option<i32>) {
-    if let Some(score) = score {
-        let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
-    }
 }

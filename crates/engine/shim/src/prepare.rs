@@ -151,3 +151,10 @@ pub fn nonblocking(fd: OwnedFd) -> Result<OwnedFd> {
     rustix::io::ioctl_fionbio(&fd, true).context(|| "make a descriptor non-blocking")?;
     Ok(fd)
 }
+
+/// Without CAP_SYS_RESOURCE the kernel refuses to lower the score: the container runs all the same.
+pub fn set_oom_score(score: Option<i32>) {
+    if let Some(score) = score {
+        let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
+    }
+}

@@ -322,32 +322,48 @@ fn a_thousand_services_of_ten_endpoints_are_one_transaction() {
     assert_eq!(world.pod("b").call("10.43.3.1:80").0, "a");
 }
 
+/// The proxy as it runs on a node, in a thread of its own.
+struct Running {
+    stop: CancellationToken,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(world: &World, api: &FakeApi) -> Self {
+        let stop = CancellationToken::new();
+        let node = world.node.file.try_clone().expect("descriptor");
+        let (client, token) = (api.client(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let ran = pintle_netlink::namespace::enter(node.as_fd(), || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+                runtime.block_on(async {
+                    let informers = Informers::new(client, token.clone());
+                    pintle_proxy::run(world::config(), informers, token).await
+                })
+            });
+            ran.expect("enter").expect("run");
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.cancel();
+        self.thread.join().expect("join");
+    }
+}
+
 #[test]
 fn what_the_api_server_tells_is_followed() {
     let world = World::new("informers");
     let api = FakeApi::new();
-    let stop = CancellationToken::new();
-    let running = world.node.file.try_clone().expect("descriptor");
-    let thread = std::thread::spawn({
-        let (client, stop) = (api.client(), stop.clone());
-        move || {
-            pintle_netlink::namespace::enter(running.as_fd(), || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-                runtime.block_on(async {
-                    let informers = Informers::new(client, stop.clone());
-                    pintle_proxy::run(world::config(), informers, stop).await
-                })
-            })
-        }
-    });
+    let proxy = Running::start(&world, &api);
     let (service, slice) = world::objects("web", json!({}), ready(&[2]));
     api.put(&service);
     api.put(&slice);
     world.pod("c").call_until("10.43.0.1:80", "a");
     api.put(&world::objects("web", json!({}), ready(&[3])).1);
     world.pod("c").call_until("10.43.0.1:80", "b");
-    stop.cancel();
-    thread.join().expect("join").expect("enter").expect("run");
+    proxy.stop();
     assert_eq!(world.pod("c").call("10.43.0.1:80").0, "b", "the rules outlive the process");
 }
 
@@ -355,20 +371,7 @@ fn what_the_api_server_tells_is_followed() {
 fn load_balancers_are_told_where_endpoints_are_and_clients_are_led_within_their_zone() {
     let world = World::new("checks");
     let api = FakeApi::new();
-    let stop = CancellationToken::new();
-    let running = world.node.file.try_clone().expect("descriptor");
-    let thread = std::thread::spawn({
-        let (client, stop) = (api.client(), stop.clone());
-        move || {
-            pintle_netlink::namespace::enter(running.as_fd(), || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-                runtime.block_on(async {
-                    let informers = Informers::new(client, stop.clone());
-                    pintle_proxy::run(world::config(), informers, stop).await
-                })
-            })
-        }
-    });
+    let proxy = Running::start(&world, &api);
     let spec = json!({
         "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32001,
         "ports": [{"port": 80, "nodePort": 30080}],
@@ -396,7 +399,6 @@ fn load_balancers_are_told_where_endpoints_are_and_clients_are_led_within_their_
         let other = if name == "a" { "b" } else { "a" };
         world.pod("c").callees_until("10.43.0.1:80", 12, |callees| !callees.contains_key(other));
     }
-    stop.cancel();
-    thread.join().expect("join").expect("enter").expect("run");
+    proxy.stop();
     assert_eq!(world.outside.open_in_vain("192.0.2.1:32001"), ErrorKind::ConnectionRefused);
 }

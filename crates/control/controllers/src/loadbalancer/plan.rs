@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Of nodes that no load balancer shall use.
-const EXCLUDED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+pub const EXCLUDED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// Of nodes that are about to be removed.
 const REMOVAL_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
@@ -75,10 +75,10 @@ fn serving_nodes<S: Borrow<EndpointSlice>>(slices: &[S]) -> BTreeSet<String> {
 }
 
 fn takes_packets(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    ready && node.label(EXCLUDED_LABEL).is_none() && !taints.iter().any(|taint| taint.key == REMOVAL_TAINT)
+    crate::node::is_ready(node)
+        && node.label(EXCLUDED_LABEL).is_none()
+        && !taints.iter().any(|taint| taint.key == REMOVAL_TAINT)
 }
 
 /// The external addresses of a node; without any, the internal ones.

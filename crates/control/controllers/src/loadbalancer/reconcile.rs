@@ -1,6 +1,6 @@
 //! Watches Services, nodes and slices, and writes the addresses into the status of Services.
 
-use super::plan::{addresses, is_before, is_ours, ports, reserved};
+use super::plan::{self, addresses, is_before, is_ours, ports, reserved};
 use crate::context::Context;
 use pintle_client::{ClientError, Patch, PatchOptions};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
@@ -136,11 +136,10 @@ fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
 fn facts(node: &Node) -> (Vec<(String, String)>, bool, bool, usize) {
     let status = node.status.as_ref();
     let addresses = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     (
         addresses.iter().map(|one| (one.type_.clone(), one.address.clone())).collect(),
-        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-        node.label("node.kubernetes.io/exclude-from-external-load-balancers").is_some(),
+        crate::node::is_ready(node),
+        node.label(plan::EXCLUDED_LABEL).is_some(),
         node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).map_or(0, Vec::len),
     )
 }

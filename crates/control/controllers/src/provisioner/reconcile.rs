@@ -3,6 +3,7 @@
 use super::directory;
 use super::plan::{self, ClaimStep, FINALIZER, HOSTNAME, VolumeStep};
 use crate::context::Context;
+use crate::node::is_ready;
 use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_storage::{LOCAL_PATH, PROVISIONED_BY, SELECTED_NODE, class_of_claim};
@@ -49,11 +50,6 @@ pub async fn run(context: Context) {
     let reconcile = |key| controller.reconcile(key);
     let queue = controller.queue.clone();
     run_reconciler("local-path-provisioner", queue, WORKERS, reconcile, context.stop.clone()).await;
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn is_ours(volume: &PersistentVolume) -> bool {

@@ -37,14 +37,14 @@ pub fn changes(engine: &Engine) -> Result<()> {
 
 const DOCKERFILE: &str = r#"FROM e2e/busybox:1 AS make
 ARG WORD=nothing
-WORKDIR /work
+WORKDIR /made
 COPY . .
 RUN echo "$WORD" > word && ls > list
 
 FROM e2e/busybox:1
 LABEL e2e=build
 ENV PLACE=/srv
-COPY --from=make /work/word /work/list ${PLACE}/
+COPY --from=make /made/word /made/list ${PLACE}/
 COPY --chmod=755 <<EOF /bin/tell
 #!/bin/sh
 cat /srv/word /srv/list
@@ -73,7 +73,7 @@ pub fn build(engine: &Engine) -> Result<()> {
     let other = engine.ok(&["build", "-q", "--build-arg", "WORD=other", &folder])?;
     ensure!(engine.ok(&["run", "--rm", &other])?.starts_with("other"));
     let stage = engine.ok(&["build", "-q", "--target", "make", &folder])?;
-    ensure!(engine.ok(&["inspect", "-f", "{{.Config.WorkingDir}}", &stage])? == "/work");
+    ensure!(engine.ok(&["inspect", "-f", "{{.Config.WorkingDir}}", &stage])? == "/made");
     let failing = "FROM e2e/busybox:1\nRUN exit 3\n";
     let failed = engine.shell(&format!("printf '{}' | docker build - 2>&1 || true", failing.replace('\n', "\\n")))?;
     ensure!(failed.contains("The command '/bin/sh -c exit 3' returned a non-zero code: 3"), "{failed}");
