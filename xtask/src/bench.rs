@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Each benchmark's name, the program that runs it, and the packages to build for it.
-const BENCHMARKS: [(&str, &str, &[&str]); 4] = [
+const BENCHMARKS: [(&str, &str, &[&str]); 5] = [
     ("first-cluster", "bench-first-cluster", &["pintle", "pintle-e2e"]),
     ("engine", "bench-engine", &["pintle", "pintle-e2e"]),
     ("api", "bench-api", &["pintle-load"]),
+    ("scheduler", "bench-scheduler", &["pintle-scheduler-load"]),
     ("store", "bench-store", &["pintle-store-contract"]),
 ];
 
