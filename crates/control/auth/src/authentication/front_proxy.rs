@@ -139,7 +139,9 @@ pub fn strip(proxy: Option<&FrontProxy>, headers: &mut HeaderMap) {
         let Some(settings) = proxy.map(|proxy| &proxy.settings) else { return false };
         let mut names = settings.username_headers.iter().chain(&settings.uid_headers).chain(&settings.group_headers);
         names.any(|own| own.eq_ignore_ascii_case(name))
-            || settings.extra_prefixes.iter().any(|prefix| name.starts_with(&prefix.to_ascii_lowercase()))
+            || settings.extra_prefixes.iter().any(|prefix| {
+                name.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+            })
     };
     let is_usual = |name: &str| {
         let rest = name.strip_prefix("x-remote-");

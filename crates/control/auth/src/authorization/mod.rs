@@ -1,5 +1,6 @@
 //! May they: the question, the answer, and how a refusal is worded.
 
+mod compiled;
 pub mod configuration;
 pub mod escalation;
 pub mod node;

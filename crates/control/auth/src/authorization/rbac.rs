@@ -1,7 +1,9 @@
-//! Roles and bindings, indexed by subject: a decision looks only at what is bound to the user and their groups.
+//! Roles and bindings, indexed by namespace and subject: a decision looks only at what is bound to the user and their
+//! groups there, and each binding leads to its compiled role without a look-up.
 //!
 //! Source: `plugin/pkg/auth/authorizer/rbac/rbac.go` of Kubernetes.
 
+use super::compiled::{Asked, Role};
 use super::rules::Rule;
 use super::{Attributes, Decision};
 use crate::User;
@@ -9,6 +11,7 @@ use parking_lot::RwLock;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// A user or a group, as bindings name them. A service account is the user it is known as.
@@ -19,15 +22,12 @@ enum Subject {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct RoleRef {
-    cluster: bool,
-    name: Box<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 struct Bound {
     binding: Box<str>,
-    role: RoleRef,
+    /// Where in [`Roles`] its role is, or would be.
+    role: usize,
+    /// Whether it names a ClusterRole.
+    cluster: bool,
     /// How the reason names the subject.
     subject: Box<str>,
 }
@@ -37,9 +37,9 @@ type Key = (Box<str>, Box<str>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    /// Per namespace (empty for cluster roles) and name.
-    roles: HashMap<Box<str>, HashMap<Box<str>, Arc<[Rule]>>>,
-    bindings: HashMap<Key, Vec<Subject>>,
+    roles: Roles,
+    /// The role of each binding, and its subjects.
+    bindings: HashMap<Key, (usize, Vec<Subject>)>,
     /// Per namespace (empty for cluster-wide), what is bound to whom.
     bound: HashMap<Box<str>, BoundTo>,
 }
@@ -59,6 +59,65 @@ impl BoundTo {
     }
 }
 
+/// The roles that there are, and those that bindings name; each keeps its place as long as it is either.
+#[derive(Debug, Default)]
+struct Roles {
+    places: Vec<Place>,
+    free: Vec<usize>,
+    /// Per namespace (empty for cluster roles) and name.
+    known: HashMap<Box<str>, HashMap<Box<str>, usize>>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    namespace: Box<str>,
+    name: Box<str>,
+    /// Nothing when only bindings name it.
+    role: Option<Role>,
+    bindings: usize,
+}
+
+impl Roles {
+    fn get(&self, namespace: &str, name: &str) -> Option<&Role> {
+        self.places[*self.known.get(namespace)?.get(name)?].role.as_ref()
+    }
+
+    /// The place of a role, made if it has none.
+    fn place(&mut self, namespace: &str, name: &str) -> usize {
+        if let Some(place) = self.known.get(namespace).and_then(|names| names.get(name)) {
+            return *place;
+        }
+        let new = Place { namespace: namespace.into(), name: name.into(), ..Place::default() };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.places[place] = new;
+                place
+            }
+            None => {
+                self.places.push(new);
+                self.places.len() - 1
+            }
+        };
+        self.known.entry(namespace.into()).or_default().insert(name.into(), place);
+        place
+    }
+
+    /// Gives up a place that neither a role nor a binding needs.
+    fn tidy(&mut self, place: usize) {
+        if self.places[place].role.is_some() || self.places[place].bindings > 0 {
+            return;
+        }
+        let Place { namespace, name, .. } = std::mem::take(&mut self.places[place]);
+        if let Some(names) = self.known.get_mut(&namespace) {
+            names.remove(&name);
+            if names.is_empty() {
+                self.known.remove(&namespace);
+            }
+        }
+        self.free.push(place);
+    }
+}
+
 /// The compiled roles and bindings. Fed with the objects as they change.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -75,40 +134,37 @@ impl Index {
     pub fn set_role(&self, role: &Value) {
         let rules = role["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
         let (namespace, name) = key(role);
-        let rules = rules.iter().map(Rule::from_value).collect();
-        self.tables.write().roles.entry(namespace).or_default().insert(name, rules);
+        let role = Role::new(rules.iter().map(Rule::from_value).collect());
+        let roles = &mut self.tables.write().roles;
+        let place = roles.place(&namespace, &name);
+        roles.places[place].role = Some(role);
     }
 
     pub fn remove_role(&self, role: &Value) {
         let (namespace, name) = key(role);
-        let mut tables = self.tables.write();
-        let Some(roles) = tables.roles.get_mut(&namespace) else { return };
-        roles.remove(&name);
-        if roles.is_empty() {
-            tables.roles.remove(&namespace);
-        }
+        let roles = &mut self.tables.write().roles;
+        let place = roles.place(&namespace, &name);
+        roles.places[place].role = None;
+        roles.tidy(place);
     }
 
     /// A RoleBinding or ClusterRoleBinding as it is now.
     pub fn set_binding(&self, binding: &Value) {
         let key = key(binding);
-        let role = RoleRef {
-            cluster: binding["roleRef"]["kind"] == "ClusterRole",
-            name: binding["roleRef"]["name"].as_str().unwrap_or_default().into(),
-        };
+        let cluster = binding["roleRef"]["kind"] == "ClusterRole";
+        let name = binding["roleRef"]["name"].as_str().unwrap_or_default();
         let subjects: Vec<_> =
             binding["subjects"].as_array().into_iter().flatten().filter_map(|s| subject(s, &key.0)).collect();
         let mut tables = self.tables.write();
         tables.unbind(&key);
+        let role = tables.roles.place(if cluster { "" } else { &key.0 }, name);
+        tables.roles.places[role].bindings += 1;
         let bound = tables.bound.entry(key.0.clone()).or_default();
         for (subject, shown) in &subjects {
-            bound.of(subject.clone()).or_default().push(Bound {
-                binding: key.1.clone(),
-                role: role.clone(),
-                subject: shown.clone(),
-            });
+            let one = Bound { binding: key.1.clone(), role, cluster, subject: shown.clone() };
+            bound.of(subject.clone()).or_default().push(one);
         }
-        tables.bindings.insert(key, subjects.into_iter().map(|(subject, _)| subject).collect());
+        tables.bindings.insert(key, (role, subjects.into_iter().map(|(subject, _)| subject).collect()));
     }
 
     pub fn remove_binding(&self, binding: &Value) {
@@ -116,16 +172,17 @@ impl Index {
     }
 
     pub fn decide(&self, user: &User, what: &Attributes<'_>) -> Decision {
+        let asked = Asked::new(what);
         let mut decision = Decision::default();
         let mut errors = Vec::new();
-        self.visit(user, what.namespace, |namespace, bound, rules| {
-            let Some(rules) = rules else {
-                errors.push(missing(bound));
+        self.visit(user, what.namespace, |namespace, bound, place| {
+            let Some(role) = &place.role else {
+                errors.push(missing(bound, place));
                 return true;
             };
-            let covered = rules.iter().any(|rule| rule.covers(what));
+            let covered = role.covers(&asked);
             if covered {
-                decision = Decision::allow(reason(namespace, bound));
+                decision = Decision::allow(reason(namespace, bound, place));
             }
             !covered
         });
@@ -137,19 +194,17 @@ impl Index {
 
     /// Whether a cluster role alone allows it, whoever is bound to it.
     pub fn role_allows(&self, cluster_role: &str, what: &Attributes<'_>) -> bool {
-        let tables = self.tables.read();
-        let rules = tables.role("", cluster_role);
-        rules.is_some_and(|rules| rules.iter().any(|rule| rule.covers(what)))
+        self.tables.read().roles.get("", cluster_role).is_some_and(|role| role.covers(&Asked::new(what)))
     }
 
     /// All rules that apply to the user in a namespace (cluster-wide ones included).
     /// With them, what is wrong with the bindings: roles that they name and that there are not.
     pub fn rules_of(&self, user: &User, namespace: &str) -> (Vec<Rule>, Vec<String>) {
         let (mut all, mut errors) = (Vec::new(), Vec::new());
-        self.visit(user, namespace, |_, bound, rules| {
-            match rules {
-                Some(rules) => all.extend(rules.iter().cloned()),
-                None => errors.push(missing(bound)),
+        self.visit(user, namespace, |_, bound, place| {
+            match &place.role {
+                Some(role) => all.extend(role.rules.iter().cloned()),
+                None => errors.push(missing(bound, place)),
             }
             true
         });
@@ -159,20 +214,17 @@ impl Index {
     /// The rules of a role; a Role of `namespace`, or a ClusterRole.
     pub fn rules_of_role(&self, cluster: bool, namespace: &str, name: &str) -> Option<Arc<[Rule]>> {
         let home = if cluster { "" } else { namespace };
-        self.tables.read().role(home, name).cloned()
+        self.tables.read().roles.get(home, name).map(|role| role.rules.clone())
     }
 
-    /// Calls `see` for each binding of the user, cluster-wide ones first, until it answers false. The rules are
-    /// absent when there is no such role.
-    fn visit(&self, user: &User, namespace: &str, mut see: impl FnMut(&str, &Bound, Option<&[Rule]>) -> bool) {
+    /// Calls `see` for each binding of the user and its role, cluster-wide ones first, until it answers false.
+    fn visit(&self, user: &User, namespace: &str, mut see: impl FnMut(&str, &Bound, &Place) -> bool) {
         let tables = self.tables.read();
         for scope in ["", namespace].into_iter().take(if namespace.is_empty() { 1 } else { 2 }) {
             let Some(table) = tables.bound.get(scope) else { continue };
             let groups = user.groups.iter().filter_map(|g| table.groups.get(g.as_str()));
             for bound in table.users.get(user.name.as_str()).into_iter().chain(groups).flatten() {
-                let home = if bound.role.cluster { "" } else { scope };
-                let rules = tables.role(home, &bound.role.name);
-                if !see(scope, bound, rules.map(|r| &**r)) {
+                if !see(scope, bound, &tables.roles.places[bound.role]) {
                     return;
                 }
             }
@@ -181,12 +233,10 @@ impl Index {
 }
 
 impl Tables {
-    fn role(&self, namespace: &str, name: &str) -> Option<&Arc<[Rule]>> {
-        self.roles.get(namespace)?.get(name)
-    }
-
     fn unbind(&mut self, key: &Key) {
-        let Some(subjects) = self.bindings.remove(key) else { return };
+        let Some((role, subjects)) = self.bindings.remove(key) else { return };
+        self.roles.places[role].bindings -= 1;
+        self.roles.tidy(role);
         let Some(bound) = self.bound.get_mut(&key.0) else { return };
         for subject in subjects {
             if let Entry::Occupied(mut list) = bound.of(subject) {
@@ -217,18 +267,38 @@ fn subject(value: &Value, binding_namespace: &str) -> Option<(Subject, Box<str>)
 }
 
 /// How upstream words that a binding names no role.
-fn missing(bound: &Bound) -> String {
-    let resource = if bound.role.cluster { "clusterrole" } else { "role" };
-    format!("{resource}.rbac.authorization.k8s.io {:?} not found", bound.role.name)
+fn missing(bound: &Bound, place: &Place) -> String {
+    let resource = if bound.cluster { "clusterrole" } else { "role" };
+    format!("{resource}.rbac.authorization.k8s.io {:?} not found", place.name)
 }
 
-fn reason(namespace: &str, bound: &Bound) -> String {
-    let (kind, binding) = match namespace {
-        "" => ("ClusterRoleBinding", bound.binding.to_string()),
-        _ => ("RoleBinding", format!("{}/{namespace}", bound.binding)),
-    };
-    let role = if bound.role.cluster { "ClusterRole" } else { "Role" };
-    format!("RBAC: allowed by {kind} {binding:?} of {role} {:?} to {}", bound.role.name, bound.subject)
+fn reason(namespace: &str, bound: &Bound, place: &Place) -> String {
+    let mut text = String::with_capacity(96 + bound.binding.len() + place.name.len() + bound.subject.len());
+    text.push_str("RBAC: allowed by ");
+    match namespace {
+        "" => quote(&mut text, &["ClusterRoleBinding ", &bound.binding]),
+        _ => quote(&mut text, &["RoleBinding ", &bound.binding, "/", namespace]),
+    }
+    text.push_str(" of ");
+    quote(&mut text, &[if bound.cluster { "ClusterRole " } else { "Role " }, &place.name]);
+    text.push_str(" to ");
+    text.push_str(&bound.subject);
+    text
+}
+
+/// Appends the first part as it is, and the others together in quotation marks.
+fn quote(out: &mut String, parts: &[&str]) {
+    let (kind, name) = parts.split_first().map_or(("", parts), |(kind, name)| (*kind, name));
+    out.push_str(kind);
+    let plain = |part: &&str| part.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+    if name.iter().all(plain) {
+        out.push('"');
+        name.iter().for_each(|part| out.push_str(part));
+        out.push('"');
+    } else {
+        // Writing to a String can't fail.
+        let _ = write!(out, "{:?}", name.concat());
+    }
 }
 
 #[cfg(test)]
@@ -284,5 +354,29 @@ mod tests {
         index.remove_role(&json!({"metadata": {"name": "edit", "namespace": "a"}}));
         let decision = may(&index, &User::service_account("a", "bot"), "update", "a");
         assert_eq!(decision, Decision::no_opinion("RBAC: role.rbac.authorization.k8s.io \"edit\" not found"));
+    }
+
+    #[test]
+    fn roles_that_come_after_their_bindings_count_and_places_are_used_again() {
+        let index = Index::default();
+        let binding = json!({"metadata": {"name": "b", "namespace": "a"},
+            "roleRef": {"kind": "Role", "name": "late"}, "subjects": [{"kind": "User", "name": "joe \"x\""}]});
+        let role = json!({"metadata": {"name": "late", "namespace": "a"},
+            "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
+        let joe = User::new("joe \"x\"", &[]);
+        for _ in 0..3 {
+            index.set_binding(&binding);
+            assert!(!may(&index, &joe, "get", "a").allowed);
+            index.set_role(&role);
+            assert_eq!(
+                may(&index, &joe, "get", "a").reason,
+                r#"RBAC: allowed by RoleBinding "b/a" of Role "late" to User "joe \"x\"""#
+            );
+            index.remove_binding(&binding);
+            assert_eq!(may(&index, &joe, "get", "a"), Decision::default());
+            index.remove_role(&role);
+        }
+        let tables = index.tables.read();
+        assert_eq!((tables.roles.places.len(), tables.roles.known.len(), tables.bound.len()), (1, 0, 0));
     }
 }
