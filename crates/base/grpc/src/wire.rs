@@ -1,0 +1,240 @@
+//! Protocol buffers on the wire: tags, varints, fixed numbers, and length-delimited bytes.
+//!
+//! [`Writer`] and [`read`] serve those who write or read a few fields of a message themselves; whole messages come from
+//! the tables of [`crate::messages!`]. Source: <https://protobuf.dev/programming-guides/encoding/>; groups are refused.
+
+use bytes::Bytes;
+
+pub const VARINT: u64 = 0;
+pub const FIXED_64: u64 = 1;
+pub const DELIMITED: u64 = 2;
+pub const FIXED_32: u64 = 5;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message ends in the middle of a field or has one of an unknown form")]
+pub struct BadMessage;
+
+/// A field's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    Fixed32(u32),
+}
+
+impl<'a> Payload<'a> {
+    /// The number; 0 when it is none.
+    pub fn int(self) -> u64 {
+        if let Self::Varint(number) = self { number } else { 0 }
+    }
+
+    /// The bytes; empty when it has none.
+    pub fn bytes(self) -> &'a [u8] {
+        if let Self::Bytes(bytes) = self { bytes } else { &[] }
+    }
+
+    /// The text; what is no UTF-8 is replaced.
+    pub fn text(self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+}
+
+/// Appends fields to a message. Zero and empty are the defaults and are left out.
+#[derive(Debug, Default)]
+pub struct Writer(Vec<u8>);
+
+impl Writer {
+    pub fn int(&mut self, field: u32, number: u64) {
+        if number != 0 {
+            put_tag(&mut self.0, field, VARINT);
+            put_varint(&mut self.0, number);
+        }
+    }
+
+    pub fn flag(&mut self, field: u32, set: bool) {
+        self.int(field, u64::from(set));
+    }
+
+    pub fn bytes(&mut self, field: u32, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            put_bytes(&mut self.0, field, bytes);
+        }
+    }
+
+    /// A message within; it is there even when all of its fields have their defaults.
+    pub fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
+        let mut taken = Self(std::mem::take(&mut self.0));
+        put_tag(&mut taken.0, field, DELIMITED);
+        let start = open_length(&mut taken.0);
+        write(&mut taken);
+        close_length(&mut taken.0, start);
+        *self = taken;
+    }
+
+    pub fn finish(self) -> Bytes {
+        self.0.into()
+    }
+}
+
+/// Calls `each` with every field of a message.
+///
+/// # Errors
+/// [`BadMessage`], also when `each` says so.
+pub fn read<'a>(
+    message: &'a [u8],
+    mut each: impl FnMut(u32, Payload<'a>) -> Result<(), BadMessage>,
+) -> Result<(), BadMessage> {
+    let mut rest = message;
+    while let Some((number, payload)) = next(&mut rest)? {
+        each(number, payload)?;
+    }
+    Ok(())
+}
+
+/// The next field's number and content; nothing at the end.
+///
+/// # Errors
+/// [`BadMessage`].
+pub fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u32, Payload<'a>)>, BadMessage> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let tag = varint(rest)?;
+    let payload = untagged(tag & 7, rest)?;
+    let number = u32::try_from(tag >> 3).ok().filter(|number| *number != 0).ok_or(BadMessage)?;
+    Ok(Some((number, payload)))
+}
+
+/// The next content of a form, without its tag.
+///
+/// # Errors
+/// [`BadMessage`].
+pub fn untagged<'a>(form: u64, rest: &mut &'a [u8]) -> Result<Payload<'a>, BadMessage> {
+    Ok(match form {
+        VARINT => Payload::Varint(varint(rest)?),
+        DELIMITED => {
+            let length = usize::try_from(varint(rest)?).map_err(|_| BadMessage)?;
+            let (bytes, after) = rest.split_at_checked(length).ok_or(BadMessage)?;
+            *rest = after;
+            Payload::Bytes(bytes)
+        }
+        FIXED_64 => Payload::Fixed64(u64::from_le_bytes(array(rest)?)),
+        FIXED_32 => Payload::Fixed32(u32::from_le_bytes(array(rest)?)),
+        _ => return Err(BadMessage),
+    })
+}
+
+/// A number of seven bits a byte, the lowest first.
+///
+/// # Errors
+/// [`BadMessage`] when it does not end, or is longer than ten bytes.
+pub fn varint(rest: &mut &[u8]) -> Result<u64, BadMessage> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let [byte] = array(rest)?;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(BadMessage)
+}
+
+fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadMessage> {
+    let (head, after) = rest.split_first_chunk().ok_or(BadMessage)?;
+    *rest = after;
+    Ok(*head)
+}
+
+pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+pub fn put_tag(out: &mut Vec<u8>, field: u32, form: u64) {
+    put_varint(out, u64::from(field) << 3 | form);
+}
+
+pub fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    put_tag(out, field, DELIMITED);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Leaves room for the length of what is written next; returns what [`close_length`] needs.
+pub fn open_length(out: &mut Vec<u8>) -> usize {
+    // Most messages are short: their length is one byte.
+    out.push(0);
+    out.len()
+}
+
+/// Puts the length of what was written since `start` before it.
+pub fn close_length(out: &mut Vec<u8>, start: usize) {
+    let length = out.len() - start;
+    let extra = varint_len(length as u64) - 1;
+    if extra > 0 {
+        let end = out.len();
+        out.resize(end + extra, 0);
+        out.copy_within(start..end, start + extra);
+    }
+    let mut rest = length as u64;
+    for place in &mut out[start - 1..start + extra] {
+        *place = rest as u8 | 0x80;
+        rest >>= 7;
+    }
+    out[start - 1 + extra] &= 0x7f;
+}
+
+fn varint_len(number: u64) -> usize {
+    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_come_back_as_they_went() {
+        let long = vec![7; 300];
+        let mut writer = Writer::default();
+        writer.int(1, u64::MAX);
+        writer.int(2, 0);
+        writer.bytes(3, b"abc");
+        writer.message(64, |inner| inner.flag(1, true));
+        writer.message(5, |inner| inner.bytes(1, &long));
+        let message = writer.finish();
+        let mut seen = Vec::new();
+        read(&message, |number, field| {
+            seen.push((number, field));
+            Ok(())
+        })
+        .unwrap();
+        let nested: Vec<u8> = [&[0x0a, 0xac, 0x02][..], &long].concat();
+        let expected = [
+            (1, Payload::Varint(u64::MAX)),
+            (3, Payload::Bytes(b"abc")),
+            (64, Payload::Bytes(&[8, 1])),
+            (5, Payload::Bytes(&nested)),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn broken_messages_are_refused() {
+        for bad in [
+            &[0x80_u8][..],
+            &[0x0a, 5, 1],
+            &[0x0b],
+            &[0xff; 12],
+            &[0x09, 1, 2],
+            &[0x00, 1],
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f],
+        ] {
+            assert_eq!(read(bad, |_, _| Ok(())), Err(BadMessage), "{bad:?}");
+        }
+    }
+}
