@@ -15,6 +15,8 @@ struct Expected {
     creations: usize,
     /// The uids of what is being deleted.
     deletions: HashSet<String>,
+    /// A creation got no answer: nobody knows whether there is one more.
+    doubtful: bool,
     since: Instant,
 }
 
@@ -57,6 +59,25 @@ impl Expectations {
         }
     }
 
+    /// A creation got no answer. Until [`Self::certain`], what is there has to be asked of the server.
+    pub fn doubt(&self, key: &ObjectKey) {
+        if let Some(expected) = self.0.lock().get_mut(key) {
+            expected.doubtful = true;
+        }
+    }
+
+    /// Whether a creation got no answer, and what came of it is not known yet.
+    pub fn is_doubtful(&self, key: &ObjectKey) -> bool {
+        self.0.lock().get(key).is_some_and(|expected| expected.doubtful)
+    }
+
+    /// Everything that was created has been seen, whatever was answered.
+    pub fn certain(&self, key: &ObjectKey) {
+        if let Some(expected) = self.0.lock().get_mut(key) {
+            (expected.creations, expected.doubtful) = (0, false);
+        }
+    }
+
     /// A deletion was seen, or failed.
     pub fn deleted(&self, key: &ObjectKey, uid: &str) {
         if let Some(expected) = self.0.lock().get_mut(key) {
@@ -70,7 +91,7 @@ impl Expectations {
     }
 
     fn set(&self, key: &ObjectKey, creations: usize, deletions: HashSet<String>) {
-        self.0.lock().insert(key.clone(), Expected { creations, deletions, since: Instant::now() });
+        self.0.lock().insert(key.clone(), Expected { creations, deletions, doubtful: false, since: Instant::now() });
     }
 }
 
@@ -94,5 +115,18 @@ mod tests {
         assert!(!expectations.satisfied(&key));
         tokio::time::advance(Duration::from_secs(301)).await;
         assert!(expectations.satisfied(&key));
+    }
+
+    #[test]
+    fn a_doubt_ends_with_certainty() {
+        let expectations = Expectations::default();
+        let key = ObjectKey::new("default", "web");
+        expectations.expect(&key, 2, ["a".to_owned()]);
+        assert!(!expectations.is_doubtful(&key));
+        expectations.doubt(&key);
+        expectations.created_many(&key, 2);
+        assert!(expectations.is_doubtful(&key));
+        expectations.certain(&key);
+        assert!(!expectations.is_doubtful(&key) && !expectations.satisfied(&key), "the deletion is still expected");
     }
 }

@@ -1,15 +1,22 @@
 //! The start of controllers that own pods: what wakes them, and what they wait to see.
 
+use crate::batches;
 use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::ownership::{BY_CONTROLLER, ORPHANS, controller_of, index_by_owner, owner_key};
-use pintle_client::ClientError;
+use pintle_client::{ClientError, ListOptions};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::Pod;
+use pintle_types::selector::LabelSelector;
 use pintle_types::{Kind, ObjectKey};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// Until the cache is looked at again, for a pod that the server has and the cache has not. Its arrival wakes the owner
+/// earlier; one that is gone before the cache sees it wakes nobody.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Owners of a kind and their pods, with the queue of the owners to look at.
 pub struct Owners<K: Kind> {
@@ -61,6 +68,46 @@ impl<K: Kind> Owners<K> {
     /// The pods without an owner that might be this one's.
     pub fn orphans_near(&self, owner: &K) -> Vec<Arc<Pod>> {
         self.pods.by_index(ORPHANS, owner.namespace())
+    }
+
+    /// Asks for `count` pods of an owner, which are expected already. Returns how many were created, and the first error.
+    /// A request without an answer may have made a pod: [`Self::settled`] then finds out.
+    pub async fn create<F, Fut>(&self, key: &ObjectKey, count: usize, request: F) -> (usize, Option<ClientError>)
+    where
+        F: Fn(usize) -> Fut,
+        Fut: Future<Output = Result<(), ClientError>>,
+    {
+        let one = |at: usize| {
+            let asked = request(at);
+            async move {
+                let result = asked.await;
+                if result.as_ref().is_err_and(ClientError::is_undecided) {
+                    self.expectations.doubt(key);
+                }
+                result
+            }
+        };
+        let (created, error) = batches::slow_start(count, one).await;
+        self.expectations.created_many(key, count - created);
+        (created, error)
+    }
+
+    /// Whether all pods that were created and deleted for an owner have been seen, so that more may be. Ask before the
+    /// pods are read: what is seen meanwhile is missing among those.
+    pub async fn settled(&self, context: &Context, owner: &K, selector: &LabelSelector) -> Result<bool, ClientError> {
+        let key = owner.key();
+        if self.expectations.is_doubtful(&key) {
+            let of_owner = ListOptions::labels(selector.to_string());
+            let there = context.client.list::<Pod>(owner.namespace(), &of_owner).await?;
+            let owned = |pod: &&Pod| controller_of(&pod.metadata).is_some_and(|known| known.uid == owner.uid());
+            let is_known = |pod: &Pod| self.pods.get(&pod.key()).is_some_and(|known| known.uid() == pod.uid());
+            if !there.items.iter().filter(owned).all(is_known) {
+                self.queue.add_after(key, LOOK_AGAIN);
+                return Ok(false);
+            }
+            self.expectations.certain(&key);
+        }
+        Ok(self.expectations.satisfied(&key))
     }
 
     fn pod_changed(&self, change: &Change<Pod>, selects: fn(&K, &Pod) -> bool) {

@@ -69,6 +69,12 @@ impl ClientError {
         self.has_reason(Reason::Invalid)
     }
 
+    /// Whether what was asked for may have been done all the same: no answer came, none that can be read, or one of a
+    /// server in trouble.
+    pub fn is_undecided(&self) -> bool {
+        self.status().is_none_or(|status| status.code >= 500)
+    }
+
     /// The namespace of a new object is being deleted, so nothing can be created in it.
     pub fn is_namespace_terminating(&self) -> bool {
         let causes = self.status().and_then(|s| s.details.as_ref()).map(|d| d.causes.as_slice()).unwrap_or_default();

@@ -81,8 +81,7 @@ impl Controller {
             self.context.recorder.event(&*set, EventType::Warning, "SelectingAll", message);
             return Ok(Outcome::Done);
         }
-        // Asked before the pods are read: what is seen meanwhile is missing among those.
-        let may_act = self.owners.expectations.satisfied(&key) && !set.is_deleting();
+        let may_act = self.owners.settled(&self.context, &set, &selector).await? && !set.is_deleting();
         let (owned, orphans) = (self.owners.pods_of(&set), self.owners.orphans_near(&set));
         let owned = claim_pods(&self.context, &*set, &selector, owned, orphans).await?;
         let mut pods = ByNode::new();
@@ -139,8 +138,7 @@ impl Controller {
         let gone = step.delete.iter().map(|pod| pod.uid().to_owned());
         self.owners.expectations.expect(key, step.create.len(), gone);
         let create = |i: usize| self.create(set, plan::pod(set, &step.create[i], revision));
-        let (created, error) = batches::slow_start(step.create.len(), create).await;
-        self.owners.expectations.created_many(key, step.create.len() - created);
+        let (_, error) = self.owners.create(key, step.create.len(), create).await;
         batches::all(step.delete, |pod| self.delete(key, set, pod)).await?;
         match error {
             Some(error) if !error.is_namespace_terminating() => Err(error),

@@ -74,7 +74,7 @@ impl Controller {
             self.written.lock().remove(&key);
             return self.let_orphans_go(&key).await;
         };
-        if self.written.lock().get(&key).is_some_and(|written| version(&job) < *written) {
+        if self.written.lock().get(&key).is_some_and(|written| job.version() < *written) {
             // The change that brings the newer one is an event of its own.
             return Ok(Outcome::Done);
         }
@@ -82,8 +82,10 @@ impl Controller {
         if elsewhere.is_some_and(|manager| manager != "kubernetes.io/job-controller") {
             return Ok(Outcome::Done);
         }
-        // Asked before the pods are read: what is seen meanwhile is missing among those.
-        let may_scale = self.owners.expectations.satisfied(&key);
+        let may_scale = match selector_of(&job) {
+            Some(selector) => self.owners.settled(&self.context, &job, &selector).await?,
+            None => self.owners.expectations.satisfied(&key),
+        };
         let owned = self.owners.pods_of(&job);
         if plan::finished_at(&job).is_some() || job.is_deleting() {
             // Nothing is counted any more; what is still held must not be held for ever.
@@ -245,8 +247,7 @@ impl Controller {
     /// Returns how many pods there are more, also when one of them failed.
     async fn create(&self, key: &ObjectKey, pass: &Pass, new: Vec<NewPod>) -> (usize, Result<(), ClientError>) {
         self.owners.expectations.expect_creations(key, new.len());
-        let (created, error) = batches::slow_start(new.len(), |i| self.create_one(pass, &new[i])).await;
-        self.owners.expectations.created_many(key, new.len() - created);
+        let (created, error) = self.owners.create(key, new.len(), |i| self.create_one(pass, &new[i])).await;
         let error = error.filter(|error| !error.is_namespace_terminating());
         (created, error.map_or(Ok(()), Err))
     }
@@ -316,7 +317,7 @@ impl Controller {
         pass.job.status = Some(pass.status.clone());
         match self.context.client.update_status(&pass.job).await {
             Ok(job) => {
-                self.written.lock().insert(job.key(), version(&job));
+                self.written.lock().insert(job.key(), job.version());
                 pass.status = job.status.clone().unwrap_or_default();
                 pass.job = job;
                 Ok(())
@@ -325,11 +326,6 @@ impl Controller {
             Err(error) => Err(error),
         }
     }
-}
-
-/// Versions of one kind are comparable numbers.
-fn version(job: &Job) -> u64 {
-    job.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 fn selector_of(job: &Job) -> Option<LabelSelector> {

@@ -36,7 +36,7 @@ impl<S: Sets> Controller<S> {
             self.owners.expectations.forget(&key);
             return Ok(Outcome::Done);
         };
-        let may_scale = self.owners.expectations.satisfied(&key);
+        let may_scale = self.owners.settled(&self.context, &set, &S::selector(&set)).await?;
         let pods = self.claim_pods(&set).await?;
         let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| is_active(pod)).cloned().collect();
         let failure = match set.is_deleting() || !may_scale {
@@ -96,9 +96,7 @@ impl<S: Sets> Controller<S> {
         let Some(template) = S::template(set) else { return Ok(()) };
         let pod = pod_of(template, set.namespace(), set.name(), controller_ref(&**set));
         self.owners.expectations.expect_creations(key, count);
-        let (created, error) = batches::slow_start(count, |_| self.create_one(set, &pod)).await;
-        self.owners.expectations.created_many(key, count - created);
-        match error {
+        match self.owners.create(key, count, |_| self.create_one(set, &pod)).await.1 {
             // Nothing more can be created, and nothing needs to be.
             Some(error) if error.is_namespace_terminating() => Ok(()),
             Some(error) => Err(error),
