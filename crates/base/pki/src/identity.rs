@@ -90,9 +90,7 @@ impl Identity {
 
     /// The first and the last second, since 1970.
     fn validity(&self) -> Result<(i64, i64), Error> {
-        let leaf = self.leaf()?;
-        let certificate = parse(leaf.as_ref())?;
-        Ok((certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp()))
+        seconds_of(self.leaf()?.as_ref())
     }
 
     /// The DNS names and addresses that the certificate is for, sorted.
@@ -126,6 +124,19 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
         },
         _ => None,
     }
+}
+
+fn seconds_of(der: &[u8]) -> Result<(i64, i64), Error> {
+    let certificate = parse(der)?;
+    Ok((certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp()))
+}
+
+/// When the first certificate of a PEM text runs out.
+pub fn end_of_validity(pem: &str) -> Result<Timestamp, Error> {
+    let first = certificates(pem)?.into_iter().next();
+    let first = first.ok_or_else(|| Error::malformed("the certificate text", "it has no certificate"))?;
+    let (_, end) = seconds_of(first.as_ref())?;
+    Timestamp::from_second(end).map_err(|error| Error::malformed("the end of a certificate", error))
 }
 
 /// All certificates of a PEM text.

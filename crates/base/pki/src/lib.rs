@@ -15,14 +15,14 @@ mod tls;
 
 pub use asking::{KeyAndRequest, public_key_hashes};
 pub use authority::CertificateAuthority;
-pub use identity::{Identity, Peer};
+pub use identity::{Identity, Peer, end_of_validity};
 pub use live::LiveIdentity;
 pub use request::CertificateRequest;
 pub use sealed::{SEALING_KEY_BYTES, seal, sealing_key, unseal};
 pub use signing::{SigningKey, VerifyingKey};
 pub use tls::{
-    AnyServer, ClientCertificates, client_config, client_config_http1, client_config_live, client_config_unverified,
-    peer, server_config, server_config_live,
+    AnyServer, ClientCertificates, client_config, client_config_http1, client_config_http1_live, client_config_live,
+    client_config_unverified, peer, server_config, server_config_live,
 };
 
 use std::path::PathBuf;

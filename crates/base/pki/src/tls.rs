@@ -90,11 +90,20 @@ fn client(ca_pem: &str, identity: Option<&Identity>, protocols: Vec<Vec<u8>>) ->
 /// Settings of a client that trusts the authorities of `ca_pem` and shows an identity that is replaced while it runs;
 /// speaks HTTP/2 and HTTP/1.1.
 pub fn client_config_live(ca_pem: &str, identity: &Arc<LiveIdentity>) -> Result<Arc<ClientConfig>, Error> {
+    live_client(ca_pem, identity, vec![HTTP_2.to_vec(), HTTP_1.to_vec()])
+}
+
+/// As [`client_config_live`], but HTTP/1.1 only.
+pub fn client_config_http1_live(ca_pem: &str, identity: &Arc<LiveIdentity>) -> Result<Arc<ClientConfig>, Error> {
+    live_client(ca_pem, identity, vec![HTTP_1.to_vec()])
+}
+
+fn live_client(ca_pem: &str, identity: &Arc<LiveIdentity>, alpn: Vec<Vec<u8>>) -> Result<Arc<ClientConfig>, Error> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(ca_pem)?)
         .with_client_cert_resolver(Arc::clone(identity) as Arc<dyn rustls::client::ResolvesClientCert>);
-    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    config.alpn_protocols = alpn;
     Ok(Arc::new(config))
 }
 

@@ -96,9 +96,29 @@ impl HttpTransport {
     }
 }
 
+/// A request that got no answer.
+pub(crate) struct Unanswered {
+    pub(crate) error: TransportError,
+    /// Whether the server may have seen it: then it may also have done what it was asked.
+    pub(crate) left: bool,
+}
+
+impl From<TransportError> for Unanswered {
+    fn from(error: TransportError) -> Self {
+        Self { error, left: false }
+    }
+}
+
 #[async_trait::async_trait]
 impl Transport for HttpTransport {
-    async fn call(&self, mut request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
+    async fn call(&self, request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
+        self.attempt(request).await.map_err(|unanswered| unanswered.error)
+    }
+}
+
+impl HttpTransport {
+    /// As [`Transport::call`]; tells also whether the request left.
+    pub(crate) async fn attempt(&self, mut request: Request<Bytes>) -> Result<Response<Body>, Unanswered> {
         self.complete(&mut request)?;
         let mut message = Some(request.map(Full::new));
         // A connection may be found broken only when it is used. A request that never left is sent once more.
@@ -111,12 +131,14 @@ impl Transport for HttpTransport {
                     message = error.take_message();
                     if message.is_none() {
                         let authority = &self.endpoint.authority;
-                        return Err(TransportError::caused(format!("asking {authority}"), error.into_error()));
+                        let error = TransportError::caused(format!("asking {authority}"), error.into_error());
+                        return Err(Unanswered { error, left: true });
                     }
                 }
             }
         }
-        Err(TransportError::new(format!("{}: the connection closed before the request left", self.endpoint.authority)))
+        let authority = &self.endpoint.authority;
+        Err(TransportError::new(format!("{authority}: the connection closed before the request left")).into())
     }
 }
 
