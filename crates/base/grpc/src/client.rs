@@ -201,7 +201,7 @@ fn broken(why: &str) -> CallError {
 }
 
 fn read<A: Message>(answer: &[u8]) -> Result<A, CallError> {
-    decode(answer).map_err(|e| broken(&e.to_string()))
+    decode(answer).map_err(|e| Status::internal(format!("grpc: failed to unmarshal the received message: {e}")).into())
 }
 
 /// The way to the server of a call that stays open.

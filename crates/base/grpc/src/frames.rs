@@ -40,7 +40,7 @@ impl Frames {
         let [compressed, length @ ..] = *header;
         let length = u32::from_be_bytes(length) as usize;
         if compressed != 0 {
-            return Err(Status::new(Code::UNIMPLEMENTED, "the message is compressed, which is not understood here"));
+            return Err(Status::internal("grpc: compressed flag set with identity or empty encoding"));
         }
         if length > self.max {
             let text = format!("received message larger than max ({length} vs. {})", self.max);
@@ -72,6 +72,6 @@ mod tests {
         assert_eq!(frames.take().unwrap_err().code, Code::RESOURCE_EXHAUSTED);
         let mut frames = Frames::new(5);
         frames.push(&[1, 0, 0, 0, 0]);
-        assert_eq!(frames.take().unwrap_err().code, Code::UNIMPLEMENTED);
+        assert_eq!(frames.take().unwrap_err().code, Code::INTERNAL);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::endpoints::{Endpoints, Kind};
 use super::grpc::CallError;
-use super::wire::{BadMessage, read};
+use pintle_grpc::wire::{BadMessage, read};
 use super::{COMPACT, TXN, messages};
 use crate::Revision;
 use std::sync::Arc;

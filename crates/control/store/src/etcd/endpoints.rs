@@ -1,6 +1,6 @@
 //! The members of the cluster: calls go to one after the other, round and round, and around those that do not answer.
 
-use super::grpc::{CallError, Connection};
+use super::grpc::{self, CallError, Channel};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use std::fmt;
@@ -75,17 +75,17 @@ pub(super) enum Kind {
 
 struct Member {
     address: Address,
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Channel>>,
     failed: AtomicBool,
 }
 
 impl Member {
-    async fn connect(&self) -> Result<Connection, CallError> {
+    async fn connect(&self) -> Result<Channel, CallError> {
         let late = |_| CallError::NotSent(format!("connecting to {}: no answer", self.address));
-        timeout(CONNECT_TIMEOUT, Connection::open(&self.address)).await.map_err(late)?
+        timeout(CONNECT_TIMEOUT, grpc::open(&self.address)).await.map_err(late)?
     }
 
-    async fn shared(&self) -> Result<Connection, CallError> {
+    async fn shared(&self) -> Result<Channel, CallError> {
         let open = self.connection.lock().clone();
         if let Some(open) = open.filter(|open| !open.is_closed()) {
             return Ok(open);
@@ -98,7 +98,7 @@ impl Member {
     async fn call(&self, method: &str, message: &[u8], time: Duration) -> Result<bytes::Bytes, CallError> {
         let connection = self.shared().await?;
         let late = |_| CallError::Broken(format!("{} did not answer within {} s", self.address, time.as_secs()));
-        timeout(time, connection.call(method, message)).await.map_err(late)?
+        timeout(time, connection.call_bytes(method, message, None)).await.map_err(late)?
     }
 }
 
@@ -155,7 +155,7 @@ impl Endpoints {
     }
 
     /// A connection of its own to some member, another one each time.
-    pub(super) async fn connect(&self) -> Result<Connection, CallError> {
+    pub(super) async fn connect(&self) -> Result<Channel, CallError> {
         let mut last = CallError::NotSent("no endpoints are given".into());
         for member in self.in_turn() {
             match member.connect().await {

@@ -3,9 +3,9 @@
 //! Source: `rpc.proto` and `kv.proto` of etcd's API version 3. Values are copied out of responses: what the caller keeps
 //! must not keep a whole page of others alive.
 
-use super::wire::{BadMessage, Field, Writer, read};
 use crate::{Compare, Event, KeyRange, KeyValue, LeaseId, Op, RangeRequest, RangeResult, Revision, Txn, TxnResult};
 use bytes::Bytes;
+use pintle_grpc::wire::{BadMessage, Payload, Writer, read};
 
 /// How keys are named in etcd: the beginning that callers use, and the one that is stored instead.
 #[derive(Clone, Debug)]
@@ -300,7 +300,7 @@ pub(super) fn read_watched(names: &Names, message: &[u8]) -> Result<Watched, Bad
     Ok(watched)
 }
 
-fn read_event(names: &Names, event: Field<'_>) -> Result<(Revision, Event), BadMessage> {
+fn read_event(names: &Names, event: Payload<'_>) -> Result<(Revision, Event), BadMessage> {
     let (mut deleted, mut now, mut prev) = (false, None, None);
     read(event.bytes(), |number, field| {
         match number {

@@ -14,7 +14,6 @@ mod endpoints;
 mod grpc;
 mod messages;
 mod watch;
-mod wire;
 
 pub use endpoints::BadEndpoint;
 
@@ -143,7 +142,7 @@ fn lease_error(error: CallError, lease: LeaseId) -> StoreError {
     }
 }
 
-fn understood<T>(read: Result<T, wire::BadMessage>) -> Result<T, StoreError> {
+fn understood<T>(read: Result<T, pintle_grpc::wire::BadMessage>) -> Result<T, StoreError> {
     read.map_err(|e| StoreError::Unavailable(e.to_string()))
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Watcher {
 
 /// A watch on one member.
 struct Session {
-    connection: super::grpc::Connection,
+    connection: super::grpc::Channel,
     messages: Messages,
     answers: Answers,
     /// The first pieces of a response.
@@ -185,7 +185,7 @@ impl Watcher {
     async fn ask_progress(&mut self) {
         let Some(session) = &mut self.session else { return };
         if session.truthful.is_none() {
-            let status = timeout(BEGIN_TIMEOUT, session.connection.call(STATUS, &[])).await;
+            let status = timeout(BEGIN_TIMEOUT, session.connection.call_bytes(STATUS, &[], None)).await;
             let version = status.ok().and_then(Result::ok).and_then(|message| messages::read_version(&message).ok());
             session.truthful = version.as_deref().map(tells_progress_truthfully);
         }
@@ -205,7 +205,7 @@ impl Watcher {
         let key = [&self.range.start[..], PROGRESS].concat();
         let put = Op::Put { key: key.into(), value: bytes::Bytes::new(), lease: 0 };
         let message = messages::txn(&self.common.names, &Txn { then: vec![put], ..Txn::default() });
-        let marked = timeout(BEGIN_TIMEOUT, session.connection.call(TXN, &message)).await;
+        let marked = timeout(BEGIN_TIMEOUT, session.connection.call_bytes(TXN, &message, None)).await;
         if !matches!(marked, Ok(Ok(_))) {
             tracing::debug!("cannot ask a member of etcd how far it is");
         }

@@ -1,56 +1,25 @@
-//! Asks a server for its health over gRPC (`grpc.health.v1.Health/Check`), in the few lines that one call takes.
-//!
-//! A message is five bytes of frame (compressed or not, length) and its fields; the outcome is in the trailers.
+//! Asks a server for its health over gRPC (`grpc.health.v1.Health/Check`), in upstream's words.
 
 use super::tcp;
 use crate::duration;
-use bytes::Bytes;
-use http::{HeaderMap, Request, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::HeaderValue;
+use http::header::USER_AGENT;
+use pintle_grpc::{CallError, Channel, ChannelOptions, Code, Status};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Between attempts to connect: a server that is not there yet may come within the timeout.
 const CONNECT_RETRY: Duration = Duration::from_millis(100);
-/// Codes of gRPC (`google.golang.org/grpc/codes`).
-const DEADLINE_EXCEEDED: u32 = 4;
-const UNIMPLEMENTED: u32 = 12;
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
+
+pintle_grpc::messages! {
+    HealthCheckRequest { 1 service: String, }
+    HealthCheckResponse { 1 status: i32, }
+}
+
 /// `HealthCheckResponse.ServingStatus`
 const STATUSES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
-const SERVING: u64 = 1;
-
-/// How a call failed.
-struct Failure {
-    code: u32,
-    message: String,
-}
-
-impl Failure {
-    fn unavailable(error: impl std::fmt::Display) -> Self {
-        Self { code: 14, message: error.to_string() }
-    }
-}
+const SERVING: i32 = 1;
 
 /// Success when the service is serving; else upstream's words for why not.
 pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
@@ -72,14 +41,11 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
             let name = usize::try_from(status).ok().and_then(|i| STATUSES.get(i)).map(|s| (*s).to_owned());
             Err(format!("service unhealthy (responded with {:?})", name.unwrap_or_else(|| status.to_string())))
         }
-        Err(Failure { code: DEADLINE_EXCEEDED, .. }) => Err(late()),
-        Err(Failure { code: UNIMPLEMENTED, message }) => Err(format!(
+        Err(Status { code: Code::DEADLINE_EXCEEDED, .. }) => Err(late()),
+        Err(Status { code: Code::UNIMPLEMENTED, message }) => Err(format!(
             "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
         )),
-        Err(Failure { code, message }) => {
-            let name = CODES.get(code as usize).map(|s| (*s).to_owned()).unwrap_or_else(|| format!("Code({code})"));
-            Err(format!("error: health rpc probe failed: rpc error: code = {name} desc = {message}"))
-        }
+        Err(failure) => Err(format!("error: health rpc probe failed: {failure}")),
     }
 }
 
@@ -93,123 +59,28 @@ async fn connect(host: &str, port: u16, timeout: Duration) -> tokio::net::TcpStr
     }
 }
 
-async fn call(stream: tokio::net::TcpStream, address: &str, service: &str) -> Result<u64, Failure> {
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(Failure::unavailable)?;
-    let answer = async {
-        let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
-            .header(header::CONTENT_TYPE, "application/grpc")
-            .header(header::TE, "trailers")
-            .header(header::USER_AGENT, "kube-probe/1.36")
-            .body(Full::new(message(service)))
-            .map_err(Failure::unavailable)?;
-        let response = sender.send_request(request).await.map_err(Failure::unavailable)?;
-        if response.status() != http::StatusCode::OK {
-            let message = format!("unexpected HTTP status code received from server: {}", response.status());
-            return Err(Failure { code: if response.status() == 404 { UNIMPLEMENTED } else { 2 }, message });
-        }
-        outcome(response.headers())?;
-        let body =
-            Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(Failure::unavailable)?;
-        if let Some(trailers) = body.trailers() {
-            outcome(trailers)?;
-        }
-        serving_status(&body.to_bytes())
+async fn call(stream: tokio::net::TcpStream, address: &str, service: &str) -> Result<i32, Status> {
+    let options = ChannelOptions {
+        headers: vec![(USER_AGENT, HeaderValue::from_static("kube-probe/1.36"))],
+        max_message: MAX_ANSWER_BYTES,
+        ..ChannelOptions::new(format!("http://{address}"))
     };
-    tokio::pin!(answer);
-    tokio::select! {
-        biased;
-        answer = &mut answer => return answer,
-        // The answer may be complete before the connection's end is noticed, and is still to be read then.
-        _ = connection => {}
-    }
-    answer.await
-}
-
-/// `HealthCheckRequest { service = 1 }` in its frame.
-fn message(service: &str) -> Bytes {
-    let mut fields = Vec::new();
-    if !service.is_empty() {
-        fields.push(0x0a);
-        varint(service.len() as u64, &mut fields);
-        fields.extend(service.as_bytes());
-    }
-    let mut frame = vec![0];
-    frame.extend((fields.len() as u32).to_be_bytes());
-    frame.extend(fields);
-    frame.into()
-}
-
-fn varint(mut value: u64, into: &mut Vec<u8>) {
-    while value >= 0x80 {
-        into.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    into.push(value as u8);
-}
-
-/// The outcome that headers or trailers tell, if they tell one.
-fn outcome(headers: &HeaderMap) -> Result<(), Failure> {
-    let text = |name: &str| headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-    let Some(code) = text("grpc-status") else { return Ok(()) };
-    match code.parse() {
-        Ok(0) => Ok(()),
-        code => {
-            let message = text("grpc-message").unwrap_or_default();
-            let message = percent_encoding::percent_decode_str(&message).decode_utf8_lossy().into_owned();
-            Err(Failure { code: code.unwrap_or(2), message })
-        }
-    }
-}
-
-/// `HealthCheckResponse { status = 1 }`; one that is not there is 0.
-fn serving_status(bytes: &[u8]) -> Result<u64, Failure> {
-    let bad = |what: &str| Failure { code: 13, message: what.to_owned() };
-    let Some((frame, rest)) = bytes.split_at_checked(5) else { return Err(bad("the answer has no message")) };
-    let length = u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]) as usize;
-    let mut fields = rest.get(..length).ok_or_else(|| bad("the answer's message is cut off"))?;
-    if frame[0] != 0 {
-        return Err(bad("the answer is compressed, which was not asked for"));
-    }
-    let mut status = 0;
-    while !fields.is_empty() {
-        let key = read_varint(&mut fields).ok_or_else(|| bad("the answer's message is cut off"))?;
-        match key & 7 {
-            0 => {
-                let value = read_varint(&mut fields).ok_or_else(|| bad("the answer's message is cut off"))?;
-                status = if key >> 3 == 1 { value } else { status };
-            }
-            2 => {
-                let length = read_varint(&mut fields).and_then(|n| usize::try_from(n).ok());
-                fields = length.and_then(|n| fields.get(n..)).ok_or_else(|| bad("the answer's message is cut off"))?;
-            }
-            _ => return Err(bad("the answer's message has a field of an unknown type")),
-        }
-    }
-    Ok(status)
-}
-
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
+    let channel = Channel::over(stream, options).await.map_err(CallError::status)?;
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let answer = channel.call("/grpc.health.v1.Health/Check", &request, None).await;
+    answer.map(|answer: HealthCheckResponse| answer.status).map_err(CallError::status)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use futures::StreamExt;
-    use http::Response;
+    use http::{HeaderMap, Request, Response};
     use http_body::Frame;
-    use http_body_util::StreamBody;
+    use http_body_util::{BodyExt, StreamBody};
     use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
 
     /// A server whose every answer is this message, with this outcome; returns its port.
     async fn server(message: &'static [u8], code: &'static str, words: &'static str) -> u16 {
@@ -273,13 +144,16 @@ mod tests {
         assert_eq!(got, start + "context deadline exceeded");
     }
 
-    #[test]
-    fn broken_answers_are_refused() {
-        let noise: [&[u8]; 5] =
+    #[tokio::test]
+    async fn broken_answers_are_refused() {
+        let noise: [&'static [u8]; 5] =
             [b"", b"\0\0\0\0\x09\x08", b"\x01\0\0\0\0", b"\0\0\0\0\x01\x80", b"\0\0\0\0\x02\x12\x70"];
         for bytes in noise {
-            assert!(serving_status(bytes).is_err(), "{bytes:?}");
+            let port = server(bytes, "0", "").await;
+            let got = check("127.0.0.1", port, "db", Duration::from_secs(5)).await;
+            assert!(got.is_err_and(|why| why.starts_with("error: health rpc probe failed: rpc error: ")), "{bytes:?}");
         }
-        assert!(serving_status(b"\0\0\0\0\x04\x12\0\x08\x01").is_ok_and(|s| s == 1));
+        let port = server(b"\0\0\0\0\x04\x12\0\x08\x01", "0", "").await;
+        assert_eq!(check("127.0.0.1", port, "db", Duration::from_secs(5)).await, Ok(()));
     }
 }
