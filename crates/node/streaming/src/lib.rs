@@ -1,7 +1,7 @@
-//! Carries exec, attach and port-forward streams over WebSocket and SPDY/3.1: the server's side.
+//! Carries exec, attach and port-forward streams over WebSocket and SPDY/3.1: both sides.
 //!
 //! Clients ask by an HTTP upgrade. Which of the dialects they speak is settled here; the caller sees plain byte
-//! streams either way. Knows nothing of where the streams lead.
+//! streams either way. Knows nothing of where the streams lead, but that [`join`] can join them with a runtime's.
 //!
 //! | request | dialect | who |
 //! |---|---|---|
@@ -12,16 +12,20 @@
 //! | port-forward | WebSocket `v4.channel.k8s.io` with `?ports=` | client libraries |
 
 mod channels;
+mod dial;
 mod exec;
 mod forward;
+mod join;
 mod pipe;
 pub mod spdy;
 mod status;
 mod tunnel;
 mod upgrade;
 
+pub use dial::{DialError, dial_exec, dial_port};
 pub use exec::{ExecStreams, Wants, upgrade_exec};
 pub use forward::{PortForward, PortStream, upgrade_port_forward};
+pub use join::{ClientStreams, exec, forward, join};
 pub use status::StatusWriter;
 pub use upgrade::UpgradeError;
 

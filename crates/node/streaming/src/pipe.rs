@@ -22,6 +22,8 @@ pub(crate) enum Outgoing {
     Data(u32, Bytes),
     /// The stream ends in our direction.
     End(u32),
+    /// SPDY only: opens a stream.
+    Open(u32, Vec<(String, String)>),
     /// SPDY only: accepts a stream.
     Accept(u32),
     /// SPDY only: refuses or ends a stream in both directions.

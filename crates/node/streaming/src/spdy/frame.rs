@@ -31,7 +31,7 @@ pub enum FrameError {
     Headers(&'static str),
 }
 
-/// What a client sends, as far as it matters here.
+/// What the other side sends, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     Open {
@@ -158,7 +158,7 @@ fn parse_headers(mut block: &[u8]) -> Result<Vec<(String, String)>, FrameError> 
     (0..count).map(|_| Ok((text(&mut block)?.to_ascii_lowercase(), text(&mut block)?))).collect()
 }
 
-/// Writes a server's frames.
+/// Writes frames.
 pub(super) struct Encoder {
     deflate: Compress,
 }
@@ -169,6 +169,23 @@ impl Encoder {
         // Fails on a stream that has begun; this one has not.
         let _ = deflate.set_dictionary(&dictionary());
         Self { deflate }
+    }
+
+    /// Opens a stream.
+    pub(super) fn open<T: AsRef<str>>(&mut self, stream: u32, headers: &[(T, T)], out: &mut BytesMut) {
+        let mut plain = Vec::with_capacity(128);
+        plain.put_u32(headers.len() as u32);
+        for text in headers.iter().flat_map(|(name, value)| [name.as_ref(), value.as_ref()]) {
+            plain.put_u32(text.len() as u32);
+            plain.put_slice(text.as_bytes());
+        }
+        let mut block = Vec::with_capacity(plain.len() + 64);
+        // What does not compress becomes a few bytes longer.
+        let _ = self.deflate.compress_vec(&plain, &mut block, FlushCompress::Sync);
+        control(SYN_STREAM, 10 + block.len(), out);
+        out.put_u32(stream);
+        out.put_slice(&[0; 6]);
+        out.put_slice(&block);
     }
 
     /// Accepts a stream, with no headers of our own.
@@ -206,38 +223,12 @@ pub(super) fn ping(id: u32, out: &mut BytesMut) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// A client's compressor and the frames it makes.
-    pub(crate) struct Client(Compress);
-
-    impl Client {
-        pub(crate) fn new() -> Self {
-            let mut deflate = Compress::new(Compression::best(), true);
-            deflate.set_dictionary(&dictionary()).unwrap();
-            Self(deflate)
-        }
-
-        pub(crate) fn open(&mut self, stream: u32, headers: &[(&str, &str)], out: &mut BytesMut) {
-            let mut plain = Vec::new();
-            plain.put_u32(headers.len() as u32);
-            for text in headers.iter().flat_map(|(k, v)| [k, v]) {
-                plain.put_u32(text.len() as u32);
-                plain.put_slice(text.as_bytes());
-            }
-            let mut block = Vec::with_capacity(4096);
-            self.0.compress_vec(&plain, &mut block, FlushCompress::Sync).unwrap();
-            control(SYN_STREAM, 10 + block.len(), out);
-            out.put_u32(stream);
-            out.put_slice(&[0; 6]);
-            out.put_slice(&block);
-        }
-    }
 
     #[test]
     fn header_blocks_share_one_compression_state() {
-        let (mut client, mut wire) = (Client::new(), BytesMut::new());
+        let (mut client, mut wire) = (Encoder::new(), BytesMut::new());
         let long = "x".repeat(9000);
         client.open(1, &[("Streamtype", "stdin")], &mut wire);
         client.open(3, &[("streamType", "stdout"), ("long", &long)], &mut wire);
@@ -282,7 +273,7 @@ pub(super) mod tests {
     /// Bytes that inflate to far more than a header block may hold.
     #[test]
     fn a_bomb_is_refused() {
-        let (mut client, mut wire) = (Client::new(), BytesMut::new());
+        let (mut client, mut wire) = (Encoder::new(), BytesMut::new());
         client.open(1, &[("a", &"0".repeat(1 << 20))], &mut wire);
         assert!(matches!(Decoder::default().decode(&mut wire), Err(FrameError::Headers("it is too large"))));
     }
@@ -291,7 +282,7 @@ pub(super) mod tests {
     #[test]
     fn broken_connections_are_refused() {
         let mut wire = BytesMut::new();
-        let mut client = Client::new();
+        let mut client = Encoder::new();
         client.open(1, &[("streamType", "stdin"), ("port", "80")], &mut wire);
         data(1, b"hello", false, &mut wire);
         client.open(3, &[("streamType", "error")], &mut wire);

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 /// Streams that one client may have open at a time.
 const MAX_STREAMS: usize = 1024;
 
-/// A stream that the client opened; it has been accepted.
+/// A stream of a session.
 pub struct Stream {
     pub id: u32,
-    /// Names in lower case.
+    /// Names in lower case, as the client gave them.
     pub headers: Vec<(String, String)>,
     pub reader: ByteReader,
     pub writer: ByteWriter,
@@ -116,7 +116,7 @@ impl Incoming {
 }
 
 /// Writes what the streams send, many frames at a time; ends when nobody can send any more.
-async fn write_frames(mut writer: impl AsyncWrite + Unpin, mut outgoing: mpsc::Receiver<Outgoing>) {
+pub(super) async fn write_frames(mut writer: impl AsyncWrite + Unpin, mut outgoing: mpsc::Receiver<Outgoing>) {
     let (mut encoder, mut buffer) = (Encoder::new(), BytesMut::with_capacity(16 << 10));
     let mut batch = Vec::with_capacity(QUEUED_FRAMES);
     while outgoing.recv_many(&mut batch, QUEUED_FRAMES).await > 0 {
@@ -124,6 +124,7 @@ async fn write_frames(mut writer: impl AsyncWrite + Unpin, mut outgoing: mpsc::R
             match item {
                 Outgoing::Data(id, data) => frame::data(id, &data, false, &mut buffer),
                 Outgoing::End(id) => frame::data(id, &[], true, &mut buffer),
+                Outgoing::Open(id, headers) => encoder.open(id, &headers, &mut buffer),
                 Outgoing::Accept(id) => encoder.accept(id, &mut buffer),
                 Outgoing::Reset(id) => frame::reset(id, &mut buffer),
                 Outgoing::Pong(id) => frame::ping(id, &mut buffer),
@@ -140,14 +141,13 @@ async fn write_frames(mut writer: impl AsyncWrite + Unpin, mut outgoing: mpsc::R
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::tests::Client;
     use super::*;
 
     #[tokio::test]
     async fn bytes_go_both_ways_on_a_stream_and_ends_are_told() {
         let (server, mut wire) = tokio::io::duplex(64 << 10);
         let mut session = serve(server);
-        let (mut client, mut out) = (Client::new(), BytesMut::new());
+        let (mut client, mut out) = (Encoder::new(), BytesMut::new());
         client.open(1, &[("streamtype", "data"), ("port", "80")], &mut out);
         frame::data(1, b"ping", false, &mut out);
         frame::data(1, b"", true, &mut out);
