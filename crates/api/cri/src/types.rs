@@ -1,10 +1,30 @@
 //! The messages of CRI v1 that kubelet and runtime exchange.
 
+pub use pintle_linux::id_map::{IdMappings, IdRange};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
 pub type Labels = BTreeMap<String, String>;
+
+/// What no container sees of /proc and /sys unless it asks for all (Docker's and Kubernetes' list).
+pub const MASKED_PATHS: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// What no container may write to, with the same exception.
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionResponse {
@@ -18,7 +38,16 @@ pub struct VersionResponse {
 pub struct RuntimeStatus {
     pub runtime_ready: Result<(), String>,
     pub network_ready: Result<(), String>,
-    pub handlers: Vec<String>,
+    pub handlers: Vec<RuntimeHandler>,
+}
+
+/// A way to run pods that a RuntimeClass can name, and what it can do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeHandler {
+    /// Empty is the usual one.
+    pub name: String,
+    pub recursive_read_only_mounts: bool,
+    pub user_namespaces: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,21 +117,6 @@ pub enum SeccompProfile {
     RuntimeDefault,
     /// A profile file on the node. An empty name is an error, never "unconfined" (CVE-2023-2431).
     Localhost(String),
-}
-
-/// Which ids of a user namespace are which outside (user_namespaces(7)).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdMappings {
-    pub users: Vec<IdRange>,
-    pub groups: Vec<IdRange>,
-}
-
-/// `size` ids from `inside` on are those from `outside` on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdRange {
-    pub inside: u32,
-    pub outside: u32,
-    pub size: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,8 +202,11 @@ pub struct Mount {
     pub readonly: bool,
     pub recursive_readonly: bool,
     pub propagation: MountPropagation,
-    /// Below `host_path`, resolved without ever leaving it (CVE-2021-25741). Empty is `host_path` itself.
+    /// Below `host_path` or in the image, resolved without ever leaving it (CVE-2021-25741). Empty is all of it.
     pub sub_path: String,
+    /// A reference or id of a present image, whose content is mounted read-only instead of `host_path`.
+    #[serde(default)]
+    pub image: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,6 +45,10 @@ pub trait Kind: Resource + Metadata<Ty = ObjectMeta> + Clone + std::fmt::Debug +
     fn uid(&self) -> &str {
         self.metadata().uid.as_deref().unwrap_or_default()
     }
+    /// The object's version, to compare with others of its kind; 0 when it has none yet.
+    fn version(&self) -> u64 {
+        self.metadata().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+    }
     /// The key of the object among its kind.
     fn key(&self) -> crate::ObjectKey {
         crate::ObjectKey::new(self.namespace(), self.name())

@@ -10,11 +10,13 @@ use pintle_clock::Clock;
 use pintle_dns::Upstreams;
 use pintle_image::ImageStore;
 use pintle_informer::Informers;
+use pintle_netlink::nft::Family;
 use pintle_runtime::{Engine, SandboxNetwork};
 use pintle_types::ObjectKey;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -71,7 +73,8 @@ impl Node {
                 tracing::error!(%error, "the service proxy ended");
             }
         });
-        let config = pintle_policy::Config { node_name: cluster.node_name.clone() };
+        let families = cluster.pod_ranges.iter().map(|range| Family::of(range.addr())).collect();
+        let config = pintle_policy::Config { node_name: cluster.node_name.clone(), families };
         let policies = pintle_policy::Policies::open(config, identity.proxy.clone(), self.network.guard.clone())?;
         let guarding = policies.run(stop.clone());
         tasks.spawn(async move {
@@ -146,7 +149,15 @@ fn kubelet_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::Op
         unsafe_sysctls: sysctls.split(',').filter(|s| !s.is_empty()).map(|s| s.trim().to_owned()).collect(),
         ..defaults
     };
-    options.evict_below(settings.eviction_hard.as_deref()).context("--eviction-hard")
+        eviction_max_pod_grace: Duration::from_secs(settings.eviction_max_pod_grace_period().into()),
+    let flags = pintle_kubelet::EvictionFlags {
+        hard: settings.eviction_hard.as_deref(),
+        soft: settings.eviction_soft.as_deref(),
+        soft_grace_period: settings.eviction_soft_grace_period.as_deref(),
+        minimum_reclaim: settings.eviction_minimum_reclaim.as_deref(),
+        duration: pintle_auth::configuration::duration,
+    };
+    options.evict(flags).context("the thresholds of eviction (--eviction-…)")
 }
 
 /// What connects pods: the bridge, or the plugins of a CNI configuration.

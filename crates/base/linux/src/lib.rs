@@ -9,6 +9,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod device_filter;
 pub mod frame;
+pub mod id_map;
 pub mod mount;
 pub mod netns;
 pub mod path;

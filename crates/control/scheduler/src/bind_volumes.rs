@@ -87,15 +87,11 @@ fn look(shared: &Shared, pod: &PodInfo, node: &str, told: &[Arc<PersistentVolume
             continue;
         }
         // What is seen may be older than what was told.
-        let sent = told.iter().find(|told| told.key() == key).filter(|told| version(told) <= version(claim));
+        let sent = told.iter().find(|told| told.key() == key).filter(|told| told.version() <= claim.version());
         if sent.is_some() && claim.annotation(SELECTED_NODE) != Some(node) {
             return Err(Failure::Changed(format!("selectedNode annotation reset for PVC \"{}\"", key.name)));
         }
         return Ok(false);
     }
     Ok(true)
-}
-
-fn version(claim: &PersistentVolumeClaim) -> u64 {
-    claim.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }

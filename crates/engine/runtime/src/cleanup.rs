@@ -168,7 +168,12 @@ impl Engine {
     /// Removes a container's cgroup, layer and record. Succeeds when they are gone.
     pub(crate) async fn erase_container(&self, id: &str, cgroup: &str) -> CriResult<()> {
         self.clear_cgroup(cgroup).await?;
-        let kept = self.container(id).is_ok_and(|c| c.record.lock().options.snapshot.is_some());
+        let (kept, image_mounts) = self.container(id).map_or((false, 0), |container| {
+            let record = container.record.lock();
+            let image_mounts = record.config.mounts.iter().filter(|mount| !mount.image.is_empty()).count();
+            (record.options.snapshot.is_some(), image_mounts)
+        });
+        self.remove_image_mounts(id, image_mounts).await?;
         if !kept {
             port_result(self.images.remove_snapshot(id).await)?;
         }

@@ -39,7 +39,7 @@ impl Engine {
             None if options.snapshot.is_some() && options.exact => {
                 crate::records::ImageDefaults { id: config.image.clone(), ..Default::default() }
             }
-            None => return Err(CriError::NotFound { what: "image", id: config.image.clone() }),
+            None => return Err(missing_image(&config.image)),
         };
         let id = if options.id.is_empty() { new_id() } else { options.id.clone() };
         let parent = self.cgroup_parent(&sandbox.id, &sandbox_record.config);
@@ -106,13 +106,14 @@ impl Engine {
         let limits = spec::limits(&record)?;
         let prepare = blocking(move || cgroups.create(&cgroup, &limits));
         make_host_paths(&record)?;
-        let (snapshot, warnings) = tokio::join!(snapshot, prepare);
+        let (snapshot, image_mounts, warnings) = tokio::join!(snapshot, self.make_image_mounts(&record), prepare);
         for warning in warnings? {
             tracing::debug!(container = %record.id, "{warning}");
         }
-        let snapshot = port_result(snapshot)?;
+        let (snapshot, image_mounts) = (port_result(snapshot)?, image_mounts?);
         self.change_container(container, |record| {
             record.snapshot = snapshot;
+            record.image_mounts = image_mounts;
             record.phase = ContainerPhase::Created;
         })
     }
@@ -311,7 +312,7 @@ fn make_host_paths(record: &ContainerRecord) -> CriResult<()> {
     let make = |path: &Path| {
         std::fs::create_dir_all(path).map_err(|e| internal(format_args!("failed to mkdir {:?}", path.display()), e))
     };
-    for mount in &record.config.mounts {
+    for mount in record.config.mounts.iter().filter(|mount| mount.image.is_empty()) {
         let source = Path::new(&mount.host_path);
         if !source.exists() {
             make(source)?;
@@ -321,6 +322,10 @@ fn make_host_paths(record: &ContainerRecord) -> CriResult<()> {
         Some(parent) if !record.log_path.is_empty() => make(parent),
         _ => Ok(()),
     }
+}
+
+pub(crate) fn missing_image(name: &str) -> CriError {
+    CriError::NotFound { what: "image", id: name.to_owned() }
 }
 
 fn image_defaults(image: &ImageInfo) -> ImageDefaults {

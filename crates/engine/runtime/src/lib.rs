@@ -22,6 +22,7 @@ mod error;
 mod exec;
 mod forward;
 mod ids;
+mod image_mounts;
 mod image_service;
 mod native;
 pub mod options;

@@ -7,7 +7,8 @@ use pintle_linux::cgroup::{DeviceRule, Limits};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-pub use pintle_shim::protocol::{IdMappings, IdRange, LogFormat};
+pub use pintle_cri::{IdMappings, IdRange};
+pub use pintle_shim::protocol::LogFormat;
 
 /// Whose a sandbox is. Each face lists its own and hears of its own only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,6 +77,9 @@ pub struct ContainerRecord {
     pub log_path: String,
     pub image: ImageDefaults,
     pub snapshot: SnapshotMounts,
+    /// Of the images that it mounts, in the order of those mounts.
+    #[serde(default)]
+    pub image_mounts: Vec<SnapshotMounts>,
     pub config: ContainerConfig,
     #[serde(default)]
     pub options: ContainerOptions,

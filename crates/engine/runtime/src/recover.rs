@@ -150,9 +150,10 @@ impl Engine {
             self.containers.write().remove(&id);
             report(&id, self.erase_container(&id, &cgroup).await);
         }
-        for id in self.images.snapshots().await.unwrap_or_default() {
-            if is_id(&id) && !self.containers.read().contains_key(&id) {
-                report(&id, crate::sandboxes::port_result(self.images.remove_snapshot(&id).await));
+        for key in self.images.snapshots().await.unwrap_or_default() {
+            let Some(id) = crate::image_mounts::owner(&key) else { continue };
+            if !self.containers.read().contains_key(id) {
+                report(id, crate::sandboxes::port_result(self.images.remove_snapshot(&key).await));
             }
         }
         for id in unknown(&self.config.run_dir.join("sandboxes"), |id| self.sandboxes.read().contains_key(id)) {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use pintle_cri::{
     AttachRequest, ByteStream, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, CriResult,
     EventStream, ExecRequest, ExecSession, ExecSyncResponse, LinuxContainerResources, PodSandbox, PodSandboxConfig,
-    PodSandboxFilter, PodSandboxStatus, RuntimeService, RuntimeStatus, VersionResponse,
+    PodSandboxFilter, PodSandboxStatus, RuntimeHandler, RuntimeService, RuntimeStatus, VersionResponse,
 };
 use tokio::sync::broadcast::error::RecvError;
 
@@ -22,7 +22,7 @@ impl RuntimeService for Engine {
 
     async fn status(&self) -> CriResult<RuntimeStatus> {
         let network_ready = self.network.ready().await;
-        Ok(RuntimeStatus { runtime_ready: Ok(()), network_ready, handlers: vec![String::new()] })
+        Ok(RuntimeStatus { runtime_ready: Ok(()), network_ready, handlers: vec![usual_handler()] })
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, runtime_handler: &str) -> CriResult<String> {
@@ -126,4 +126,8 @@ impl RuntimeService for Engine {
         });
         Ok(Box::pin(events))
     }
+}
+
+fn usual_handler() -> RuntimeHandler {
+    RuntimeHandler { name: String::new(), recursive_read_only_mounts: true, user_namespaces: true }
 }

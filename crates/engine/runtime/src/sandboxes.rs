@@ -3,7 +3,7 @@
 use crate::engine::{Engine, Sandbox};
 use crate::error::{blocking, from_failure, from_port, from_system, internal};
 use crate::ids::new_id;
-use crate::options::{IdMappings, IdRange, Network, Owner, SandboxOptions};
+use crate::options::{IdMappings, Network, Owner, SandboxOptions};
 use crate::records::{SandboxPhase, SandboxRecord};
 use crate::sandbox_files;
 use crate::shim_client::{self, ShimClient, Told};
@@ -322,11 +322,7 @@ pub(crate) fn id_mappings(record: &SandboxRecord) -> IdMappings {
     if !record.options.id_mappings.is_empty() {
         return record.options.id_mappings.clone();
     }
-    let ranges = |all: &[pintle_cri::IdRange]| {
-        all.iter().map(|r| IdRange { inside: r.inside, outside: r.outside, size: r.size }).collect()
-    };
-    let config = &record.config.id_mappings;
-    IdMappings { users: ranges(&config.users), groups: ranges(&config.groups) }
+    record.config.id_mappings.clone()
 }
 
 /// Whether the sandbox has a network of its own.

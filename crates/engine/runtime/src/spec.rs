@@ -3,6 +3,7 @@
 
 use crate::containers::{check_signal, pid_namespace};
 use crate::options::CgroupNamespace;
+use crate::ports::SnapshotMounts;
 use crate::records::{ContainerRecord, SandboxRecord};
 use crate::sandbox_files;
 use crate::sandboxes::hostname;
@@ -95,11 +96,9 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
     Ok(ContainerSpec {
         id: record.id.clone(),
         root: RootSpec {
-            lower: record.snapshot.lower_dirs.clone(),
-            upper: record.snapshot.upper.clone(),
-            work: record.snapshot.work.clone(),
             readonly: security.readonly_rootfs,
             volatile: record.options.snapshot.is_none() || record.options.volatile,
+            ..root(&record.snapshot)
         },
         pid: around.pid.clone().map_or_else(|| pid_namespace(&security.namespaces.pid), PidNamespace::At),
         own_ipc: security.namespaces.ipc == NamespaceMode::Container && *pod_ipc != NamespaceMode::Node,
@@ -288,7 +287,21 @@ fn mounts(record: &ContainerRecord, around: &Surroundings<'_>) -> Vec<MountSpec>
         readonly: true,
         ..MountSpec::default()
     });
-    ours.chain(config.mounts.iter().map(mount)).chain(tmpfs).chain(init).collect()
+    let mut images = record.image_mounts.iter().map(root);
+    let asked = config
+        .mounts
+        .iter()
+        .map(|asked| MountSpec { image: if asked.image.is_empty() { None } else { images.next() }, ..mount(asked) });
+    ours.chain(asked).chain(tmpfs).chain(init).collect()
+}
+
+fn root(snapshot: &SnapshotMounts) -> RootSpec {
+    RootSpec {
+        lower: snapshot.lower_dirs.clone(),
+        upper: snapshot.upper.clone(),
+        work: snapshot.work.clone(),
+        ..RootSpec::default()
+    }
 }
 
 /// One of the files that the sandbox gives.
@@ -308,6 +321,7 @@ fn mount(mount: &Mount) -> MountSpec {
         sub_path: PathBuf::from(&mount.sub_path),
         readonly: mount.readonly,
         tmpfs: None,
+        image: None,
         recursive_readonly: mount.recursive_readonly,
         propagation: match mount.propagation {
             MountPropagation::Private => Propagation::Private,

@@ -22,7 +22,8 @@ pub struct Bind {
 
 /// Clones all bind mounts of a container, those nearer to the root first, so that none hides another by accident.
 pub fn binds(spec: &ContainerSpec, users: Option<&UserNamespace>) -> std::result::Result<Vec<Bind>, Failure> {
-    let mut mounts: Vec<&MountSpec> = spec.mounts.iter().collect();
+    // Those of images are made in the container's own mount namespace.
+    let mut mounts: Vec<&MountSpec> = spec.mounts.iter().filter(|m| m.image.is_none()).collect();
     mounts.sort_by_key(|m| m.target.components().count());
     mounts.into_iter().map(|m| bind(m, users).map_err(|e| refused(m, &e))).collect()
 }
@@ -103,7 +104,7 @@ fn open_source(mount: &MountSpec) -> Result<OwnedFd> {
     }
 }
 
-fn check_sub_path(sub_path: &Path) -> Result<()> {
+pub(crate) fn check_sub_path(sub_path: &Path) -> Result<()> {
     let climbs = sub_path.components().any(|c| matches!(c, std::path::Component::ParentDir));
     if climbs || sub_path.is_absolute() {
         return Err(Error::invalid(

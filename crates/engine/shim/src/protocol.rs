@@ -4,6 +4,7 @@
 //! Answers may come in another order than calls. A daemon that connects anew asks for `State` first.
 
 use pintle_linux::capability::{Capabilities, Sets};
+use pintle_linux::id_map::IdMappings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -189,27 +190,6 @@ pub struct SandboxSpec {
     pub joined_netns: bool,
 }
 
-/// Which ids of a user namespace are which outside (user_namespaces(7)).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdMappings {
-    pub users: Vec<IdRange>,
-    pub groups: Vec<IdRange>,
-}
-
-/// `size` ids from `inside` on are those from `outside` on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdRange {
-    pub inside: u32,
-    pub outside: u32,
-    pub size: u32,
-}
-
-impl IdMappings {
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.groups.is_empty()
-    }
-}
-
 /// Whose pid namespace a container lives in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PidNamespace {
@@ -298,6 +278,9 @@ pub struct MountSpec {
     /// A new tmpfs with these options of mount(8), instead of the source.
     #[serde(default)]
     pub tmpfs: Option<Vec<String>>,
+    /// The content of an image, instead of the source: nothing in it can be written or executed.
+    #[serde(default)]
+    pub image: Option<RootSpec>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,8 +4,8 @@
 //! mounted under /proc and /dev is taken from the descriptors of the very filesystems that were just made, never
 //! looked up by a path that the image shaped (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881).
 
-use crate::prepare::Bind;
-use crate::protocol::{ContainerSpec, DeviceSpec, RootSpec};
+use crate::prepare::{Bind, check_sub_path};
+use crate::protocol::{ContainerSpec, DeviceSpec, MountSpec, RootSpec};
 use crate::user_namespace::UserNamespace;
 use pintle_linux::cgroup::Cgroups;
 use pintle_linux::mount::{self, Attributes, INERT, Overlay, READ_ONLY, Tree};
@@ -50,6 +50,7 @@ const LINKS: [(&str, &str); 6] = [
 /// Mounts everything at the mount point. The caller makes it the root.
 pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
     mount::propagate_all(mount::Propagation::Private)?;
+    let binds = with_images(spec, parts.binds, parts.mount_point, parts.users)?;
     mount_root(&spec.root, parts.mount_point, parts.users)?;
     let taken = spec.mounts.iter().map(|m| lexical(&m.target)).collect();
     let root = Root::open(parts.mount_point, taken, parts.users)?;
@@ -58,7 +59,7 @@ pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
     let sys = root.sysfs(spec.privileged)?;
     root.cgroups(spec, parts.cgroups)?;
     let terminal = if spec.process.terminal { Some(root.terminal(&devpts)?) } else { None };
-    for bind in &parts.binds {
+    for bind in &binds {
         root.bind(bind)?;
     }
     let hidden = Hidden { masked: &spec.masked_paths, readonly: &spec.readonly_paths };
@@ -67,6 +68,41 @@ pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
         root.protect()?;
     }
     Ok(Built { terminal, null })
+}
+
+/// All mounts, with those of images among them, those nearer to the root first.
+fn with_images(
+    spec: &ContainerSpec,
+    mut binds: Vec<Bind>,
+    place: &Path,
+    users: Option<&UserNamespace>,
+) -> Result<Vec<Bind>> {
+    for mount in &spec.mounts {
+        let Some(image) = &mount.image else { continue };
+        let bind = image_bind(mount, image, place, users);
+        binds.push(
+            bind.map_err(|e| {
+                Error::new(format!("mount an image to {}: {}", mount.target.display(), e.what), e.source)
+            })?,
+        );
+    }
+    binds.sort_by_key(|bind| bind.target.components().count());
+    Ok(binds)
+}
+
+/// Mounts an image where the root will be, takes what is wanted of it, and unmounts it there.
+fn image_bind(mount: &MountSpec, image: &RootSpec, place: &Path, users: Option<&UserNamespace>) -> Result<Bind> {
+    mount_root(image, place, users)?;
+    let top = open_directory(place)?;
+    let inside = if mount.sub_path.as_os_str().is_empty() { Path::new(".") } else { &mount.sub_path };
+    check_sub_path(inside)?;
+    let wanted = Dir::new(&top, Scope::Beneath).open(inside, OFlags::PATH)?;
+    let status = rustix::fs::fstat(&wanted).context(|| format!("stat {}", inside.display()))?;
+    let tree = Tree::clone_of(wanted.as_fd(), false)?;
+    tree.set(INERT | READ_ONLY, false)?;
+    mount::unmount(place)?;
+    let directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+    Ok(Bind { tree, target: mount.target.clone(), directory })
 }
 
 fn mount_root(root: &RootSpec, target: &Path, users: Option<&UserNamespace>) -> Result<()> {

@@ -5,7 +5,8 @@
 //! A container's root is built with the machine's rights from ID-mapped mounts; then its first process enters the
 //! user namespace and a copy of the mount namespace, in which the kernel locks everything that is mounted or masked.
 
-use crate::protocol::{IdMappings, IdRange, SandboxSpec};
+use crate::protocol::SandboxSpec;
+use pintle_linux::id_map::{IdMappings, IdRange};
 use pintle_linux::process::{self, Forked, namespace};
 use pintle_linux::{Context, Error, Result, netns};
 use std::fs::File;

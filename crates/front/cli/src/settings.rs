@@ -176,6 +176,14 @@ settings! {
     eviction_hard: String, "SIGNAL<VALUE,…";
     /// Percent of the images' disk in use from which on those that nobody uses are deleted; 100 is never [default: 85]
     image_gc_high_threshold: u8 = 85u8, "PERCENT";
+    /// What should be left of it: below it for a while (--eviction-soft-grace-period) pods are evicted, too
+    eviction_soft: String, "SIGNAL<VALUE,…";
+    /// How long that must be so, for each of those signals
+    eviction_soft_grace_period: String, "SIGNAL=DURATION,…";
+    /// The most seconds that a pod gets to end which is evicted for such a threshold [default: 0]
+    eviction_max_pod_grace_period: u32 = 0u32, "SECONDS";
+    /// How much more than a threshold is won back once pods are evicted
+    eviction_minimum_reclaim: String, "SIGNAL=VALUE,…";
     /// Percent of it in use until which they are deleted [default: 80]
     image_gc_low_threshold: u8 = 80u8, "PERCENT";
     /// Sysctls that pods may set besides the safe ones; one that ends in `*` is a prefix

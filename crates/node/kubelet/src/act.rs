@@ -6,10 +6,10 @@ use crate::memory::Memory;
 use crate::observed::Observed;
 use crate::plan::{Action, KillReason};
 use crate::reference::{ContainerKind, ephemeral_containers, init_containers, is_sidecar, pod_text, spec};
-use crate::sandbox_config;
 use crate::start::{Sandbox, Starting};
 use crate::terminate::{Killing, grace_period, kill_container, kill_pod};
 use crate::volumes::Paths;
+use crate::{sandbox_config, user_namespaces};
 use pintle_cri::{ContainerFilter, ContainerState, SandboxState};
 use pintle_types::k8s::api::core::v1::{Container, Pod};
 use std::collections::HashMap;
@@ -133,10 +133,11 @@ impl Act<'_> {
     async fn create_sandbox(&self, attempt: u32) -> Result<Sandbox, ()> {
         let host = &self.memory.host;
         let made = async {
+            let handler = self.runtime_handler().await?;
+            self.check_users(&handler).await?;
             let config = self.sandbox_config(attempt)?;
             std::fs::create_dir_all(&config.log_directory)
                 .map_err(|e| format!("cannot make the log directory {:?}: {e}", config.log_directory))?;
-            let handler = self.runtime_handler().await?;
             let id = host.runtime.run_pod_sandbox(config.clone(), &handler).await.map_err(|e| e.to_string())?;
             let status = host.runtime.pod_sandbox_status(&id).await.map_err(|e| e.to_string())?;
             Ok::<_, String>(Sandbox { id, config, ips: self.or_node_ip(status.ips) })
@@ -159,7 +160,19 @@ impl Act<'_> {
     fn sandbox_config(&self, attempt: u32) -> Result<pintle_cri::PodSandboxConfig, String> {
         let settings = &self.memory.host.settings;
         let machine = read_bounded(&settings.resolv_conf, MAX_RESOLV_CONF_BYTES).unwrap_or_default();
-        sandbox_config::config(self.pod, attempt, settings, self.cgroup_parent, &machine)
+        let users = self.memory.host.user_namespaces.of(self.pod)?;
+        sandbox_config::config(self.pod, attempt, settings, self.cgroup_parent, &machine, users)
+    }
+
+    /// A pod whose users are not the machine's needs a runtime that can do that.
+    async fn check_users(&self, handler: &str) -> Result<(), String> {
+        if !user_namespaces::is_wanted(self.pod) {
+            return Ok(());
+        }
+        let status = self.memory.host.runtime.status().await;
+        let status = status.map_err(|e| format!("{}: {e}", user_namespaces::unsupported(handler)))?;
+        let able = status.handlers.iter().any(|known| known.name == handler && known.user_namespaces);
+        if able { Ok(()) } else { Err(user_namespaces::unsupported(handler)) }
     }
 
     fn existing_sandbox(&self) -> Option<Sandbox> {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use pintle_client::{Client, ClientError, DeleteOptions, Patch, PatchOptions, Preconditions};
 use pintle_informer::Informer;
+use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
@@ -85,11 +86,6 @@ pub trait Api: Send + Sync + 'static {
     fn services(&self, namespace: &str) -> Vec<Arc<Service>>;
 }
 
-/// The version of a pod; 0 when it has none. Versions of one kind are comparable numbers.
-pub fn version(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default()
-}
-
 /// The API server through a client.
 pub struct ClientApi {
     client: Client,
@@ -108,7 +104,7 @@ impl Api for ClientApi {
     async fn patch_status(&self, namespace: &str, name: &str, patch: Value) -> Result<u64, ApiError> {
         let options = PatchOptions::status();
         let pod = self.client.patch::<Pod>(namespace, name, Patch::Strategic(patch), &options).await?;
-        Ok(version(&pod))
+        Ok(pod.version())
     }
 
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {

@@ -1,10 +1,15 @@
-//! The cgroups of pods: `kubepods`, one below it for each class of pods, one for each pod.
+//! The cgroups of pods: `kubepods` with all that the node has, one below it for each class of pods, one for each pod.
+//!
+//! Source: `pkg/kubelet/cm`. Of processors, the class of burstable pods weighs what its pods ask for together, that of
+//! best-effort ones next to nothing.
 
-use crate::resources::{Qos, of_pod, qos_class};
+use crate::resources::{Qos, milli_cpu_request, of_pod, qos_class, shares};
+use parking_lot::Mutex;
 use pintle_cri::LinuxContainerResources;
 use pintle_linux::cgroup;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Pod;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// How long processes that are left in a pod's cgroup may take to die.
@@ -39,22 +44,66 @@ impl Cgroups for Unmanaged {
     }
 }
 
+/// What the burstable pods ask for: thousandths of a processor, by uid.
+#[derive(Default)]
+struct Burstable {
+    requests: HashMap<String, u64>,
+}
+
+impl Burstable {
+    fn shares(&self) -> u64 {
+        shares_of(self.requests.values().sum())
+    }
+
+    /// Notes what a pod asks for, nothing for one that is gone; returns the weight of the class when it is another now.
+    fn note(&mut self, uid: &str, request: Option<u64>) -> Option<u64> {
+        let before = self.shares();
+        match request {
+            Some(request) => drop(self.requests.insert(uid.to_owned(), request)),
+            None => drop(self.requests.remove(uid)),
+        }
+        Some(self.shares()).filter(|after| *after != before)
+    }
+}
+
+fn shares_of(milli_cpu: u64) -> u64 {
+    u64::try_from(shares(i64::try_from(milli_cpu).unwrap_or(i64::MAX))).unwrap_or_default()
+}
+
 /// The machine's cgroups.
 pub struct Managed {
     groups: cgroup::Cgroups,
     root: String,
+    burstable: Mutex<Burstable>,
 }
 
 impl Managed {
-    /// Cgroups below `root`; `/` is each hierarchy's root.
-    pub fn new(root: &str) -> Result<Self, String> {
+    /// Cgroups below `root`; `/` is each hierarchy's root. Pods share so many thousandths of a processor and bytes.
+    pub fn new(root: &str, milli_cpu: u64, memory_bytes: u64) -> Result<Self, String> {
         let groups = cgroup::Cgroups::detect().map_err(|e| e.to_string())?;
-        let managed = Self { groups, root: root.trim_end_matches('/').to_owned() };
+        let managed = Self { groups, root: root.trim_end_matches('/').to_owned(), burstable: Mutex::default() };
         for class in CLASSES {
-            let limits = cgroup::Limits { cpu_shares: class_shares(class), ..Default::default() };
+            let limits = match class {
+                Qos::Guaranteed => cgroup::Limits {
+                    cpu_shares: shares_of(milli_cpu),
+                    memory_bytes: i64::try_from(memory_bytes).unwrap_or_default(),
+                    ..Default::default()
+                },
+                Qos::Burstable | Qos::BestEffort => cgroup::Limits { cpu_shares: shares_of(0), ..Default::default() },
+            };
             managed.create(&managed.class_path(class), &limits)?;
         }
         Ok(managed)
+    }
+
+    /// The class of burstable pods weighs what they ask for.
+    fn weigh(&self, uid: &str, request: Option<u64>) {
+        let mut burstable = self.burstable.lock();
+        let Some(cpu_shares) = burstable.note(uid, request) else { return };
+        let limits = cgroup::Limits { cpu_shares, ..Default::default() };
+        if let Err(error) = self.groups.update(&self.class_path(Qos::Burstable), &limits) {
+            tracing::warn!(%error, "the weight of burstable pods can't be changed");
+        }
     }
 
     fn class_path(&self, class: Qos) -> String {
@@ -78,23 +127,17 @@ impl Managed {
     }
 }
 
-/// Weights of the classes against each other; the first is the whole of `kubepods`, left as it is.
-fn class_shares(class: Qos) -> u64 {
-    match class {
-        Qos::Guaranteed => 0,
-        Qos::Burstable => 1024,
-        Qos::BestEffort => 2,
-    }
-}
-
 impl Cgroups for Managed {
     fn ensure(&self, pod: &Pod) -> Result<String, String> {
-        let path = self.path(qos_class(pod), pod.uid());
+        let class = qos_class(pod);
+        let path = self.path(class, pod.uid());
         self.create(&path, &limits(&of_pod(pod)))?;
+        self.weigh(pod.uid(), (class == Qos::Burstable).then(|| milli_cpu_request(pod)));
         Ok(path)
     }
 
     fn remove(&self, uid: &str) -> Result<(), String> {
+        self.weigh(uid, None);
         for class in CLASSES {
             let path = self.path(class, uid);
             if !self.groups.exists(&path) {
@@ -124,6 +167,28 @@ fn limits(resources: &LinuxContainerResources) -> cgroup::Limits {
         cpu_quota_us: resources.cpu_quota,
         cpu_period_us: u64::try_from(resources.cpu_period).unwrap_or_default(),
         memory_bytes: resources.memory_limit_in_bytes,
+        hugepages: resources.hugepage_limits.clone(),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burstable_pods_weigh_what_they_ask_for() {
+        let mut burstable = Burstable::default();
+        for (uid, request, told) in [
+            ("a", Some(0), None),
+            ("a", Some(500), Some(512)),
+            ("b", Some(1500), Some(2048)),
+            ("b", Some(1500), None),
+            ("a", None, Some(1536)),
+            ("c", None, None),
+            ("b", None, Some(2)),
+        ] {
+            assert_eq!(burstable.note(uid, request), told, "{uid} {request:?}");
+        }
     }
 }

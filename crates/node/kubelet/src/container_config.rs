@@ -11,6 +11,7 @@ use crate::{etc_hosts, resources, sandbox_config, security};
 use pintle_cri::{ContainerConfig, ContainerMetadata, Device, Image, Mount, MountPropagation};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// The machine's own hosts file is read up to this size.
@@ -28,6 +29,8 @@ pub struct Making<'a> {
     pub attempt: u32,
     pub ips: &'a [String],
     pub volumes: &'a Paths,
+    /// Ids of the images that are volumes, by volume.
+    pub image_volumes: HashMap<String, String>,
     /// The container whose processes an ephemeral one sees, by id.
     pub target: Option<String>,
 }
@@ -88,15 +91,19 @@ impl Making<'_> {
     }
 
     fn volume(&self, mount: &VolumeMount, envs: &[(String, String)]) -> Result<Mount, StartFailure> {
+        let sub_path = match mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
+            Some(expression) => expanded_sub_path(expression, envs)?,
+            None => mount.sub_path.clone().unwrap_or_default(),
+        };
+        if let Some(image) = self.image_volumes.get(&mount.name) {
+            let (image, container_path) = (image.clone(), absolute(&mount.mount_path));
+            return Ok(Mount { container_path, image, sub_path, readonly: true, ..Mount::default() });
+        }
         let Some(path) = self.volumes.get(&mount.name) else {
             return Err(config_error(format!(
                 "cannot find volume {:?} to mount into container {:?}",
                 mount.name, self.container.name
             )));
-        };
-        let sub_path = match mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
-            Some(expression) => expanded_sub_path(expression, envs)?,
-            None => mount.sub_path.clone().unwrap_or_default(),
         };
         if !sub_path.is_empty() {
             prepare_sub_path(path, &sub_path).map_err(|why| {
@@ -121,6 +128,7 @@ impl Making<'_> {
                 _ => MountPropagation::Private,
             },
             sub_path,
+            image: String::new(),
         })
     }
 

@@ -8,6 +8,7 @@ use crate::hardware::Hardware;
 use crate::image_gc::PulledImages;
 use crate::probe::ProbeCounts;
 use crate::resize::Allocations;
+use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Mounter;
 use pintle_clock::Clock;
 use pintle_cri::Runtime;
@@ -30,6 +31,7 @@ pub struct Host {
     pub pressures: Pressures,
     pub pulled: PulledImages,
     pub allocations: Allocations,
+    pub user_namespaces: UserNamespaces,
     pub settings: Settings,
 }
 

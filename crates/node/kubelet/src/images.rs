@@ -11,6 +11,7 @@ use pintle_cri::{AuthConfig, Image};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Container, Pod};
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// A pull configuration longer than this is not read.
 const MAX_AUTH_BYTES: usize = 1 << 20;
@@ -18,9 +19,10 @@ const MAX_AUTH_BYTES: usize = 1 << 20;
 struct Puller<'a> {
     memory: &'a Memory,
     pod: &'a Pod,
-    kind: ContainerKind,
-    container: &'a Container,
+    /// Whose image it is; that of a volume is the pod's.
+    container: Option<(ContainerKind, &'a str)>,
     image: &'a str,
+    policy: &'a str,
 }
 
 /// The container's image, pulled if need be.
@@ -31,32 +33,29 @@ pub async fn ensure(
     container: &Container,
 ) -> Result<Image, StartFailure> {
     let image = container.image.as_deref().unwrap_or_default();
-    let puller = Puller { memory, pod, kind, container, image };
-    let present = match memory.host.runtime.image_status(image).await {
-        Ok(present) => present,
-        Err(error) => {
-            let message = format!("Failed to inspect image {image:?}: {error}");
-            puller.event(true, "InspectFailed", message.clone());
-            return Err(failure("ImageInspectError", message));
-        }
-    };
-    match (policy(container), present) {
-        ("Never", None) => {
-            let message = format!("Container image {image:?} is not present with pull policy of Never");
-            puller.event(true, "ErrImageNeverPull", message.clone());
-            Err(failure("ErrImageNeverPull", message))
-        }
-        ("Never" | "IfNotPresent", Some(found)) => {
-            let text = format!("Container image {image:?} already present on machine and can be accessed by the pod");
-            puller.event(false, "Pulled", text);
-            Ok(found)
-        }
-        _ => puller.pull().await,
-    }
+    let policy = policy(container.image_pull_policy.as_deref());
+    Puller { memory, pod, container: Some((kind, &container.name)), image, policy }.ensure().await
 }
 
-fn policy(container: &Container) -> &str {
-    container.image_pull_policy.as_deref().filter(|p| !p.is_empty()).unwrap_or("IfNotPresent")
+/// The images of those volumes of the pod that the container mounts, pulled if need be: their ids, by volume.
+pub async fn ensure_volumes(
+    memory: &Memory,
+    pod: &Pod,
+    container: &Container,
+) -> Result<HashMap<String, String>, StartFailure> {
+    let mut found = HashMap::new();
+    let is_mounted = |name: &str| container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
+    for volume in spec(pod).volumes.iter().flatten().filter(|volume| is_mounted(&volume.name)) {
+        let Some(source) = &volume.image else { continue };
+        let image = source.reference.as_deref().unwrap_or_default();
+        let puller = Puller { memory, pod, container: None, image, policy: policy(source.pull_policy.as_deref()) };
+        found.insert(volume.name.clone(), puller.ensure().await?.id);
+    }
+    Ok(found)
+}
+
+fn policy(wanted: Option<&str>) -> &str {
+    wanted.filter(|policy| !policy.is_empty()).unwrap_or("IfNotPresent")
 }
 
 fn failure(reason: &str, message: String) -> StartFailure {
@@ -65,7 +64,37 @@ fn failure(reason: &str, message: String) -> StartFailure {
 
 impl Puller<'_> {
     fn event(&self, warning: bool, reason: &str, message: String) {
-        self.memory.host.events.container(self.pod, self.kind, &self.container.name, warning, reason, message);
+        let events = &self.memory.host.events;
+        match self.container {
+            Some((kind, name)) => events.container(self.pod, kind, name, warning, reason, message),
+            None => events.pod(self.pod, warning, reason, message),
+        }
+    }
+
+    async fn ensure(&self) -> Result<Image, StartFailure> {
+        let image = self.image;
+        let present = match self.memory.host.runtime.image_status(image).await {
+            Ok(present) => present,
+            Err(error) => {
+                let message = format!("Failed to inspect image {image:?}: {error}");
+                self.event(true, "InspectFailed", message.clone());
+                return Err(failure("ImageInspectError", message));
+            }
+        };
+        match (self.policy, present) {
+            ("Never", None) => {
+                let message = format!("Container image {image:?} is not present with pull policy of Never");
+                self.event(true, "ErrImageNeverPull", message.clone());
+                Err(failure("ErrImageNeverPull", message))
+            }
+            ("Never" | "IfNotPresent", Some(found)) => {
+                let text =
+                    format!("Container image {image:?} already present on machine and can be accessed by the pod");
+                self.event(false, "Pulled", text);
+                Ok(found)
+            }
+            _ => self.pull().await,
+        }
     }
 
     async fn pull(&self) -> Result<Image, StartFailure> {

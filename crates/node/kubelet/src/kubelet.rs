@@ -13,6 +13,7 @@ use crate::resize::Allocations;
 use crate::static_pods::{Mirrors, Source, is_mirror, is_static};
 use crate::stats::Collector;
 use crate::status::{Ended, is_final};
+use crate::user_namespaces::UserNamespaces;
 use crate::{admission, node, purge, server};
 use futures::{FutureExt, StreamExt};
 use pintle_cri::{EventStream, RuntimeEvent};
@@ -47,11 +48,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         clock: Arc::clone(&config.clock),
         mounter: config.hardware.mounter(),
         hardware: config.hardware.clone(),
-        cgroups: cgroups(&config),
+        cgroups: cgroups(&config, &machine),
         probes: Default::default(),
         allocations: Allocations::new(u64::from(machine.processors) * 1000, machine.memory_bytes),
         pressures: Pressures::new(config.options.pressure_transition),
         pulled: PulledImages::new(&config.root_dir),
+        user_namespaces: UserNamespaces::new(config.root_dir.join("pods")),
         settings: settings(&config, &machine),
     });
     for dir in [&config.root_dir, &config.log_dir] {
@@ -118,7 +120,8 @@ fn look_after(
         stats: Arc::clone(stats),
         images,
         recorder: recorder.clone(),
-        thresholds: config.options.eviction_hard.clone(),
+        thresholds: config.options.evictions.clone(),
+        max_pod_grace: config.options.eviction_max_pod_grace,
         orders,
     };
     tasks.spawn(evictor.run(stop.clone()));
@@ -129,11 +132,11 @@ fn make_directory(dir: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(dir).map_err(|source| Error::Directory { action: "make", path: dir.to_owned(), source })
 }
 
-fn cgroups(config: &Config) -> Arc<dyn Cgroups> {
+fn cgroups(config: &Config, machine: &Machine) -> Arc<dyn Cgroups> {
     if !config.manage_cgroups || !config.hardware.is_real() {
         return Arc::new(Unmanaged);
     }
-    match Managed::new(&config.cgroup_root) {
+    match Managed::new(&config.cgroup_root, u64::from(machine.processors) * 1000, machine.memory_bytes) {
         Ok(managed) => Arc::new(managed),
         Err(error) => {
             tracing::warn!(error, "cgroups of pods can't be managed on this machine; only containers have limits");

@@ -54,13 +54,14 @@ mod status;
 mod streams;
 mod terminate;
 mod termination_message;
+mod user_namespaces;
 mod volumes;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{Config, Error, ServerConfig};
-pub use eviction::thresholds::ThresholdError;
+pub use eviction::flags::{EvictionFlags, ThresholdError};
 pub use hardware::Hardware;
 pub use kubelet::run;
 pub use node::machine::Machine;

@@ -1,6 +1,7 @@
 //! What may be set of the kubelet, with upstream's defaults.
 
-use crate::eviction::thresholds::{self, Threshold, ThresholdError};
+use crate::eviction::flags::{EvictionFlags, ThresholdError};
+use crate::eviction::thresholds::{self, Threshold};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,7 +28,9 @@ pub struct Options {
     /// A directory (or file) of static pods; none without.
     pub static_pods: Option<PathBuf>,
     /// What must be left of the node's resources.
-    pub eviction_hard: Vec<Threshold>,
+    pub evictions: Vec<Threshold>,
+    /// The most that a pod gets to end which goes because of a soft threshold.
+    pub eviction_max_pod_grace: Duration,
     /// How long a condition of pressure lasts after its last sign.
     pub pressure_transition: Duration,
     pub images: ImageLimits,
@@ -39,7 +42,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             static_pods: None,
-            eviction_hard: thresholds::defaults(),
+            evictions: thresholds::defaults(),
+            eviction_max_pod_grace: Duration::ZERO,
             pressure_transition: Duration::from_secs(300),
             images: ImageLimits::default(),
             unsafe_sysctls: Vec::new(),
@@ -48,11 +52,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Takes thresholds as upstream's flag has them: `memory.available<100Mi,nodefs.available<10%`.
-    pub fn evict_below(mut self, text: Option<&str>) -> Result<Self, ThresholdError> {
-        if let Some(text) = text {
-            self.eviction_hard = thresholds::parse(text)?;
-        }
+    /// Takes thresholds as upstream's flags have them.
+    pub fn evict(mut self, flags: EvictionFlags<'_>) -> Result<Self, ThresholdError> {
+        self.evictions = flags.thresholds()?;
         Ok(self)
     }
 }

@@ -67,7 +67,8 @@ pub fn qos_class(pod: &Pod) -> Qos {
     if all.iter().all(|r| exact(r, "cpu") && exact(r, "memory")) { Qos::Guaranteed } else { Qos::Burstable }
 }
 
-fn shares(milli_cpu: i64) -> i64 {
+/// The weight of a cgroup whose containers ask for so many thousandths of a processor.
+pub fn shares(milli_cpu: i64) -> i64 {
     (milli_cpu.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
@@ -84,10 +85,6 @@ pub fn of_container(pod: &Pod, container: &Container, machine_memory: u64) -> Li
     let resources = container.resources.as_ref();
     let cpu_limit = limit(resources, "cpu").map_or(0, |q| q.milli());
     let memory_limit = limit(resources, "memory").map_or(0, |q| q.units());
-    let huge = resources.and_then(|r| r.limits.as_ref()).into_iter().flatten().filter_map(|(name, value)| {
-        let size = name.strip_prefix("hugepages-")?;
-        Some((size.replace("Mi", "MB").replace("Gi", "GB"), u64::try_from(Quantity::from(value).units()).ok()?))
-    });
     LinuxContainerResources {
         cpu_period: if cpu_limit > 0 { CPU_PERIOD_MICROSECONDS } else { 0 },
         cpu_quota: quota(cpu_limit),
@@ -96,9 +93,19 @@ pub fn of_container(pod: &Pod, container: &Container, machine_memory: u64) -> Li
         // No swap for containers: the same limit for memory and memory with swap.
         memory_swap_limit_in_bytes: memory_limit,
         oom_score_adj: oom_score(pod, container, machine_memory),
-        hugepage_limits: huge.collect(),
+        hugepage_limits: hugepages(resources).into_iter().collect(),
         ..Default::default()
     }
+}
+
+/// Bytes of huge pages, by size as the kernel spells it.
+fn hugepages(resources: Option<&ResourceRequirements>) -> BTreeMap<String, u64> {
+    let limits = resources.and_then(|r| r.limits.as_ref()).into_iter().flatten();
+    let huge = limits.filter_map(|(name, value)| {
+        let size = name.strip_prefix("hugepages-")?;
+        Some((size.replace("Mi", "MB").replace("Gi", "GB"), u64::try_from(Quantity::from(value).units()).ok()?))
+    });
+    huge.collect()
 }
 
 /// How soon the kernel kills a container when the machine runs out of memory.
@@ -130,8 +137,19 @@ pub fn of_pod(pod: &Pod) -> LinuxContainerResources {
         cpu_period: if cpu_limit > 0 { CPU_PERIOD_MICROSECONDS } else { 0 },
         cpu_quota: quota(cpu_limit),
         memory_limit_in_bytes: memory_limit,
+        hugepage_limits: pod_hugepages(pod),
         ..Default::default()
     }
+}
+
+fn pod_hugepages(pod: &Pod) -> Vec<(String, u64)> {
+    let mut all = BTreeMap::new();
+    for container in &spec(pod).containers {
+        for (size, bytes) in hugepages(container.resources.as_ref()) {
+            *all.entry(size).or_default() += bytes;
+        }
+    }
+    all.into_iter().collect()
 }
 
 /// Bytes that a pod asks for, with what its runtime class adds.

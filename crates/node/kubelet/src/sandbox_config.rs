@@ -4,7 +4,7 @@ use crate::dns;
 use crate::host::Settings;
 use crate::reference::{lasting_containers, log_dir_name, spec};
 use crate::{labels, resources, security};
-use pintle_cri::{PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
+use pintle_cri::{IdMappings, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{ContainerPort, Pod};
 
@@ -31,6 +31,7 @@ pub fn config(
     settings: &Settings,
     cgroup_parent: &str,
     machine_resolv_conf: &str,
+    id_mappings: IdMappings,
 ) -> Result<PodSandboxConfig, String> {
     let spec = spec(pod);
     let security = spec.security_context.clone().unwrap_or_default();
@@ -51,7 +52,7 @@ pub fn config(
         sysctls: security.sysctls.into_iter().flatten().map(|s| (s.name, s.value)).collect(),
         namespaces: security::namespaces(pod),
         privileged: security::is_privileged(pod),
-        id_mappings: Default::default(),
+        id_mappings,
         overhead: Some(resources::of_pod(pod)),
     })
 }
@@ -105,7 +106,7 @@ mod tests {
 
     fn made(spec: serde_json::Value) -> PodSandboxConfig {
         let settings = crate::fake::host::settings(std::path::Path::new("/r"));
-        config(&pod(spec), 2, &settings, "/kubepods/podu1", "").unwrap()
+        config(&pod(spec), 2, &settings, "/kubepods/podu1", "", IdMappings::default()).unwrap()
     }
 
     #[test]

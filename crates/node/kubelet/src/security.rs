@@ -3,28 +3,15 @@
 //! Source: `pkg/securitycontext`, `pkg/kubelet/kuberuntime/security_context.go`.
 
 use crate::reference::{pod_text, spec};
-use pintle_cri::{ContainerSecurityContext, Image, NamespaceMode, NamespaceOption, SeccompProfile};
+use pintle_cri::{
+    ContainerSecurityContext, Image, MASKED_PATHS, NamespaceMode, NamespaceOption, READONLY_PATHS, SeccompProfile,
+};
 use pintle_types::k8s::api::core::v1::{Container, Pod, SeccompProfile as Wanted, SecurityContext};
 
 /// A context that would break what the pod demands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SecurityError(pub String);
-
-const MASKED_PATHS: [&str; 11] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The namespaces of a pod's sandbox and containers.
 pub fn namespaces(pod: &Pod) -> NamespaceOption {

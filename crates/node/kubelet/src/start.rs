@@ -86,6 +86,12 @@ impl Starting<'_> {
             () = self.halt.cancelled() => return Err(failure("ContainerCreating", "")),
         };
         let image = pulled.inspect_err(|f| self.event(true, "Failed", format!("Error: {}", f.reason)))?;
+        let image_volumes = tokio::select! {
+            pulled = images::ensure_volumes(self.memory, self.pod, self.container) => pulled,
+            () = self.halt.cancelled() => return Err(failure("ContainerCreating", "")),
+        };
+        let image_volumes =
+            image_volumes.inspect_err(|f| self.event(true, "Failed", format!("Error: {}", f.reason)))?;
         let making = Making {
             host: &self.memory.host,
             pod: self.pod,
@@ -94,6 +100,7 @@ impl Starting<'_> {
             attempt: self.attempt(),
             ips: &self.sandbox.ips,
             volumes: self.volumes,
+            image_volumes,
             target: self.target.clone(),
         };
         let Some(config) = self.halt.run_until_cancelled(making.config()).await else {

@@ -2,27 +2,11 @@
 
 use crate::error::{DockerError, Result};
 use crate::model::{Config, HealthConfig, HostConfig};
+use pintle_cri::{MASKED_PATHS, READONLY_PATHS};
 use std::collections::BTreeMap;
 
 /// Bytes of /dev/shm.
 const SHM_BYTES: i64 = 64 << 20;
-
-const MASKED: [&str; 12] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Fills in what was not said of a container's running.
 pub(super) fn complete(host: &mut HostConfig, cgroups_v2: bool) {
@@ -50,8 +34,8 @@ pub(super) fn complete(host: &mut HostConfig, cgroups_v2: bool) {
     host.pids_limit = host.pids_limit.filter(|p| *p > 0);
     if !host.privileged {
         let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-        host.masked_paths.get_or_insert_with(|| list(&MASKED));
-        host.readonly_paths.get_or_insert_with(|| list(&READ_ONLY));
+        host.masked_paths.get_or_insert_with(|| list(&MASKED_PATHS));
+        host.readonly_paths.get_or_insert_with(|| list(&READONLY_PATHS));
     }
 }
 

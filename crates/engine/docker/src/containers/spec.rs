@@ -204,6 +204,7 @@ fn mounts(record: &Record) -> Vec<Mount> {
                 _ => MountPropagation::Private,
             },
             sub_path: kept.sub_path.clone(),
+            image: String::new(),
         })
         .collect();
     // What is mounted below another mount comes after it.

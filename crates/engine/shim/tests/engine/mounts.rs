@@ -139,3 +139,60 @@ async fn mounts_of_a_container_do_not_appear_on_the_host() {
     machine.engine().remove_container(&id).await.unwrap();
     machine.finish().await;
 }
+
+fn of_image(target: &str, sub_path: &str) -> Mount {
+    Mount {
+        container_path: target.to_owned(),
+        image: "test".to_owned(),
+        sub_path: sub_path.to_owned(),
+        ..Mount::default()
+    }
+}
+
+/// What a container sees of images that it mounts, with the machine's users or its own.
+async fn check_images(ids: IdMappings) {
+    let machine = Machine::new().await;
+    let sandbox = machine.sandbox_with(|config| config.id_mappings = ids).await;
+    let mounts = vec![of_image("/image/part", "bin/busybox"), of_image("/image", ""), of_image("/programs", "bin")];
+    let script = "exec 2>&1; ls -ln /image/bin/busybox /image/part /programs/busybox | busybox awk '{ print $3, $9 }'; \
+                  echo x > /image/new; busybox mkdir /programs/new; /programs/busybox true; echo over";
+    let (_, text) = machine.run_with(&sandbox, script, |c| c.mounts = mounts).await;
+    assert!(text.starts_with("0 /image/bin/busybox\n0 /image/part\n0 /programs/busybox\n"), "{text}");
+    let refused = text.matches("Read-only file system").count();
+    assert!(refused == 2 && text.contains("Permission denied") && text.ends_with("over\n"), "{text}");
+    machine.finish().await;
+}
+
+#[tokio::test]
+async fn images_are_mounted_to_be_read_only() {
+    check_images(IdMappings::default()).await;
+}
+
+#[tokio::test]
+async fn images_are_mounted_in_user_namespaces_too() {
+    check_images(IdMappings::from_root(300_000, 65_536)).await;
+}
+
+#[tokio::test]
+async fn parts_of_images_never_lead_out_of_them_and_images_must_be_there() {
+    let machine = Machine::new().await;
+    let sandbox = machine.sandbox().await;
+    let absent = Mount { image: "absent".to_owned(), ..of_image("/image", "") };
+    let error = machine.create(&sandbox, |c| c.mounts = vec![absent]).await.unwrap_err();
+    assert_eq!(error, CriError::NotFound { what: "image", id: "absent".to_owned() });
+    for sub_path in ["nothing/there", "../x"] {
+        let mounts = vec![of_image("/image", sub_path)];
+        let made = machine
+            .create(&sandbox, |c| {
+                c.command = strings(&["true"]);
+                c.mounts = mounts;
+            })
+            .await;
+        let failed = match made {
+            Ok(id) => machine.engine().start_container(&id).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(failed.to_string().contains(sub_path) || failed.to_string().contains("/image"), "{failed}");
+    }
+    machine.finish().await;
+}

@@ -3,7 +3,9 @@
 //! A look takes a few system calls; pods are measured only when a threshold is crossed, or those that have limits.
 //! One pod goes per look, and before pods go for want of disk, unused images and dead containers do.
 
+pub mod flags;
 mod local;
+mod met;
 pub mod pressure;
 mod rank;
 pub mod thresholds;
@@ -15,6 +17,7 @@ use crate::image_gc::ImageCollector;
 use crate::stats::machine_use::{filesystem, processes};
 use crate::stats::{Collector, PodUse};
 use crate::status::is_final;
+use met::Met;
 use parking_lot::Mutex;
 use pintle_cri::{ContainerFilter, ContainerState};
 use pintle_informer::{EventType, Informer, Recorder};
@@ -25,9 +28,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use thresholds::{Crossed, Observation, Threshold, crossed};
+use thresholds::{Crossed, Observation, Threshold};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 /// Upstream's monitoring interval.
@@ -60,6 +63,8 @@ pub struct Evictor {
     pub images: Arc<ImageCollector>,
     pub recorder: Recorder,
     pub thresholds: Vec<Threshold>,
+    /// The most that a pod gets to end which goes because of a soft threshold.
+    pub max_pod_grace: Duration,
     pub orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -70,24 +75,25 @@ impl Evictor {
             return;
         }
         let work = async {
+            let mut met = Met::new(self.thresholds.clone());
             let mut ticks = interval(LOOK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                self.look().await;
+                self.look(&mut met).await;
             }
         };
         // Ends with `stop` only.
         let _ended = stop.run_until_cancelled(work).await;
     }
 
-    async fn look(&self) {
-        let crossed = crossed(&self.thresholds, &self.observe().await);
-        self.host.pressures.see(crossed.iter().map(|c| c.signal.condition()));
+    async fn look(&self, met: &mut Met) {
+        let found = met.look(&self.observe().await, Instant::now());
+        self.host.pressures.see(found.conditions);
         if self.hold_local_limits().await {
             return;
         }
-        let Some(first) = crossed.first().copied() else { return };
+        let Some(first) = found.due.first().copied() else { return };
         tracing::warn!(signal = first.name(), available = first.available, "the node runs short");
         let message = format!("Attempting to reclaim {}", first.signal.resource());
         let node = crate::node::reference(&self.host.settings.node_name);
@@ -95,8 +101,7 @@ impl Evictor {
         if first.signal.is_disk() {
             self.remove_dead_containers().await;
             self.images.delete_unused().await;
-            let again = thresholds::crossed(&self.thresholds, &self.observe().await);
-            if !again.iter().any(|c| c.signal == first.signal) {
+            if !met.is_any_crossed(&self.observe().await) {
                 return;
             }
         }
@@ -135,7 +140,7 @@ impl Evictor {
         let mut any = false;
         for pod in limited.iter().filter(|pod| !is_critical(pod)) {
             if let Some(message) = used.get(pod.uid()).and_then(|usage| local::excess(pod, usage)) {
-                self.evict(pod, message);
+                self.evict(pod, message, GRACE_SECONDS);
                 any = true;
             }
         }
@@ -148,15 +153,19 @@ impl Evictor {
         let find = |usage: &PodUse| active.iter().find(|pod| pod.uid() == usage.uid).map(Arc::as_ref);
         let pods: Vec<(&Pod, &PodUse)> = snapshot.pods.iter().filter_map(|u| Some((find(u)?, u))).collect();
         match rank::victims(crossed.signal, &pods).first() {
-            Some((pod, usage)) => self.evict(pod, rank::message(crossed, pod, usage)),
+            Some((pod, usage)) => {
+                let own = crate::reference::spec(pod).termination_grace_period_seconds;
+                let grace = met::grace(crossed, own, self.max_pod_grace);
+                self.evict(pod, rank::message(crossed, pod, usage), grace);
+            }
             None => tracing::warn!(signal = crossed.name(), "no pod can be evicted to win it back"),
         }
     }
 
-    fn evict(&self, pod: &Pod, message: String) {
+    fn evict(&self, pod: &Pod, message: String, grace: i64) {
         tracing::warn!(pod = crate::reference::pod_text(pod), message, "evicting a pod");
         self.host.events.pod(pod, true, "Evicted", message.clone());
-        let eviction = Eviction { message, grace: GRACE_SECONDS };
+        let eviction = Eviction { message, grace };
         // The receiver is only gone when the kubelet stops.
         let _ = self.orders.send(Order { uid: pod.uid().to_owned(), eviction });
     }

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn the_message_names_who_used_more_than_it_asked_for() {
         let (pod, usage) = a_pod("p", "10Mi", 0, 90 << 20);
-        let crossed = Crossed { signal: Signal::Memory, least: 100 << 20, available: 51300 << 10 };
+        let crossed = Crossed { signal: Signal::Memory, least: 100 << 20, available: 51300 << 10, is_hard: true };
         assert_eq!(
             message(&crossed, &pod, &usage),
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 51300Ki. Container c was \

@@ -1,7 +1,8 @@
-//! The signals that eviction looks at, and the flags that say when they are too low.
+//! The signals that eviction looks at, and when they are too low.
 
 use crate::stats::machine_use::{Filesystem, MachineUse};
 use pintle_types::quantity::{Format, Quantity};
+use std::time::Duration;
 
 /// What may run short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,7 +26,7 @@ pub const SIGNALS: [(Signal, &str); 6] = [
 ];
 
 impl Signal {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         SIGNALS.iter().find(|(signal, _)| *signal == self).map_or("", |(_, name)| name)
     }
 
@@ -62,23 +63,39 @@ pub enum Amount {
     Share(f64),
 }
 
+impl Amount {
+    fn of(self, capacity: u64) -> u64 {
+        match self {
+            Self::Units(units) => units,
+            Self::Share(share) => (capacity as f64 * share) as u64,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Threshold {
     pub signal: Signal,
     pub least: Amount,
+    /// How long it must be crossed before pods go; zero is a hard one.
+    pub grace: Duration,
+    /// How much more than the threshold is won back, once pods go.
+    pub reclaim: Option<Amount>,
 }
 
-/// A flag that can't be understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ThresholdError {
-    #[error("invalid eviction threshold syntax {0:?}, expected <signal><operator><value>")]
-    Syntax(String),
-    #[error("unsupported eviction signal {0}")]
-    Signal(String),
-    #[error("eviction percentage threshold {signal} must be >= 0%: {value}")]
-    Percent { signal: &'static str, value: String },
-    #[error("eviction threshold {signal} must be a quantity that is not negative: {value}")]
-    Quantity { signal: &'static str, value: String },
+impl Threshold {
+    /// One that is acted upon at once.
+    pub fn hard(signal: Signal, least: Amount) -> Self {
+        Self { signal, least, grace: Duration::ZERO, reclaim: None }
+    }
+
+    /// Whether it is crossed, or while it is `being_won_back`, whether not yet enough is there.
+    pub fn crossed(&self, observation: &Observation, being_won_back: bool) -> Option<Crossed> {
+        let (available, capacity) = observation.of(self.signal)?;
+        let least = self.least.of(capacity);
+        let more = self.reclaim.filter(|_| being_won_back).map_or(0, |reclaim| reclaim.of(capacity));
+        let is_hard = self.grace.is_zero();
+        (available < least.saturating_add(more)).then_some(Crossed { signal: self.signal, least, available, is_hard })
+    }
 }
 
 /// Upstream's thresholds on Linux.
@@ -90,37 +107,8 @@ pub fn defaults() -> Vec<Threshold> {
         (Signal::ImageFs, Amount::Share(0.15)),
         (Signal::ImageFsInodes, Amount::Share(0.05)),
     ]
-    .map(|(signal, least)| Threshold { signal, least })
+    .map(|(signal, least)| Threshold::hard(signal, least))
     .into()
-}
-
-/// `memory.available<100Mi,nodefs.available<10%`; `signal=value`, as the configuration file has it, is the same.
-pub fn parse(text: &str) -> Result<Vec<Threshold>, ThresholdError> {
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let mut all = parts.map(one).collect::<Result<Vec<_>, _>>()?;
-    // Zero turns a threshold off.
-    all.retain(|t| !matches!(t.least, Amount::Units(0)) && t.least != Amount::Share(0.0));
-    all.sort_by_key(|t| t.signal);
-    Ok(all)
-}
-
-fn one(text: &str) -> Result<Threshold, ThresholdError> {
-    let (name, value) = text.split_once(['<', '=']).ok_or_else(|| ThresholdError::Syntax(text.to_owned()))?;
-    let (name, value) = (name.trim(), value.trim());
-    let known = SIGNALS.iter().find(|(_, known)| *known == name);
-    let (signal, name) = *known.ok_or_else(|| ThresholdError::Signal(name.to_owned()))?;
-    let own = || value.to_owned();
-    let least = match value.strip_suffix('%') {
-        Some(percent) => {
-            let number = percent.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p));
-            Amount::Share(number.ok_or_else(|| ThresholdError::Percent { signal: name, value: own() })? / 100.0)
-        }
-        None => {
-            let number = value.parse::<Quantity>().ok().and_then(|q| u64::try_from(q.units()).ok());
-            Amount::Units(number.ok_or_else(|| ThresholdError::Quantity { signal: name, value: own() })?)
-        }
-    };
-    Ok(Threshold { signal, least })
 }
 
 /// How much of each signal there is.
@@ -158,6 +146,8 @@ pub struct Crossed {
     pub signal: Signal,
     pub least: u64,
     pub available: u64,
+    /// Whether there is no time to lose.
+    pub is_hard: bool,
 }
 
 impl Crossed {
@@ -184,44 +174,9 @@ pub fn bytes_text(bytes: u64) -> String {
     Quantity::from_units(i64::try_from(bytes).unwrap_or(i64::MAX), Format::BinarySi).to_string()
 }
 
-/// The thresholds that are crossed, in their order.
-pub fn crossed(thresholds: &[Threshold], observation: &Observation) -> Vec<Crossed> {
-    let check = |threshold: &Threshold| {
-        let (available, capacity) = observation.of(threshold.signal)?;
-        let least = match threshold.least {
-            Amount::Units(units) => units,
-            Amount::Share(share) => (capacity as f64 * share) as u64,
-        };
-        (available < least).then_some(Crossed { signal: threshold.signal, least, available })
-    };
-    thresholds.iter().filter_map(check).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flags_are_read() {
-        let parsed =
-            parse("nodefs.available<10%, memory.available<100Mi,pid.available<5%,imagefs.available<0%").unwrap();
-        let expected = [(Signal::Memory, Amount::Units(100 << 20)), (Signal::NodeFs, Amount::Share(0.1))];
-        for (got, (signal, least)) in parsed.iter().zip(expected) {
-            assert_eq!(*got, Threshold { signal, least });
-        }
-        assert_eq!(parsed.len(), 3, "zero turns a threshold off");
-        for (text, error) in [
-            (
-                "memory.available",
-                "invalid eviction threshold syntax \"memory.available\", expected <signal><operator><value>",
-            ),
-            ("cpu.available<1", "unsupported eviction signal cpu.available"),
-            ("memory.available<-1%", "eviction percentage threshold memory.available must be >= 0%: -1%"),
-            ("memory.available<x", "eviction threshold memory.available must be a quantity that is not negative: x"),
-        ] {
-            assert_eq!(parse(text).unwrap_err().to_string(), error);
-        }
-    }
 
     #[test]
     fn what_is_too_low_is_told_in_order() {
@@ -229,11 +184,14 @@ mod tests {
         let machine =
             MachineUse { memory_total: 1 << 30, memory_working_set: (1 << 30) - (50 << 20), ..Default::default() };
         let observation = Observation { machine, node_fs: Some(fs(99, 5)), ..Default::default() };
-        let got = crossed(&defaults(), &observation);
+        let crossed = |observation| -> Vec<Crossed> {
+            defaults().iter().filter_map(|threshold| threshold.crossed(observation, false)).collect()
+        };
+        let got = crossed(&observation);
         assert_eq!(got.iter().map(Crossed::name).collect::<Vec<_>>(), ["memory.available", "nodefs.available"]);
         assert_eq!(got[0].text(), "Threshold quantity: 100Mi, available: 50Mi. ");
         let well =
             Observation { machine: MachineUse { memory_total: 1 << 30, ..Default::default() }, ..Default::default() };
-        assert!(crossed(&defaults(), &well).is_empty());
+        assert!(crossed(&well).is_empty());
     }
 }

@@ -150,6 +150,7 @@ pub fn host(
         pressures: Default::default(),
         allocations: crate::resize::Allocations::new(2000, 4 << 30),
         pulled: crate::image_gc::PulledImages::new(root),
+        user_namespaces: crate::user_namespaces::UserNamespaces::new(root.join("pods")),
         settings: settings(root),
     })
 }

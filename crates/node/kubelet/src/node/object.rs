@@ -2,6 +2,7 @@
 
 use super::Facts;
 use super::machine::architecture;
+use pintle_cri::RuntimeHandler;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Node, NodeSpec};
 use pintle_types::quantity::Quantity;
@@ -93,7 +94,14 @@ fn kibibytes(bytes: u64) -> String {
 
 async fn handlers(facts: &Facts) -> Value {
     let handlers = facts.config.runtime.status().await.map(|s| s.handlers).unwrap_or_default();
-    handlers.into_iter().map(|name| json!({"name": name, "features": {}})).collect()
+    let handler = |handler: RuntimeHandler| {
+        let features = json!({
+            "recursiveReadOnlyMounts": handler.recursive_read_only_mounts,
+            "userNamespaces": handler.user_namespaces,
+        });
+        json!({"name": handler.name, "features": features})
+    };
+    handlers.into_iter().map(handler).collect()
 }
 
 async fn images(facts: &Facts) -> Value {

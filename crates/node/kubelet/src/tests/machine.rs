@@ -4,6 +4,7 @@ use crate::cgroups::{Cgroups, Managed};
 use crate::fake::pods::named;
 use crate::node::machine::{Machine, disk};
 use crate::volumes::{Mounter, SystemMounter, tear_down};
+use pintle_linux::cgroup;
 use serde_json::json;
 
 fn assert_root() {
@@ -32,7 +33,7 @@ fn memory_volumes_are_mounted_once_and_torn_down() {
 fn pods_have_cgroups_by_class_that_go_with_them() {
     assert_root();
     let root = format!("/pintle-kubelet-test-{}", std::process::id());
-    let cgroups = Managed::new(&root).unwrap();
+    let cgroups = Managed::new(&root, 4000, 64 << 20).unwrap();
     let machine = pintle_linux::cgroup::Cgroups::detect().unwrap();
     let resources = json!({"limits": {"memory": "64Mi", "cpu": "500m"}});
     let pod = named("p", "u1", json!({"containers": [{"name": "a", "resources": resources}]}));
@@ -41,11 +42,40 @@ fn pods_have_cgroups_by_class_that_go_with_them() {
     assert_eq!(paths, [format!("{root}/kubepods/podu1"), format!("{root}/kubepods/besteffort/podu2")]);
     assert_eq!(cgroups.ensure(&pod).unwrap(), paths[0], "a second time changes nothing");
     assert!(paths.iter().all(|p| machine.exists(p)));
+    // The whole weighs what the node has, a class what its pods ask for, or next to nothing.
+    let asks = json!({"requests": {"cpu": "2"}});
+    let burstable = named("r", "u4", json!({"containers": [{"name": "a", "resources": asks}]}));
+    let weights =
+        || ["", "/burstable", "/besteffort"].map(|class| weight(&machine, &format!("{root}/kubepods{class}")));
+    assert_eq!(weights(), [4096, 2, 2].map(as_told));
+    cgroups.ensure(&burstable).unwrap();
+    assert_eq!(weights(), [4096, 2048, 2].map(as_told));
+    cgroups.remove("u4").unwrap();
+    assert_eq!(weights(), [4096, 2, 2].map(as_told));
     cgroups.remove("u1").unwrap();
     cgroups.remove("u2").unwrap();
     cgroups.remove("u3").unwrap();
     assert!(!paths.iter().any(|p| machine.exists(p)));
     machine.remove(&root).unwrap();
+}
+
+/// What the kernel says of a cgroup's weight.
+fn weight(machine: &cgroup::Cgroups, path: &str) -> String {
+    let file = if is_v2(machine) { "cpu.weight" } else { "cpu.shares" };
+    let hierarchy = machine.hierarchies().iter().find(|h| h.v2 || h.has("cpu")).expect("a hierarchy for processors");
+    let text = std::fs::read_to_string(hierarchy.mount.join(path.trim_start_matches('/')).join(file)).unwrap();
+    text.trim().to_owned()
+}
+
+/// Shares as the kernel tells them: version 2 has weights in their place.
+fn as_told(shares: u64) -> String {
+    let machine = cgroup::Cgroups::detect().unwrap();
+    let told = if is_v2(&machine) { cgroup::weight_from_shares(shares) } else { shares };
+    told.to_string()
+}
+
+fn is_v2(machine: &cgroup::Cgroups) -> bool {
+    machine.version() == cgroup::Version::V2
 }
 
 #[test]

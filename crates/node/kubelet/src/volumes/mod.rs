@@ -100,7 +100,8 @@ impl Volumes {
     /// Makes every volume of the pod, or brings its contents up to date. `ips` are the pod's addresses.
     pub async fn set_up(&mut self, host: &Host, pod: &Pod, ips: &[String]) -> Result<Paths, VolumeError> {
         let mut paths = Paths::new();
-        for volume in spec(pod).volumes.iter().flatten() {
+        // Images are pulled and mounted with the containers that want them.
+        for volume in spec(pod).volumes.iter().flatten().filter(|volume| volume.image.is_none()) {
             let path = match pintle_storage::claim_of(pod, volume) {
                 Some(used) => self.claimed(host, pod, volume, &used).await?,
                 None => {
@@ -183,7 +184,7 @@ pub fn is_read_only(pod: &Pod, name: &str) -> bool {
     // What comes from the API is only ours to change (CVE-2017-1002102).
     let claim = volume.persistent_volume_claim.as_ref().and_then(|source| source.read_only);
     let nfs = volume.nfs.as_ref().and_then(|source| source.read_only);
-    payload::plugin(volume).is_some() || claim == Some(true) || nfs == Some(true)
+    volume.image.is_some() || payload::plugin(volume).is_some() || claim == Some(true) || nfs == Some(true)
 }
 
 /// Unmounts a pod's volumes and removes the directory that holds them. Blocks.
@@ -216,11 +217,7 @@ fn entries(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// The name of a volume's kind, as its spec spells it.
 fn kind_of(volume: &Volume) -> &'static str {
-    let kinds = [
-        (volume.iscsi.is_some(), "iscsi"),
-        (volume.csi.is_some(), "csi"),
-        (volume.image.is_some(), "image"),
-        (volume.git_repo.is_some(), "gitRepo"),
-    ];
+    let kinds =
+        [(volume.iscsi.is_some(), "iscsi"), (volume.csi.is_some(), "csi"), (volume.git_repo.is_some(), "gitRepo")];
     kinds.iter().find(|(there, _)| *there).map_or("unknown", |(_, name)| name)
 }

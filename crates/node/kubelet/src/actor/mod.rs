@@ -1,0 +1,253 @@
+//! The owner of one pod: looks, plans, acts, reports, until the pod is gone from this node.
+//!
+//! An actor is woken and then looks; nothing that wakes it carries data. It takes the newest pod from its inbox,
+//! asks the runtime what is there, and goes one step in its [`Stage`]. While a step takes long, it goes on
+//! reporting, and a wish to stop the pod ends the step.
+
+mod end;
+mod report;
+mod sync;
+
+use crate::eviction::Slot;
+use crate::host::Host;
+use crate::memory::Memory;
+use crate::objects_pinned::Pinned;
+use crate::observed::Observed;
+use crate::probe::Workers;
+use crate::reference::{pod_text, spec};
+use crate::resize::{self, Pending};
+use crate::status::{EVICTED, Ended, is_final};
+use crate::termination_message;
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::{Pod, PodStatus};
+use report::{Mirror, remember_verdicts};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// What the API server wants of a pod.
+#[derive(Clone)]
+pub enum Wanted {
+    Present(Arc<Pod>),
+    /// A pod of this node's own, and the object that mirrors it in the API, if there is one.
+    Static {
+        pod: Arc<Pod>,
+        mirror: Option<Arc<Pod>>,
+    },
+    /// The object is gone; whatever is left of the pod goes too.
+    Gone,
+}
+
+/// How far a pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is to run.
+    Syncing,
+    /// Its containers are being stopped.
+    Terminating,
+    /// Nothing of it runs; what it used is taken down.
+    Terminated,
+    /// It has ended and is kept to be looked at.
+    Kept,
+    /// Nothing of it is left here.
+    Gone,
+}
+
+/// What to do after a step.
+enum Next {
+    Again,
+    Wait(Option<Duration>),
+}
+
+/// The actor of one pod.
+pub struct Actor {
+    memory: Arc<Memory>,
+    inbox: watch::Receiver<Wanted>,
+    pod: Arc<Pod>,
+    gone: bool,
+    stage: Stage,
+    /// As the API server has it: pushed last, or read since.
+    status: PodStatus,
+    /// Computed last, while it is not known whether the API server has it: a container that ended and is removed would
+    /// else look as if it had been lost.
+    untold: Option<PodStatus>,
+    /// The version that the last push made.
+    pushed: u64,
+    /// Of a static pod: what its status is told to.
+    mirror: Option<Mirror>,
+    ended: Option<Ended>,
+    /// The pod as it is wished for, while the node does not give it those resources, and why not.
+    wished: Option<Arc<Pod>>,
+    pending: Option<Pending>,
+    /// Where an eviction is left for this pod.
+    slot: Slot,
+    /// The node does not take this pod; told once.
+    refused: Option<Ended>,
+    /// Seconds; only ever shortened.
+    grace: Option<i64>,
+    workers: Workers,
+    pinned: Pinned,
+    retry: Duration,
+}
+
+impl Actor {
+    /// The actor of `pod`; `wake` is what others wake it with.
+    pub fn new(host: Arc<Host>, pod: Arc<Pod>, inbox: watch::Receiver<Wanted>, wake: Arc<Notify>) -> Self {
+        let status = pod.status.clone().unwrap_or_default();
+        let memory = Arc::new(Memory::new(host, wake));
+        remember_verdicts(&memory, &status);
+        let pod = Arc::new(resize::restored(&pod, &status));
+        memory.host.allocations.note(&pod);
+        let stage = if is_final(status.phase.as_deref()) { Stage::Terminating } else { Stage::Syncing };
+        Self {
+            memory,
+            inbox,
+            pod,
+            gone: false,
+            stage,
+            status,
+            untold: None,
+            pushed: 0,
+            mirror: None,
+            ended: None,
+            wished: None,
+            pending: None,
+            slot: Slot::default(),
+            refused: None,
+            grace: None,
+            workers: Workers::default(),
+            pinned: Pinned::default(),
+            retry: FIRST_RETRY,
+        }
+    }
+
+    /// With the slot in which evictions are left, and what the node says when it does not take the pod.
+    pub fn admitted(mut self, slot: Slot, refused: Option<Ended>) -> Self {
+        self.slot = slot;
+        self.refused = refused;
+        self
+    }
+
+    /// Works until nothing of the pod is left.
+    pub async fn run(mut self) {
+        if let Some(refused) = self.refused.take() {
+            self.refuse(refused).await;
+        }
+        loop {
+            self.take_pod();
+            let next = match self.stage {
+                Stage::Syncing => self.sync().await,
+                Stage::Terminating => self.terminate().await,
+                Stage::Terminated => self.take_down().await,
+                Stage::Kept => Next::Wait(None),
+                Stage::Gone => return,
+            };
+            match next {
+                Next::Again => {}
+                Next::Wait(timeout) => self.wait(timeout).await,
+            }
+        }
+    }
+
+    async fn wait(&mut self, timeout: Option<Duration>) {
+        let timer = async {
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.memory.wake.notified() => {}
+            // An inbox that was closed never changes again; the actor is about to be dropped then.
+            Ok(()) = self.inbox.changed() => {}
+            () = timer => {}
+        }
+    }
+
+    /// Takes the newest pod, and notices that it is to be stopped.
+    fn take_pod(&mut self) {
+        self.take_eviction();
+        let wanted = self.inbox.borrow_and_update().clone();
+        match wanted {
+            Wanted::Present(pod) => {
+                self.adopt_status(&pod);
+                self.allocate(pod);
+            }
+            Wanted::Static { pod, mirror } => {
+                self.allocate(pod);
+                self.adopt_mirror(mirror);
+            }
+            Wanted::Gone => self.gone = true,
+        }
+        if !self.gone && !self.pod.is_deleting() {
+            return;
+        }
+        let wanted = self.wanted_grace();
+        self.grace = Some(self.grace.map_or(wanted, |g| g.min(wanted)));
+        match self.stage {
+            Stage::Syncing => self.stage = Stage::Terminating,
+            Stage::Kept => self.stage = Stage::Terminated,
+            _ => {}
+        }
+    }
+
+    /// Takes the pod with the resources that the node gives it.
+    fn allocate(&mut self, pod: Arc<Pod>) {
+        let before = Arc::clone(&self.pod);
+        let (kept, pending) = resize::allocate(&pod, &before, &self.memory.host.allocations);
+        self.pending = pending;
+        match kept {
+            Some(kept) => {
+                self.wished = Some(pod);
+                self.pod = Arc::new(kept);
+            }
+            None => {
+                self.wished = None;
+                self.pod = pod;
+            }
+        }
+        if self.pod.spec != before.spec {
+            self.memory.resized();
+        }
+    }
+
+    /// An eviction ends the pod, unless it has ended already.
+    fn take_eviction(&mut self) {
+        let Some(eviction) = self.slot.lock().take() else { return };
+        if self.stage != Stage::Syncing {
+            return;
+        }
+        self.ended = Some(Ended { reason: EVICTED.into(), message: eviction.message });
+        self.grace = Some(self.grace.map_or(eviction.grace, |g| g.min(eviction.grace)));
+        self.stage = Stage::Terminating;
+    }
+
+    fn wanted_grace(&self) -> i64 {
+        let deletion = self.pod.metadata.deletion_grace_period_seconds.filter(|_| self.pod.is_deleting());
+        deletion.or(spec(&self.pod).termination_grace_period_seconds).unwrap_or(30).max(1)
+    }
+
+    /// One look at the runtime, with the last words of what ended.
+    async fn look(&mut self) -> Result<Observed, Next> {
+        let uid = self.pod.uid();
+        match Observed::of(self.memory.host.runtime.as_ref(), uid).await {
+            Ok(mut observed) => {
+                termination_message::fill(&mut observed);
+                Ok(observed)
+            }
+            Err(error) => {
+                tracing::warn!(%error, pod = pod_text(&self.pod), "the runtime can't be asked; trying again");
+                Err(self.later())
+            }
+        }
+    }
+
+    fn later(&mut self) -> Next {
+        let delay = self.retry;
+        self.retry = (self.retry * 2).min(LAST_RETRY);
+        Next::Wait(Some(delay))
+    }
+}
