@@ -8,6 +8,7 @@
 
 pub mod conntrack;
 mod error;
+pub mod lan;
 pub mod namespace;
 pub mod nft;
 mod route;
