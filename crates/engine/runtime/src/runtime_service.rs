@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::options::{ContainerOptions, Owner, SandboxOptions};
+use crate::sandboxes::HANDLERS;
 use async_trait::async_trait;
 use pintle_cri::{
     AttachRequest, ByteStream, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, CriResult,
@@ -22,7 +23,7 @@ impl RuntimeService for Engine {
 
     async fn status(&self) -> CriResult<RuntimeStatus> {
         let network_ready = self.network.ready().await;
-        Ok(RuntimeStatus { runtime_ready: Ok(()), network_ready, handlers: vec![usual_handler()] })
+        Ok(RuntimeStatus { runtime_ready: Ok(()), network_ready, handlers: HANDLERS.map(handler).to_vec() })
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, runtime_handler: &str) -> CriResult<String> {
@@ -128,6 +129,6 @@ impl RuntimeService for Engine {
     }
 }
 
-fn usual_handler() -> RuntimeHandler {
-    RuntimeHandler { name: String::new(), recursive_read_only_mounts: true, user_namespaces: true }
+fn handler(name: &str) -> RuntimeHandler {
+    RuntimeHandler { name: name.to_owned(), recursive_read_only_mounts: true, user_namespaces: true }
 }

@@ -18,6 +18,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// What a RuntimeClass may call the one way to run pods; empty is the usual name.
+pub(crate) const HANDLERS: [&str; 3] = ["", "pintle", "runc"];
+
 /// Bytes of a sandbox's /dev/shm, as Docker and containerd have it.
 const SHM_BYTES: u64 = 64 << 20;
 
@@ -60,7 +63,7 @@ impl Engine {
         handler: &str,
         options: SandboxOptions,
     ) -> CriResult<Arc<Sandbox>> {
-        if !handler.is_empty() && handler != "pintle" && handler != "runc" {
+        if !HANDLERS.contains(&handler) {
             return Err(CriError::InvalidArgument(format!("no runtime for {handler:?} is configured")));
         }
         let mut sandboxes = self.sandboxes.write();

@@ -13,13 +13,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-use crate::objects::{Objects, Pins};
+use crate::objects::{Objects, Pins, TrustBundles};
 
-/// An object that a pod refers to, in the pod's namespace.
+/// An object that a pod refers to, in the pod's namespace if it has one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectRef {
-    ConfigMap { namespace: String, name: String },
-    Secret { namespace: String, name: String },
+    ConfigMap {
+        namespace: String,
+        name: String,
+    },
+    Secret {
+        namespace: String,
+        name: String,
+    },
+    /// All of the cluster's: which of them are meant is told by their labels.
+    TrustBundles,
 }
 
 /// A request that failed.
@@ -75,6 +83,8 @@ pub trait Api: Send + Sync + 'static {
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError>;
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ApiError>;
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError>;
+    /// The trust bundles of the cluster, by name, for pods that pinned them.
+    async fn trust_bundles(&self) -> Result<TrustBundles, ApiError>;
     async fn claim(&self, namespace: &str, name: &str) -> Result<Arc<PersistentVolumeClaim>, ApiError>;
     async fn persistent_volume(&self, name: &str) -> Result<Arc<PersistentVolume>, ApiError>;
     /// What the runtime calls the handler of a RuntimeClass.
@@ -122,6 +132,10 @@ impl Api for ClientApi {
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError> {
         self.objects.secret(namespace, name).await
+    }
+
+    async fn trust_bundles(&self) -> Result<TrustBundles, ApiError> {
+        self.objects.trust_bundles().await
     }
 
     async fn claim(&self, namespace: &str, name: &str) -> Result<Arc<PersistentVolumeClaim>, ApiError> {

@@ -122,7 +122,13 @@ impl ImageCollector {
         let runtime = &self.host.runtime;
         let containers = runtime.list_containers(ContainerFilter::default()).await;
         let (Ok(images), Ok(containers)) = (runtime.list_images().await, containers) else { return vec![] };
-        let names: HashSet<String> = containers.into_iter().flat_map(|c| [c.image, c.image_ref]).collect();
+        let mut names = HashSet::new();
+        for container in containers {
+            // Images that it mounts are in use, too.
+            let mounts = runtime.container_status(&container.id).await.map(|status| status.mounts).unwrap_or_default();
+            names.extend(mounts.into_iter().map(|mount| mount.image));
+            names.extend([container.image, container.image_ref]);
+        }
         let used = |image: &Image| {
             let all = image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
             all.into_iter().any(|name| names.contains(name))

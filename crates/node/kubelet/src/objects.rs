@@ -1,4 +1,5 @@
-//! Single config maps and secrets, watched one by one while pods that run here refer to them.
+//! Single config maps and secrets, watched one by one while pods that run here refer to them; and all trust bundles of
+//! the cluster, while a pod wants some.
 //!
 //! A watch of all of them would hold the whole cluster's secrets on every node. Each object has one watch however
 //! many pods pin it; the watch ends with the last pin.
@@ -7,9 +8,10 @@ use crate::api::{ApiError, ObjectRef};
 use parking_lot::Mutex;
 use pintle_client::{Client, EventType, RawEvent, resource_path};
 use pintle_informer::{Sink, Source, reflect};
-use pintle_types::Kind;
+use pintle_types::k8s::api::certificates::v1beta1::ClusterTrustBundle;
 use pintle_types::k8s::api::core::v1::{ConfigMap, Secret};
-use std::collections::{BTreeSet, HashMap};
+use pintle_types::{DecodeError, Kind};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -18,10 +20,39 @@ use tokio_util::sync::CancellationToken;
 /// How long a reader waits for the first answer of a watch.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
 
+/// The trust bundles of the cluster, by name.
+pub type TrustBundles = Arc<BTreeMap<String, ClusterTrustBundle>>;
+
 #[derive(Clone)]
 enum Object {
     ConfigMap(Arc<ConfigMap>),
     Secret(Arc<Secret>),
+    TrustBundles(TrustBundles),
+}
+
+impl Object {
+    /// With what one object of a list or watch adds to those that are known.
+    fn joined(self, known: Option<Self>) -> Self {
+        match (self, known) {
+            (Self::TrustBundles(new), Some(Self::TrustBundles(mut known))) => {
+                let all = Arc::make_mut(&mut known);
+                all.extend(new.iter().map(|(name, bundle)| (name.clone(), bundle.clone())));
+                Self::TrustBundles(known)
+            }
+            (new, _) => new,
+        }
+    }
+
+    /// What is left when an object of the watch goes.
+    fn without(self, known: Option<Self>) -> Option<Self> {
+        match (self, known) {
+            (Self::TrustBundles(gone), Some(Self::TrustBundles(mut known))) => {
+                Arc::make_mut(&mut known).retain(|name, _| !gone.contains_key(name));
+                Some(Self::TrustBundles(known))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What is known of an object: nothing yet, that it is absent, or its newest state.
@@ -90,9 +121,15 @@ impl Objects {
     }
 
     fn begin(&self, what: &ObjectRef) -> Arc<Watched> {
-        let (plural, namespace, name) = match what {
-            ObjectRef::ConfigMap { namespace, name } => (ConfigMap::plural(), namespace, name),
-            ObjectRef::Secret { namespace, name } => (Secret::plural(), namespace, name),
+        let of_core = |plural, namespace, name| {
+            (resource_path("", "v1", plural, namespace, "", ""), format!("metadata.name={name}"))
+        };
+        let (path, field_selector) = match what {
+            ObjectRef::ConfigMap { namespace, name } => of_core(ConfigMap::plural(), namespace, name),
+            ObjectRef::Secret { namespace, name } => of_core(Secret::plural(), namespace, name),
+            ObjectRef::TrustBundles => {
+                (resource_path("certificates.k8s.io", "v1beta1", "clustertrustbundles", "", "", ""), String::new())
+            }
         };
         let stop = CancellationToken::new();
         let watched = Arc::new(Watched {
@@ -101,12 +138,7 @@ impl Objects {
             wakers: Mutex::default(),
             stop: stop.clone(),
         });
-        let source = Source {
-            path: resource_path("", "v1", plural, namespace, "", ""),
-            accept: "application/json".into(),
-            field_selector: format!("metadata.name={name}"),
-            ..Default::default()
-        };
+        let source = Source { path, accept: "application/json".into(), field_selector, ..Default::default() };
         let sink = Arc::new(OneObject { watched: Arc::downgrade(&watched), listed: Mutex::new(None) });
         // The task ends when the last pin drops the watched object, which cancels its token.
         tokio::spawn(reflect(self.client.clone(), source, sink, stop));
@@ -131,6 +163,15 @@ impl Objects {
         }
     }
 
+    /// Those of the cluster; only pods that want some may ask, after they pinned them.
+    pub async fn trust_bundles(&self) -> Result<TrustBundles, ApiError> {
+        match self.known(&ObjectRef::TrustBundles).await? {
+            Some(Some(Object::TrustBundles(found))) => Ok(found),
+            Some(_) => Ok(TrustBundles::default()),
+            None => Err(ApiError::Other("the trust bundles of the cluster are not watched".to_owned())),
+        }
+    }
+
     /// What a watch knows of the object; nothing when it is not watched.
     async fn known(&self, what: &ObjectRef) -> Result<Known, ApiError> {
         let Some(watched) = self.watched.lock().get(what).and_then(Weak::upgrade) else { return Ok(None) };
@@ -143,6 +184,7 @@ impl Objects {
                 match what {
                     ObjectRef::ConfigMap { .. } => "configmap",
                     ObjectRef::Secret { .. } => "secret",
+                    ObjectRef::TrustBundles => "clustertrustbundle",
                 }
             ))),
         }
@@ -169,8 +211,14 @@ impl OneObject {
                 let version = object.metadata.resource_version.clone();
                 (Object::Secret(Arc::new(object)), version)
             }),
+            ObjectRef::TrustBundles => trust_bundle(bytes),
         };
         result.inspect_err(|error| tracing::warn!(%error, "an object that a pod refers to can't be read")).ok()
+    }
+
+    /// What the watch knows now.
+    fn now(&self) -> Option<Object> {
+        self.watched.upgrade().and_then(|watched| watched.known.borrow().clone().flatten())
     }
 
     fn publish(&self, object: Option<Object>) {
@@ -182,6 +230,15 @@ impl OneObject {
     }
 }
 
+fn trust_bundle(bytes: &[u8]) -> Result<(Object, Option<String>), DecodeError> {
+    let decoded: Result<ClusterTrustBundle, _> = serde_json::from_slice(bytes);
+    let mut bundle = decoded.map_err(|source| DecodeError { kind: "ClusterTrustBundle", source })?;
+    bundle.metadata.managed_fields = None;
+    let version = bundle.metadata.resource_version.clone();
+    let name = bundle.metadata.name.clone().unwrap_or_default();
+    Ok((Object::TrustBundles(Arc::new(BTreeMap::from([(name, bundle)]))), version))
+}
+
 impl Sink for OneObject {
     fn list_begins(&self) {
         *self.listed.lock() = None;
@@ -189,7 +246,8 @@ impl Sink for OneObject {
 
     fn listed(&self, object: &[u8]) {
         if let Some((object, _)) = self.decode(object) {
-            *self.listed.lock() = Some(object);
+            let mut listed = self.listed.lock();
+            *listed = Some(object.joined(listed.take()));
         }
     }
 
@@ -202,11 +260,12 @@ impl Sink for OneObject {
         match event.event_type {
             EventType::Added | EventType::Modified => {
                 let (object, version) = self.decode(&event.object)?;
-                self.publish(Some(object));
+                self.publish(Some(object.joined(self.now())));
                 version
             }
             EventType::Deleted => {
-                self.publish(None);
+                let gone = self.decode(&event.object).map(|(gone, _)| gone);
+                self.publish(gone.and_then(|gone| gone.without(self.now())));
                 event.resource_version().ok()
             }
             _ => event.resource_version().ok(),

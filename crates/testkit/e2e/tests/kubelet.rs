@@ -1,6 +1,9 @@
 //! What a node does by itself: static pods, limits that it holds, pods that it refuses, sizes that it changes, and what
 //! it tells of all that.
 
+#[path = "kubelet/users.rs"]
+mod users;
+
 use anyhow::{Context, Result, ensure};
 use pintle_e2e::{BUSYBOX, Cluster, suite, until};
 use serde_json::{Value, json};
@@ -16,6 +19,7 @@ fn main() -> ExitCode {
         ("pods that the node can't take are refused", refusals),
         ("a pod is resized in place", resize),
         ("what is used is told", usage),
+        ("pods have users of their own", users::own),
     ])
 }
 

@@ -7,6 +7,8 @@ mod claims;
 mod contents;
 #[path = "storage/far.rs"]
 mod far;
+#[path = "storage/images.rs"]
+mod images;
 #[path = "storage/parts.rs"]
 mod parts;
 
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         ("what the node has is the limit of who has none", parts::node_limits),
         ("many volumes of one pod come up at once", parts::many),
         ("secrets of one name keep apart by namespace", parts::namespaces),
+        ("images are mounted as volumes", images::mounted),
+        ("images that can't be had are told", images::refused),
     ]);
     let several = suite_on::<Nodes>(&[("a volume stays on its node and is removed there", far::away)]);
     if one == ExitCode::SUCCESS { several } else { one }

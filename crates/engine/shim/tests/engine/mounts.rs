@@ -153,11 +153,11 @@ fn of_image(target: &str, sub_path: &str) -> Mount {
 async fn check_images(ids: IdMappings) {
     let machine = Machine::new().await;
     let sandbox = machine.sandbox_with(|config| config.id_mappings = ids).await;
-    let mounts = vec![of_image("/image/part", "bin/busybox"), of_image("/image", ""), of_image("/programs", "bin")];
-    let script = "exec 2>&1; ls -ln /image/bin/busybox /image/part /programs/busybox | busybox awk '{ print $3, $9 }'; \
+    let mounts = vec![of_image("/part", "bin/busybox"), of_image("/image", ""), of_image("/programs", "bin")];
+    let script = "exec 2>&1; ls -ln /image/bin/busybox /part /programs/busybox | busybox awk '{ print $3, $9 }'; \
                   echo x > /image/new; busybox mkdir /programs/new; /programs/busybox true; echo over";
     let (_, text) = machine.run_with(&sandbox, script, |c| c.mounts = mounts).await;
-    assert!(text.starts_with("0 /image/bin/busybox\n0 /image/part\n0 /programs/busybox\n"), "{text}");
+    assert!(text.starts_with("0 /image/bin/busybox\n0 /part\n0 /programs/busybox\n"), "{text}");
     let refused = text.matches("Read-only file system").count();
     assert!(refused == 2 && text.contains("Permission denied") && text.ends_with("over\n"), "{text}");
     machine.finish().await;

@@ -6,7 +6,7 @@ use crate::events::Events;
 use crate::fake::{FakeRuntime, host::settings};
 use crate::hardware::{Directories, Hardware};
 use crate::host::Host;
-use crate::objects::Pins;
+use crate::objects::{Pins, TrustBundles};
 use crate::reference::ContainerKind;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -89,6 +89,10 @@ impl Api for FakeApi {
         Err(ApiError::NotFound(format!("secret {name:?} not found")))
     }
 
+    async fn trust_bundles(&self) -> Result<TrustBundles, ApiError> {
+        Ok(TrustBundles::default())
+    }
+
     async fn claim(&self, _: &str, name: &str) -> Result<Arc<PersistentVolumeClaim>, ApiError> {
         let found = self.claims.lock().get(name).cloned();
         found.map(Arc::new).ok_or_else(|| ApiError::NotFound(format!("persistentvolumeclaims {name:?} not found")))
@@ -150,7 +154,7 @@ pub fn host(
         pressures: Default::default(),
         allocations: crate::resize::Allocations::new(2000, 4 << 30),
         pulled: crate::image_gc::PulledImages::new(root),
-        user_namespaces: crate::user_namespaces::UserNamespaces::new(root.join("pods")),
+        user_namespaces: crate::user_namespaces::UserNamespaces::new(settings(root).root_dir.join("pods")),
         settings: settings(root),
     })
 }

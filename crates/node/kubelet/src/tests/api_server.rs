@@ -148,7 +148,8 @@ impl Server {
 
 /// Paths of objects end with a name that follows a plural; collections end with the plural.
 fn is_collection(path: &str) -> bool {
-    ["pods", "nodes", "services", "leases", "configmaps", "secrets", "events"].iter().any(|p| path.ends_with(p))
+    let plurals = ["pods", "nodes", "services", "leases", "configmaps", "secrets", "events", "clustertrustbundles"];
+    plurals.iter().any(|plural| path.ends_with(plural))
 }
 
 /// A collection of all namespaces holds what is in each.

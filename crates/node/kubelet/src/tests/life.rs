@@ -378,3 +378,40 @@ async fn logs_of_a_pod_that_is_gone_are_found_and_removed() {
     assert!(!logs.join("default_gone_u7").exists());
     assert!(logs.join("default_other_u8").exists() && logs.join("of-somebody-else").exists());
 }
+
+#[tokio::test(start_paused = true)]
+async fn images_that_are_volumes_are_found_and_mounted() {
+    let node = Node::new();
+    let volume = json!({"name": "v", "image": {"reference": "vol:1", "pullPolicy": "Never"}});
+    let mount = json!({"name": "v", "mountPath": "/v", "subPath": "x"});
+    let spec = json!({"containers": [{"name": "web", "image": "i", "volumeMounts": [mount]}], "volumes": [volume]});
+    node.runtime.hide_image("vol:1");
+    let life = node.live(pod(spec.clone())).await;
+    node.api.until("p", |s| waiting(s) == "ErrImageNeverPull").await;
+    let words = "ErrImageNeverPull Container image \"vol:1\" is not present with pull policy of Never";
+    assert!(node.events.0.lock().iter().any(|event| event == words));
+    life.wanted.send_replace(Wanted::Gone);
+    life.actor.await.unwrap();
+    let node = Node::new();
+    let _life = node.live(pod(spec)).await;
+    node.phase("Running").await;
+    let (_, id) = node.runtime.running().pop_first().unwrap();
+    let mounts = node.runtime.container_status(&id).await.unwrap().mounts;
+    let found = mounts.iter().find(|mount| mount.container_path == "/v").unwrap();
+    let (host_path, sub_path) = (found.host_path.as_str(), found.sub_path.as_str());
+    assert_eq!((found.image.as_str(), host_path, sub_path, found.readonly), ("sha256:vol:1", "", "x", true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_of_a_pods_own_need_a_runtime_that_can_do_it() {
+    let node = Node::new();
+    let _life = node.live(pod(json!({"hostUsers": false, "containers": [{"name": "web", "image": "i"}]}))).await;
+    let words = "FailedCreatePodSandBox Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does \
+                 not support user namespaces";
+    let told = async {
+        while !node.events.0.lock().iter().any(|event| event == words) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("an event says why");
+}

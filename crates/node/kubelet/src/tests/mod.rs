@@ -3,6 +3,7 @@
 mod api_server;
 mod life;
 mod machine;
+mod objects;
 mod plans;
 mod statuses;
 mod whole;

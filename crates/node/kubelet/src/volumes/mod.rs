@@ -15,6 +15,7 @@ mod ownership;
 mod payload;
 mod sub_path;
 mod tokens;
+mod trust_bundle;
 
 pub use mounter::{Mounter, SystemMounter};
 pub use payload::references;

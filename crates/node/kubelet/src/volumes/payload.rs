@@ -192,7 +192,13 @@ impl Reader<'_> {
         if let Some(source) = &projection.service_account_token {
             return self.token(source, mode).await;
         }
-        Err(Why::Unsupported("projected with a cluster trust bundle or pod certificate"))
+        if let Some(source) = &projection.cluster_trust_bundle {
+            let all = self.host.api.trust_bundles().await?;
+            let data = super::trust_bundle::anchors(source, &all)?;
+            self.private(&source.path, data, mode);
+            return Ok(());
+        }
+        Err(Why::Unsupported("projected with a pod certificate"))
     }
 
     async fn token(&mut self, source: &ServiceAccountTokenProjection, mode: i32) -> Result<(), Why> {
@@ -206,11 +212,16 @@ impl Reader<'_> {
             pod_uid: self.pod.uid().to_owned(),
         };
         let text = self.tokens.get(self.host.api.as_ref(), &wish, self.host.clock.now()).await?;
+        self.private(&source.path, text.into_bytes(), mode);
+        Ok(())
+    }
+
+    /// Adds a file that only the group of the volumes may read, or the one user of all containers.
+    fn private(&mut self, path: &str, data: Vec<u8>, mode: i32) {
         let grouped = super::ownership::fs_group(self.pod).is_some();
         let user = if grouped { None } else { common_user(self.pod) };
         let mode = if grouped || user.is_some() { 0o600 } else { mode };
-        self.payload.add(&source.path, text.into_bytes(), mode, user);
-        Ok(())
+        self.payload.add(path, data, mode, user);
     }
 }
 
@@ -243,6 +254,7 @@ pub fn references(pod: &Pod) -> BTreeSet<ObjectRef> {
         for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
             maps.extend(source.config_map.as_ref().map(|s| s.name.as_str()));
             secrets.extend(source.secret.as_ref().map(|s| s.name.as_str()));
+            all.extend(source.cluster_trust_bundle.as_ref().map(|_| ObjectRef::TrustBundles));
         }
     }
     let ephemeral = ephemeral_containers(pod);
