@@ -21,11 +21,13 @@
 //! beyond under one whose values are all `overflow`.
 
 mod family;
+mod memo;
 mod process;
 mod text;
 mod value;
 
-pub use family::{Family, MAX_SERIES};
+pub use family::Family;
+pub use memo::{MAX_SERIES, Memo};
 pub use process::process;
 pub use text::{CONTENT_TYPE, Text};
 pub use value::{Counter, Gauge, Histogram, Metric};

@@ -14,6 +14,8 @@ pub struct Config {
     pub bind: SocketAddr,
     /// The address that the endpoints of the service `default/kubernetes` point to.
     pub advertise_address: IpAddr,
+    /// How long a server that died stays among those endpoints, in seconds.
+    pub endpoint_ttl_seconds: u64,
     /// The address of the service `default/kubernetes`: the first of the service range.
     pub service_address: IpAddr,
     /// The range of service addresses, or one of each family with a comma between, as the ServiceCIDR `kubernetes` has.
@@ -48,6 +50,8 @@ pub struct Config {
     pub audit: Option<AuditConfig>,
     /// The value of the header `Strict-Transport-Security`, which is not sent without one.
     pub strict_transport_security: Option<http::HeaderValue>,
+    /// Whether there is anything under `/debug/pprof/`.
+    pub profiling: bool,
     /// Whether alpha and beta versions of built-in kinds are served too.
     pub all_versions: bool,
     /// Whether objects can be had and given in CBOR: upstream's alpha feature `CBORServingAndStorage`.
@@ -69,6 +73,7 @@ impl Config {
         Self {
             bind,
             advertise_address,
+            endpoint_ttl_seconds: 15,
             service_address: IpAddr::from([10, 43, 0, 1]),
             service_cidr: "10.43.0.0/16".into(),
             tls,
@@ -85,6 +90,7 @@ impl Config {
             admission: AdmissionSettings::default(),
             audit: None,
             strict_transport_security: None,
+            profiling: true,
             all_versions: false,
             cbor: false,
         }

@@ -4,6 +4,7 @@
 //! hundred system calls for one event. Here flushes are put off to the end of the poll.
 
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +15,34 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const LIMIT: usize = 64 << 10;
 /// Larger writes are passed on as they are when nothing waits before them.
 const LARGE: usize = 16 << 10;
+
+/// How many empty buffers a thread keeps for the next that writes, and the largest of them in bytes.
+const SPARE: usize = 4;
+const SPARE_BYTES: usize = 16 << 10;
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer that another connection has done with, or a new one.
+fn buffer() -> Vec<u8> {
+    BUFFERS.try_with(|buffers| buffers.borrow_mut().pop()).ok().flatten().unwrap_or_default()
+}
+
+/// Keeps a buffer that is done with, if there is need for it.
+fn give_back(mut buffer: Vec<u8>) {
+    if !(1..=SPARE_BYTES).contains(&buffer.capacity()) {
+        return;
+    }
+    buffer.clear();
+    // A thread that ends keeps nothing.
+    let _ = BUFFERS.try_with(|buffers| {
+        let mut buffers = buffers.borrow_mut();
+        if buffers.len() < SPARE {
+            buffers.push(buffer);
+        }
+    });
+}
 
 struct Inner<S> {
     stream: S,
@@ -34,7 +63,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
             self.sent += sent;
         }
         // An idle connection keeps no memory.
-        self.waiting = Vec::new();
+        give_back(std::mem::take(&mut self.waiting));
         self.sent = 0;
         Poll::Ready(Ok(()))
     }
@@ -99,6 +128,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
             && let Some(large) = slices.iter().find(|slice| !slice.is_empty()).filter(|slice| slice.len() >= LARGE)
         {
             return Pin::new(&mut inner.stream).poll_write(context, large);
+        }
+        if inner.waiting.capacity() == 0 {
+            inner.waiting = buffer();
         }
         let mut taken = 0;
         for slice in slices {

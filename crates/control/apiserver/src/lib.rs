@@ -17,6 +17,7 @@ mod custom;
 mod deadline;
 mod decode;
 mod ending;
+mod endpoints;
 mod flow;
 mod follow;
 mod gather;

@@ -5,6 +5,7 @@ use http::HeaderMap;
 use http::header::ACCEPT;
 use pintle_types::status::Details;
 use pintle_types::{Reason, Status};
+use std::borrow::Cow;
 
 /// What the answer shows of the objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +101,8 @@ pub(crate) fn negotiate(headers: &HeaderMap, shape: Shape) -> Result<Format, Box
 /// Chooses the form: the first that can be served, in the order of quality, then of the header; wildcards come last.
 pub(crate) fn negotiate_among(headers: &HeaderMap, shape: Shape, offers: Offers) -> Result<Format, Box<Status>> {
     let text = accept(headers);
-    if text.is_empty() {
+    // What nearly all send who want JSON.
+    if matches!(&*text, "" | JSON | "*/*") {
         return Ok(Format::JSON);
     }
     let mut clauses: Vec<Clause<'_>> = text.split(',').take(MAX_CLAUSES).map(clause).collect();
@@ -136,9 +138,10 @@ pub(crate) fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
     })
 }
 
-fn accept(headers: &HeaderMap) -> String {
-    let values: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
-    values.join(",")
+fn accept(headers: &HeaderMap) -> Cow<'_, str> {
+    let mut values = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    let first = values.next().unwrap_or_default();
+    values.fold(Cow::Borrowed(first), |all, next| format!("{all},{next}").into())
 }
 
 fn clause(text: &str) -> Clause<'_> {

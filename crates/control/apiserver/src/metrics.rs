@@ -4,9 +4,10 @@ use crate::request::RequestInfo;
 use http::Method;
 use http_body::Body as _;
 use pintle_client::Body;
-use pintle_metrics::{Counter, Family, Gauge, Histogram, Registry};
-use std::sync::Arc;
+use pintle_metrics::{Counter, Family, Gauge, Histogram, Memo, Registry};
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 const LABELS: &[&str] = &["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"];
@@ -26,6 +27,8 @@ pub(crate) struct Metrics {
     pub registry: Registry,
     /// Requests that are answered, watches and streams not counted: reading and writing ones.
     in_flight: [Arc<Gauge>; 2],
+    /// The series of answered requests: each request looks them up together.
+    answers: Memo<Answers>,
     long_running: Arc<Family<Gauge>>,
     total: Arc<Family<Counter>>,
     durations: Arc<Family<Histogram>>,
@@ -51,6 +54,7 @@ impl Default for Metrics {
         build_info(&registry);
         Self {
             in_flight: [in_flight.with(&["readOnly"]), in_flight.with(&["mutating"])],
+            answers: Memo::default(),
             long_running: registry.gauges(
                 "apiserver_longrunning_requests",
                 "[STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, \
@@ -195,17 +199,23 @@ impl Metrics {
         let code = decimal(code, &mut digits);
         let Labels { verb, dry_run, group, version, resource, subresource, scope } = *of;
         let labels = [verb, dry_run, group, version, resource, subresource, scope, "apiserver", code];
-        self.total.with(&labels).inc();
+        let make = |kept: &[&str]| Answers { own: kept == labels, total: self.total.with(kept), ..Answers::default() };
+        let answers = self.answers.with(&labels, make);
+        answers.total.inc();
         let Some((took, waited)) = took else { return };
-        self.durations.with(&labels[..8]).observe(took.as_secs_f64());
-        let sli = [verb, group, version, resource, subresource, scope, "apiserver"];
-        self.sli_durations.with(&sli).observe(took.saturating_sub(waited).as_secs_f64());
+        let times = || {
+            let sli = [verb, group, version, resource, subresource, scope, "apiserver"];
+            [self.durations.with(&labels[..8]), self.sli_durations.with(&sli)]
+        };
+        let [durations, sli] = &*answers.kept(&answers.times, times);
+        durations.observe(took.as_secs_f64());
+        sli.observe(took.saturating_sub(waited).as_secs_f64());
         if matches!(verb, "GET" | "LIST")
             && let Some(bytes) = body.size_hint().exact()
         {
             self.body_sizes.fetch_add(bytes, Ordering::Relaxed);
-            let labels = ["apiserver", group, resource, scope, subresource, verb, version];
-            self.sizes.with(&labels).observe(bytes as f64);
+            let sizes = || self.sizes.with(&["apiserver", group, resource, scope, subresource, verb, version]);
+            answers.kept(&answers.sizes, sizes).observe(bytes as f64);
         }
     }
 
@@ -221,6 +231,22 @@ impl Metrics {
     pub fn watch_events(&self, group: &str, version: &str, resource: &str) -> (Arc<Counter>, Arc<Histogram>) {
         let labels = [group, version, resource];
         (self.events.with(&labels), self.event_sizes.with(&labels))
+    }
+}
+
+/// The series that a request is counted in; those of times and sizes are made for the first request that has some.
+#[derive(Default)]
+struct Answers {
+    /// Whether they are of one set of labels, not of all those for which there was no room.
+    own: bool,
+    total: Arc<Counter>,
+    times: OnceLock<[Arc<Histogram>; 2]>,
+    sizes: OnceLock<Arc<Histogram>>,
+}
+
+impl Answers {
+    fn kept<'a, T: Clone>(&self, place: &'a OnceLock<T>, make: impl FnOnce() -> T) -> Cow<'a, T> {
+        if self.own { Cow::Borrowed(place.get_or_init(make)) } else { Cow::Owned(make()) }
     }
 }
 

@@ -121,11 +121,6 @@ impl Call {
         self.upgrade.lock().take()
     }
 
-    /// The resource parts of the path; for paths without, all empty.
-    pub fn resource(&self) -> ResourceRequest {
-        self.info.resource.clone().unwrap_or_default()
-    }
-
     pub fn warn(&self, warnings: impl IntoIterator<Item = String>) {
         self.warnings.lock().extend(warnings);
     }
@@ -155,7 +150,7 @@ impl Server {
         request: http::Request<Bytes>,
     ) -> Response<Body> {
         let connection = Connection::of_user(user);
-        self.handle(&connection, request.map(RequestBody::Bytes)).await
+        self.handle(&connection, request.map(RequestBody::Bytes), Arrival::default()).await
     }
 
     /// A request on a connection.
@@ -163,15 +158,14 @@ impl Server {
     pub(crate) async fn handle(
         self: &Arc<Self>,
         connection: &Connection,
-        mut request: http::Request<RequestBody>,
+        request: http::Request<RequestBody>,
+        Arrival { peer, upgrade }: Arrival,
     ) -> Response<Body> {
         let began = Instant::now();
-        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-        let peer = request.extensions_mut().remove::<PeerAddress>().map(|peer| peer.0);
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
-        let call = Call {
+        let mut call = Call {
             server: self.clone(),
             user: self.anonymous.clone(),
             audit_id: audit::request_id(&parts.headers),
@@ -187,23 +181,23 @@ impl Server {
             body: Mutex::new(Some(body)),
             upgrade: Mutex::new(upgrade),
         };
-        self.run(connection, call, peer, began).await
+        self.run(connection, &mut call, peer, began).await
     }
 
     async fn run(
         self: &Arc<Self>,
         connection: &Connection,
-        mut call: Call,
+        call: &mut Call,
         peer: Option<SocketAddr>,
         began: Instant,
     ) -> Response<Body> {
         let long = is_long_running(&call.info);
         let mut turn = Turn::default();
-        let answer = match self.step_in(connection, &mut call, peer, long, &mut turn).await {
+        let answer = match self.step_in(connection, call, peer, long, &mut turn).await {
             Err(refusal) => Err(refusal),
             Ok(limit) => {
                 call.deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
-                within(limit, &call).await
+                within(limit, call).await
             }
         };
         let failure = answer.as_ref().err().and_then(|failure| failure.status());
@@ -213,7 +207,7 @@ impl Server {
             Err(Failure::Overload) => response::too_many_requests(),
             Err(Failure::Panic(_)) => response::panicked(),
         };
-        response::finish(&mut response, &call.audit_id, &call.warnings.lock());
+        response::finish(&mut response, std::mem::take(&mut call.audit_id), &call.warnings.lock());
         turn.mark(&mut response);
         if let Some(value) = &self.config.strict_transport_security {
             response.headers_mut().insert(http::header::STRICT_TRANSPORT_SECURITY, value.clone());
@@ -263,7 +257,7 @@ impl Server {
         let what = attributes_of(&call.info);
         let mut decision = self.authorizer.decide(&call.user, &what).await;
         if !decision.allowed
-            && let Some(allowed) = self.node_may_by_now(&call.user, &what).await
+            && let Some(allowed) = Box::pin(self.node_may_by_now(&call.user, &what)).await
         {
             decision = allowed;
         }
@@ -277,7 +271,7 @@ impl Server {
     /// Counts the answer and tells it to the audit log; what goes on for long is counted until its end.
     async fn settle(
         self: &Arc<Self>,
-        call: Call,
+        call: &mut Call,
         response: Response<Body>,
         failure: Option<Box<Status>>,
         long: bool,
@@ -294,7 +288,7 @@ impl Server {
         }
         let going_on = long && code < 300;
         let counted = going_on.then(|| self.metrics.long_running(&labels));
-        let Some(record) = call.record else {
+        let Some(record) = call.record.take() else {
             return if going_on { Ending::new(None, counted).at_end_of(response) } else { response };
         };
         for (key, value) in call.annotations.take() {
@@ -304,7 +298,7 @@ impl Server {
             record.response_started(code);
             return Ending::new(Some((record, code)), counted).at_end_of(response);
         }
-        complete(&record, response, failure, call.info.verb).await
+        Box::pin(complete(&record, response, failure, call.info.verb)).await
     }
 
     fn is_served(&self, path: &ResourceRequest) -> bool {
@@ -312,9 +306,14 @@ impl Server {
     }
 }
 
-/// Where a request's connection comes from; an extension of requests.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerAddress(pub SocketAddr);
+/// What is known of how a request came in.
+#[derive(Debug, Default)]
+pub(crate) struct Arrival {
+    /// Where its connection comes from; nothing for a part of this process.
+    pub peer: Option<SocketAddr>,
+    /// Gives the connection itself, if the client asks to speak another protocol on it.
+    pub upgrade: Option<OnUpgrade>,
+}
 
 /// Why there is no answer of the request's own.
 enum Failure {
@@ -463,12 +462,14 @@ fn is_text(content_type: &HeaderValue) -> bool {
 
 async fn answer(call: &Call) -> Answer {
     if let Some(other) = aggregation::target(call) {
-        return aggregation::proxy(call, &other).await;
+        return Box::pin(aggregation::proxy(call, &other)).await;
     }
     match &call.info.resource {
-        Some(path) if usage::is_served(&call.server, &path.group, &path.version) => usage::answer(call, path).await,
-        None => paths::answer(call).await,
-        Some(_) => resources::answer(call).await,
+        Some(path) if usage::is_served(&call.server, &path.group, &path.version) => {
+            Box::pin(usage::answer(call, path)).await
+        }
+        None => Box::pin(paths::answer(call)).await,
+        Some(path) => resources::answer(call, path).await,
     }
 }
 
@@ -500,6 +501,19 @@ mod tests {
         let words = "Timeout: request did not complete within requested timeout - context deadline exceeded";
         let answer = code(Some(Duration::from_secs(1)), std::future::pending());
         assert_eq!(answer.await, (504, words.to_owned()));
+    }
+
+    fn future_bytes<'a, F: Future>(
+        _: impl Fn(&'a Arc<Server>, &'a Connection, http::Request<RequestBody>, Arrival) -> F,
+    ) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    /// A connection copies the future of each request into its place: what few requests need is on the heap.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        let bytes = future_bytes(Server::handle);
+        assert!(bytes <= 8192, "{bytes} bytes");
     }
 
     #[tokio::test]

@@ -22,6 +22,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
+/// Headers of a usual answer: type, audit id, cache control, two of priority and fairness, date and length.
+const HEADERS: usize = 8;
+
 /// Smaller answers are not worth compressing; upstream's threshold.
 const COMPRESSED_FROM_BYTES: usize = 128 * 1024;
 /// Warnings beyond this many bytes together are left out; upstream's bound.
@@ -30,7 +33,14 @@ const MAX_WARNING_BYTES: usize = 4096;
 pub(crate) fn with_type(code: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(body_from(body));
     *response.status_mut() = code;
-    if let Ok(value) = HeaderValue::from_str(content_type) {
+    // The usual type needs no copy.
+    let value = match content_type {
+        JSON => Ok(HeaderValue::from_static(JSON)),
+        other => HeaderValue::from_str(other),
+    };
+    // Room for what all answers have, so that the map grows only once.
+    response.headers_mut().reserve(HEADERS);
+    if let Ok(value) = value {
         response.headers_mut().insert(CONTENT_TYPE, value);
     }
     response
@@ -93,9 +103,9 @@ pub(crate) fn panicked() -> Response<Body> {
 }
 
 /// The headers that all answers have.
-pub(crate) fn finish(response: &mut Response<Body>, audit_id: &str, warnings: &[String]) {
+pub(crate) fn finish(response: &mut Response<Body>, audit_id: String, warnings: &[String]) {
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(audit_id) {
+    if let Ok(id) = HeaderValue::try_from(audit_id) {
         headers.insert(AUDIT_ID, id);
     }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));

@@ -6,6 +6,7 @@ use crate::authentication::Connection;
 use crate::authorization::Authorizer;
 use crate::authorization::aggregate::Aggregator;
 use crate::bootstrap;
+use crate::endpoints;
 use crate::config::Config;
 use crate::custom::Definitions;
 use crate::flow;
@@ -14,7 +15,7 @@ use crate::gather::gather;
 use crate::local::LocalTransport;
 use crate::metrics::Metrics;
 use crate::paths::openapi::Documents;
-use crate::pipeline::{PeerAddress, RequestBody};
+use crate::pipeline::{Arrival, RequestBody};
 use crate::usage::Usage;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -127,6 +128,11 @@ impl Server {
         })
     }
 
+    /// What `/metrics` shows; parts of the same process may add to it.
+    pub fn metrics(&self) -> &pintle_metrics::Registry {
+        &self.metrics.registry
+    }
+
     /// Makes the objects that every cluster has, and follows roles, bindings and custom resource definitions until `stop`. To be called once,
     /// after [`Server::bind`] when the port was left to it, and before the first request.
     pub async fn start(self: &Arc<Self>, stop: CancellationToken) -> Result<(), Error> {
@@ -136,6 +142,7 @@ impl Server {
             self.auditor.get_or_init(|| auditor);
         }
         bootstrap::run(self).await?;
+        endpoints::start(self, &stop).await?;
         flow::start(self, &stop).await?;
         self.follow_roles(&stop).await?;
         self.follow_node_graph(&stop).await?;
@@ -282,7 +289,7 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), ConnectionError> {
     stream.set_nodelay(true)?;
-    let peer = PeerAddress(stream.peer_addr()?);
+    let peer = Some(stream.peer_addr()?);
     let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
     let certificates = stream.get_ref().1.peer_certificates();
     let fingerprint = certificates.and_then(|c| c.first()).map(|c| Sha256::digest(c).into());
@@ -291,10 +298,8 @@ async fn connection(
         let (server, identity) = (server.clone(), identity.clone());
         async move {
             let mut request = request;
-            let upgrade = hyper::upgrade::on(&mut request);
-            request.extensions_mut().insert(upgrade);
-            request.extensions_mut().insert(peer);
-            Ok::<_, std::convert::Infallible>(server.handle(&identity, request.map(RequestBody::Stream)).await)
+            let arrival = Arrival { peer, upgrade: Some(hyper::upgrade::on(&mut request)) };
+            Ok::<_, std::convert::Infallible>(server.handle(&identity, request.map(RequestBody::Stream), arrival).await)
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

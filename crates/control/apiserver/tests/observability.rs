@@ -172,4 +172,9 @@ async fn administrators_see_what_the_server_is() {
     assert_eq!(text(&cluster, "/debug/pprof/heap").await.0, 501);
     let reply = cluster.send(User::new("jane", &[]), request(Method::GET, "/debug/pprof/", Value::Null)).await;
     assert_eq!(reply.code, StatusCode::FORBIDDEN);
+    assert!(text(&cluster, "/debug/pprof/").await.1.contains("\tcmdline\n"));
+    let without = Cluster::with(|config, _| config.profiling = false).await;
+    for path in ["/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/profile"] {
+        assert_eq!(text(&without, path).await.0, 404, "{path}");
+    }
 }

@@ -14,6 +14,7 @@ mod convert;
 mod count;
 mod leases;
 pub mod object;
+pub mod presence;
 mod read;
 mod registry;
 pub mod request;

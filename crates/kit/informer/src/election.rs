@@ -14,12 +14,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const NAMESPACE: &str = "kube-system";
-/// How long a holder that says nothing keeps the Lease.
-const LEASE: Duration = Duration::from_secs(15);
-/// How long the leader goes on when it cannot renew.
-const RENEW: Duration = Duration::from_secs(10);
-/// The pause between two tries, of the leader and of those who wait.
-const RETRY: Duration = Duration::from_secs(2);
+
+/// How fast a lead changes hands; by default as upstream's components have it.
+#[derive(Clone, Copy, Debug)]
+pub struct ElectionTimes {
+    /// How long a holder that says nothing keeps the Lease; whole seconds.
+    pub lease: Duration,
+    /// How long the leader goes on when it cannot renew; less than the above.
+    pub renew: Duration,
+    /// The pause between two tries, of the leader and of those who wait.
+    pub retry: Duration,
+}
+
+impl Default for ElectionTimes {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(15), renew: Duration::from_secs(10), retry: Duration::from_secs(2) }
+    }
+}
 
 /// One candidate for one Lease of `kube-system`.
 pub struct Election {
@@ -27,6 +38,7 @@ pub struct Election {
     clock: Arc<dyn Clock>,
     name: String,
     identity: String,
+    times: ElectionTimes,
     /// What the Lease said when it last changed, and since when it says so.
     observed: Option<(LeaseSpec, Instant)>,
 }
@@ -34,7 +46,13 @@ pub struct Election {
 impl Election {
     /// `name` is the Lease's, such as `kube-scheduler`; `identity` is this process's alone.
     pub fn new(client: Client, clock: Arc<dyn Clock>, name: &str, identity: &str) -> Self {
-        Self { client, clock, name: name.to_owned(), identity: identity.to_owned(), observed: None }
+        let times = ElectionTimes::default();
+        Self { client, clock, name: name.to_owned(), identity: identity.to_owned(), times, observed: None }
+    }
+
+    /// The same with other times. All candidates should have the same.
+    pub fn timed(self, times: ElectionTimes) -> Self {
+        Self { times, ..self }
     }
 
     /// Does `work` whenever this candidate leads, until `stop`. The token that the work gets ends with the lead; the
@@ -65,18 +83,18 @@ impl Election {
                 // Another candidate was faster, or there is no server just now.
                 Err(error) => tracing::debug!(lease = %self.name, %error, "the Lease was not acquired"),
             }
-            tokio::time::sleep(RETRY.mul_f64(1.0 + rand::random::<f64>() * 0.2)).await;
+            tokio::time::sleep(self.times.retry.mul_f64(1.0 + rand::random::<f64>() * 0.2)).await;
         }
     }
 
     /// Returns when the lead is over: it was lost, or `leading` is cancelled.
     async fn renew(&mut self, leading: &CancellationToken) {
         let mut renewed = Instant::now();
-        while renewed.elapsed() < RENEW {
-            if leading.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+        while renewed.elapsed() < self.times.renew {
+            if leading.run_until_cancelled(tokio::time::sleep(self.times.retry)).await.is_none() {
                 return;
             }
-            let left = RENEW.saturating_sub(renewed.elapsed());
+            let left = self.times.renew.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, self.try_once()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => return,
@@ -119,7 +137,7 @@ impl Election {
 
     fn is_over(&self, found: &LeaseSpec) -> bool {
         let seconds = found.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let lasts = seconds.map_or(LEASE, Duration::from_secs);
+        let lasts = seconds.map_or(self.times.lease, Duration::from_secs);
         self.observed.as_ref().is_some_and(|(_, since)| since.elapsed() >= lasts)
     }
 
@@ -131,7 +149,7 @@ impl Election {
         let taken_over = i32::from(before.is_some() && own.is_none());
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(LEASE.as_secs() as i32),
+            lease_duration_seconds: Some(self.times.lease.as_secs() as i32),
             acquire_time: own.and_then(|own| own.acquire_time.clone()).or_else(|| Some(now.clone())),
             renew_time: Some(now),
             lease_transitions: Some(transitions + taken_over),
@@ -151,7 +169,7 @@ impl Election {
             spec.lease_duration_seconds = Some(1);
             self.client.update(&lease).await.map(drop)
         };
-        let released: Result<Result<(), ClientError>, _> = tokio::time::timeout(RETRY, release).await;
+        let released: Result<Result<(), ClientError>, _> = tokio::time::timeout(self.times.retry, release).await;
         if let Ok(Err(error)) = released {
             tracing::debug!(lease = %self.name, %error, "the Lease was not let go");
         }
@@ -195,7 +213,7 @@ mod tests {
         let stopped = Instant::now();
         first.cancel();
         assert_eq!((told.recv().await.as_deref(), told.recv().await.as_deref()), (Some("-a"), Some("+b")));
-        assert!(stopped.elapsed() < LEASE, "it was let go");
+        assert!(stopped.elapsed() < ElectionTimes::default().lease, "it was let go");
         assert_eq!(api.get::<Lease>(NAMESPACE, "l").unwrap().spec.unwrap().lease_transitions, Some(1));
         second.cancel();
         assert_eq!(told.recv().await.as_deref(), Some("-b"));
@@ -212,6 +230,6 @@ mod tests {
         client.update(&lease).await.unwrap();
         assert_eq!(told.recv().await.as_deref(), Some("-a"));
         assert_eq!(told.recv().await.as_deref(), Some("+a"), "nobody renews what the other holds");
-        assert!(began.elapsed() >= LEASE);
+        assert!(began.elapsed() >= ElectionTimes::default().lease);
     }
 }

@@ -13,7 +13,7 @@ mod recorder;
 mod reflector;
 
 pub use cache::Change;
-pub use election::Election;
+pub use election::{Election, ElectionTimes};
 pub use informer::{Informer, Informers, Selector};
 pub use queue::{Queue, QueueStats};
 pub use reconciler::{Outcome, run_reconciler};

@@ -27,6 +27,9 @@ fn texts<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str
 
 /// Who the headers name; nothing when they name nobody.
 fn wanted(headers: &HeaderMap) -> Result<Option<User>, Box<Status>> {
+    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        return Ok(None);
+    }
     let mut user = User {
         name: texts(headers, "impersonate-user").next().unwrap_or_default().to_owned(),
         uid: texts(headers, "impersonate-uid").next().unwrap_or_default().to_owned(),
@@ -76,6 +79,10 @@ pub(crate) async fn impersonate(
     info: &RequestInfo,
 ) -> Result<Arc<User>, Box<Status>> {
     let Some(wanted) = wanted(headers)? else { return Ok(asker) };
+    Box::pin(act_as(server, asker, wanted, info)).await
+}
+
+async fn act_as(server: &Server, asker: Arc<User>, wanted: User, info: &RequestInfo) -> Result<Arc<User>, Box<Status>> {
     let mut first = None;
     for mode in Mode::all().into_iter().filter(|mode| mode.is_for(&asker, &wanted)) {
         let attempt = Attempt { server, asker: &asker, mode };

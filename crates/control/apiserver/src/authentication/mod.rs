@@ -74,7 +74,7 @@ impl Server {
             return Ok((user.clone(), Notes::new()));
         }
         if let Some(token) = bearer(headers) {
-            let known = self.user_of_token(&token, &[]).await;
+            let known = Box::pin(self.user_of_token(&token, &[])).await;
             return known.map(|known| (Arc::new(known.user), known.annotations)).map_err(|why| {
                 tracing::debug!(why, "a bearer token was refused");
                 Box::new(Status::unauthorized())

@@ -1,7 +1,6 @@
 //! What every cluster has from the start: namespaces, roles, priority classes, the service of the API itself.
 //!
-//! Existing objects are left as they are, but for the roles' rules (somebody may be locked out by them) and the
-//! addresses of this server, which may have changed.
+//! Existing objects are left as they are, but for the roles' rules: somebody may be locked out by them.
 
 mod roles;
 
@@ -23,17 +22,10 @@ pub(crate) async fn run(server: &Server) -> Result<(), Status> {
     all(server, priority_classes()).await?;
     all(server, crate::flow::objects()).await?;
     all(server, vec![tracking_map(server), service_cidr(server), service(server)]).await?;
-    keep(server, authentication_map(server)).await?;
-    // A server without a port, such as one that is asked in process only, is nobody's endpoint.
-    if server.port() != 0 {
-        for object in endpoints(server) {
-            keep(server, object).await?;
-        }
-    }
-    Ok(())
+    keep(server, authentication_map(server)).await
 }
 
-fn object(api_version: &str, kind: &str, namespace: &str, name: &str) -> Value {
+pub(crate) fn object(api_version: &str, kind: &str, namespace: &str, name: &str) -> Value {
     let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
     if !namespace.is_empty() {
         object["metadata"]["namespace"] = namespace.into();
@@ -109,7 +101,7 @@ fn restored(existing: &Value, wanted: &Value) -> Option<Value> {
 }
 
 /// Makes an object, or gives it these fields if it differs.
-async fn keep(server: &Server, object: Value) -> Result<(), Status> {
+pub(crate) async fn keep(server: &Server, object: Value) -> Result<(), Status> {
     let place = place(server, &object)?;
     match server.registry.get(&place.def, &place.namespace, &place.name, &GetOptions::default()).await {
         Err(status) if status.code == 404 => ensure(server, object).await,
@@ -178,18 +170,4 @@ fn service(server: &Server) -> Value {
         "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": if server.port() == 0 { 443 } else { server.port() }}],
     });
     service
-}
-
-fn endpoints(server: &Server) -> [Value; 2] {
-    let address = server.config.advertise_address;
-    let port = json!({"name": "https", "port": server.port(), "protocol": "TCP"});
-    let mut endpoints = object("v1", "Endpoints", "default", "kubernetes");
-    endpoints["metadata"]["labels"] = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
-    endpoints["subsets"] = json!([{"addresses": [{"ip": address.to_string()}], "ports": [port]}]);
-    let mut slice = object("discovery.k8s.io/v1", "EndpointSlice", "default", "kubernetes");
-    slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": "kubernetes"});
-    slice["addressType"] = if address.is_ipv4() { "IPv4" } else { "IPv6" }.into();
-    slice["endpoints"] = json!([{"addresses": [address.to_string()], "conditions": {"ready": true}}]);
-    slice["ports"] = json!([port]);
-    [endpoints, slice]
 }

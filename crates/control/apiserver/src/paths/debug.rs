@@ -19,6 +19,7 @@ pub(crate) fn answer(call: &Call, rest: &[&str]) -> Response<Body> {
         ["api_priority_and_fairness", "dump_requests"] => text(StatusCode::OK, fairness.dump_requests()),
         ["flags", "v"] if call.method == Method::PUT => not_supported("changing what is logged while the server runs"),
         ["flags"] => text(StatusCode::OK, "[\"/debug/flags/v\"]\n"),
+        ["pprof", ..] if !call.server.config.profiling => page_not_found(),
         ["pprof"] => text(StatusCode::OK, "/debug/pprof/\n\nProfiles of this server:\n\tcmdline\n"),
         ["pprof", "cmdline"] => {
             let arguments: Vec<String> = std::env::args().collect();
@@ -78,6 +79,7 @@ pub(crate) fn flagz(call: &Call) -> Response<Body> {
         ("bind-address", config.bind.ip().to_string()),
         ("max-mutating-requests-inflight", config.max_mutating_in_flight.to_string()),
         ("max-requests-inflight", config.max_in_flight.to_string()),
+        ("profiling", config.profiling.to_string()),
         ("secure-port", call.server.port().to_string()),
         ("service-account-issuer", config.issuer.clone()),
         ("service-cluster-ip-range", config.service_cidr.clone()),

@@ -22,7 +22,7 @@ pub(crate) use write::{body_of, post_subresource};
 pub(crate) struct Target<'a> {
     pub call: &'a Call,
     pub def: Arc<ResourceDef>,
-    pub path: ResourceRequest,
+    pub path: &'a ResourceRequest,
 }
 
 impl Target<'_> {
@@ -37,25 +37,26 @@ impl Target<'_> {
     }
 }
 
-pub(crate) async fn answer(call: &Call) -> Answer {
-    let path = call.resource();
+pub(crate) async fn answer(call: &Call, path: &ResourceRequest) -> Answer {
     let table = call.server.registry.table();
     let found = table.get(&path.group, &path.version, &path.resource).filter(|def| call.server.serves(def)).cloned();
     let Some(def) = found else {
         let known = path.group.is_empty() || call.server.serves_group(&path.group);
         return if known { Err(Box::new(Status::no_such_resource())) } else { Ok(response::page_not_found()) };
     };
-    if !scope_fits(&def, &path) {
+    if !scope_fits(&def, path) {
         return Err(Box::new(Status::no_such_resource()));
     }
     if def.has_verb(call.info.verb) {
         call.warn(def.strategy.deprecation().map(str::to_owned));
     }
     let target = Target { call, def, path };
+    // What is read most has its future in place; the others are larger by far, and would be copied with every request.
     match (target.path.name.is_empty(), target.path.subresource.is_empty()) {
-        (true, _) => collection(&target).await,
-        (false, true) => object(&target).await,
-        (false, false) => subresources::answer(&target).await,
+        (true, _) => Box::pin(collection(&target)).await,
+        (false, true) if call.info.verb == "get" => get(&target).await,
+        (false, true) => Box::pin(object(&target)).await,
+        (false, false) => Box::pin(subresources::answer(&target)).await,
     }
 }
 
@@ -97,14 +98,22 @@ async fn create(target: &Target<'_>) -> Answer {
     }
 }
 
+async fn get(target: &Target<'_>) -> Answer {
+    if !target.def.has_verb("get") {
+        return not_allowed();
+    }
+    if target.def.resource == "componentstatuses" {
+        return Box::pin(admin::component_status(target)).await;
+    }
+    read::get(target).await
+}
+
 async fn object(target: &Target<'_>) -> Answer {
     let verb = target.call.info.verb;
     if !target.def.has_verb(verb) {
         return not_allowed();
     }
     match verb {
-        "get" if target.def.resource == "componentstatuses" => admin::component_status(target).await,
-        "get" => read::get(target).await,
         "watch" => watch::watch(target).await,
         "update" => write::update(target, "").await,
         "patch" => write::patch(target, "").await,

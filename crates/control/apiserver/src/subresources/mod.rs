@@ -51,7 +51,7 @@ pub(crate) async fn legacy_binding(target: &Target<'_>) -> Answer {
     let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let table = target.call.server.registry.table();
     let pods = table.get("", "v1", "pods").cloned().ok_or_else(|| Box::new(Status::no_such_resource()))?;
-    let target = Target { call: target.call, def: pods, path: target.path.clone() };
+    let target = Target { call: target.call, def: pods, path: target.path };
     resources::post_subresource(&target, format, options, "binding", &name, body).await
 }
 

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pintle_kinds::SelectableField;
 use pintle_store::{KeyValue, Revision};
 use serde_json::Value;
+use std::fmt::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -216,7 +217,8 @@ impl Entry {
 
     fn write_rest(&self, out: &mut BytesMut) {
         let tail = &self.bytes[self.splice as usize..];
-        out.put_slice(format!("\"resourceVersion\":\"{}\"", self.revision).as_bytes());
+        // Writing to bytes in memory can't fail.
+        let _ = write!(out, "\"resourceVersion\":\"{}\"", self.revision);
         if !tail.starts_with(b"}") {
             out.put_u8(b',');
         }

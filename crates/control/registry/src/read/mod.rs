@@ -23,7 +23,10 @@ impl Registry {
         };
         let entry = self.entry(def, ns, name)?;
         let entry = entry.ok_or_else(|| Status::not_found(&def.group, &def.resource, name))?;
-        let mut shown = crate::convert::shown(def, vec![Object::Stored(entry)]).await?;
+        if def.strategy.converter().is_none() {
+            return Ok(show(def, Object::Stored(entry)));
+        }
+        let mut shown = Box::pin(crate::convert::shown(def, vec![Object::Stored(entry)])).await?;
         shown.pop().ok_or_else(|| Status::internal("an object was lost on its way"))
     }
 
