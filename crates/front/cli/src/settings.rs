@@ -167,6 +167,8 @@ settings! {
     max_requests_inflight: u32 = 400u32, "NUMBER";
     /// Writing requests that are answered at a time [default: 200]
     max_mutating_requests_inflight: u32 = 200u32, "NUMBER";
+    /// Whether the API server has something under /debug/pprof/ for those who may read it [default: true]
+    profiling: bool, "BOOL";
     /// Features that are off by default, as `NAME=true,…`; the one there is: CBORServingAndStorage
     feature_gates: String, "GATES";
     /// A directory (or file) of pods that this node runs by itself, with mirrors in the API
