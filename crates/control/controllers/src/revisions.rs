@@ -90,7 +90,7 @@ pub async fn truncate(
 ) -> Result<(), ClientError> {
     known.retain(|revision| !in_use(revision));
     known.sort_by_key(|revision| revision.revision);
-    let surplus = known.len().saturating_sub(usize::try_from(limit).unwrap_or_default());
+    let surplus = known.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
     for revision in known.into_iter().take(surplus) {
         let options = DeleteOptions::of_uid(revision.uid());
         let deleted = context.client.delete::<ControllerRevision>(revision.namespace(), revision.name(), &options);

@@ -272,6 +272,7 @@ impl ResourceDef {
     pub fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut errors = metadata::validate_metadata_update(new, old);
         errors.extend(self.strategy.validate_update(new, old));
+        errors.extend(self.strategy.validate_request_update(&self.api_version(), new, old));
         errors
     }
 

@@ -97,17 +97,21 @@ fn is_of_kubernetes(api_version: &str) -> bool {
     built_in && !matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
 }
 
-/// `known_only`: names without a slash must be those that Kubernetes itself uses.
-fn check_finalizers(errors: &mut Errors, path: &Path, finalizers: &[Value], known_only: bool) {
+/// One finalizer: a qualified name.
+pub(crate) fn check_finalizer(errors: &mut Errors, path: &Path, finalizer: &str, known_only: bool) {
     const STANDARD: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
     const NEITHER: &str = "name is neither a standard finalizer name nor is it fully qualified";
+    errors.invalid_for(path, finalizer, name::qualified(finalizer));
+    if known_only && !finalizer.contains('/') && !STANDARD.contains(&finalizer) {
+        errors.invalid(path, finalizer, NEITHER);
+    }
+}
+
+/// `known_only`: names without a slash must be those that Kubernetes itself uses.
+fn check_finalizers(errors: &mut Errors, path: &Path, finalizers: &[Value], known_only: bool) {
     let is = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
     for (i, finalizer) in finalizers.iter().enumerate() {
-        let finalizer = finalizer.as_str().unwrap_or("");
-        errors.invalid_for(&path.index(i), finalizer, name::qualified(finalizer));
-        if known_only && !finalizer.contains('/') && !STANDARD.contains(&finalizer) {
-            errors.invalid(&path.index(i), finalizer, NEITHER);
-        }
+        check_finalizer(errors, &path.index(i), finalizer.as_str().unwrap_or(""), known_only);
     }
     if is("orphan") && is("foregroundDeletion") {
         let words = "finalizer orphan and foregroundDeletion cannot be both set";

@@ -4,8 +4,8 @@ use crate::{
     def::{Extract, ResourceDef, ScalePaths, SelectableField, StorageDef, Subresource, api_version},
     kinds::{
         apiservice, autoscaler, certificate, claim, class, component, config, crd, cronjob, csi, daemonset, deployment,
-        device, disruption, endpoints, event, flow, ingress, job, lease, namespace, network, node, pod, policy, quota,
-        rbac, replicaset, service, statefulset, storage, webhook,
+        device, disruption, endpoints, event, flow, ingress, job, lease, migration, namespace, network, node, pod,
+        policy, quota, rbac, replicaset, scheduling, service, statefulset, storage, webhook,
     },
     strategy::{Plain, Strategy, StrategyRef},
 };
@@ -183,9 +183,9 @@ const ROWS: &[Row] = &[
 
     Row::new("apiextensions.k8s.io", &["v1"], "CustomResourceDefinition", "customresourcedefinitions", &crd::CustomResourceDefinition).cluster().short(&["crd", "crds"]).extends_api().subs(&[STATUS]),
 
-    Row::new("scheduling.k8s.io", &["v1alpha2"], "PodGroup", "podgroups", &Plain).subs(&[STATUS]),
+    Row::new("scheduling.k8s.io", &["v1alpha2"], "PodGroup", "podgroups", &scheduling::PodGroup).subs(&[STATUS]),
     Row::new("scheduling.k8s.io", &["v1"], "PriorityClass", "priorityclasses", &class::PriorityClass).cluster().short(&["pc"]),
-    Row::new("scheduling.k8s.io", &["v1alpha2"], "Workload", "workloads", &Plain),
+    Row::new("scheduling.k8s.io", &["v1alpha2"], "Workload", "workloads", &scheduling::Workload),
 
     Row::new("coordination.k8s.io", &["v1beta1", "v1alpha2"], "LeaseCandidate", "leasecandidates", &lease::LeaseCandidate),
     Row::new("coordination.k8s.io", &["v1"], "Lease", "leases", &lease::Lease),
@@ -195,10 +195,10 @@ const ROWS: &[Row] = &[
     Row::new("discovery.k8s.io", &["v1"], "EndpointSlice", "endpointslices", &endpoints::EndpointSlice),
 
     Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "DeviceClass", "deviceclasses", &device::DeviceClass).cluster(),
-    Row::new("resource.k8s.io", &["v1alpha3", "v1beta2"], "DeviceTaintRule", "devicetaintrules", &device::Generated).cluster().subs(&[STATUS]),
+    Row::new("resource.k8s.io", &["v1alpha3", "v1beta2"], "DeviceTaintRule", "devicetaintrules", &device::DeviceTaintRule).cluster().subs(&[STATUS]),
     Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "ResourceClaim", "resourceclaims", &device::ResourceClaim { template: false }).subs(&[STATUS]),
     Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "ResourceClaimTemplate", "resourceclaimtemplates", &device::ResourceClaim { template: true }),
-    Row::new("resource.k8s.io", &["v1alpha3"], "ResourcePoolStatusRequest", "resourcepoolstatusrequests", &Plain).cluster().subs(&[STATUS]),
+    Row::new("resource.k8s.io", &["v1alpha3"], "ResourcePoolStatusRequest", "resourcepoolstatusrequests", &device::ResourcePoolStatusRequest).cluster().subs(&[STATUS]),
     Row::new("resource.k8s.io", &["v1", "v1beta2", "v1beta1"], "ResourceSlice", "resourceslices", &device::ResourceSlice).cluster(),
 
     Row::new("flowcontrol.apiserver.k8s.io", &["v1"], "FlowSchema", "flowschemas", &flow::FlowSchema).cluster().subs(&[STATUS]),
@@ -206,7 +206,7 @@ const ROWS: &[Row] = &[
 
     Row::new("internal.apiserver.k8s.io", &["v1alpha1"], "StorageVersion", "storageversions", &Plain).cluster().subs(&[STATUS]),
 
-    Row::new("storagemigration.k8s.io", &["v1beta1"], "StorageVersionMigration", "storageversionmigrations", &Plain).cluster().subs(&[STATUS]),
+    Row::new("storagemigration.k8s.io", &["v1beta1"], "StorageVersionMigration", "storageversionmigrations", &migration::StorageVersionMigration).cluster().subs(&[STATUS]),
 ];
 
 /// The definitions of all rows, one for each version.

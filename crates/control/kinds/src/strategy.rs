@@ -122,6 +122,11 @@ pub trait Strategy: Send + Sync {
         self.validate(new)
     }
 
+    /// What the version of the request asks for beyond [`Strategy::validate_update`], of an update.
+    fn validate_request_update(&self, _api_version: &str, _new: &Value, _old: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+
     /// What is wrong with an update by a subresource.
     fn validate_subresource_update(&self, _subresource: &str, _new: &Value, _old: &Value) -> ErrorList {
         ErrorList::new()

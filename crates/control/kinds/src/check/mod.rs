@@ -1,8 +1,10 @@
 //! Checks that many kinds share, each with the words in which upstream reports a failure.
 
+pub(crate) mod condition;
 pub(crate) mod name;
 pub(crate) mod net;
 pub(crate) mod number;
+pub(crate) mod pem;
 pub(crate) mod resource;
 pub(crate) mod schedule;
 pub(crate) mod selector;
@@ -35,6 +37,10 @@ impl Errors {
         let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
         self.0.push(FieldError::new(ErrorKind::Invalid, path, format!("Invalid value: {shown}{detail}")));
     }
+    /// For values that upstream leaves out of the message.
+    pub(crate) fn invalid_untold(&mut self, path: &Path, detail: &str) {
+        self.0.push(FieldError::new(ErrorKind::Invalid, path, format!("Invalid value: {detail}")));
+    }
     pub(crate) fn unsupported_shown(&mut self, path: &Path, shown: &str, supported: &[&str]) {
         let list = supported.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join(", ");
         let body = format!("Unsupported value: {shown}: supported values: {list}");
@@ -57,6 +63,9 @@ impl Errors {
     }
     pub(crate) fn not_found(&mut self, path: &Path, value: impl Into<Value>) {
         self.0.push(FieldError::not_found(path, value));
+    }
+    pub(crate) fn duplicate_shown(&mut self, path: &Path, shown: &str) {
+        self.0.push(FieldError::new(ErrorKind::Duplicate, path, format!("Duplicate value: {shown}")));
     }
     pub(crate) fn too_long(&mut self, path: &Path, max_bytes: usize) {
         self.0.push(FieldError::too_long(path, max_bytes));

@@ -1,7 +1,8 @@
 //! Addresses, networks and URLs.
 
 use super::Errors;
-use pintle_types::field::Path;
+use ipnet::IpNet;
+use pintle_types::{field::Path, names};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
@@ -10,6 +11,7 @@ const NETWORK: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8
 /// An address; strictly one, without leading zeros or IPv4 in IPv6.
 pub(crate) fn ip(errors: &mut Errors, path: &Path, text: &str) {
     match text.parse::<IpAddr>() {
+        Err(_) if without_zeros(text).is_some() => errors.invalid(path, text, "must not have leading 0s"),
         Err(_) => errors.invalid(path, text, ADDRESS),
         Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
             errors.invalid(path, text, "must not be an IPv4-mapped IPv6 address");
@@ -18,13 +20,74 @@ pub(crate) fn ip(errors: &mut Errors, path: &Path, text: &str) {
     }
 }
 
-/// A network: `10.0.0.0/8`. Answers whether it is one.
+/// An IPv4 address whose numbers begin with zeros, as it is without them.
+fn without_zeros(text: &str) -> Option<IpAddr> {
+    let part = |part: &str| {
+        let plain = !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+        plain.then(|| {
+            if part.trim_start_matches('0').is_empty() { "0" } else { part.trim_start_matches('0') }.to_owned()
+        })
+    };
+    let parts: Vec<String> = text.split('.').map(part).collect::<Option<_>>()?;
+    parts.join(".").parse().ok()
+}
+
+/// A network: `10.0.0.0/8`, strictly: no zeros before numbers and no bits after the prefix. Answers whether it is one.
 pub(crate) fn cidr(errors: &mut Errors, path: &Path, text: &str) -> bool {
-    let ok = text.parse::<ipnet::IpNet>().is_ok();
-    if !ok {
-        errors.invalid(path, text, NETWORK);
+    let wrong = match text.parse::<IpNet>() {
+        Err(_) if has_zeros(text) => "must not have leading 0s in IP or prefix length",
+        Err(_) => NETWORK,
+        Ok(IpNet::V6(net)) if net.addr().to_ipv4_mapped().is_some() => "must not have an IPv4-mapped IPv6 address",
+        Ok(net) if net.addr() != net.network() => "must not have bits set beyond the prefix length",
+        Ok(_) if has_zeros(text) => "must not have leading 0s in IP or prefix length",
+        Ok(_) => return true,
+    };
+    errors.invalid(path, text, wrong);
+    false
+}
+
+/// A network in its usual form.
+pub(crate) fn canonical_cidr(errors: &mut Errors, path: &Path, text: &str) {
+    if !cidr(errors, path, text) {
+        return;
     }
-    ok
+    if let Some(usual) = text.parse::<IpNet>().ok().map(|net| net.to_string()).filter(|usual| usual != text) {
+        errors.invalid(path, text, &format!("must be in canonical form ({usual:?})"));
+    }
+}
+
+/// Whether a network would be one but for zeros before its numbers.
+fn has_zeros(text: &str) -> bool {
+    let Some((address, length)) = text.split_once('/') else { return false };
+    let bits = length.trim_start_matches('0');
+    let zeros = length.len() > 1 && length.starts_with('0');
+    let known = address.parse::<IpAddr>().ok();
+    let usable = known.or_else(|| without_zeros(address)).is_some();
+    let most = if address.contains(':') { 128 } else { 32 };
+    let fits = length.chars().all(|c| c.is_ascii_digit())
+        && (bits.is_empty() || bits.parse::<u32>().is_ok_and(|it| it <= most));
+    usable && !length.is_empty() && fits && (zeros || known.is_none())
+}
+
+/// What is told of an address that is not written in its usual form.
+pub(crate) fn ip_warning(path: &Path, text: &str) -> Option<String> {
+    let usual = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => address.to_string(),
+        _ => return None,
+    };
+    let told = format!("{}: IPv6 address {text:?} should be in RFC 5952 canonical format ({usual:?})", path.as_str());
+    (usual != text).then_some(told)
+}
+
+/// The same of a network.
+pub(crate) fn cidr_warning(path: &Path, text: &str) -> Option<String> {
+    let usual = match text.parse::<IpNet>() {
+        Ok(IpNet::V6(net)) => net.to_string(),
+        _ => return None,
+    };
+    let told =
+        format!("{}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({usual:?})", path.as_str());
+    (usual != text).then_some(told)
 }
 
 /// An address that endpoints may have: no unspecified, loopback or link-local one.
@@ -56,6 +119,17 @@ pub(crate) fn endpoint_ip(errors: &mut Errors, path: &Path, text: &str) {
     }
 }
 
+/// The name under which a load balancer is reached; it has none when the text is empty.
+pub(crate) fn host_of_balancer(errors: &mut Errors, path: &Path, host: &str) {
+    if host.is_empty() {
+        return;
+    }
+    errors.invalid_for(path, host, names::dns1123_subdomain_errors(host));
+    if host.parse::<IpAddr>().is_ok() {
+        errors.invalid(path, host, "must be a DNS name, not an IP address");
+    }
+}
+
 /// The URL of a webhook.
 pub(crate) fn webhook_url(errors: &mut Errors, path: &Path, text: &str) {
     const FORM: &str = "; desired format: https://host[/path]";
@@ -81,5 +155,45 @@ pub(crate) fn webhook_url(errors: &mut Errors, path: &Path, text: &str) {
     }
     if !query.is_empty() {
         errors.invalid(path, query, "query parameters are not permitted in the URL");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_networks_are_strict() {
+        let told = |check: fn(&mut Errors, &Path, &str), text: &str| {
+            Errors::of(|errors| check(errors, &Path::new("f"), text))
+                .iter()
+                .map(|it| it.body.clone())
+                .collect::<Vec<_>>()
+        };
+        let network = |errors: &mut Errors, path: &Path, text: &str| {
+            cidr(errors, path, text);
+        };
+        for (text, words) in [
+            ("10.0.0.0/8", None),
+            ("10.0.0.1/8", Some("must not have bits set beyond the prefix length")),
+            ("10.0.0.0/08", Some("must not have leading 0s in IP or prefix length")),
+            ("010.0.0.0/8", Some("must not have leading 0s in IP or prefix length")),
+            ("::ffff:10.0.0.0/104", Some("must not have an IPv4-mapped IPv6 address")),
+            ("10.0.0.0/33", Some(NETWORK)),
+            ("x", Some(NETWORK)),
+        ] {
+            let expected: Vec<_> = words.iter().map(|words| format!("Invalid value: {text:?}: {words}")).collect();
+            assert_eq!(told(network, text), expected);
+        }
+        assert_eq!(told(ip, "10.0.0.01"), ["Invalid value: \"10.0.0.01\": must not have leading 0s"]);
+        assert_eq!(told(ip, "10.0.0.1"), [""; 0]);
+    }
+
+    #[test]
+    fn unusual_forms_are_told() {
+        let words = "f: IPv6 address \"FD00::1\" should be in RFC 5952 canonical format (\"fd00::1\")";
+        assert_eq!(ip_warning(&Path::new("f"), "FD00::1").as_deref(), Some(words));
+        assert_eq!(ip_warning(&Path::new("f"), "10.0.0.1"), None);
+        assert!(cidr_warning(&Path::new("f"), "FD00::/8").is_some());
     }
 }

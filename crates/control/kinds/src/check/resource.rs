@@ -45,6 +45,11 @@ pub(crate) fn is_huge_page(resource: &str) -> bool {
     resource.starts_with("hugepages-")
 }
 
+/// Whether more of it may be given away than there is.
+pub(crate) fn is_overcommitted(resource: &str) -> bool {
+    is_native(resource) && !is_huge_page(resource)
+}
+
 /// Whether only whole numbers make sense.
 pub(crate) fn is_integral(resource: &str) -> bool {
     const COUNTED: &[&str] = &[
@@ -157,7 +162,7 @@ pub(crate) fn requirements_of(
 
 fn request_within_limit(errors: &mut Errors, path: &Path, resources: &Value, resource: &str, request: &Value) {
     let limit = resources["limits"].get(resource).and_then(quantity);
-    let overcommitted = is_native(resource) && !is_huge_page(resource);
+    let overcommitted = is_overcommitted(resource);
     let Some(asked) = quantity(request) else { return };
     let at = path.child("requests");
     match limit {

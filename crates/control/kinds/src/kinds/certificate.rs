@@ -1,8 +1,12 @@
 //! Requests for certificates.
 
+mod pod;
+
+pub use pod::PodCertificateRequest;
+
 use super::workload;
 use crate::{
-    check::{Errors, Seen, name},
+    check::{Errors, Seen, name, pem},
     column::{self, Column},
     strategy::{NameRule, Strategy},
     tree,
@@ -14,6 +18,7 @@ use pintle_types::{
     names,
 };
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 pub struct CertificateSigningRequest;
 
@@ -107,16 +112,8 @@ impl Strategy for CertificateSigningRequest {
         let (wanted, before) = (new["status"].clone(), &old["status"]);
         match subresource {
             "approval" => {
-                let mut status = before.clone();
-                let kept = tree::list(before, "conditions").iter().filter(|it| !is_decision(it));
-                let given = tree::list(&wanted, "conditions").iter().filter(|it| is_decision(it));
-                let conditions: Vec<Value> = given.chain(kept).cloned().collect();
-                if status.is_null() {
-                    status = json!({});
-                }
-                if !conditions.is_empty() {
-                    tree::set(&mut status, "conditions", conditions);
-                }
+                let mut status = if before.is_null() { json!({}) } else { before.clone() };
+                tree::copy(&mut status, &wanted, "conditions");
                 tree::set(new, "status", status);
             }
             "status" => {
@@ -141,27 +138,8 @@ impl Strategy for CertificateSigningRequest {
         ErrorList::new()
     }
 
-    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
-        Errors::of(|errors| {
-            let path = Path::new("status.conditions");
-            let is =
-                |kind: &str| tree::list(&new["status"], "conditions").iter().any(|it| tree::text(it, "type") == kind);
-            for (i, condition) in tree::list(&new["status"], "conditions").iter().enumerate() {
-                let (at, kind) = (path.index(i), tree::text(condition, "type"));
-                errors.needs(&at.child("type"), kind, "");
-                match tree::text(condition, "status") {
-                    "" => errors.required(&at.child("status"), ""),
-                    "True" => {}
-                    status if matches!(kind, "Approved" | "Denied" | "Failed") => {
-                        errors.unsupported(&at.child("status"), status, &["True"]);
-                    }
-                    status => errors.one_of(&at.child("status"), status, &["False", "True", "Unknown"]),
-                }
-            }
-            if is("Approved") && is("Denied") {
-                errors.invalid(&path, "Denied", "Approved and Denied conditions are mutually exclusive");
-            }
-        })
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, old: &Value) -> ErrorList {
+        Errors::of(|errors| validate_status(errors, &Path::new("status"), &new["status"], &old["status"]))
     }
 
     fn columns(&self) -> &[Column] {
@@ -183,6 +161,88 @@ impl Strategy for CertificateSigningRequest {
     }
 }
 
+fn of_type<'a>(status: &'a Value, kind: &str) -> Vec<&'a Value> {
+    tree::list(status, "conditions").iter().filter(|it| tree::text(it, "type") == kind).collect()
+}
+
+/// Decisions stay, and so does the certificate.
+fn validate_status(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
+    let at = path.child("conditions");
+    validate_conditions(errors, &at, new, old);
+    let certificate = |status: &Value| tree::text(status, "certificate").to_owned();
+    let (now, before) = (certificate(new), certificate(old));
+    if now != before && certificate_problem(&before).is_none() {
+        if let Some(why) = certificate_problem(&now) {
+            errors.invalid(&path.child("certificate"), "<certificate data>", &why);
+        }
+    }
+    for kind in ["Approved", "Denied", "Failed"] {
+        if of_type(new, kind).len() < of_type(old, kind).len() {
+            errors.forbidden(&at, &format!("updates may not remove a condition of type {kind:?}"));
+        }
+    }
+    if now != before && !before.is_empty() {
+        errors.forbidden(&path.child("certificate"), "updates may not modify existing certificate content");
+    }
+}
+
+/// What was wrong before may stay wrong.
+fn validate_conditions(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
+    let had = |kind: &str| !of_type(old, kind).is_empty();
+    let kinds = |status: &Value| -> Vec<String> {
+        tree::list(status, "conditions").iter().map(|it| tree::text(it, "type").to_owned()).collect()
+    };
+    let repeated_before = {
+        let mut seen = Seen::default();
+        !kinds(old).into_iter().all(|kind| seen.first(kind))
+    };
+    let (mut seen, mut decided): (Seen, Option<&str>) = (Seen::default(), None);
+    for (i, condition) in tree::list(new, "conditions").iter().enumerate() {
+        let (at, kind) = (path.index(i), tree::text(condition, "type"));
+        if !had("") {
+            errors.needs(&at.child("type"), kind, "");
+        }
+        match tree::text(condition, "status") {
+            "" => errors.required(&at.child("status"), ""),
+            "True" => {}
+            status if matches!(kind, "Approved" | "Denied" | "Failed") => {
+                errors.unsupported(&at.child("status"), status, &["True"]);
+            }
+            status => errors.one_of(&at.child("status"), status, &["False", "True", "Unknown"]),
+        }
+        if matches!(kind, "Approved" | "Denied") && !(had("Approved") && had("Denied")) {
+            if decided.is_some_and(|other| other != kind) {
+                errors.invalid(path, kind, "Approved and Denied conditions are mutually exclusive");
+            }
+            decided = Some(kind);
+        }
+        if !seen.first(kind) && !repeated_before {
+            errors.duplicate(&at.child("type"), kind);
+        }
+    }
+}
+
+/// Why a text in base64 is no list of certificates; none at all is one.
+fn certificate_problem(encoded: &str) -> Option<String> {
+    let text = String::from_utf8(STANDARD.decode(encoded).unwrap_or_default()).unwrap_or_default();
+    if encoded.is_empty() {
+        return None;
+    }
+    let blocks = pem::blocks(&text);
+    for block in &blocks {
+        if block.label != "CERTIFICATE" {
+            return Some(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+        }
+        if block.has_headers {
+            return Some("no PEM block headers are permitted".to_owned());
+        }
+        if pem::certificate(block).is_none() {
+            return Some("x509: malformed certificate".to_owned());
+        }
+    }
+    blocks.is_empty().then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
+}
+
 fn state(status: &Value) -> String {
     let is = |kind: &str| tree::list(status, "conditions").iter().any(|it| tree::text(it, "type") == kind);
     let decided = match (is("Denied"), is("Approved")) {
@@ -199,6 +259,9 @@ fn state(status: &Value) -> String {
     }
     words.join(",")
 }
+
+/// The signer of requests that were made before signers had names.
+const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
 fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     if let Err(why) = check_request(spec) {
@@ -217,7 +280,13 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
             errors.duplicate(&path.child("usages").index(i), usage);
         }
     }
-    name::signer(errors, &path.child("signerName"), tree::text(spec, "signerName"));
+    match tree::text(spec, "signerName") {
+        LEGACY => {
+            let words = "the legacy signerName is not allowed via this API version";
+            errors.invalid(&path.child("signerName"), LEGACY, words);
+        }
+        signer => name::signer(errors, &path.child("signerName"), signer),
+    }
     if let Some(seconds) = spec.get("expirationSeconds").and_then(Value::as_i64).filter(|seconds| *seconds < 600) {
         let words = "may not specify a duration less than 600 seconds (10 minutes)";
         errors.invalid(&path.child("expirationSeconds"), seconds, words);
@@ -243,31 +312,23 @@ pub struct ClusterTrustBundle;
 
 impl Strategy for ClusterTrustBundle {
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| {
-            let (path, spec) = (Path::new("spec"), &object["spec"]);
-            let signer = tree::text(spec, "signerName");
-            let name = tree::text(&object["metadata"], "name");
-            if !name.is_empty() {
-                errors.invalid_for(&Path::new("metadata.name"), name, bundle_name_errors(signer, name));
-            }
-            if !signer.is_empty() {
-                name::signer(errors, &path.child("signerName"), signer);
-            }
-            if !tree::text(spec, "trustBundle").contains("-----BEGIN ") {
-                errors.invalid(
-                    &path.child("trustBundle"),
-                    "<value omitted>",
-                    "at least one trust anchor must be provided",
-                );
-            }
-        })
+        let mut found = signer_and_name(object);
+        found.extend(Errors::of(|errors| {
+            trust_anchors(errors, &Path::new("spec.trustBundle"), tree::text(&object["spec"], "trustBundle"));
+        }));
+        found
     }
 
+    /// A bundle that stays is not read again.
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut found = self.validate(new);
-        let signer = |object: &Value| object["spec"]["signerName"].clone();
+        let field = |object: &Value, field: &str| object["spec"][field].clone();
+        let mut found = match field(new, "trustBundle") == field(old, "trustBundle") {
+            true => signer_and_name(new),
+            false => self.validate(new),
+        };
         found.extend(Errors::of(|errors| {
-            errors.immutable(&Path::new("spec.signerName"), &signer(new), &signer(old));
+            let at = Path::new("spec.signerName");
+            errors.immutable(&at, &field(new, "signerName"), &field(old, "signerName"));
         }));
         found
     }
@@ -277,46 +338,53 @@ impl Strategy for ClusterTrustBundle {
     }
 }
 
-/// A kubelet's request for the certificate of a pod.
-pub struct PodCertificateRequest;
-
-impl Strategy for PodCertificateRequest {
-    fn default(&self, _api_version: &str, object: &mut Value) {
-        const DAY: i64 = 24 * 60 * 60;
-        if let Some(spec) = tree::existing(object, "spec") {
-            tree::default_to(spec, "maxExpirationSeconds", DAY);
+fn signer_and_name(object: &Value) -> ErrorList {
+    Errors::of(|errors| {
+        let (path, spec) = (Path::new("spec"), &object["spec"]);
+        let signer = tree::text(spec, "signerName");
+        let name = tree::text(&object["metadata"], "name");
+        if !name.is_empty() {
+            errors.invalid_for(&Path::new("metadata.name"), name, bundle_name_errors(signer, name));
         }
-    }
-
-    fn prepare_create(&self, object: &mut Value) {
-        tree::set(object, "status", json!({}));
-    }
-
-    fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| {
-            let (path, spec) = (Path::new("spec"), &object["spec"]);
-            let signer = tree::text(spec, "signerName");
+        if !signer.is_empty() {
             name::signer(errors, &path.child("signerName"), signer);
-            // Signers of Kubernetes itself vouch for a day, others for up to 91 days.
-            let most = if is_own_signer(signer) { 86_400 } else { 7_862_400 };
-            if let Some(seconds) = spec.get("maxExpirationSeconds").and_then(Value::as_i64)
-                && !(3600..=most).contains(&seconds)
-            {
-                let words = format!("must be in the range [3600, {most}]");
-                errors.invalid(&path.child("maxExpirationSeconds"), seconds, &words);
-            }
-        })
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut found = self.validate(new);
-        found.extend(Errors::of(|errors| errors.immutable(&Path::new("spec"), &new["spec"], &old["spec"])));
-        found
-    }
+        }
+    })
 }
 
-fn is_own_signer(signer: &str) -> bool {
-    signer.split('/').next().is_some_and(|domain| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io"))
+/// Certificates of authorities, each once.
+fn trust_anchors(errors: &mut Errors, path: &Path, bundle: &str) {
+    const LONGEST: usize = 1024 * 1024;
+    const OMITTED: &str = "<value omitted>";
+    if bundle.len() > LONGEST {
+        return errors.too_long(path, LONGEST);
+    }
+    let blocks = pem::blocks(bundle);
+    let problem = |block: &pem::Block| match pem::certificate(block) {
+        _ if block.label != "CERTIFICATE" => Some(format!("has bad block type: {}", block.label)),
+        _ if block.has_headers => Some("has PEM block headers".to_owned()),
+        None => Some("does not parse as X.509".to_owned()),
+        Some(certificate) if !certificate.is_ca() => Some("does not have the CA bit set".to_owned()),
+        Some(_) => None,
+    };
+    let before = errors.0.len();
+    for (i, why) in blocks.iter().map(problem).enumerate() {
+        if let Some(why) = why {
+            errors.invalid(path, OMITTED, &format!("entry {i} {why}"));
+        }
+    }
+    if errors.0.len() > before {
+        return;
+    }
+    if blocks.is_empty() {
+        errors.invalid(path, OMITTED, "at least one trust anchor must be provided");
+    }
+    let mut places: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
+    blocks.iter().enumerate().for_each(|(i, block)| places.entry(&block.bytes).or_default().push(i));
+    for indices in places.values().filter(|indices| indices.len() > 1) {
+        let list: Vec<String> = indices.iter().map(usize::to_string).collect();
+        errors.invalid(path, OMITTED, &format!("duplicate trust anchor (indices [{}])", list.join(" ")));
+    }
 }
 
 /// What is wrong with the name of a bundle of a signer, or of none.
@@ -356,13 +424,14 @@ mod tests {
 
     #[test]
     fn approval_changes_decisions_only() {
-        let old = json!({"spec": {"a": 1}, "status": {"conditions": [{"type": "Failed"}]}});
-        let mut new = json!({"spec": {"a": 2}, "status": {"certificate": "x", "conditions": [{"type": "Approved"}]}});
+        let old = json!({"spec": {"a": 1}, "status": {"conditions": [{"type": "Failed", "status": "True"}]}});
+        let approved = json!({"type": "Approved", "status": "True"});
+        let mut new = json!({"spec": {"a": 2}, "status": {"certificate": "x", "conditions": [approved]}});
         CertificateSigningRequest.prepare_subresource_update("approval", &mut new, &old);
-        assert_eq!(
-            new,
-            json!({"spec": {"a": 1}, "status": {"conditions": [{"type": "Approved"}, {"type": "Failed"}]}})
-        );
+        assert_eq!(new, json!({"spec": {"a": 1}, "status": {"conditions": [approved]}}));
+        let found = CertificateSigningRequest.validate_subresource_update("approval", &new, &old);
+        let words = "status.conditions: Forbidden: updates may not remove a condition of type \"Failed\"";
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [words]);
     }
 
     #[test]

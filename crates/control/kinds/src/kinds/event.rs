@@ -110,33 +110,47 @@ impl Strategy for Event {
 
     fn validate_request(&self, api_version: &str, object: &Value) -> ErrorList {
         Errors::of(|errors| {
-            if api_version != NEW_GROUP {
-                namespace_matches(errors, object);
-            }
-            let timed = tree::has(object, "eventTime");
-            match (api_version == NEW_GROUP, timed) {
-                (true, false) => errors.required(&Path::new("eventTime"), ""),
-                (false, false) => return,
-                _ => {}
-            }
+            validate_any(errors, api_version, object);
             if api_version == NEW_GROUP {
-                let kind = tree::text(object, "type");
-                if kind != "Normal" && kind != "Warning" {
-                    errors.invalid(&Path::new("type"), "", &format!("has invalid value: {kind}"));
-                }
+                validate_new(errors, object);
             }
-            if api_version == NEW_GROUP {
-                // The core group takes any name.
-                let name = tree::text(&object["metadata"], "name");
-                let wrong = if name.is_empty() { Vec::new() } else { dns1123_subdomain_errors(name) };
-                errors.invalid_for(&Path::new("metadata.name"), name, wrong);
-            }
-            reporter(errors, object);
         })
     }
 
     fn validate_update(&self, _new: &Value, _old: &Value) -> ErrorList {
         ErrorList::new()
+    }
+
+    /// Events of the new group only grow a series; the core group takes any change.
+    fn validate_request_update(&self, api_version: &str, new: &Value, old: &Value) -> ErrorList {
+        const STAY: [&str; 12] = [
+            "involvedObject",
+            "reason",
+            "message",
+            "source",
+            "firstTimestamp",
+            "lastTimestamp",
+            "count",
+            "type",
+            "eventTime",
+            "action",
+            "related",
+            "reportingInstance",
+        ];
+        Errors::of(|errors| {
+            validate_any(errors, api_version, new);
+            if api_version != NEW_GROUP {
+                return;
+            }
+            if new["series"] != old["series"] {
+                series(errors, &new["series"]);
+            }
+            for field in STAY {
+                errors.immutable(&Path::new(field), &new[field], &old[field]);
+            }
+            let reporter = "reportingComponent";
+            errors.immutable(&Path::new("reportingController"), &new[reporter], &old[reporter]);
+        })
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -191,21 +205,67 @@ fn source_text(object: &Value) -> String {
     if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") }
 }
 
-fn namespace_matches(errors: &mut Errors, object: &Value) {
+/// What both groups ask for: less of events without a time, which are of the older sort.
+fn validate_any(errors: &mut Errors, api_version: &str, object: &Value) {
+    let timed = tree::has(object, "eventTime");
+    namespace_matches(errors, object, timed);
+    if timed {
+        let field = if api_version == NEW_GROUP { "reportingController" } else { "reportingComponent" };
+        reporter(errors, object, field);
+    }
+}
+
+fn namespace_matches(errors: &mut Errors, object: &Value, timed: bool) {
     let own = tree::text(&object["metadata"], "namespace");
     let other = tree::text(&object["involvedObject"], "namespace");
-    let fits = if other.is_empty() { own == "default" || own.is_empty() } else { own == other };
+    let fits = match (other.is_empty(), timed) {
+        (true, false) => own == "default" || own.is_empty(),
+        (true, true) => own == "default" || own == "kube-system",
+        (false, true) => true,
+        (false, false) => own == other,
+    };
     if !fits {
         errors.invalid(&Path::new("involvedObject.namespace"), other, "does not match event.namespace");
     }
 }
 
+/// What the new group asks for of new events.
+fn validate_new(errors: &mut Errors, object: &Value) {
+    // The core group takes any name.
+    let name = tree::text(&object["metadata"], "name");
+    let wrong = if name.is_empty() { Vec::new() } else { dns1123_subdomain_errors(name) };
+    errors.invalid_for(&Path::new("metadata.name"), name, wrong);
+    series(errors, &object["series"]);
+    if !tree::has(object, "eventTime") {
+        errors.required(&Path::new("eventTime"), "");
+    }
+    let kind = tree::text(object, "type");
+    if kind != "Normal" && kind != "Warning" {
+        errors.invalid(&Path::new("type"), "", &format!("has invalid value: {kind}"));
+    }
+    for field in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+        if !tree::is_empty(&object[field]) {
+            errors.invalid(&Path::new(field), "", "needs to be unset");
+        }
+    }
+}
+
+fn series(errors: &mut Errors, series: &Value) {
+    if series.is_null() {
+        return;
+    }
+    if tree::int(series, "count") < 2 {
+        errors.invalid(&Path::new("series.count"), "", "should be at least 2");
+    }
+    errors.needs(&Path::new("series.lastObservedTime"), tree::text(series, "lastObservedTime"), "");
+}
+
 /// Who reports what: the fields that events with a time must have.
-fn reporter(errors: &mut Errors, object: &Value) {
+fn reporter(errors: &mut Errors, object: &Value, field: &str) {
     let text = |key: &str| tree::text(object, key);
-    let controller = text("reportingComponent");
-    errors.needs(&Path::new("reportingController"), controller, "");
-    errors.invalid_for(&Path::new("reportingController"), controller, name::qualified(controller));
+    let (controller, path) = (text("reportingComponent"), Path::new(field));
+    errors.needs(&path, controller, "");
+    errors.invalid_for(&path, controller, name::qualified(controller));
     for (field, limit) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
         let path = Path::new(field);
         errors.needs(&path, text(field), "");
@@ -238,17 +298,25 @@ mod tests {
     fn the_new_group_asks_for_more() {
         let object = json!({"metadata": {"name": "e", "namespace": "default"}, "type": "Normal"});
         assert!(Event.validate_request("v1", &object).is_empty());
-        let fields: Vec<_> = Event.validate_request(NEW_GROUP, &object).into_iter().map(|error| error.field).collect();
+        let fields = |object: &Value| -> Vec<String> {
+            Event.validate_request(NEW_GROUP, object).into_iter().map(|error| error.field).collect()
+        };
+        assert_eq!(fields(&object), ["eventTime"]);
+        let mut timed = object.clone();
+        timed["eventTime"] = json!("2026-01-01T00:00:00.000000Z");
+        timed["series"] = json!({"count": 1});
+        let reporter = "reportingController";
         assert_eq!(
-            fields,
+            fields(&timed),
             [
-                "eventTime",
-                "reportingController",
-                "reportingController",
-                "reportingController",
+                reporter,
+                reporter,
+                reporter,
                 "reportingInstance",
                 "action",
-                "reason"
+                "reason",
+                "series.count",
+                "series.lastObservedTime"
             ]
         );
     }

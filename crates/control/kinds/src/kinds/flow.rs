@@ -2,7 +2,7 @@
 
 use super::workload;
 use crate::{
-    check::Errors,
+    check::{Errors, Seen},
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -56,6 +56,10 @@ impl Strategy for FlowSchema {
 
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| validate_schema(errors, &Path::new("spec"), &object["spec"]))
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| conditions(errors, tree::list(&new["status"], "conditions")))
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -133,9 +137,32 @@ fn validate_rule(errors: &mut Errors, at: &Path, rule: &Value) {
         let at = at.child("nonResourceRules").index(i);
         let known = ["connect", "delete", "get", "head", "options", "patch", "post", "put"];
         verbs(errors, &at.child("verbs"), tree::list(rule, "verbs"), &known);
-        if tree::list(rule, "nonResourceURLs").is_empty() {
-            errors.required(&at.child("nonResourceURLs"), "nonResourceURLs must contain at least one value");
+        urls(errors, &at.child("nonResourceURLs"), tree::list(rule, "nonResourceURLs"));
+    }
+}
+
+fn urls(errors: &mut Errors, at: &Path, urls: &[Value]) {
+    if urls.is_empty() {
+        return errors.required(at, "nonResourceURLs must contain at least one value");
+    }
+    if urls.iter().any(|url| url == "*") {
+        if urls.len() > 1 {
+            errors.invalid(at, urls.to_vec(), "if '*' is present, must not specify other non-resource URLs");
         }
+        return;
+    }
+    for (i, url) in urls.iter().enumerate() {
+        let url = url.as_str().unwrap_or("");
+        let stars = url.matches('*').count();
+        let wrong = match url {
+            "" => "must not be empty",
+            _ if !url.starts_with('/') => "must start with slash",
+            _ if url.contains(' ') => "must not contain white-space",
+            _ if url.contains("//") => "must not contain double slash",
+            _ if stars > 1 || stars == 1 && !url.ends_with("/*") => "wildcard can only do suffix matching",
+            _ => continue,
+        };
+        errors.invalid(&at.index(i), url, wrong);
     }
 }
 
@@ -294,7 +321,19 @@ impl Strategy for PriorityLevelConfiguration {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| validate_level(errors, &Path::new("spec"), &object["spec"]))
+        Errors::of(|errors| {
+            let (path, spec) = (Path::new("spec"), &object["spec"]);
+            let exempt = tree::text(&object["metadata"], "name") == EXEMPT;
+            if exempt != (tree::text(spec, "type") == "Exempt") {
+                let words = "type must be 'Exempt' if and only if name is 'exempt'";
+                errors.invalid(&path.child("type"), tree::text(spec, "type"), words);
+            }
+            validate_level(errors, &path, spec);
+        })
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| conditions(errors, tree::list(&new["status"], "conditions")))
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -322,6 +361,32 @@ impl Strategy for PriorityLevelConfiguration {
     }
 }
 
+/// The one level whose requests never wait.
+const EXEMPT: &str = "exempt";
+
+fn conditions(errors: &mut Errors, conditions: &[Value]) {
+    let (path, mut seen) = (Path::new("status.conditions"), Seen::default());
+    for (i, condition) in conditions.iter().enumerate() {
+        let (at, kind) = (path.index(i).child("type"), tree::text(condition, "type"));
+        if !seen.first(kind) {
+            errors.duplicate(&at, kind);
+        }
+        errors.needs(&at, kind, "must not be empty");
+    }
+}
+
+fn shares_and_loans(errors: &mut Errors, path: &Path, level: &Value) {
+    let shares = tree::int(level, "nominalConcurrencyShares");
+    if shares < 0 {
+        errors.invalid(&path.child("nominalConcurrencyShares"), shares, "must be a non-negative integer");
+    }
+    if let Some(percent) = level.get("lendablePercent").and_then(Value::as_i64)
+        && !(0..=100).contains(&percent)
+    {
+        errors.invalid(&path.child("lendablePercent"), percent, "must be between 0 and 100, inclusive");
+    }
+}
+
 fn validate_level(errors: &mut Errors, path: &Path, spec: &Value) {
     let (limited, exempt) = (&spec["limited"], &spec["exempt"]);
     match tree::text(spec, "type") {
@@ -329,6 +394,7 @@ fn validate_level(errors: &mut Errors, path: &Path, spec: &Value) {
             if !limited.is_null() {
                 errors.forbidden(&path.child("limited"), "must be nil if the type is not Limited");
             }
+            shares_and_loans(errors, &path.child("exempt"), exempt);
         }
         "Limited" => {
             if !exempt.is_null() {
@@ -366,6 +432,10 @@ fn validate_limited(errors: &mut Errors, path: &Path, limited: &Value) {
         && !(0..=100).contains(&percent)
     {
         errors.invalid(&path.child("lendablePercent"), percent, "must be between 0 and 100, inclusive");
+    }
+    if let Some(percent) = limited.get("borrowingLimitPercent").and_then(Value::as_i64).filter(|percent| *percent < 0) {
+        let words = "if specified, must be a non-negative integer";
+        errors.invalid(&path.child("borrowingLimitPercent"), percent, words);
     }
 }
 

@@ -31,6 +31,9 @@ static COLUMNS: &[Column] = &[
     column::AGE,
 ];
 
+/// How classes were named before there was a field for them.
+const CLASS: &str = "kubernetes.io/ingress.class";
+
 impl Strategy for Ingress {
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &object["spec"]))
@@ -38,7 +41,6 @@ impl Strategy for Ingress {
 
     /// The older way to name a class may not say otherwise.
     fn validate_request(&self, _api_version: &str, object: &Value) -> ErrorList {
-        const CLASS: &str = "kubernetes.io/ingress.class";
         Errors::of(|errors| {
             let annotated = object["metadata"]["annotations"].get(CLASS).and_then(Value::as_str);
             let class = object["spec"].get("ingressClassName").and_then(Value::as_str);
@@ -58,6 +60,12 @@ impl Strategy for Ingress {
                 validate_point(errors, &path.index(i), point);
             }
         })
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let annotated = new["metadata"]["annotations"].get(CLASS).is_some();
+        let words = format!("annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead");
+        if annotated && old.is_none() { vec![words] } else { Vec::new() }
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -130,17 +138,11 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
 
 /// Where a load balancer takes requests.
 fn validate_point(errors: &mut Errors, at: &Path, point: &Value) {
-    let (ip, host) = (tree::text(point, "ip"), tree::text(point, "hostname"));
+    let ip = tree::text(point, "ip");
     if !ip.is_empty() {
         net::ip(errors, &at.child("ip"), ip);
     }
-    if !host.is_empty() {
-        let at = at.child("hostname");
-        errors.invalid_for(&at, host, names::dns1123_subdomain_errors(host));
-        if host.parse::<std::net::IpAddr>().is_ok() {
-            errors.invalid(&at, host, "must be a DNS name, not an IP address");
-        }
-    }
+    net::host_of_balancer(errors, &at.child("hostname"), tree::text(point, "hostname"));
 }
 
 fn host_errors(host: &str) -> Vec<String> {

@@ -1,14 +1,16 @@
 //! Jobs: pods that run to an end, and the policies of success and failure.
 
+mod status;
+
 use super::{pod, workload};
 use crate::{
-    check::{Errors, Seen, name, number, selector},
+    check::{Errors, Seen, condition, name, number, selector},
     column::{self, Column},
     strategy::Strategy,
     tree,
 };
 use jiff::Timestamp;
-use pintle_types::field::{ErrorKind, ErrorList, FieldError, Path};
+use pintle_types::field::{ErrorList, Path};
 use serde_json::Value;
 
 pub struct Job;
@@ -69,20 +71,21 @@ impl Strategy for Job {
 
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
+            generated_selector(errors, object);
             validate_spec(errors, &Path::new("spec"), &object["spec"], true);
             host_names_fit(errors, object);
         })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut found = self.validate(new);
-        found.extend(Errors::of(|errors| unchanged(errors, &new["spec"], &old["spec"])));
-        found
+        Errors::of(|errors| {
+            validate_spec(errors, &Path::new("spec"), &new["spec"], true);
+            unchanged(errors, &new["spec"], &old["spec"], may_be_moved(old));
+        })
     }
 
-    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
-        const COUNTS: &[&str] = &["active", "succeeded", "failed", "ready", "terminating"];
-        Errors::of(|errors| number::fields_not_negative(errors, &Path::new("status"), &new["status"], COUNTS))
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, old: &Value) -> ErrorList {
+        Errors::of(|errors| status::validate(errors, new, old))
     }
 
     fn orphans_by_default(&self) -> bool {
@@ -97,7 +100,13 @@ impl Strategy for Job {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
+        let mut warnings: Vec<String> =
+            old.is_none().then(|| workload::name_warning(new)).flatten().into_iter().collect();
+        if old.is_none_or(|old| old["spec"] != new["spec"]) {
+            warnings.extend(spec_warning(&new["spec"]));
+        }
+        warnings.extend(pod::template_warnings("spec.template", &new["spec"]["template"], new, old));
+        warnings
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -120,6 +129,14 @@ impl Strategy for Job {
         cells.extend(workload::wide_cells(&spec["template"], Some(workload::selector_text(&spec["selector"]))));
         cells
     }
+}
+
+/// What is told of a job with so many indexes that not all that failed can be told.
+pub(super) fn spec_warning(spec: &Value) -> Option<String> {
+    let many = tree::int(spec, "completions") > MANY_INDEXES && tree::int(spec, "parallelism") > FEW_OF_MANY;
+    let words = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
+                 Kubernetes might not be able to track completedIndexes when a big number of indexes fail";
+    (many && tree::text(spec, "completionMode") == "Indexed").then(|| words.to_owned())
 }
 
 /// The pods of an indexed job are named after it and their index, and so are their hosts.
@@ -158,24 +175,54 @@ pub(super) fn default_template_and_policy(spec: &mut Value) {
     }
 }
 
-/// Pods of a job are found by the job's UID; the older label names are still written.
+/// The labels by which a job finds its pods, and by which people do; the second of each pair is the older name.
+const GENERATED: [(&str, &str); 4] = [
+    ("controller-uid", "uid"),
+    ("job-name", "name"),
+    ("batch.kubernetes.io/controller-uid", "uid"),
+    ("batch.kubernetes.io/job-name", "name"),
+];
+
+/// Pods of a job are found by the job's UID; the older label names are still written. What a client set is left, and
+/// refused when it differs.
 fn generate_selector(object: &mut Value) {
-    let uid = tree::text(&object["metadata"], "uid").to_owned();
-    let name = tree::text(&object["metadata"], "name").to_owned();
+    let metadata = object["metadata"].clone();
     let Some(spec) = tree::child(object, "spec") else { return };
     if let Some(selector) = tree::child(spec, "selector")
         && let Some(labels) = tree::child(selector, "matchLabels")
     {
-        tree::set(labels, "batch.kubernetes.io/controller-uid", uid.as_str());
+        tree::default_to(labels, "batch.kubernetes.io/controller-uid", tree::text(&metadata, "uid"));
     }
     let labels = tree::child(spec, "template")
         .and_then(|template| tree::child(template, "metadata"))
         .and_then(|metadata| tree::child(metadata, "labels"));
     if let Some(labels) = labels {
-        for (key, value) in [("controller-uid", &uid), ("job-name", &name)] {
-            tree::set(labels, key, value.as_str());
-            tree::set(labels, &format!("batch.kubernetes.io/{key}"), value.as_str());
+        GENERATED.iter().for_each(|(key, field)| tree::default_to(labels, key, tree::text(&metadata, field)));
+    }
+}
+
+/// A generated selector finds the pods of this job and no others.
+fn generated_selector(errors: &mut Errors, object: &Value) {
+    let (spec, metadata) = (&object["spec"], &object["metadata"]);
+    if spec["manualSelector"] == true || spec["selector"].is_null() {
+        return;
+    }
+    let labels = &spec["template"]["metadata"]["labels"];
+    let mut expected = Value::Object(serde_json::Map::new());
+    for (key, field) in GENERATED {
+        let wanted = tree::text(metadata, field);
+        let (at, words) = (Path::new("spec.template.metadata.labels").key(key), format!("must be '{wanted}'"));
+        match labels.get(key).and_then(Value::as_str) {
+            None => errors.required(&at, &words),
+            Some(found) if found != wanted => errors.invalid(&at, labels.clone(), &words),
+            Some(_) => {}
         }
+        tree::set(&mut expected, key, wanted);
+    }
+    let selector = &spec["selector"];
+    if selector::is_usable(selector) && !selector::matches(selector, &expected) {
+        let shown = selector::shown(selector);
+        errors.invalid_shown(&Path::new("spec.selector"), &shown, "`selector` not auto-generated");
     }
 }
 
@@ -328,8 +375,7 @@ fn failure_policy(errors: &mut Errors, path: &Path, spec: &Value) {
             (false, false) => "specifying one of OnExitCodes and OnPodConditions is required",
             _ => continue,
         };
-        // Upstream passes no value here, so none is shown.
-        errors.0.push(FieldError::new(ErrorKind::Invalid, &at, format!("Invalid value: {words}")));
+        errors.invalid_untold(&at, words);
     }
 }
 
@@ -466,7 +512,14 @@ fn span(part: &str, completions: i64) -> Result<(i64, i64), String> {
     }
 }
 
-fn unchanged(errors: &mut Errors, new: &Value, old: &Value) {
+/// Whether a job waits for leave to run, so that where its pods run and what they get can still be changed.
+fn may_be_moved(old: &Value) -> bool {
+    let status = &old["status"];
+    let rests = condition::is_true(status, "Suspended") && tree::int(status, "active") == 0;
+    old["spec"]["suspend"] == true && (!tree::has(status, "startTime") || rests)
+}
+
+fn unchanged(errors: &mut Errors, new: &Value, old: &Value, movable: bool) {
     let path = Path::new("spec");
     let indexed = tree::text(new, "completionMode") == "Indexed";
     if !(indexed && new["parallelism"] == new["completions"]) && new["completions"] != old["completions"] {
@@ -479,7 +532,7 @@ fn unchanged(errors: &mut Errors, new: &Value, old: &Value) {
         errors.invalid_shown(&path.child("selector"), &shown, crate::check::IMMUTABLE);
     }
     let mut template = new["template"].clone();
-    if old["suspend"] == true {
+    if movable {
         keep_scheduling(&mut template, &old["template"]);
     }
     if template != old["template"] {
@@ -490,28 +543,40 @@ fn unchanged(errors: &mut Errors, new: &Value, old: &Value) {
     }
 }
 
-/// Where the pods of a suspended job run may still be changed.
+/// Makes what may still be changed of a template equal to the old one: where its pods run, and what they get.
 fn keep_scheduling(template: &mut Value, old: &Value) {
     if let Some(metadata) = tree::child(template, "metadata") {
         tree::copy(metadata, &old["metadata"], "annotations");
         tree::copy(metadata, &old["metadata"], "labels");
     }
-    if let Some(spec) = tree::child(template, "spec") {
-        for field in ["nodeSelector", "affinity", "tolerations", "schedulingGates"] {
-            tree::copy(spec, &old["spec"], field);
+    let Some(spec) = tree::child(template, "spec") else { return };
+    for field in ["nodeSelector", "tolerations", "schedulingGates"] {
+        tree::copy(spec, &old["spec"], field);
+    }
+    keep_node_affinity(spec, &old["spec"]);
+    for field in ["initContainers", "containers"] {
+        let before = tree::list(&old["spec"], field);
+        for (container, before) in tree::items_mut(spec, field).zip(before) {
+            tree::copy(container, before, "resources");
         }
     }
 }
 
-fn condition(object: &Value, kind: &str) -> bool {
-    tree::list(&object["status"], "conditions")
-        .iter()
-        .any(|it| tree::text(it, "type") == kind && tree::text(it, "status") == "True")
+/// An affinity to pods stays; one that only says something of nodes may come and go.
+fn keep_node_affinity(spec: &mut Value, old: &Value) {
+    const NODES: &str = "nodeAffinity";
+    let before = &old["affinity"];
+    if let Some(affinity) = tree::child(spec, "affinity") {
+        tree::copy(affinity, before, NODES);
+    }
+    if tree::is_empty(&spec["affinity"]) && before.is_null() {
+        tree::remove(spec, "affinity");
+    }
 }
 
 fn status_word(object: &Value) -> &'static str {
     const WORDS: &[(&str, &str)] = &[("Complete", "Complete"), ("Failed", "Failed")];
-    if let Some((_, word)) = WORDS.iter().find(|(kind, _)| condition(object, kind)) {
+    if let Some((_, word)) = WORDS.iter().find(|(kind, _)| condition::is_true(&object["status"], kind)) {
         return word;
     }
     if tree::has(&object["metadata"], "deletionTimestamp") {
@@ -519,7 +584,7 @@ fn status_word(object: &Value) -> &'static str {
     }
     const LATER: &[(&str, &str)] =
         &[("Suspended", "Suspended"), ("FailureTarget", "FailureTarget"), ("SuccessCriteriaMet", "SuccessCriteriaMet")];
-    LATER.iter().find(|(kind, _)| condition(object, kind)).map_or("Running", |(_, word)| word)
+    LATER.iter().find(|(kind, _)| condition::is_true(&object["status"], kind)).map_or("Running", |(_, word)| word)
 }
 
 fn completions(object: &Value) -> String {

@@ -2,9 +2,9 @@
 
 use super::workload;
 use crate::{
-    check::Errors,
+    check::{Errors, name},
     column::{self, Column},
-    strategy::Strategy,
+    strategy::{NameRule, Strategy},
     tree,
 };
 use jiff::Timestamp;
@@ -36,7 +36,10 @@ impl Strategy for Lease {
                 errors.invalid(&path.child("leaseDurationSeconds"), seconds, "must be greater than 0");
             }
             crate::check::number::fields_not_negative(errors, &path, spec, &["leaseTransitions"]);
-            if tree::has(spec, "preferredHolder") && tree::text(spec, "strategy").is_empty() {
+            if let Some(strategy) = spec.get("strategy").and_then(Value::as_str) {
+                check_strategy(errors, &path.child("strategy"), strategy);
+            }
+            if !tree::text(spec, "preferredHolder").is_empty() && tree::text(spec, "strategy").is_empty() {
                 errors.forbidden(&path.child("preferredHolder"), "may only be specified if `strategy` is defined");
             }
         })
@@ -60,6 +63,17 @@ impl Strategy for Lease {
     }
 }
 
+/// How the holder is elected: a word of Kubernetes' own, or a qualified name. Upstream names the field twice.
+fn check_strategy(errors: &mut Errors, at: &Path, strategy: &str) {
+    let at = at.child("strategy");
+    match strategy.contains('/') {
+        false => errors.one_of(&at, strategy, &[OLDEST]),
+        true => errors.invalid_for(&at, strategy, name::qualified(strategy)),
+    }
+}
+
+const OLDEST: &str = "OldestEmulationVersion";
+
 pub struct LeaseCandidate;
 
 static CANDIDATE_COLUMNS: &[Column] = &[
@@ -78,13 +92,19 @@ static CANDIDATE_COLUMNS: &[Column] = &[
 ];
 
 impl Strategy for LeaseCandidate {
+    fn name_rule(&self) -> NameRule {
+        NameRule::Custom(name::config_key)
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| {
-            let (path, spec) = (Path::new("spec"), &object["spec"]);
-            for field in ["leaseName", "strategy", "binaryVersion"] {
-                errors.needs(&path.child(field), tree::text(spec, field), "");
-            }
-        })
+        Errors::of(|errors| validate_candidate(errors, &Path::new("spec"), &object["spec"]))
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut found = self.validate(new);
+        let lease = |object: &Value| object["spec"]["leaseName"].clone();
+        found.extend(Errors::of(|errors| errors.immutable(&Path::new("spec.leaseName"), &lease(new), &lease(old))));
+        found
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -107,6 +127,51 @@ impl Strategy for LeaseCandidate {
         cells.push(column::age(object, now));
         cells
     }
+}
+
+fn validate_candidate(errors: &mut Errors, path: &Path, spec: &Value) {
+    let text = |field: &'static str| tree::text(spec, field);
+    errors.needs(&path.child("leaseName"), text("leaseName"), "");
+    let mut version = |field: &'static str| {
+        let given = text(field);
+        let parsed = semantic_version(given);
+        if parsed.is_none() && !given.is_empty() {
+            errors.invalid(&path.child(field), given, "must be a valid semantic version");
+        }
+        parsed
+    };
+    let emulated = version("emulationVersion");
+    let binary = version("binaryVersion");
+    let at = path.child("binaryVersion");
+    if errors.needs(&at, text("binaryVersion"), "") && !text("emulationVersion").is_empty() && binary < emulated {
+        errors.invalid(&at, text("binaryVersion"), "must be greater than or equal to `emulationVersion`");
+    }
+    let (strategy, at) = (text("strategy"), path.child("strategy"));
+    if !errors.needs(&at, strategy, "") {
+        return;
+    }
+    if strategy == OLDEST && emulated.is_none() {
+        let words = "must be specified when `strategy` is 'OldestEmulationVersion'";
+        errors.required(&path.child("emulationVersion"), words);
+    }
+    check_strategy(errors, &at, strategy);
+}
+
+/// The three numbers of a semantic version, and whether it is a release: versions before a release come before it.
+fn semantic_version(text: &str) -> Option<([u64; 3], bool)> {
+    let core = text.split_once('+').map_or(text, |(core, _)| core);
+    let (core, before) = core.split_once('-').map_or((core, None), |(core, before)| (core, Some(before)));
+    let word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if before.is_some_and(|before| !before.split('.').all(word)) {
+        return None;
+    }
+    let number = |part: &str| {
+        let plain = part.chars().all(|c| c.is_ascii_digit()) && (part.len() == 1 || !part.starts_with('0'));
+        if plain { part.parse::<u64>().ok() } else { None }
+    };
+    let numbers: Vec<u64> = core.split('.').map(number).collect::<Option<_>>()?;
+    let numbers: [u64; 3] = numbers.try_into().ok()?;
+    Some((numbers, before.is_none()))
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 use super::workload;
 use crate::{
+    check::Errors,
     column::{self, Column},
+    metadata,
     strategy::{NameRule, Strategy},
     tree,
 };
 use jiff::Timestamp;
-use pintle_types::field::ErrorList;
+use pintle_types::field::{ErrorList, Path};
 use serde_json::{Value, json};
 
 pub struct Namespace;
@@ -58,8 +60,19 @@ impl Strategy for Namespace {
         }
     }
 
+    fn validate(&self, object: &Value) -> ErrorList {
+        Errors::of(|errors| finalizers(errors, &object["spec"]))
+    }
+
     fn validate_update(&self, _new: &Value, _old: &Value) -> ErrorList {
         ErrorList::new()
+    }
+
+    fn validate_subresource_update(&self, subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| match subresource {
+            "finalize" => finalizers(errors, &new["spec"]),
+            _ => phase(errors, new),
+        })
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
@@ -72,6 +85,27 @@ impl Strategy for Namespace {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![workload::name(object), tree::text(&object["status"], "phase").into(), column::age(object, now)]
+    }
+}
+
+fn finalizers(errors: &mut Errors, spec: &Value) {
+    let path = Path::new("spec.finalizers");
+    for (i, finalizer) in tree::list(spec, "finalizers").iter().enumerate() {
+        metadata::check_finalizer(errors, &path.index(i), finalizer.as_str().unwrap_or(""), true);
+    }
+}
+
+/// Whether a namespace ends is told by its deletion alone.
+fn phase(errors: &mut Errors, object: &Value) {
+    let (phase, path) = (tree::text(&object["status"], "phase"), Path::new("status.Phase"));
+    match tree::has(&object["metadata"], "deletionTimestamp") {
+        false if phase != "Active" => {
+            errors.invalid(&path, phase, "may only be 'Active' if `deletionTimestamp` is empty");
+        }
+        true if phase != "Terminating" => {
+            errors.invalid(&path, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty");
+        }
+        _ => {}
     }
 }
 

@@ -249,16 +249,38 @@ impl Strategy for ServiceCIDR {
             if ranges.is_empty() {
                 return errors.required(&path, "at least one CIDR required");
             }
+            if ranges.len() > 2 {
+                return errors.invalid(&path, ranges.to_vec(), "may only hold up to 2 values");
+            }
             let texts: Vec<&str> = ranges.iter().filter_map(Value::as_str).collect();
             let six = texts.iter().filter(|text| text.contains(':')).count();
-            if texts.len() > 2 || texts.len() == 2 && six != 1 {
+            if texts.len() == 2 && six != 1 {
                 let words = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
                 errors.invalid(&path, ranges.to_vec(), words);
             }
             for (i, text) in texts.iter().enumerate() {
-                net::cidr(errors, &path.index(i), text);
+                net::canonical_cidr(errors, &path.index(i), text);
             }
         })
+    }
+
+    /// A second range may be added, nothing else changes.
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let path = Path::new("spec.cidrs");
+        let (now, before) = (tree::list(&new["spec"], "cidrs"), tree::list(&old["spec"], "cidrs"));
+        let mut found = Errors::of(|errors| {
+            let added = before.len() == 1 && now.len() == 2;
+            if now.len() != before.len() && !added {
+                return errors.invalid(&path, now.to_vec(), crate::check::IMMUTABLE);
+            }
+            for (i, (now, before)) in now.iter().zip(before).enumerate() {
+                errors.immutable(&path.index(i), now, before);
+            }
+        });
+        if now.len() > before.len() && before.len() == 1 {
+            found.extend(self.validate(new));
+        }
+        found
     }
 
     fn columns(&self) -> &[Column] {

@@ -174,10 +174,7 @@ fn addresses_differ(errors: &mut Errors, addresses: &[Value]) {
             Value::from(tree::text(address, "address"))
         );
         if !seen.first(shown.as_str()) {
-            let kind = pintle_types::field::ErrorKind::Duplicate;
-            let body = format!("Duplicate value: {shown}");
-            let at = Path::new("status.addresses").index(i);
-            errors.0.push(pintle_types::field::FieldError::new(kind, &at, body));
+            errors.duplicate_shown(&Path::new("status.addresses").index(i), &shown);
         }
     }
 }
@@ -193,15 +190,14 @@ fn taints(errors: &mut Errors, path: &Path, taints: &[Value]) {
         if !seen.first(format!("{}/{}", text("effect"), text("key"))) {
             let quoted = |key| Value::from(text(key));
             let added = taint.get("timeAdded").map_or("null".to_owned(), Value::to_string);
-            let body = format!(
-                "Duplicate value: {{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":{added}}}: taints must be unique by key \
+            let shown = format!(
+                "{{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":{added}}}: taints must be unique by key \
                  and effect pair",
                 quoted("key"),
                 quoted("value"),
                 quoted("effect"),
             );
-            let kind = pintle_types::field::ErrorKind::Duplicate;
-            errors.0.push(pintle_types::field::FieldError::new(kind, &at, body));
+            errors.duplicate_shown(&at, &shown);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{webhook, workload};
 use crate::{
-    check::{Errors, Seen, name},
+    check::{Errors, Seen, condition, name},
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -72,6 +72,19 @@ impl Strategy for AdmissionPolicy {
         Errors::of(|errors| {
             let name = tree::text(&object["metadata"], "name");
             validate_spec(errors, &Path::new("spec"), &object["spec"], self.mutating, name);
+        })
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| {
+            let (path, status) = (Path::new("status"), &new["status"]);
+            let at = path.child("typeChecking").child("expressionWarnings");
+            for (i, warning) in tree::list(&status["typeChecking"], "expressionWarnings").iter().enumerate() {
+                for field in ["warning", "fieldRef"] {
+                    errors.needs(&at.index(i).child(field), tree::text(warning, field), "");
+                }
+            }
+            condition::all(errors, &path.child("conditions"), tree::list(status, "conditions"));
         })
     }
 

@@ -13,11 +13,12 @@ use pintle_types::{
     quantity::Quantity,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub struct LimitRange;
 
-const SIDES: &[&str] = &["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+const RATIO: &str = "maxLimitRequestRatio";
+const SIDES: &[&str] = &["max", "min", "default", "defaultRequest", RATIO];
 
 impl Strategy for LimitRange {
     fn default(&self, _api_version: &str, object: &mut Value) {
@@ -74,26 +75,55 @@ fn validate_item(errors: &mut Errors, at: &Path, item: &Value, seen: &mut Seen) 
     if !seen.first(kind) {
         errors.duplicate(&at.child("type"), kind);
     }
-    for side in ["default", "defaultRequest"] {
-        if kind == "Pod" && !tree::is_empty(&item[side]) {
-            errors.forbidden(&at.child(side), "may not be specified when `type` is 'Pod'");
+    // Pods have no defaults, so theirs are not compared either.
+    let mut compared = Limits::default();
+    for side in SIDES.iter().filter(|side| **side != RATIO) {
+        if kind == "Pod" && side.starts_with("default") {
+            if !tree::is_empty(&item[*side]) {
+                errors.forbidden(&at.child(side), "may not be specified when `type` is 'Pod'");
+            }
+            continue;
         }
+        resource_names(errors, &at.child(side), kind, item, side);
+        compared.read(item, side);
     }
     if kind == "PersistentVolumeClaim" && item["min"].get("storage").is_none() && item["max"].get("storage").is_none() {
         let words = "either minimum or maximum storage value is required, but neither was provided";
         errors.required(&at.child("limits"), words);
     }
-    let names: BTreeSet<&String> =
-        SIDES.iter().flat_map(|side| tree::entries(item, side)).map(|(name, _)| name).collect();
-    for resource in names {
-        compare(errors, at, item, resource);
+    resource_names(errors, &at.child(RATIO), kind, item, RATIO);
+    compared.read(item, RATIO);
+    compared.0.iter().for_each(|(resource, amounts)| compare(errors, at, resource, amounts));
+}
+
+/// Amounts by resource and by side.
+#[derive(Default)]
+struct Limits<'a>(BTreeMap<&'a str, BTreeMap<&'static str, Quantity>>);
+
+impl<'a> Limits<'a> {
+    fn read(&mut self, item: &'a Value, side: &'static str) {
+        for (resource, amount) in tree::entries(item, side) {
+            if let Some(amount) = resource::quantity(amount) {
+                self.0.entry(resource).or_default().insert(side, amount);
+            }
+        }
     }
 }
 
-fn compare(errors: &mut Errors, at: &Path, item: &Value, resource: &str) {
-    let amount = |side: &str| resource::quantity(item[side].get(resource)?);
+/// Pods and containers have what containers can have; other types may name anything that is a resource.
+fn resource_names(errors: &mut Errors, at: &Path, kind: &str, item: &Value, side: &str) {
+    for (resource, _) in tree::entries(item, side) {
+        match kind {
+            "Pod" | "Container" => resource::container_name(errors, &at.key(resource), resource),
+            _ => resource::standard_name(errors, &at.key(resource), resource),
+        }
+    }
+}
+
+fn compare(errors: &mut Errors, at: &Path, resource: &str, amounts: &BTreeMap<&'static str, Quantity>) {
+    let amount = |side: &str| amounts.get(side).copied();
     let (max, min) = (amount("max"), amount("min"));
-    let (default, request, ratio) = (amount("default"), amount("defaultRequest"), amount("maxLimitRequestRatio"));
+    let (default, request, ratio) = (amount("default"), amount("defaultRequest"), amount(RATIO));
     let mut exceeds =
         |small: Option<Quantity>, big: Option<Quantity>, side: &str, shown: Option<Quantity>, words: [&str; 2]| {
             if let (Some(small), Some(big), Some(shown)) = (small, big, shown)
@@ -109,15 +139,26 @@ fn compare(errors: &mut Errors, at: &Path, item: &Value, resource: &str) {
     exceeds(request, default, "defaultRequest", request, ["default request", "default limit"]);
     exceeds(min, default, "default", min, ["min", "default"]);
     exceeds(default, max, "default", max, ["default", "max"]);
-    let Some(ratio) = ratio else { return };
-    let path = at.child("maxLimitRequestRatio").key(resource);
+    if let Some(ratio) = ratio {
+        check_ratio(errors, &at.child(RATIO).key(resource), ratio, min, max);
+    }
+    // What can't be shared out beyond its amount is given as it is asked for.
+    if !resource::is_overcommitted(resource)
+        && let Some((default, request)) = default.zip(request).filter(|(default, request)| default != request)
+    {
+        let words = format!("default value {default} must equal to defaultRequest value {request} in {resource}");
+        errors.invalid(&at.child("defaultRequest").key(resource), request.to_string(), &words);
+    }
+}
+
+fn check_ratio(errors: &mut Errors, path: &Path, ratio: Quantity, min: Option<Quantity>, max: Option<Quantity>) {
     if ratio < Quantity::from_milli(1000) {
-        errors.invalid(&path, ratio.to_string(), &format!("ratio {ratio} is less than 1"));
+        errors.invalid(path, ratio.to_string(), &format!("ratio {ratio} is less than 1"));
     }
     if let (Some(min), Some(max)) = (min.filter(|min| !min.is_zero()), max) {
         let limit = max.milli() as f64 / min.milli() as f64;
         if ratio.milli() as f64 / 1000.0 > limit {
-            errors.invalid(&path, ratio.to_string(), &format!("ratio {ratio} is greater than max/min = {limit:.6}"));
+            errors.invalid(path, ratio.to_string(), &format!("ratio {ratio} is greater than max/min = {limit:.6}"));
         }
     }
 }
@@ -175,6 +216,18 @@ impl Strategy for ResourceQuota {
         found
     }
 
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| {
+            for side in ["hard", "used"] {
+                let path = Path::new("status").child(side);
+                for (resource, value) in tree::entries(&new["status"], side) {
+                    quota_name(errors, &path.key(resource), resource);
+                    resource::amount(errors, &path.key(resource), resource, value);
+                }
+            }
+        })
+    }
+
     fn columns(&self) -> &[Column] {
         COLUMNS
     }
@@ -197,25 +250,55 @@ fn validate_quota(errors: &mut Errors, path: &Path, spec: &Value) {
         quota_name(errors, &hard.key(resource), resource);
         resource::amount(errors, &hard.key(resource), resource, value);
     }
+    let own = spec["scopes"].to_string();
+    let at = path.child("scopes");
+    let mut scopes = Vec::new();
     for scope in tree::list(spec, "scopes").iter().filter_map(Value::as_str) {
         if !SCOPES.contains(&scope) {
-            errors.invalid(&path.child("scopes"), spec["scopes"].clone(), "unsupported scope");
+            errors.invalid_shown(&at, &own, "unsupported scope");
         }
-        let known = tree::entries(spec, "hard").into_iter().filter(|(name, _)| is_quota_name(name));
-        for _ in known.filter(|(name, _)| !counts_in(scope, name)) {
-            errors.invalid(&path.child("scopes"), spec["scopes"].clone(), "unsupported scope applied to resource");
+        applies(errors, &at, spec, scope, &own);
+        scopes.push(scope);
+    }
+    conflicting(errors, &at, &scopes, &own);
+    if tree::has(spec, "scopeSelector") {
+        scope_selector(errors, &path.child("scopeSelector").child("matchExpressions"), spec);
+    }
+}
+
+/// Whether all that the quota counts is had by objects of a scope.
+fn applies(errors: &mut Errors, at: &Path, spec: &Value, scope: &str, shown: &str) {
+    let known = tree::entries(spec, "hard").into_iter().filter(|(name, _)| is_quota_name(name));
+    for _ in known.filter(|(name, _)| !counts_in(scope, name)) {
+        errors.invalid_shown(at, shown, "unsupported scope applied to resource");
+    }
+}
+
+fn conflicting(errors: &mut Errors, at: &Path, scopes: &[&str], shown: &str) {
+    for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+        if pair.iter().all(|one| scopes.contains(one)) {
+            errors.invalid_shown(at, shown, "conflicting scopes");
         }
     }
-    let has = |scope: &str| tree::list(spec, "scopes").iter().any(|one| one == scope);
-    for [one, other] in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
-        if has(one) && has(other) {
-            errors.invalid(&path.child("scopes"), spec["scopes"].clone(), "conflicting scopes");
-        }
+}
+
+fn scope_selector(errors: &mut Errors, at: &Path, spec: &Value) {
+    let requirements = tree::list(&spec["scopeSelector"], "matchExpressions");
+    let shown: Vec<String> = requirements.iter().map(requirement_shown).collect();
+    let shown = format!("{{\"MatchExpressions\":[{}]}}", shown.join(","));
+    let mut scopes = Vec::new();
+    for requirement in requirements {
+        scope_requirement(errors, at, requirement, |errors, scope| applies(errors, at, spec, scope, &shown));
+        scopes.push(tree::text(requirement, "scopeName"));
     }
-    let at = path.child("scopeSelector").child("matchExpressions");
-    for requirement in tree::list(&spec["scopeSelector"], "matchExpressions") {
-        scope_requirement(errors, &at, requirement);
-    }
+    // Upstream shows the other way to name scopes here.
+    conflicting(errors, at, &scopes, &spec["scopes"].to_string());
+}
+
+fn requirement_shown(requirement: &Value) -> String {
+    let text = |key| Value::from(tree::text(requirement, key));
+    let values = requirement.get("values").map_or("null".to_owned(), Value::to_string);
+    format!("{{\"ScopeName\":{},\"Operator\":{},\"Values\":{values}}}", text("scopeName"), text("operator"))
 }
 
 /// Whether objects of the scope use the resource at all.
@@ -263,12 +346,13 @@ fn quota_name(errors: &mut Errors, path: &Path, resource: &str) {
     }
 }
 
-fn scope_requirement(errors: &mut Errors, at: &Path, requirement: &Value) {
+fn scope_requirement(errors: &mut Errors, at: &Path, requirement: &Value, applies: impl Fn(&mut Errors, &str)) {
     let (scope, operator) = (tree::text(requirement, "scopeName"), tree::text(requirement, "operator"));
     let values = tree::list(requirement, "values");
     if !SCOPES.contains(&scope) {
         errors.invalid(&at.child("scopeName"), scope, "unsupported scope");
     }
+    applies(errors, scope);
     let only_exists = ["BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"];
     if only_exists.contains(&scope) && operator != "Exists" {
         let words = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \

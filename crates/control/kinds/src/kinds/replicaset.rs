@@ -89,7 +89,10 @@ impl Strategy for ReplicaSet {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
+        let mut warnings: Vec<String> =
+            old.is_none().then(|| workload::name_warning(new)).flatten().into_iter().collect();
+        warnings.extend(pod::template_warnings("spec.template", &new["spec"]["template"], new, old));
+        warnings
     }
 
     fn columns(&self) -> &[Column] {
@@ -219,7 +222,10 @@ impl Strategy for ReplicationController {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
+        let mut warnings: Vec<String> =
+            old.is_none().then(|| workload::name_warning(new)).flatten().into_iter().collect();
+        warnings.extend(pod::template_warnings("spec.template", &new["spec"]["template"], new, old));
+        warnings
     }
 
     fn columns(&self) -> &[Column] {

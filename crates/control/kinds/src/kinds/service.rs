@@ -15,6 +15,7 @@ use pintle_types::{
 use serde_json::Value;
 
 mod addresses;
+mod warnings;
 
 pub use addresses::errors_of as address_errors;
 
@@ -93,6 +94,7 @@ impl Strategy for Service {
     }
 
     fn default(&self, _api_version: &str, object: &mut Value) {
+        default_balancer(object);
         let Some(spec) = tree::child(object, "spec") else { return };
         tree::default_empty(spec, "sessionAffinity", "None");
         default_affinity(spec);
@@ -121,7 +123,11 @@ impl Strategy for Service {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &object["spec"]))
+        Errors::of(|errors| {
+            topology_annotations(errors, &object["metadata"]["annotations"]);
+            validate_spec(errors, &Path::new("spec"), &object["spec"]);
+            annotated_ranges(errors, object);
+        })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
@@ -131,6 +137,14 @@ impl Strategy for Service {
         });
         found.extend(self.validate(new));
         found
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| balancer_status(errors, &Path::new("status.loadBalancer.ingress"), new))
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of(new)
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -153,6 +167,72 @@ impl Strategy for Service {
             column::age(object, now),
             pod::labels_text(&spec["selector"]).into(),
         ]
+    }
+}
+
+/// Packets to an address of a load balancer keep it as their destination, unless its status says otherwise.
+fn default_balancer(object: &mut Value) {
+    if tree::text(&object["spec"], "type") != "LoadBalancer" {
+        return;
+    }
+    if let Some(status) = tree::existing(object, "status")
+        && let Some(balancer) = tree::existing(status, "loadBalancer")
+    {
+        let points = tree::items_mut(balancer, "ingress").filter(|point| !tree::text(point, "ip").is_empty());
+        points.for_each(|point| tree::default_to(point, "ipMode", "VIP"));
+    }
+}
+
+/// The older annotation may not say otherwise than the newer one.
+fn topology_annotations(errors: &mut Errors, annotations: &Value) {
+    const MODE: &str = "service.kubernetes.io/topology-mode";
+    const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+    let text = |key: &str| annotations.get(key).and_then(Value::as_str);
+    if let (Some(mode), Some(hints)) = (text(MODE), text(HINTS))
+        && mode != hints
+    {
+        let words = format!("must match annotations[{HINTS}] when both are specified");
+        errors.invalid(&Path::new("metadata.annotations").key(MODE), mode, &words);
+    }
+}
+
+/// The networks that may use a load balancer, as they were named before there was a field for them.
+fn annotated_ranges(errors: &mut Errors, object: &Value) {
+    const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    let Some(ranges) = object["metadata"]["annotations"].get(RANGES).and_then(Value::as_str) else { return };
+    let spec = &object["spec"];
+    if !tree::list(spec, "loadBalancerSourceRanges").is_empty() {
+        return;
+    }
+    let at = Path::new("metadata.annotations").key(RANGES);
+    if tree::text(spec, "type") != "LoadBalancer" {
+        errors.forbidden(&at, "may only be used when `type` is 'LoadBalancer'");
+    }
+    if !ranges.trim().is_empty() {
+        ranges.split(',').for_each(|range| {
+            net::cidr(errors, &at, range.trim());
+        });
+    }
+}
+
+fn balancer_status(errors: &mut Errors, path: &Path, service: &Value) {
+    let points = tree::list(&service["status"]["loadBalancer"], "ingress");
+    if !points.is_empty() && tree::text(&service["spec"], "type") != "LoadBalancer" {
+        return errors.forbidden(path, "may only be used when `spec.type` is 'LoadBalancer'");
+    }
+    for (i, point) in points.iter().enumerate() {
+        let (at, ip) = (path.index(i), tree::text(point, "ip"));
+        if !ip.is_empty() {
+            net::ip(errors, &at.child("ip"), ip);
+        }
+        let mode_at = at.child("ipMode");
+        match point.get("ipMode").and_then(Value::as_str) {
+            None if !ip.is_empty() => errors.required(&mode_at, "must be specified when `ip` is set"),
+            Some(_) if ip.is_empty() => errors.forbidden(&mode_at, "may not be specified when `ip` is not set"),
+            Some(mode) => errors.one_of(&mode_at, mode, &["Proxy", "VIP"]),
+            None => {}
+        }
+        net::host_of_balancer(errors, &at.child("hostname"), tree::text(point, "hostname"));
     }
 }
 
@@ -322,12 +402,7 @@ fn distinct_ports(errors: &mut Errors, at: &Path, kind: &str, ports: &[Value]) {
                 "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":0}}",
                 Value::from(protocol)
             );
-            let body = format!("Duplicate value: {shown}");
-            errors.0.push(pintle_types::field::FieldError::new(
-                pintle_types::field::ErrorKind::Duplicate,
-                &at.index(i),
-                body,
-            ));
+            errors.duplicate_shown(&at.index(i), &shown);
         }
     }
 }
@@ -347,6 +422,9 @@ fn load_balancer(errors: &mut Errors, path: &Path, spec: &Value) {
         if tree::has(spec, field) && !balanced {
             errors.forbidden(&path.child(field), ONLY);
         }
+    }
+    if let Some(class) = spec.get("loadBalancerClass").and_then(Value::as_str).filter(|_| balanced) {
+        errors.invalid_for(&path.child("loadBalancerClass"), class, name::qualified(class));
     }
 }
 

@@ -96,7 +96,17 @@ impl Strategy for StatefulSet {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        pod::template_warnings("spec.template", &new["spec"]["template"], new, old)
+        let mut warnings = pod::template_warnings("spec.template", &new["spec"]["template"], new, old);
+        for (i, template) in tree::list(&new["spec"], "volumeClaimTemplates").iter().enumerate() {
+            // Upstream writes this one field in the way of its struct.
+            let path = Path::new("spec.volumeClaimTemplates").index(i).child("Spec");
+            warnings.extend(pod::claim_warnings(&path, &template["spec"]));
+        }
+        if tree::int(&new["spec"], "revisionHistoryLimit") < 0 {
+            let words = "a negative value retains all historical revisions; a value >= 0 is recommended";
+            warnings.push(format!("spec.revisionHistoryLimit: {words}"));
+        }
+        warnings
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -134,7 +144,6 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     }
     number::fields_not_negative(errors, path, spec, &["replicas", "minReadySeconds"]);
     number::fields_not_negative(errors, &path.child("ordinals"), &spec["ordinals"], &["start"]);
-    number::fields_not_negative(errors, path, spec, &["revisionHistoryLimit"]);
     for (i, template) in tree::list(spec, "volumeClaimTemplates").iter().enumerate() {
         claim::validate_spec(errors, &path.child("volumeClaimTemplates").index(i).child("spec"), &template["spec"]);
     }

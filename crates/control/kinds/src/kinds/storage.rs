@@ -1,6 +1,6 @@
 //! Storage classes and classes of volume attributes.
 
-use super::workload;
+use super::{pod, workload};
 use crate::{
     check::{Errors, Seen, name},
     column::{self, Column},
@@ -54,6 +54,7 @@ impl Strategy for StorageClass {
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             driver_name(errors, &Path::new("provisioner"), tree::text(object, "provisioner"));
+            parameters(errors, &object["parameters"]);
             let policy = tree::text(object, "reclaimPolicy");
             if !policy.is_empty() {
                 errors.one_of(&Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
@@ -83,8 +84,15 @@ impl Strategy for StorageClass {
         })
     }
 
-    fn allow_create_on_update(&self) -> bool {
-        false
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut found = Vec::new();
+        for (i, term) in tree::list(new, "allowedTopologies").iter().enumerate() {
+            for (j, expression) in tree::list(term, "matchLabelExpressions").iter().enumerate() {
+                let at = format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key");
+                found.extend(pod::old_label(tree::text(expression, "key")).map(|words| format!("{at}: {words}")));
+            }
+        }
+        found
     }
 
     fn columns(&self) -> &[Column] {
@@ -112,6 +120,24 @@ fn driver_name(errors: &mut Errors, path: &Path, text: &str) {
     if errors.needs(path, text, "") {
         let low = text.to_lowercase();
         errors.invalid_for(path, &low, name::qualified(&low));
+    }
+}
+
+/// What the driver is told: at most 512 words, all together at most 256 KiB.
+fn parameters(errors: &mut Errors, parameters: &Value) {
+    const MOST: usize = 512;
+    const LONGEST: usize = 256 * 1024;
+    let path = Path::new("parameters");
+    let Some(given) = parameters.as_object() else { return };
+    if given.len() > MOST {
+        return errors.too_long(&path, MOST);
+    }
+    if given.contains_key("") {
+        errors.invalid(&path, "", "field can not be empty.");
+    }
+    let size: usize = given.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
+    if size > LONGEST {
+        errors.too_long(&path, LONGEST);
     }
 }
 
@@ -157,6 +183,7 @@ impl Strategy for VolumeAttributesClass {
             if tree::is_empty(&object["parameters"]) {
                 errors.required(&Path::new("parameters"), "must contain at least one key/value pair");
             }
+            parameters(errors, &object["parameters"]);
         })
     }
 

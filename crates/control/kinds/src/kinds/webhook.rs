@@ -173,7 +173,8 @@ pub(super) fn service(errors: &mut Errors, at: &Path, service: &Value) {
     }
 }
 
-fn review_versions(errors: &mut Errors, at: &Path, versions: &[Value]) {
+/// The versions of reviews that a webhook understands.
+pub(super) fn review_versions(errors: &mut Errors, at: &Path, versions: &[Value]) {
     if versions.is_empty() {
         return errors.required(at, "must specify one of v1, v1beta1");
     }

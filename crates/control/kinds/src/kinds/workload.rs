@@ -37,6 +37,14 @@ pub(super) fn labels_match(errors: &mut Errors, path: &Path, template: &Value, s
     }
 }
 
+/// What is told of a name that pods can bear but hosts can't.
+pub(super) fn name_warning(object: &Value) -> Option<String> {
+    let wrong = pintle_types::names::dns1123_label_errors(tree::text(&object["metadata"], "name"));
+    let words = "this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
+                 recommended";
+    (!wrong.is_empty()).then(|| format!("metadata.name: {words}: [{}]", wrong.join(" ")))
+}
+
 /// Pods of controllers restart for ever and have no deadline.
 pub(super) fn runs_for_ever(errors: &mut Errors, path: &Path, template: &Value, kind: &str) {
     let spec = &template["spec"];

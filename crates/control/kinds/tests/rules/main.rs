@@ -99,12 +99,16 @@ fn run(table: &Table, case: &Case, row: &Row) -> Result<(), String> {
         Act::Fine | Act::Wrong => {
             let stored = stored(table, &def, completed(&def, object)?);
             compare(&row.errors, &def.validate_create(&stored))?;
+            told(&row.warnings, &def.strategy.warnings(&stored, None))?;
             expect_fields(&stored, row)
         }
         Act::Update => {
             let old = stored_with_status(table, &def, completed(&def, before)?);
             let (new, errors) = updated(table, &def, completed(&def, object)?, &old, &row.through);
             compare(&row.errors, &errors)?;
+            if row.through.is_empty() {
+                told(&row.warnings, &def.strategy.warnings(&new, Some(&old)))?;
+            }
             expect_fields(&new, row)
         }
     }
@@ -203,6 +207,14 @@ fn compare(expected: &[String], found: &pintle_types::field::ErrorList) -> Resul
         _ => lines.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"),
     };
     Err(format!("  expected:\n{}\n  got:\n{}", list(expected), list(&found)))
+}
+
+/// Rows that name no warning don't ask for them.
+fn told(expected: &[String], found: &[String]) -> Result<(), String> {
+    match expected.is_empty() || expected == found {
+        true => Ok(()),
+        false => Err(format!("  expected warnings: {expected:#?}\n  got: {found:#?}")),
+    }
 }
 
 fn expect_fields(object: &Value, row: &Row) -> Result<(), String> {

@@ -15,6 +15,7 @@
 //!   error spec.containers[0].image: Required value
 //! update of the image                  a row: `old` and `cut` change both objects, `set` and `drop` the new one
 //!   through status                     by a subresource
+//!   warns spec.x: …                    a row that is fine, or an update: all that the writer is told
 //! ```
 //!
 //! Values are JSON; what is none is a text. `#` begins a comment.
@@ -42,6 +43,7 @@ pub struct Row {
     pub gives: Vec<(String, Value)>,
     pub errors: Vec<String>,
     pub through: String,
+    pub warnings: Vec<String>,
 }
 
 pub struct Case {
@@ -106,6 +108,7 @@ fn statement(cases: &mut Vec<Case>, line: usize, word: &str, rest: &str) -> Resu
         gives: Vec::new(),
         errors: Vec::new(),
         through: String::new(),
+        warnings: Vec::new(),
     };
     case.rows.push(row);
     Ok(())
@@ -124,6 +127,7 @@ fn detail(row: &mut Row, word: &str, rest: &str) -> Result<(), String> {
         "lacks" => row.gives.push((rest.to_owned(), Value::Null)),
         "error" => row.errors.push(rest.to_owned()),
         "through" => row.through = rest.to_owned(),
+        "warns" => row.warnings.push(rest.to_owned()),
         _ => return Err(format!("unknown word {word:?}")),
     }
     Ok(())

@@ -202,8 +202,13 @@ fn conversion(errors: &mut Errors, path: &Path, conversion: &Value) {
         },
         _ => {}
     }
-    if kind == "Webhook" && tree::list(&conversion["webhook"], "conversionReviewVersions").is_empty() {
-        errors.required(&path.child("conversionReviewVersions"), "");
+    let (versions, at) =
+        (tree::list(&conversion["webhook"], "conversionReviewVersions"), path.child("conversionReviewVersions"));
+    match (kind, versions.is_empty()) {
+        ("Webhook", true) => errors.required(&at, ""),
+        ("Webhook", false) => webhook::review_versions(errors, &at, versions),
+        (_, false) => errors.forbidden(&at, "should not be set when strategy is not set to Webhook"),
+        (_, true) => {}
     }
 }
 
