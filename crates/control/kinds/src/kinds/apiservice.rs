@@ -1,12 +1,13 @@
 //! API services: groups and versions that other servers may serve.
 
-use super::{webhook, workload};
+use super::workload;
 use crate::{
-    check::Errors,
+    check::{Errors, number},
     column::{self, Column},
     strategy::{NameRule, Strategy},
     tree,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use pintle_types::{
     field::{ErrorList, Path},
@@ -47,6 +48,16 @@ impl Strategy for APIService {
                 errors.invalid(&Path::new("metadata.name"), name, &words);
             }
             validate_spec(errors, &Path::new("spec"), spec);
+        })
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| {
+            let path = Path::new("status.conditions");
+            for (i, condition) in tree::list(&new["status"], "conditions").iter().enumerate() {
+                let status = tree::text(condition, "status");
+                errors.one_of(&path.index(i).child("status"), status, &["True", "False", "Unknown"]);
+            }
         })
     }
 
@@ -91,18 +102,23 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     let insecure = path.child("insecureSkipTLSVerify");
     if !tree::has(spec, "service") {
         if tree::has(spec, "caBundle") {
-            errors.invalid(
-                &path.child("caBundle"),
-                spec["caBundle"].clone(),
-                "local APIServices may not have a caBundle",
-            );
+            let bytes = STANDARD.decode(tree::text(spec, "caBundle")).map_or(0, |bundle| bundle.len());
+            let words = "local APIServices may not have a caBundle";
+            errors.invalid(&path.child("caBundle"), format!("{bytes} bytes"), words);
         }
         if tree::flag(spec, "insecureSkipTLSVerify") {
             errors.invalid(&insecure, true, "local APIServices may not have insecureSkipTLSVerify");
         }
         return;
     }
-    webhook::service(errors, &path.child("service"), &spec["service"]);
+    let (at, service) = (path.child("service"), &spec["service"]);
+    for field in ["namespace", "name"] {
+        errors.needs(&at.child(field), tree::text(service, field), "");
+    }
+    let port = tree::int(service, "port");
+    if !number::is_port(port) {
+        errors.invalid(&at.child("port"), port, "port is not valid: must be between 1 and 65535, inclusive");
+    }
     if tree::flag(spec, "insecureSkipTLSVerify") && tree::has(spec, "caBundle") {
         errors.invalid(&insecure, true, "may not be true if caBundle is present");
     }

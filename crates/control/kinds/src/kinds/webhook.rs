@@ -144,7 +144,7 @@ fn client_config(errors: &mut Errors, at: &Path, config: &Value) {
     }
 }
 
-/// The service of a webhook, also that of a conversion or an aggregated API.
+/// The service of a webhook, also that of a conversion.
 pub(super) fn service(errors: &mut Errors, at: &Path, service: &Value) {
     errors.needs(&at.child("name"), tree::text(service, "name"), "");
     errors.needs(&at.child("namespace"), tree::text(service, "namespace"), "");

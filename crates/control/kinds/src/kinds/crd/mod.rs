@@ -9,7 +9,7 @@ pub use approval::{Approval, approval_of};
 
 use super::{policy, webhook};
 use crate::{
-    check::{Errors, Seen},
+    check::{Errors, Seen, condition},
     strategy::Strategy,
     tree,
 };
@@ -68,25 +68,26 @@ impl Strategy for CustomResourceDefinition {
     }
 
     fn validate_request(&self, _api_version: &str, object: &Value) -> ErrorList {
-        Errors::of(|errors| approval::validate(errors, object, None))
+        Errors::of(|errors| {
+            approval::validate(errors, object, None);
+            pruned(errors, &object["spec"]);
+        })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut found = validate(new, Some(old));
         found.extend(Errors::of(|errors| {
             approval::validate(errors, new, Some(old));
-            let (path, new, old) = (Path::new("spec"), &new["spec"], &old["spec"]);
-            for field in ["group", "scope"] {
-                errors.immutable(&path.child(field), &new[field], &old[field]);
+            if !tree::flag(&old["spec"], "preserveUnknownFields") {
+                pruned(errors, &new["spec"]);
             }
-            let plural = |spec: &Value| spec["names"]["plural"].clone();
-            errors.immutable(&path.child("names").child("plural"), &plural(new), &plural(old));
+            unchanged(errors, &Path::new("spec"), new, old);
         }));
         found
     }
 
     fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
-        Errors::of(|errors| stored_versions(errors, new))
+        Errors::of(|errors| forms_of_names(errors, &Path::new("status.acceptedNames"), &new["status"]["acceptedNames"]))
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {
@@ -136,7 +137,12 @@ fn stored_versions(errors: &mut Errors, object: &Value) {
         }
     }
     for (i, version) in unknown {
-        errors.invalid(&path.index(i), version, "must appear in spec.versions");
+        let words = format!(
+            "missing from spec.versions; {version} was previously a storage version, and must remain in spec.versions until \
+             a storage migration ensures no data remains persisted in {version} and removes {version} from \
+             status.storedVersions"
+        );
+        errors.invalid(&path.index(i), version, &words);
     }
 }
 
@@ -155,25 +161,56 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, old: Option<&Va
     conversion(errors, &path.child("conversion"), &spec["conversion"]);
 }
 
-fn validate_names(errors: &mut Errors, path: &Path, own: &Value) {
-    for field in ["plural", "singular"] {
-        let text = tree::text(own, field);
-        if errors.needs(&path.child(field), text, "") {
-            errors.invalid_for(&path.child(field), text, names::dns1035_label_errors(text));
-        }
+/// What only older versions of definitions may say.
+fn pruned(errors: &mut Errors, spec: &Value) {
+    if tree::flag(spec, "preserveUnknownFields") {
+        let words =
+            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        errors.invalid(&Path::new("spec.preserveUnknownFields"), true, words);
     }
-    for field in ["kind", "listKind"] {
-        let text = tree::text(own, field);
-        if errors.needs(&path.child(field), text, "") {
-            policy::mixed_case(errors, &path.child(field), text);
-        }
+}
+
+/// Where objects are kept stays, and once there are some, so does what they are.
+fn unchanged(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
+    let established = condition::is_true(&old["status"], "Established");
+    let (new, old) = (&new["spec"], &old["spec"]);
+    let mut stays = |way: &str| {
+        let at = way.split('.').fold(path.clone(), |at, part| at.child(part));
+        errors.immutable(&at, tree::at(new, way), tree::at(old, way));
+    };
+    if established {
+        ["scope", "names.kind"].into_iter().for_each(&mut stays);
+    }
+    ["group", "names.plural"].into_iter().for_each(&mut stays);
+}
+
+/// The forms of names that there are.
+fn forms_of_names(errors: &mut Errors, path: &Path, own: &Value) {
+    for field in ["plural", "singular"].into_iter().filter(|field| !tree::text(own, field).is_empty()) {
+        one_label(errors, &path.child(field), tree::text(own, field));
+    }
+    for field in ["kind", "listKind"].into_iter().filter(|field| !tree::text(own, field).is_empty()) {
+        policy::mixed_case(errors, &path.child(field), tree::text(own, field));
     }
     for field in ["shortNames", "categories"] {
         for (i, text) in tree::list(own, field).iter().enumerate() {
-            let text = text.as_str().unwrap_or("");
-            errors.invalid_for(&path.child(field).index(i), text, names::dns1035_label_errors(text));
+            one_label(errors, &path.child(field).index(i), text.as_str().unwrap_or(""));
         }
     }
+}
+
+fn one_label(errors: &mut Errors, at: &Path, text: &str) {
+    let wrong = names::dns1035_label_errors(text);
+    if !wrong.is_empty() {
+        errors.invalid(at, text, &wrong.join(","));
+    }
+}
+
+fn validate_names(errors: &mut Errors, path: &Path, own: &Value) {
+    for field in ["plural", "singular", "kind", "listKind"] {
+        errors.needs(&path.child(field), tree::text(own, field), "");
+    }
+    forms_of_names(errors, path, own);
     let kind = tree::text(own, "kind");
     if !kind.is_empty() && kind == tree::text(own, "listKind") {
         errors.invalid(&path.child("listKind"), kind, "kind and listKind may not be the same");

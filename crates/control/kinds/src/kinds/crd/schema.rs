@@ -1,7 +1,10 @@
 //! Rules for the schemas of custom resources: structural, with usable lists and defaults that fit.
 
 use super::structural;
-use crate::{check::Errors, tree};
+use crate::{
+    check::{Errors, Seen},
+    tree,
+};
 use pintle_schema::custom::type_name;
 use pintle_types::field::{FieldError, Path};
 use serde_json::Value;
@@ -79,11 +82,13 @@ fn check_list(errors: &mut Errors, path: &Path, schema: &Value) {
     if kind == "array" && !items.is_object() {
         errors.required(&path.child("items"), "must be specified");
     }
+    check_map_type(errors, path, schema);
     let list_type = schema.get(LIST_TYPE).and_then(Value::as_str);
     let keys = tree::list(schema, KEYS);
     if let Some(list_type) = list_type {
         let words = "must be array if x-kubernetes-list-type is specified";
         match kind {
+            "array" if list_type == "set" => check_set(errors, &path.child("items"), items),
             "array" => {}
             "" => errors.required(&path.child("type"), words),
             other => errors.invalid(&path.child("type"), other, words),
@@ -99,6 +104,52 @@ fn check_list(errors: &mut Errors, path: &Path, schema: &Value) {
     }
     if list_type == Some("map") {
         check_map_list(errors, path, items, keys, &path.child(KEYS));
+    }
+    if let Some(kind @ ("map" | "set")) = list_type {
+        not_nullable(errors, &path.child("items"), items, keys, kind);
+    }
+}
+
+fn check_map_type(errors: &mut Errors, path: &Path, schema: &Value) {
+    const MAP_TYPE: &str = "x-kubernetes-map-type";
+    let Some(map_type) = schema.get(MAP_TYPE).and_then(Value::as_str) else { return };
+    let words = "must be object if x-kubernetes-map-type is specified";
+    match tree::text(schema, "type") {
+        "object" => {}
+        "" => errors.required(&path.child("type"), words),
+        other => errors.invalid(&path.child("type"), other, words),
+    }
+    errors.one_of(&path.child(MAP_TYPE), map_type, &["atomic", "granular"]);
+}
+
+/// Items of a set are compared as a whole.
+fn check_set(errors: &mut Errors, at: &Path, items: &Value) {
+    const WORDS: &str = "must be atomic as item of a list with x-kubernetes-list-type=set";
+    let own = |word: &str| items.get(word).and_then(Value::as_str);
+    // Upstream shows the type of the list in both cases.
+    let shown = items.get("x-kubernetes-list-type").cloned().unwrap_or(Value::Null);
+    match tree::text(items, "type") {
+        "array" if own("x-kubernetes-list-type").is_some_and(|it| it != "atomic") => {
+            errors.invalid(&at.child("x-kubernetes-list-type"), shown, WORDS);
+        }
+        "object" if own("x-kubernetes-map-type") != Some("atomic") => {
+            errors.invalid(&at.child("x-kubernetes-map-type"), shown, WORDS);
+        }
+        _ => {}
+    }
+}
+
+/// Items that are told apart, and the fields by which they are, are there.
+fn not_nullable(errors: &mut Errors, at: &Path, items: &Value, keys: &[Value], kind: &str) {
+    if tree::flag(items, "nullable") {
+        let words = format!("cannot be nullable when x-kubernetes-list-type is {kind}");
+        errors.forbidden(&at.child("nullable"), &words);
+    }
+    for key in keys.iter().filter_map(Value::as_str).filter(|_| kind == "map") {
+        if tree::flag(&items["properties"][key], "nullable") {
+            let words = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
+            errors.forbidden(&at.child("properties").key(key).child("nullable"), words);
+        }
     }
 }
 
@@ -119,7 +170,7 @@ fn check_map_list(errors: &mut Errors, path: &Path, items: &Value, keys: &[Value
     if keys.is_empty() {
         return errors.required(at, "must not be empty if x-kubernetes-list-type is map");
     }
-    let required = tree::list(items, "required");
+    let (required, mut seen) = (tree::list(items, "required"), Seen::default());
     for key in keys {
         let name = key.as_str().unwrap_or("");
         // A property may be null: a schema that says nothing.
@@ -127,6 +178,13 @@ fn check_map_list(errors: &mut Errors, path: &Path, items: &Value, keys: &[Value
             errors.invalid(at, keys.to_vec(), "entries must all be names of item properties");
             continue;
         };
+        if matches!(tree::text(property, "type"), "array" | "object") {
+            let words = "must be a scalar type if parent array's x-kubernetes-list-type is map";
+            errors.invalid(&at_items.child("properties").key(name).child("type"), kind, words);
+        }
+        if !seen.first(name) {
+            errors.invalid(at, keys.to_vec(), "must not contain duplicate entries");
+        }
         if !required.contains(key) && !tree::has(property, "default") {
             let words =
                 "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";

@@ -25,6 +25,12 @@ pub(super) fn forbidden_words(errors: &mut Errors, path: &Path, schema: &Value, 
             errors.forbidden(&path.child(word), &format!("{word} is not supported"));
         }
     }
+    if tree::text(schema, "type") == "null" {
+        errors.forbidden(&path.child("type"), "type cannot be set to null, use nullable as an alternative");
+    }
+    if schema["items"].as_array().is_some_and(|items| !items.is_empty()) {
+        errors.forbidden(&path.child("items"), "items must be a schema object and not an array");
+    }
     if tree::flag(schema, "uniqueItems") {
         let words = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
         errors.forbidden(&path.child("uniqueItems"), words);

@@ -31,11 +31,9 @@ pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value, old: 
             errors.required(&at.index(i).child("schema").child("openAPIV3Schema"), "");
         }
         errors.invalid_for(&at.index(i).child("name"), name, names::dns1035_label_errors(name));
-        if let Some(warning) = version.get("deprecationWarning").and_then(Value::as_str)
-            && !tree::flag(version, "deprecated")
-        {
-            let words = "can only be set for deprecated versions";
-            errors.invalid(&at.index(i).child("deprecationWarning"), warning, words);
+        if let Some(warning) = version.get("deprecationWarning").and_then(Value::as_str) {
+            let at = at.index(i).child("deprecationWarning");
+            deprecation(errors, &at, warning, tree::flag(version, "deprecated"));
         }
     }
     let shared = |field: &str| versions.windows(2).all(|pair| pair[0].get(field) == pair[1].get(field));
@@ -56,6 +54,24 @@ pub(super) fn validate_all(errors: &mut Errors, path: &Path, spec: &Value, old: 
         // What is shared is checked once.
         let fresh = |shared: bool| i == 0 || !shared;
         validate_one(errors, &places, version, all_shared.map(fresh), old);
+    }
+}
+
+fn deprecation(errors: &mut Errors, at: &Path, warning: &str, deprecated: bool) {
+    const LONGEST: usize = 256;
+    if !deprecated {
+        return errors.invalid(at, warning, "can only be set for deprecated versions");
+    }
+    if warning.len() > LONGEST {
+        errors.invalid(at, warning, &format!("must be <= {LONGEST} characters long"));
+    }
+    if warning.is_empty() {
+        errors.invalid(at, warning, "must not be an empty string");
+    }
+    if let Some((index, _)) = warning.char_indices().find(|(_, letter)| letter.is_control()) {
+        let words =
+            format!("must only contain printable UTF-8 characters; non-printable character found at index {index}");
+        errors.invalid(at, warning, &words);
     }
 }
 
@@ -129,7 +145,7 @@ fn rules(errors: &mut Errors, at: &Path, version: &Value, old: Option<&Value>) {
 }
 
 fn is_simple_path(text: &str) -> bool {
-    text.starts_with('.') && !text.contains(' ') && text.len() > 1 && !text.ends_with('.')
+    text.starts_with('.')
 }
 
 fn subresources(errors: &mut Errors, path: &Path, subresources: &Value) {
@@ -146,20 +162,21 @@ fn subresources(errors: &mut Errors, path: &Path, subresources: &Value) {
         if !is_simple_path(text) {
             errors.invalid(&at.child(field), text, "must be a simple json path starting with .");
         } else if !text.starts_with(&format!("{under}.")) {
-            errors.invalid(&at.child(field), text, &format!("must be a json path under {under}"));
+            errors.invalid(&at.child(field), text, &format!("should be a json path under {under}"));
         }
     }
     if let Some(text) = scale.get("labelSelectorPath").and_then(Value::as_str).filter(|text| !text.is_empty()) {
         if !is_simple_path(text) {
             errors.invalid(&at.child("labelSelectorPath"), text, "must be a simple json path starting with .");
         } else if !text.starts_with(".spec.") && !text.starts_with(".status.") {
-            errors.invalid(&at.child("labelSelectorPath"), text, "must be a json path under either .spec or .status");
+            errors.invalid(&at.child("labelSelectorPath"), text, "should be a json path under either .spec or .status");
         }
     }
 }
 
 fn validate_column(errors: &mut Errors, at: &Path, column: &Value) {
     const TYPES: &[&str] = &["boolean", "date", "integer", "number", "string"];
+    const FORMATS: &[&str] = &["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
     let text = |key| tree::text(column, key);
     errors.needs(&at.child("name"), text("name"), "");
     if errors.needs(&at.child("type"), text("type"), &format!("must be one of {}", TYPES.join(",")))
@@ -167,7 +184,14 @@ fn validate_column(errors: &mut Errors, at: &Path, column: &Value) {
     {
         errors.invalid(&at.child("type"), text("type"), &format!("must be one of {}", TYPES.join(",")));
     }
-    errors.needs(&at.child("JSONPath"), text("jsonPath"), "");
+    let format = text("format");
+    if !format.is_empty() && !FORMATS.contains(&format) {
+        errors.invalid(&at.child("format"), format, &format!("must be one of {}", FORMATS.join(",")));
+    }
+    let path = text("jsonPath");
+    if errors.needs(&at.child("JSONPath"), path, "") && !is_simple_path(path) {
+        errors.invalid(&at.child("JSONPath"), path, "must be a simple json path starting with .");
+    }
 }
 
 fn selectable(errors: &mut Errors, path: &Path, fields: &[Value], root: &Value) {
