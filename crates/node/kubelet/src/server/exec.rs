@@ -8,13 +8,10 @@ use crate::streams::{RemoteStreams, StreamError, Wants};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use pintle_cri::{AttachRequest, ContainerState, CriError, ExecRequest, ExecSession, ExitOutcome, Runtime};
+use pintle_cri::{AttachRequest, ContainerState, CriError, ExecRequest, ExitOutcome, Runtime};
+use pintle_streaming::ClientStreams;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::io::AsyncWriteExt;
-
-/// How long the start of a program on a terminal waits for the terminal's size.
-const FIRST_SIZE_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Longer command lines are refused.
 const MAX_COMMAND_BYTES: usize = 1 << 20;
@@ -86,87 +83,20 @@ async fn serve(
     streams: RemoteStreams,
 ) {
     let Wants { stdin, stdout, stderr, tty } = wants;
-    let RemoteStreams { stdin: from, stdout: to, stderr: errors, mut resize, outcome } = streams;
-    let session = match verb {
+    let RemoteStreams { stdin: from, stdout: to, stderr: errors, resize, outcome } = streams;
+    let client = ClientStreams { stdin: from, stdout: to, stderr: errors, resize };
+    let result = match verb {
         Verb::Exec => {
-            let size = if tty { first_size(&mut resize).await } else { None };
-            let started = runtime.exec(ExecRequest { container_id, command, tty, size, stdin, stdout, stderr }).await;
-            if let (Ok(session), Some(size)) = (&started, size) {
-                // For a runtime that could not set it before. A process that has ended takes no sizes.
-                let _ = session.resize.send(size).await;
-            }
-            started
+            let request = ExecRequest { container_id, command, tty, size: None, stdin, stdout, stderr };
+            pintle_streaming::exec(runtime.as_ref(), request, client).await
         }
-        Verb::Attach => runtime.attach(AttachRequest { container_id, stdin, tty, stdout, stderr }).await,
-    };
-    let result = match session {
-        Ok(session) => join(session, tty, from, to, errors, resize).await,
-        Err(error) => {
-            // Clients over SPDY read these to their ends before they look at the outcome.
-            for mut output in [to, errors].into_iter().flatten() {
-                // A client that has gone reads nothing.
-                let _ = output.shutdown().await;
-            }
-            Err(error)
+        Verb::Attach => {
+            let session = runtime.attach(AttachRequest { container_id, stdin, tty, stdout, stderr }).await;
+            pintle_streaming::join(session, tty, client).await
         }
     };
     // A client that has gone does not want the outcome.
     let _ = outcome.send(in_words(verb, result));
-}
-
-/// The size that a client tells right after it opened its streams. A program that asks for its size at once, as many
-/// do, would be faster than the message otherwise.
-async fn first_size(
-    sizes: &mut tokio::sync::mpsc::Receiver<pintle_cri::TerminalSize>,
-) -> Option<pintle_cri::TerminalSize> {
-    tokio::time::timeout(FIRST_SIZE_TIMEOUT, sizes.recv()).await.ok().flatten()
-}
-
-/// Copies until the process has ended and all of its output is sent.
-async fn join(
-    session: ExecSession,
-    tty: bool,
-    client_in: Option<pintle_cri::ByteReader>,
-    client_out: Option<pintle_cri::ByteWriter>,
-    client_err: Option<pintle_cri::ByteWriter>,
-    mut sizes: tokio::sync::mpsc::Receiver<pintle_cri::TerminalSize>,
-) -> Result<ExitOutcome, CriError> {
-    let ExecSession { stdin, stdout, stderr, resize, exit } = session;
-    let input = async {
-        if let (Some(mut from), Some(mut to)) = (client_in, stdin) {
-            // Either side may close first; the process' end is what counts.
-            let _copied = tokio::io::copy(&mut from, &mut to).await;
-            let _closed = to.shutdown().await;
-        }
-        // The end of the input is not the end of the process.
-        std::future::pending::<ExitOutcome>().await
-    };
-    let terminal = async {
-        while let Some(size) = sizes.recv().await {
-            // A process that has ended takes no sizes; its outcome is about to come.
-            if resize.send(size).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-        // With a terminal the sizes end when the client has gone; without one they may never have begun.
-        if !tty {
-            std::future::pending::<()>().await;
-        }
-    };
-    let output = async { tokio::join!(pipe(stdout, client_out), pipe(stderr, client_err), exit).2 };
-    tokio::select! {
-        result = output => result,
-        outcome = input => Ok(outcome),
-        () = terminal => Ok(ExitOutcome::Detached),
-    }
-}
-
-async fn pipe(from: Option<pintle_cri::ByteReader>, to: Option<pintle_cri::ByteWriter>) {
-    if let (Some(mut from), Some(mut to)) = (from, to) {
-        // A client that went away stops the copying; the process goes on.
-        let _copied = tokio::io::copy(&mut from, &mut to).await;
-        let _closed = to.shutdown().await;
-    }
 }
 
 /// The `metav1.Status` that clients take the exit code of a command from. How a container ended that a client was

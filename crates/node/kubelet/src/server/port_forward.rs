@@ -8,9 +8,8 @@ use futures::StreamExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use pintle_cri::{ByteStream, Runtime};
+use pintle_cri::Runtime;
 use std::sync::Arc;
-use tokio::io::AsyncWriteExt;
 
 pub async fn answer(
     state: &State,
@@ -53,39 +52,6 @@ async fn sandbox(state: &State, namespace: &str, pod: &str, uid: &str) -> Result
 }
 
 async fn forward(runtime: Arc<dyn Runtime>, sandbox: String, stream: PortStream) {
-    let PortStream { port, data, mut error } = stream;
-    let result = match runtime.port_forward(&sandbox, port).await {
-        Ok(pod) => carry(data, pod).await.map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(why) = result {
-        let message = format!("error forwarding port {port} to pod {sandbox}, uid : {why}");
-        // The client may be the reason for the failure.
-        let _ = error.write_all(message.as_bytes()).await;
-    }
-    // The same.
-    let _ = error.shutdown().await;
-}
-
-/// Carries bytes both ways until the pod has said all. The client learns from the end of its streams that it is over,
-/// and only then ends its own side: waiting for that would be waiting for each other.
-async fn carry(client: ByteStream, pod: ByteStream) -> std::io::Result<()> {
-    let (mut from_client, mut to_client) = tokio::io::split(client);
-    let (mut from_pod, mut to_pod) = tokio::io::split(pod);
-    let asking = async {
-        tokio::io::copy(&mut from_client, &mut to_pod).await?;
-        to_pod.shutdown().await
-    };
-    let answering = async {
-        tokio::io::copy(&mut from_pod, &mut to_client).await?;
-        to_client.shutdown().await
-    };
-    tokio::pin!(asking, answering);
-    tokio::select! {
-        answered = &mut answering => answered,
-        asked = &mut asking => match asked {
-            Ok(()) => answering.await,
-            failed => failed,
-        },
-    }
+    let PortStream { port, data, error } = stream;
+    pintle_streaming::forward(runtime.as_ref(), &sandbox, port, data, error).await;
 }
