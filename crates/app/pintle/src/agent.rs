@@ -3,21 +3,23 @@
 use crate::cluster::{self, Cluster, private_directory};
 use crate::identity::NodeIdentity;
 use crate::node::Node;
-use crate::{docker, join, logging, server};
+use crate::{docker, join, logging, presence, refresh, server};
 use anyhow::Result;
+use pintle_cli::status::Role;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Runs until it is told to stop. The API server may be away at any time, also when this starts.
-pub(crate) async fn run(arguments: pintle_cli::Agent) -> Result<()> {
+pub(crate) async fn run(arguments: pintle_cli::Daemon) -> Result<()> {
     logging::start(&arguments.log_level, None)?;
-    let cluster = Cluster::new(cluster::settings(arguments.settings, arguments.config.as_deref())?)?;
+    let cluster = Cluster::new(cluster::settings(arguments.configured)?)?;
     for directory in [cluster.settings.data_dir(), cluster.settings.run_dir()] {
         private_directory(&directory)?;
     }
+    let _presence = presence::claim(&cluster, Role::Agent)?;
     let (tasks, stop, clock) = (TaskTracker::new(), CancellationToken::new(), pintle_clock::system());
-    let identity = NodeIdentity::of_agent(&cluster)?;
+    let identity = Arc::new(NodeIdentity::of_agent(&cluster)?);
     let node = Node::open(&cluster, Arc::clone(&clock)).await?;
     node.start(&cluster, &identity, Arc::clone(&clock), &tasks, &stop)?;
     for renewal in join::renewals(&cluster, &identity, &clock) {
@@ -27,6 +29,8 @@ pub(crate) async fn run(arguments: pintle_cli::Agent) -> Result<()> {
             let _ended = stop.run_until_cancelled(renewal).await;
         });
     }
+    let (refreshed, settings) = (Arc::clone(&identity), cluster.clone());
+    tasks.spawn(refresh::when_told(stop.clone(), move || refreshed.refresh(&settings)));
     tasks.spawn(docker::bind(&cluster, &node.docker)?.serve(stop.clone()));
     tasks.close();
     tracing::info!(node = cluster.node_name, server = cluster.settings.server, "the agent runs");

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use ipnet::{IpNet, Ipv4Net};
-use pintle_cli::Settings;
+use pintle_cli::{Configured, Settings};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ pub(crate) struct Cluster {
 pub(crate) const SAVED: &str = "settings.yaml";
 
 /// Flags over the configuration file over what `init` or `join` wrote down.
-pub(crate) fn settings(flags: Settings, config: Option<&Path>) -> Result<Settings> {
-    let settings = flags.with_file(config)?;
+pub(crate) fn settings(configured: Configured) -> Result<Settings> {
+    let settings = configured.settings()?;
     let saved = settings.data_dir().join(SAVED);
     Ok(settings.over_saved(&saved)?)
 }

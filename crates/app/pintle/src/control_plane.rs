@@ -159,7 +159,7 @@ fn config(
     let proxies = auth.front_proxy.as_ref().map(|proxy| proxy.authority_pem.as_str()).unwrap_or_default();
     let trusted = format!("{authority}\n{proxies}");
     let clients = pintle_pki::ClientCertificates::Optional(&trusted);
-    let tls = pintle_pki::server_config(&credentials.api_server, clients)?;
+    let tls = pintle_pki::server_config_live(&credentials.api_server, clients)?;
     let bind = SocketAddr::new(cluster.settings.bind_address(), cluster.settings.https_port());
     let mut config = pintle_apiserver::Config::new(
         bind,
@@ -173,7 +173,7 @@ fn config(
     config.service_cidr = ranges.join(",");
     config.issuer = format!("https://kubernetes.default.svc.{}", cluster.settings.cluster_domain());
     config.front_proxy = Some(Arc::clone(&credentials.front_proxy));
-    config.kubelet_tls = Some(pintle_pki::client_config_http1(authority, Some(&credentials.kubelet_client))?);
+    config.kubelet_tls = Some(pintle_pki::client_config_http1_live(authority, &credentials.kubelet_client)?);
     crate::protection::configure(&mut config, &cluster.settings)?;
     config.anonymous = cluster.settings.anonymous_auth.unwrap_or(true);
     let auth = Arc::new(auth.build(config.basics())?);

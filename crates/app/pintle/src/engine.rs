@@ -3,18 +3,20 @@
 use crate::adapters::NoPodNetwork;
 use crate::cluster::{Cluster, private_directory};
 use crate::node::{open_docker, open_engine, open_images};
-use crate::{docker, host, logging, server};
+use crate::{docker, host, logging, presence, server};
 use anyhow::Result;
+use pintle_cli::status::Role;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Runs until it is told to stop; containers run on unless the settings say otherwise.
-pub(crate) async fn run(arguments: pintle_cli::Engine) -> Result<()> {
+pub(crate) async fn run(arguments: pintle_cli::Daemon) -> Result<()> {
     logging::start(&arguments.log_level, None)?;
-    let cluster = Cluster::new(arguments.settings.with_file(arguments.config.as_deref())?)?;
+    let cluster = Cluster::new(arguments.configured.settings()?)?;
     for directory in [cluster.settings.data_dir(), cluster.settings.run_dir()] {
         private_directory(&directory)?;
     }
+    let _presence = presence::claim(&cluster, Role::Engine)?;
     host::prepare()?;
     let clock = pintle_clock::system();
     let images = open_images(&cluster).await?;

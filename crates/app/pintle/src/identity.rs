@@ -6,6 +6,7 @@
 use crate::cluster::Cluster;
 use crate::control_plane::ControlPlane;
 use crate::credentials::Credentials;
+use crate::servers::Servers;
 use anyhow::{Context, Result};
 use pintle_apiserver::User;
 use pintle_client::{Client, HttpConfig, HttpTransport};
@@ -32,6 +33,8 @@ pub(crate) struct NodeIdentity {
     pub(crate) serving: Arc<LiveIdentity>,
     /// What an agent renews: the certificate that it asks with as the kubelet, and that of the proxy.
     pub(crate) certificates: Option<(Arc<LiveIdentity>, Arc<LiveIdentity>)>,
+    /// The API servers that an agent asks.
+    pub(crate) servers: Option<Arc<Servers>>,
 }
 
 /// The user that a node's kubelet is.
@@ -46,8 +49,9 @@ impl NodeIdentity {
             kubelet: plane.client(kubelet, "kubelet"),
             proxy: plane.client(User::new(PROXY, &[]), "kube-proxy"),
             authority_pem: credentials.authority.certificate_pem().to_owned(),
-            serving: LiveIdentity::new(credentials.kubelet_server.clone())?,
+            serving: Arc::clone(&credentials.kubelet_server),
             certificates: None,
+            servers: None,
         })
     }
 
@@ -64,9 +68,10 @@ impl NodeIdentity {
         };
         let authority_pem = read_authority(&directory)?;
         let (kubelet, proxy) = (load(KUBELET_CLIENT)?, load(PROXY_CLIENT)?);
+        let servers = Arc::new(Servers::open(cluster, &url)?);
         let client = |identity: &Arc<LiveIdentity>, agent: &str| -> Result<Client> {
             let tls = pintle_pki::client_config_live(&authority_pem, identity)?;
-            Ok(remote(&url, tls, None)?.with_user_agent(agent))
+            Ok(servers.client(tls)?.with_user_agent(agent))
         };
         Ok(Self {
             kubelet: client(&kubelet, "kubelet")?,
@@ -74,7 +79,22 @@ impl NodeIdentity {
             serving: load(KUBELET_SERVING)?,
             certificates: Some((kubelet, proxy)),
             authority_pem,
+            servers: Some(servers),
         })
+    }
+
+    /// Shows what an agent's files have from now on; the names of what changed.
+    pub(crate) fn refresh(&self, cluster: &Cluster) -> Result<Vec<&'static str>> {
+        let Some((kubelet, proxy)) = &self.certificates else { return Ok(Vec::new()) };
+        let mut changed = Vec::new();
+        for (name, live) in [(KUBELET_CLIENT, kubelet), (KUBELET_SERVING, &self.serving), (PROXY_CLIENT, proxy)] {
+            let found = Identity::load(&cluster.data("pki"), name)?;
+            if let Some(found) = found.filter(|found| found.certificate_pem != live.identity().certificate_pem) {
+                live.replace(found)?;
+                changed.push(name);
+            }
+        }
+        Ok(changed)
     }
 }
 

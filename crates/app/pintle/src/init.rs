@@ -1,13 +1,15 @@
 //! `pintle init`: sets up a cluster on this machine, and says how to use it and how others join.
 
 use crate::cluster::{Cluster, SAVED, private_directory};
+use crate::credentials::{self, ADMINISTRATOR, AUTHORITY, Credentials, FRONT_PROXY_AUTHORITY};
 use crate::token::{self, DEFAULT_GROUP};
 use crate::{background, join, say};
 use anyhow::{Context, Result, ensure};
 use pintle_client::{Client, Kubeconfig};
 use pintle_types::k8s::api::core::v1::{ConfigMap, Node};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -16,20 +18,28 @@ pub(crate) async fn run(arguments: pintle_cli::Init) -> Result<()> {
     let ttl = token::duration("token-ttl", &arguments.token_ttl)?;
     let token = arguments.token.clone().unwrap_or_else(token::generate);
     token::parts(&token)?;
-    let cluster = Cluster::new(arguments.settings.with_file(arguments.config.as_deref())?)?;
+    let cluster = Cluster::new(arguments.configured.settings()?)?;
     let data = cluster.settings.data_dir();
     ensure!(
         !cluster.data(SAVED).exists() && !cluster.data("pki/ca.crt").exists(),
         "{} is the data directory of a cluster or a node already: run `pintle reset` first",
         data.display()
     );
-    say("[init] Using Kubernetes version: v1.36.2");
+    say(format_args!("[init] Using Kubernetes version: {}", crate::VERSIONS.1));
+    say("[preflight] Running pre-flight checks");
     for directory in [data, cluster.settings.run_dir()] {
         private_directory(&directory)?;
     }
+    make_certificates(&cluster)?;
     join::write(&cluster.data(SAVED), &cluster.settings.to_text()?)?;
+    say("[control-plane] Starting the server: API server, scheduler, controllers, and this machine as its node");
     let mut server = background::start(&cluster, "server")?;
-    say(format_args!("[control-plane] The server runs in the background; its messages are in {}", server.log()));
+    say(format_args!("[control-plane] It runs in the background; its messages are in {}", server.log()));
+    say(format_args!(
+        "[control-plane-check] Waiting for healthy control plane components. This can take up to {} s",
+        START_TIMEOUT.as_secs()
+    ));
+    let start = Instant::now();
     let kubeconfig = cluster.settings.write_kubeconfig();
     let ready = async || {
         let client = Client::new(Arc::new(Kubeconfig::load(&kubeconfig).ok()?.transport().ok()?));
@@ -39,6 +49,7 @@ pub(crate) async fn run(arguments: pintle_cli::Init) -> Result<()> {
         Some(client)
     };
     let client = server.until("the server is ready for requests", START_TIMEOUT, ready).await?;
+    started(&cluster, start.elapsed());
     let wanted = token::Wanted {
         token: &token,
         ttl,
@@ -48,6 +59,7 @@ pub(crate) async fn run(arguments: pintle_cli::Init) -> Result<()> {
     };
     token::make(&client, &wanted).await?;
     say(format_args!("[bootstrap-token] Using token: {token}"));
+    say("[bootstrap-token] Configuring bootstrap tokens, cluster-info ConfigMap, RBAC Roles");
     let command = token::join_command(&client, &token).await.context("say how nodes join")?;
     let further = if arguments.upload_certs {
         say("[upload-certs] Storing the certificates in Secret \"kubeadm-certs\" in the \"kube-system\" Namespace");
@@ -73,4 +85,43 @@ To start using your cluster, run as root:
         kubeconfig.display()
     ));
     Ok(())
+}
+
+/// Makes the authorities, certificates and keys, and tells of each. The server finds them.
+fn make_certificates(cluster: &Cluster) -> Result<()> {
+    say(format_args!("[certs] Using certificateDir folder {:?}", credentials::directory(cluster)));
+    Credentials::load_or_create(cluster, &*pintle_clock::system())?;
+    for authority in [AUTHORITY, FRONT_PROXY_AUTHORITY] {
+        say(format_args!("[certs] Generating {authority:?} certificate and key"));
+        for wanted in credentials::wanted(cluster).iter().filter(|wanted| wanted.authority == authority) {
+            if wanted.name == ADMINISTRATOR {
+                continue;
+            }
+            say(format_args!("[certs] Generating {:?} certificate and key", wanted.name));
+            let (addresses, names): (Vec<&str>, Vec<&str>) =
+                wanted.names().iter().map(String::as_str).partition(|name| name.parse::<IpAddr>().is_ok());
+            if !names.is_empty() {
+                say(format_args!(
+                    "[certs] {} serving cert is signed for DNS names [{}] and IPs [{}]",
+                    wanted.name,
+                    names.join(" "),
+                    addresses.join(" ")
+                ));
+            }
+        }
+    }
+    say("[certs] Generating \"service-account\" key");
+    Ok(())
+}
+
+/// Tells what a server has done by the time it answers.
+fn started(cluster: &Cluster, after: Duration) {
+    let kubeconfig = cluster.settings.write_kubeconfig();
+    say(format_args!("[control-plane-check] The server is healthy after {:.3} s", after.as_secs_f64()));
+    say(format_args!("[kubeconfig] Wrote the administrator's kubeconfig file {kubeconfig:?}"));
+    say(
+        "[upload-config] Storing the configuration used in ConfigMap \"kubeadm-config\" in the \"kube-system\" Namespace",
+    );
+    say(format_args!("[kubelet-start] The kubelet has registered node {}", cluster.node_name));
+    say("[addons] The service proxy and the cluster's DNS run within the server");
 }

@@ -6,10 +6,12 @@ mod addons;
 mod agent;
 mod background;
 mod builtin;
+mod certs;
 mod cluster;
 mod control_plane;
 mod credentials;
 mod datastore;
+mod dev;
 mod docker;
 mod engine;
 mod host;
@@ -22,9 +24,13 @@ mod logging;
 mod node;
 mod oci;
 mod pod_network;
+mod presence;
 mod protection;
+mod refresh;
 mod reset;
 mod server;
+mod servers;
+mod status;
 mod token;
 mod up;
 
@@ -41,7 +47,7 @@ fn main() -> ExitCode {
         None => Cli::parse().command,
     };
     match run(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
@@ -49,22 +55,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let result = runtime.block_on(async {
         match command {
+            Command::Certs(command) => return certs::run(command).await,
+            Command::Status(arguments) => return status::run(arguments).await,
             Command::Server(arguments) => server::run(arguments).await,
             Command::Engine(arguments) => engine::run(arguments).await,
             Command::Agent(arguments) => agent::run(arguments).await,
             Command::Init(arguments) => init::run(arguments).await,
             Command::Join(arguments) => join::run(arguments).await,
             Command::Token(command) => token::run(command).await,
+            Command::Dev(command) => dev::run(command).await,
             Command::Up(arguments) => up::run(arguments).await,
             Command::Image(command) => images::run(command).await,
             Command::Reset(arguments) => reset::run(arguments).await,
             Command::Version(arguments) => version(arguments.output),
             Command::Oci(given) => oci::replace(given.arguments),
         }
+        .map(|()| ExitCode::SUCCESS)
     });
     // A blocking thread that is stuck in the kernel must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -81,8 +91,11 @@ fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
+/// The version of this program, and the one of Kubernetes that it is.
+const VERSIONS: (&str, &str) = (env!("CARGO_PKG_VERSION"), "v1.36.2");
+
 fn version(format: Format) -> Result<()> {
-    let (own, kubernetes) = (env!("CARGO_PKG_VERSION"), "v1.36.2");
+    let (own, kubernetes) = VERSIONS;
     match format {
         Format::Table => say(format_args!("pintle {own} (Kubernetes {kubernetes})")),
         Format::Json => say(serde_json::json!({ "version": own, "kubernetesVersion": kubernetes })),

@@ -67,6 +67,9 @@ impl Node {
             pod_subnets: vec![cluster.pod_cidr.into()],
             service_subnets: vec![cluster.service_cidr.into()],
         };
+        if let Some(servers) = &identity.servers {
+            tasks.spawn(Arc::clone(servers).follow(informers.clone(), stop.clone()));
+        }
         let proxying = pintle_proxy::run(proxy, informers, stop.clone());
         tasks.spawn(async move {
             if let Err(error) = proxying.await {

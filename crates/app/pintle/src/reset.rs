@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) async fn run(arguments: pintle_cli::Reset) -> Result<()> {
-    let cluster = Cluster::new(cluster::settings(arguments.settings, arguments.config.as_deref())?)?;
+    let cluster = Cluster::new(cluster::settings(arguments.configured)?)?;
     ensure!(
         rustix::process::geteuid().is_root(),
         "pintle reset removes containers and networks: run it as root (sudo)"

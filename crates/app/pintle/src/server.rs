@@ -5,10 +5,12 @@ use crate::control_plane::ControlPlane;
 use crate::credentials::Credentials;
 use crate::identity::NodeIdentity;
 use crate::node::Node;
-use crate::{addons, docker, joining, logging};
+use crate::presence::{self, Presence};
+use crate::{addons, docker, joining, logging, refresh};
 use anyhow::{Context, Result};
 use pintle_apiserver::User;
 use pintle_cli::OnExit;
+use pintle_cli::status::Role;
 use pintle_client::Client;
 use pintle_cri::{PodSandboxFilter, RuntimeService};
 use std::sync::Arc;
@@ -28,12 +30,13 @@ pub(crate) struct Running {
     tasks: TaskTracker,
     stop: CancellationToken,
     on_exit: OnExit,
+    _presence: Presence,
 }
 
 /// Runs a server until it is told to stop.
-pub(crate) async fn run(arguments: pintle_cli::Server) -> Result<()> {
+pub(crate) async fn run(arguments: pintle_cli::Daemon) -> Result<()> {
     logging::start(&arguments.log_level, None)?;
-    let cluster = Cluster::new(cluster::settings(arguments.settings, arguments.config.as_deref())?)?;
+    let cluster = Cluster::new(cluster::settings(arguments.configured)?)?;
     let running = Running::start(&cluster).await?;
     tracing::info!(
         url = cluster.local_url(),
@@ -63,6 +66,7 @@ impl Running {
         for directory in [cluster.settings.data_dir(), cluster.settings.run_dir()] {
             private_directory(&directory)?;
         }
+        let presence = presence::claim(cluster, Role::Server)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let clock = pintle_clock::system();
         let credentials = Credentials::load_or_create(cluster, &*clock)?;
@@ -80,8 +84,10 @@ impl Running {
         let identity = NodeIdentity::of_server(cluster, &credentials, &plane)?;
         node.start(cluster, &identity, Arc::clone(&clock), &tasks, &stop)?;
         tasks.spawn(docker::bind(cluster, &node.docker)?.serve(stop.clone()));
+        let settings = cluster.clone();
+        tasks.spawn(refresh::when_told(stop.clone(), move || credentials.refresh(&settings, &*clock)));
         tasks.close();
-        Ok(Self { client, node, tasks, stop, on_exit: cluster.settings.on_exit() })
+        Ok(Self { client, node, tasks, stop, on_exit: cluster.settings.on_exit(), _presence: presence })
     }
 
     /// Tells all parts to end and waits for them; containers run on unless the settings say otherwise.

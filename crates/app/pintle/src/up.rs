@@ -33,10 +33,10 @@ impl Progress {
 
 pub(crate) async fn run(arguments: pintle_cli::Up) -> Result<()> {
     let progress = Progress(Instant::now());
-    let cluster = Cluster::new(cluster::settings(arguments.server.settings, arguments.server.config.as_deref())?)?;
+    let cluster = Cluster::new(cluster::settings(arguments.daemon.configured)?)?;
     private_directory(&cluster.settings.data_dir())?;
     let log = cluster.data("server.log");
-    logging::start(&arguments.server.log_level, Some(&log))?;
+    logging::start(&arguments.daemon.log_level, Some(&log))?;
     progress.tell(format_args!("starting (log: {})", log.display()));
     let running = Running::start(&cluster).await?;
     progress.tell(format_args!("the API server answers at {}", cluster.local_url()));

@@ -2,11 +2,14 @@
 //!
 //! Parses arguments and the configuration file, and formats answers; what the commands do is the binary's business.
 
+pub mod certs;
+pub mod dev;
 mod nodes;
 pub mod output;
 mod settings;
+pub mod status;
 
-pub use nodes::{Agent, Init, Join, TokenCommand, TokenCreate};
+pub use nodes::{Init, Join, TokenCommand, TokenCreate};
 pub use settings::{OnExit, PodNetwork, Settings, SettingsError};
 
 use clap::{Args, Parser, Subcommand};
@@ -24,9 +27,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs the whole cluster: API server, scheduler, controllers, and this machine as its node.
-    Server(Server),
+    Server(Daemon),
     /// Runs this machine as a node of a cluster that it has joined.
-    Agent(Agent),
+    Agent(Daemon),
     /// Sets up a cluster on this machine, starts its server in the background, and says how others join.
     Init(Init),
     /// Makes this machine a node of a cluster, and starts its agent in the background.
@@ -34,10 +37,18 @@ pub enum Command {
     /// Manages the tokens by which nodes join.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Manages the certificates of this machine.
+    #[command(subcommand)]
+    Certs(certs::CertsCommand),
+    /// Tells how this machine is as a server or node, and what is wrong; fails when something is.
+    Status(status::Status),
+    /// Manages clusters of several nodes on this one machine.
+    #[command(subcommand)]
+    Dev(dev::DevCommand),
     /// Runs a server for a person at a terminal: shows its progress, applies manifests, says what to try next.
     Up(Up),
     /// Runs the container engine alone: what the `docker` command talks to.
-    Engine(Engine),
+    Engine(Daemon),
     /// Is an OCI runtime, such as runc: `pintle oci --help`; also when this program is called `pintle-oci` or `runc`.
     #[command(disable_help_flag = true)]
     Oci(Oci),
@@ -50,28 +61,32 @@ pub enum Command {
     Version(Version),
 }
 
+/// The settings of a command: its flags, over the configuration file.
 #[derive(Args, Clone, Debug)]
-pub struct Server {
+pub struct Configured {
     /// A YAML file whose keys are the names of the flags; flags win over it.
     #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub flags: Settings,
+}
+
+impl Configured {
+    /// # Errors
+    /// When the file cannot be read, is no YAML, or has a key that does not exist.
+    pub fn settings(self) -> Result<Settings, SettingsError> {
+        self.flags.with_file(self.config.as_deref())
+    }
+}
+
+/// A part that runs until it is told to stop.
+#[derive(Args, Clone, Debug)]
+pub struct Daemon {
     /// Which messages to log: error, warn, info, debug, trace; `info,pintle_kubelet=debug` narrows it down.
     #[arg(long, default_value = "info", env = "PINTLE_LOG")]
     pub log_level: String,
     #[command(flatten)]
-    pub settings: Settings,
-}
-
-#[derive(Args, Clone, Debug)]
-pub struct Engine {
-    /// A YAML file whose keys are the names of the flags; flags win over it.
-    #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// Which messages to log: error, warn, info, debug, trace; `info,pintle_docker=debug` narrows it down.
-    #[arg(long, default_value = "info", env = "PINTLE_LOG")]
-    pub log_level: String,
-    #[command(flatten)]
-    pub settings: Settings,
+    pub configured: Configured,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -87,7 +102,7 @@ pub struct Up {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub manifests: Vec<PathBuf>,
     #[command(flatten)]
-    pub server: Server,
+    pub daemon: Daemon,
 }
 
 /// Where a running server is found.
@@ -133,13 +148,11 @@ pub enum ImageCommand {
 
 #[derive(Args, Clone, Debug)]
 pub struct Reset {
-    #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
-    pub config: Option<PathBuf>,
     /// Does not ask.
     #[arg(long, short)]
     pub yes: bool,
     #[command(flatten)]
-    pub settings: Settings,
+    pub configured: Configured,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -161,7 +174,8 @@ mod tests {
     #[test]
     fn flags_reach_the_settings() {
         let cli = Cli::parse_from(["pintle", "server", "--https-port", "7443", "--node-name", "a"]);
-        let Command::Server(server) = cli.command else { panic!("not the server command") };
-        assert_eq!((server.settings.https_port(), server.settings.node_name.as_deref()), (7443, Some("a")));
+        let Command::Server(daemon) = cli.command else { panic!("not the server command") };
+        let settings = daemon.configured.flags;
+        assert_eq!((settings.https_port(), settings.node_name.as_deref()), (7443, Some("a")));
     }
 }

@@ -1,27 +1,12 @@
 //! The commands that make a cluster of several nodes; their names and flags are kubeadm's.
 
-use crate::Settings;
+use crate::Configured;
 use crate::output::Format;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Args, Clone, Debug)]
-pub struct Agent {
-    /// A YAML file whose keys are the names of the flags; flags win over it.
-    #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// Which messages to log: error, warn, info, debug, trace; `info,pintle_kubelet=debug` narrows it down.
-    #[arg(long, default_value = "info", env = "PINTLE_LOG")]
-    pub log_level: String,
-    #[command(flatten)]
-    pub settings: Settings,
-}
-
-#[derive(Args, Clone, Debug)]
 pub struct Init {
-    /// A YAML file whose keys are the names of the flags; flags win over it.
-    #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
-    pub config: Option<PathBuf>,
     /// The token by which nodes join, as `abcdef.0123456789abcdef` [default: a new one]
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
@@ -32,7 +17,7 @@ pub struct Init {
     #[arg(long, requires = "datastore_endpoints")]
     pub upload_certs: bool,
     #[command(flatten)]
-    pub settings: Settings,
+    pub configured: Configured,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -55,11 +40,8 @@ pub struct Join {
     /// The key that `pintle init --upload-certs` printed.
     #[arg(long, value_name = "KEY")]
     pub certificate_key: Option<String>,
-    /// A YAML file whose keys are the names of the flags; flags win over it.
-    #[arg(long, value_name = "FILE", env = "PINTLE_CONFIG")]
-    pub config: Option<PathBuf>,
     #[command(flatten)]
-    pub settings: Settings,
+    pub configured: Configured,
 }
 
 /// Who asks: an administrator.

@@ -276,7 +276,7 @@ impl Settings {
     ///
     /// # Errors
     /// When the file cannot be read, is no YAML, or has a key that does not exist.
-    pub fn with_file(self, file: Option<&Path>) -> Result<Self, SettingsError> {
+    pub(crate) fn with_file(self, file: Option<&Path>) -> Result<Self, SettingsError> {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
         match std::fs::metadata(path) {
             Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(self),

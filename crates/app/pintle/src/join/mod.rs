@@ -35,7 +35,7 @@ const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(arguments: pintle_cli::Join) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "pintle join makes containers and networks: run it as root (sudo)");
-    let settings = arguments.settings.clone().with_file(arguments.config.as_deref())?;
+    let settings = arguments.configured.clone().settings()?;
     let saved = settings.data_dir().join(SAVED);
     ensure!(
         !saved.exists() && !settings.data_dir().join("pki/ca.key").exists(),
@@ -164,6 +164,19 @@ async fn start_agent(cluster: &Cluster) -> Result<()> {
     agent.until(&what, REGISTER_TIMEOUT, registered).await?;
     say(format_args!("[kubelet-start] The agent runs in the background; its messages are in {}", agent.log()));
     Ok(())
+}
+
+/// Gets a new certificate for an agent, in the place of the old one of this name.
+pub(crate) async fn renew(cluster: &Cluster, name: &str) -> Result<()> {
+    let wanted = match name {
+        KUBELET_CLIENT => Wanted::kubelet(cluster),
+        KUBELET_SERVING => Wanted::serving(cluster),
+        PROXY_CLIENT => Wanted::proxy(),
+        _ => anyhow::bail!("an agent has no certificate {name:?}"),
+    };
+    let client = NodeIdentity::of_agent(cluster)?.kubelet;
+    let fresh = certificates::obtain(&client, &wanted).await?;
+    Ok(fresh.save(&cluster.data("pki"), name)?)
 }
 
 /// What keeps an agent's certificates from running out: each waits until a fifth of the time is left, asks for a new
