@@ -1,11 +1,12 @@
-//! The HTTP server of the example image: answers every request on port 8080 with the name of its pod.
+//! The HTTP server of the example image: answers every request on port 8080 with the name of its pod, and datagrams to
+//! that port as well.
 //!
 //! `PORT` changes the port. `/healthz` answers `ok`; `/env` shows the environment. One thread per connection is
 //! plenty here, and needs nothing but the standard library.
 
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,7 +26,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Before any thread is there: all of them must leave these signals to the one that reads them.
     let signals = pintle_linux::process::signal_descriptor(&[Signal::TERM.as_raw(), Signal::INT.as_raw()])?;
     std::thread::spawn(move || end_when_told(&signals));
-    let listener = TcpListener::bind(("0.0.0.0", port))?;
+    // A socket of IPv6 is for both families; some machines have one only.
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+    let datagrams =
+        UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+    let answer = format!("Hello from {name} ({version})\n");
+    std::thread::Builder::new().stack_size(64 << 10).spawn(move || answer_datagrams(&datagrams, answer.as_bytes()))?;
     say(&format!("hello {version} from {name}, listening on port {port}"));
     for connection in listener.incoming() {
         let Ok(connection) = connection else { continue };
@@ -34,6 +41,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let _ = std::thread::Builder::new().stack_size(64 << 10).spawn(move || serve(connection, &name, &version));
     }
     Ok(())
+}
+
+/// Answers every datagram, whatever it says, with the same words.
+fn answer_datagrams(socket: &UdpSocket, answer: &[u8]) {
+    loop {
+        let mut ignored = [0];
+        if let Ok((_, peer)) = socket.recv_from(&mut ignored) {
+            // A client that can't be answered asks again.
+            let _ = socket.send_to(answer, peer);
+        }
+    }
 }
 
 /// Waits for a signal, lets requests under way and those that still come be answered, and ends the process.

@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::credentials::Credentials;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use pintle_apiserver::{Server, User};
 use pintle_auth::{Auth, AuthSettings};
 use pintle_client::Client;
@@ -26,12 +26,13 @@ pub(crate) struct ControlPlane {
     informers: Informers,
     clock: Arc<dyn Clock>,
     auth: Arc<Auth>,
-    pod_range: ipnet::Ipv4Net,
+    pod_ranges: Vec<ipnet::IpNet>,
     node_grace: std::time::Duration,
     node_name: String,
     /// Whether other servers may work on the same store.
     shares_store: bool,
     authority: Arc<pintle_pki::CertificateAuthority>,
+    scheduling: Arc<pintle_scheduler::Configuration>,
 }
 
 impl ControlPlane {
@@ -43,6 +44,7 @@ impl ControlPlane {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self> {
+        let scheduling = Arc::new(scheduling(&cluster.settings)?);
         let store = crate::protection::seal(crate::datastore::open(cluster).await?, &cluster.settings)?;
         let shares_store = store.is_shared();
         let options = pintle_registry::Options { service_ranges: cluster.service_ranges.clone(), ..Default::default() };
@@ -58,8 +60,19 @@ impl ControlPlane {
         let informers = Informers::new(client_of(&server, manager, MANAGER), stop);
         let authority = Arc::clone(&credentials.authority);
         let node_grace = cluster.node_grace()?;
-        let (node_name, pod_range) = (cluster.node_name.clone(), cluster.pod_cidr);
-        Ok(Self { server, informers, clock, auth, pod_range, node_grace, node_name, shares_store, authority })
+        let (node_name, pod_ranges) = (cluster.node_name.clone(), cluster.pod_ranges.clone());
+        Ok(Self {
+            server,
+            informers,
+            clock,
+            auth,
+            pod_ranges,
+            node_grace,
+            node_name,
+            shares_store,
+            authority,
+            scheduling,
+        })
     }
 
     /// A client that acts as the given user, in process.
@@ -74,6 +87,8 @@ impl ControlPlane {
             informers: self.informers.clone(),
             clock: Arc::clone(&self.clock),
             seed: rand::random(),
+            configuration: Arc::clone(&self.scheduling),
+            metrics: pintle_scheduler::Metrics::new(self.server.metrics()),
         };
         let election = self.election(User::new("system:kube-scheduler", &[]), "kube-scheduler");
         tasks.spawn(lead(election, stop.clone(), move |stop| {
@@ -94,7 +109,7 @@ impl ControlPlane {
             issue_token: issue_token(Arc::clone(&self.auth)),
             informers: self.informers.clone(),
             clock: Arc::clone(&self.clock),
-            pod_range: self.pod_range,
+            pod_ranges: self.pod_ranges.clone(),
             node_grace: self.node_grace,
             authority: Arc::clone(&self.authority),
         };
@@ -110,6 +125,17 @@ impl ControlPlane {
         };
         self.shares_store.then(candidate)
     }
+}
+
+/// What the scheduler is told; upstream's defaults when no file is named.
+fn scheduling(settings: &pintle_cli::Settings) -> Result<pintle_scheduler::Configuration> {
+    let Some(path) = &settings.scheduler_config else { return Ok(Default::default()) };
+    let text = std::fs::read_to_string(path);
+    let text = text.with_context(|| format!("read the scheduler's configuration {}", path.display()))?;
+    let configuration = pintle_scheduler::Configuration::parse(&text);
+    let configuration = configuration.with_context(|| format!("--scheduler-config {}", path.display()))?;
+    configuration.check().with_context(|| format!("--scheduler-config {}", path.display()))?;
+    Ok(configuration)
 }
 
 async fn lead<W: Future<Output = ()>>(
@@ -168,7 +194,7 @@ fn config(
         authority.to_owned(),
         Arc::clone(&credentials.token_key),
     );
-    config.service_address = cluster.kubernetes_ip.into();
+    config.service_address = cluster.kubernetes_ip;
     let ranges: Vec<String> = cluster.service_ranges.iter().map(ToString::to_string).collect();
     config.service_cidr = ranges.join(",");
     config.issuer = format!("https://kubernetes.default.svc.{}", cluster.settings.cluster_domain());

@@ -221,7 +221,8 @@ fn server_names(cluster: &Cluster) -> Vec<String> {
         ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
     names.push(format!("kubernetes.default.svc.{domain}"));
     names.push(cluster.node_name.clone());
-    names.extend(["127.0.0.1".to_owned(), cluster.node_ip.to_string(), cluster.kubernetes_ip.to_string()]);
+    names.extend(["127.0.0.1".to_owned(), cluster.kubernetes_ip.to_string()]);
+    names.extend(cluster.node_ips.iter().map(ToString::to_string));
     let bind = cluster.settings.bind_address();
     if !bind.is_unspecified() {
         names.push(bind.to_string());
@@ -229,7 +230,8 @@ fn server_names(cluster: &Cluster) -> Vec<String> {
     names
 }
 fn node_names(cluster: &Cluster) -> Vec<String> {
-    vec![cluster.node_name.clone(), "localhost".into(), cluster.node_ip.to_string(), "127.0.0.1".into()]
+    let names = [cluster.node_name.clone(), "localhost".into(), "127.0.0.1".into()];
+    names.into_iter().chain(cluster.node_ips.iter().map(ToString::to_string)).collect()
 }
 
 fn kubeconfig(url: &str, authority_pem: &str, user: &Identity) -> String {

@@ -68,7 +68,7 @@ users: null
 }
 
 fn configuration(cluster: &Cluster) -> Result<ConfigMap> {
-    let services: Vec<String> = cluster.service_ranges.iter().map(ToString::to_string).collect();
+    let list = |ranges: &[ipnet::IpNet]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let upstream = format!(
         "apiVersion: kubeadm.k8s.io/v1beta4
 clusterName: kubernetes
@@ -80,8 +80,8 @@ networking:
   serviceSubnet: {}
 ",
         cluster.settings.cluster_domain(),
-        cluster.pod_cidr,
-        services.join(",")
+        list(&cluster.pod_ranges),
+        list(&cluster.service_ranges)
     );
     let network = match cluster.settings.pod_network() {
         PodNetwork::Vxlan => "vxlan",

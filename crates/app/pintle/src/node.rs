@@ -4,7 +4,7 @@ use crate::adapters::{BridgedSandboxes, PluggedSandboxes, StoredImages, Streams}
 use crate::cluster::{Cluster, private_directory};
 use crate::identity::NodeIdentity;
 use crate::pod_network::PodNetwork;
-use crate::{builtin, host};
+use crate::{builtin, cri, host};
 use anyhow::{Context, Result};
 use pintle_clock::Clock;
 use pintle_dns::Upstreams;
@@ -64,8 +64,8 @@ impl Node {
         let proxy = pintle_proxy::Config {
             node_name: cluster.node_name.clone(),
             zone: None,
-            pod_subnets: vec![cluster.pod_cidr.into()],
-            service_subnets: vec![cluster.service_cidr.into()],
+            pod_subnets: cluster.pod_ranges.clone(),
+            service_subnets: cluster.service_ranges.clone(),
         };
         if let Some(servers) = &identity.servers {
             tasks.spawn(Arc::clone(servers).follow(informers.clone(), stop.clone()));
@@ -85,6 +85,7 @@ impl Node {
                 tracing::error!(%error, "network policies are not followed any more");
             }
         });
+        tasks.spawn(cri::bind(cluster)?.serve(Arc::clone(&self.engine) as _, stop.clone()));
         let kubelet = self.kubelet(cluster, identity, clock, stop)?;
         let running = pintle_kubelet::run(kubelet, stop.clone());
         tasks.spawn(async move {
@@ -107,10 +108,10 @@ impl Node {
         let network = Arc::clone(&self.network);
         Ok(pintle_kubelet::Config {
             node_name: cluster.node_name.clone(),
-            node_ip: cluster.node_ip,
+            node_ips: cluster.node_ips.clone(),
             informers: Informers::new(client.clone(), stop.clone()),
             client,
-            runtime: Arc::clone(&self.engine) as Arc<dyn pintle_cri::Runtime>,
+            runtime: cri::runtime(cluster, &self.engine)?,
             clock,
             root_dir: cluster.data("kubelet"),
             log_dir: cluster.settings.log_dir(),
@@ -130,7 +131,7 @@ impl Node {
             streaming: Arc::new(Streams),
             // The bridge is there before the node says that it is ready.
             on_pod_cidrs: Some(Arc::new(move |cidrs: &[String]| {
-                tokio::task::block_in_place(|| network.assign_first(cidrs));
+                tokio::task::block_in_place(|| network.assign_told(cidrs));
             })),
             lease_seconds: cluster.settings.node_lease_duration_seconds(),
             options: kubelet_options(&cluster.settings)?,
@@ -149,10 +150,10 @@ fn kubelet_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::Op
             low_percent: settings.image_gc_low_threshold(),
             ..defaults.images
         },
+        eviction_max_pod_grace: Duration::from_secs(settings.eviction_max_pod_grace_period().into()),
         unsafe_sysctls: sysctls.split(',').filter(|s| !s.is_empty()).map(|s| s.trim().to_owned()).collect(),
         ..defaults
     };
-        eviction_max_pod_grace: Duration::from_secs(settings.eviction_max_pod_grace_period().into()),
     let flags = pintle_kubelet::EvictionFlags {
         hard: settings.eviction_hard.as_deref(),
         soft: settings.eviction_soft.as_deref(),

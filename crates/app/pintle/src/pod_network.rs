@@ -7,8 +7,8 @@
 
 use crate::cluster::Cluster;
 use crate::host;
-use anyhow::{Context, Result, ensure};
-use ipnet::Ipv4Net;
+use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use pintle_client::ClientError;
 use pintle_informer::{Informer, Informers, Outcome, Queue, run_reconciler};
@@ -16,7 +16,7 @@ use pintle_network::{Backend, BridgeNetwork, Peers, PeersConfig, sandbox_mtu};
 use pintle_types::k8s::api::core::v1::Node;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 /// After the kernel refused something about another node.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// A bridge with the addresses of a share.
+/// A bridge with the addresses of a share: one range, or one of each family.
 #[derive(Clone)]
 pub(crate) struct Open {
     pub(crate) bridge: Arc<BridgeNetwork>,
-    pub(crate) subnet: Ipv4Net,
+    pub(crate) subnets: Vec<IpNet>,
 }
 
 pub(crate) struct PodNetwork {
@@ -45,8 +45,8 @@ impl PodNetwork {
     pub(crate) fn resume(cluster: &Cluster) -> Result<Arc<Self>> {
         let guard = pintle_policy::Guard::default();
         let network = Self { cluster: cluster.clone(), open: watch::Sender::new(None), guard };
-        if let Some(subnet) = recorded(cluster)? {
-            network.assign(subnet)?;
+        if let Some(subnets) = recorded(cluster)? {
+            network.assign(subnets)?;
         }
         Ok(Arc::new(network))
     }
@@ -68,29 +68,35 @@ impl PodNetwork {
     }
 
     /// Opens the network with this share, or goes on with it. Blocks for some milliseconds.
-    pub(crate) fn assign(&self, subnet: Ipv4Net) -> Result<()> {
+    pub(crate) fn assign(&self, subnets: Vec<IpNet>) -> Result<()> {
         match self.current() {
-            Some(open) if open.subnet == subnet => return Ok(()),
-            Some(open) => tracing::warn!(from = %open.subnet, to = %subnet, "this node's pods get other addresses"),
+            Some(open) if open.subnets == subnets => return Ok(()),
+            Some(open) => {
+                tracing::warn!(from = ?open.subnets, to = ?subnets, "this node's pods get other addresses");
+            }
             None => {}
         }
-        let bridge = BridgeNetwork::open(bridge_config(&self.cluster, subnet)?).context("set up the pod network")?;
+        let bridge = BridgeNetwork::open(bridge_config(&self.cluster, &subnets)?).context("set up the pod network")?;
         host::add_address(&self.cluster.settings.bridge(), self.cluster.dns_ip)?;
         let path = record_path(&self.cluster);
         let draft = path.with_extension("new");
-        let written = std::fs::write(&draft, subnet.to_string()).and_then(|()| std::fs::rename(&draft, &path));
+        let text = subnets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
+        let written = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path));
         written.with_context(|| format!("write {}", path.display()))?;
-        self.open.send_replace(Some(Open { bridge: Arc::new(bridge), subnet }));
+        self.open.send_replace(Some(Open { bridge: Arc::new(bridge), subnets }));
         Ok(())
     }
 
-    /// What the kubelet calls with `spec.podCIDRs` of this node.
-    pub(crate) fn assign_first(&self, cidrs: &[String]) {
-        let assigned = cidrs
-            .iter()
-            .find_map(|cidr| cidr.parse::<Ipv4Net>().ok())
-            .with_context(|| format!("none of {cidrs:?} is an IPv4 range"))
-            .and_then(|subnet| self.assign(subnet));
+    /// What the kubelet calls with `spec.podCIDRs` of this node; those of families that the cluster's pods have count.
+    pub(crate) fn assign_told(&self, cidrs: &[String]) {
+        let has_family =
+            |net: &IpNet| self.cluster.pod_ranges.iter().any(|range| range.addr().is_ipv4() == net.addr().is_ipv4());
+        let subnets: Vec<IpNet> = cidrs.iter().filter_map(|cidr| cidr.parse().ok()).filter(has_family).collect();
+        let assigned = if subnets.is_empty() {
+            Err(anyhow::anyhow!("none of {cidrs:?} is a range of the family of --cluster-cidr"))
+        } else {
+            self.assign(subnets)
+        };
         if let Err(error) = assigned {
             tracing::error!(error = format!("{error:#}"), "the pod network can't be set up");
         }
@@ -98,10 +104,6 @@ impl PodNetwork {
 
     /// Keeps the ways to all other nodes as the Node objects say, until `stop`.
     pub(crate) async fn follow_nodes(self: Arc<Self>, informers: Informers, stop: CancellationToken) {
-        let IpAddr::V4(own_address) = self.cluster.node_ip else {
-            tracing::warn!("pods of other nodes can't be reached: this node's address is not IPv4");
-            return;
-        };
         let queue: Queue<String> = Queue::new();
         let nodes = informers.of::<Node>();
         let (changed, own_name) = (queue.clone(), self.cluster.node_name.clone());
@@ -116,27 +118,39 @@ impl PodNetwork {
             self.opened().await
         };
         let Some(open) = stop.run_until_cancelled(ready).await else { return };
-        let ways = Ways { network: &self, nodes, own_address, subnet: open.subnet, state: Mutex::default() };
+        let ways = Ways { network: &self, nodes, subnets: open.subnets, state: Mutex::default() };
         ways.begin();
         let reconcile = |name: String| async { Ok::<_, ClientError>(ways.reconcile(name)) };
         run_reconciler("pod-network", queue, 1, reconcile, stop).await;
     }
 }
 
-/// Where a node is, and which pods are there; nothing while either is unknown.
-fn place_of(node: &Node) -> Option<(Ipv4Net, Ipv4Addr)> {
-    let subnet = node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()?;
-    let addresses = node.status.as_ref()?.addresses.as_deref()?;
-    let internal = addresses.iter().find(|found| found.type_ == "InternalIP" && !found.address.contains(':'))?;
-    Some((subnet, internal.address.parse().ok()?))
+/// Where a node is, and which pods are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    /// The primary one first; not empty.
+    subnets: Vec<IpNet>,
+    addresses: Vec<IpAddr>,
+}
+
+/// Nothing while either is unknown.
+fn place_of(node: &Node) -> Option<Place> {
+    let spec = node.spec.as_ref()?;
+    let several = spec.pod_cidrs.iter().flatten();
+    let told: Vec<&String> =
+        if several.clone().count() > 0 { several.collect() } else { vec![spec.pod_cidr.as_ref()?] };
+    let subnets: Vec<IpNet> = told.into_iter().filter_map(|cidr| cidr.parse().ok()).collect();
+    let addresses = node.status.as_ref()?.addresses.iter().flatten();
+    let internal = addresses.filter(|found| found.type_ == "InternalIP").filter_map(|found| found.address.parse().ok());
+    let addresses: Vec<IpAddr> = internal.collect();
+    (!subnets.is_empty() && !addresses.is_empty()).then_some(Place { subnets, addresses })
 }
 
 /// The ways to other nodes.
 struct Ways<'a> {
     network: &'a PodNetwork,
     nodes: Informer<Node>,
-    own_address: Ipv4Addr,
-    subnet: Ipv4Net,
+    subnets: Vec<IpNet>,
     state: Mutex<State>,
 }
 
@@ -145,7 +159,7 @@ struct State {
     /// Made with the first other node.
     peers: Option<Peers>,
     /// The ranges by the nodes' names.
-    ranges: HashMap<String, Ipv4Net>,
+    ranges: HashMap<String, Vec<IpNet>>,
 }
 
 impl Ways<'_> {
@@ -159,7 +173,7 @@ impl Ways<'_> {
         let cluster = &self.network.cluster;
         let cleaned = match &self.state.lock().peers {
             Some(peers) => peers.retain(),
-            None => Peers::remove_all(&device(cluster), cluster.pod_cidr),
+            None => Peers::remove_all(&device(cluster), &cluster.pod_ranges),
         };
         if let Err(error) = cleaned {
             tracing::warn!(%error, "the ways to nodes that are gone can't be removed");
@@ -178,27 +192,28 @@ impl Ways<'_> {
         }
     }
 
-    fn lead(&self, name: &str, place: Option<(Ipv4Net, Ipv4Addr)>) -> Result<()> {
+    fn lead(&self, name: &str, place: Option<Place>) -> Result<()> {
         let mut state = self.state.lock();
-        let before = state.ranges.get(name).copied();
-        if let Some(gone) = before.filter(|range| place.is_none_or(|(subnet, _)| subnet != *range)) {
-            state.ranges.remove(name);
+        let wanted = place.as_ref().map_or(&[][..], |place| &place.subnets);
+        for gone in state.ranges.remove(name).into_iter().flatten().filter(|range| !wanted.contains(range)) {
             // A node of another name may have been given the range by now.
-            let taken = state.ranges.values().any(|range| *range == gone);
+            let taken = state.ranges.values().flatten().any(|range| *range == gone);
             if let (Some(peers), false) = (&state.peers, taken) {
                 peers.remove(gone)?;
             }
         }
-        let Some((subnet, address)) = place else { return Ok(()) };
-        ensure!(subnet != self.subnet, "node {name} has the range of this node, {subnet}");
+        let Some(Place { subnets, addresses }) = place else { return Ok(()) };
+        if let Some(clash) = subnets.iter().find(|subnet| self.subnets.contains(subnet)) {
+            bail!("node {name} has the range of this node, {clash}");
+        }
         if state.peers.is_none() {
-            state.peers = Some(Peers::open(peers_config(&self.network.cluster, self.subnet, self.own_address))?);
+            state.peers = Some(Peers::open(peers_config(&self.network.cluster, &self.subnets))?);
         }
-        if let Some(peers) = &state.peers {
-            peers.set(subnet, address)?;
+        state.ranges.insert(name.to_owned(), subnets.clone());
+        match &state.peers {
+            Some(peers) => Ok(peers.set(&subnets, &addresses)?),
+            None => Ok(()),
         }
-        state.ranges.insert(name.to_owned(), subnet);
-        Ok(())
     }
 }
 
@@ -215,16 +230,22 @@ pub(crate) fn device(cluster: &Cluster) -> String {
     format!("{}-vx", bridge.get(..12).unwrap_or(&bridge))
 }
 
-fn peers_config(cluster: &Cluster, own: Ipv4Net, node: Ipv4Addr) -> PeersConfig {
-    PeersConfig { backend: backend(cluster), device: device(cluster), cluster: cluster.pod_cidr, own, node }
+fn peers_config(cluster: &Cluster, own: &[IpNet]) -> PeersConfig {
+    PeersConfig {
+        backend: backend(cluster),
+        device: device(cluster),
+        cluster: cluster.pod_ranges.clone(),
+        own: own.to_vec(),
+        node: cluster.node_ips.clone(),
+    }
 }
 
-fn bridge_config(cluster: &Cluster, subnet: Ipv4Net) -> Result<pintle_network::Config> {
+fn bridge_config(cluster: &Cluster, subnets: &[IpNet]) -> Result<pintle_network::Config> {
     Ok(pintle_network::Config {
         bridge: cluster.settings.bridge(),
-        pod_subnet: subnet,
-        cluster_subnets: vec![cluster.pod_cidr.into()],
-        translated_subnets: vec![cluster.service_cidr.into()],
+        pod_subnets: subnets.to_vec(),
+        cluster_subnets: cluster.pod_ranges.clone(),
+        translated_subnets: cluster.service_ranges.clone(),
         state_dir: cluster.data("network"),
         mtu: sandbox_mtu(backend(cluster), cluster.node_ip)?,
     })
@@ -235,10 +256,13 @@ fn record_path(cluster: &Cluster) -> PathBuf {
 }
 
 /// The share that an earlier run had.
-fn recorded(cluster: &Cluster) -> Result<Option<Ipv4Net>> {
+fn recorded(cluster: &Cluster) -> Result<Option<Vec<IpNet>>> {
     let path = record_path(cluster);
     match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim().parse().with_context(|| format!("read {}", path.display()))?)),
+        Ok(text) => {
+            let parsed = text.trim().split(',').map(str::parse).collect::<Result<Vec<IpNet>, _>>();
+            Ok(Some(parsed.with_context(|| format!("read {}", path.display()))?))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
     }
@@ -246,8 +270,9 @@ fn recorded(cluster: &Cluster) -> Result<Option<Ipv4Net>> {
 
 /// Removes the bridge, its rules and the ways to other nodes.
 pub(crate) fn remove(cluster: &Cluster) -> Result<()> {
-    let first = Ipv4Net::new(cluster.pod_cidr.network(), 24).context("this node's pod addresses")?;
-    let subnet = recorded(cluster)?.unwrap_or(first);
-    Peers::remove_all(&device(cluster), cluster.pod_cidr)?;
-    Ok(BridgeNetwork::open(bridge_config(cluster, subnet)?)?.remove_all()?)
+    // Any share will do where none is known: everything is found by names and groups.
+    let first = |range: &IpNet| IpNet::new_assert(range.network(), if range.addr().is_ipv4() { 24 } else { 64 });
+    let subnets = recorded(cluster)?.unwrap_or_else(|| cluster.pod_ranges.iter().map(first).collect());
+    Peers::remove_all(&device(cluster), &cluster.pod_ranges)?;
+    Ok(BridgeNetwork::open(bridge_config(cluster, &subnets)?)?.remove_all()?)
 }

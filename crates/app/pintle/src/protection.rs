@@ -8,6 +8,9 @@ use pintle_store::sealed::Configuration;
 use pintle_store::{SealedStore, Store};
 use std::sync::Arc;
 
+/// The plugin that keeps Services from taking over addresses that are not their own (CVE-2020-8554).
+const DENY_EXTERNAL_ADDRESSES: &str = "DenyServiceExternalIPs";
+
 /// The store with what the settings say encrypted; the store itself when they say nothing.
 pub(crate) fn seal(store: Arc<dyn Store>, settings: &Settings) -> Result<Arc<dyn Store>> {
     let Some(path) = &settings.encryption_provider_config else { return Ok(store) };
@@ -28,7 +31,11 @@ pub(crate) fn configure(config: &mut pintle_apiserver::Config, settings: &Settin
         let names = list.as_deref().unwrap_or_default().split(',').map(str::trim);
         names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
     };
-    let (enable, disable) = (names(&settings.enable_admission_plugins), names(&settings.disable_admission_plugins));
+    let (mut enable, disable) = (names(&settings.enable_admission_plugins), names(&settings.disable_admission_plugins));
+    let says = |list: &[String]| list.iter().any(|name| name == DENY_EXTERNAL_ADDRESSES);
+    if !settings.allow_service_external_ips.unwrap_or(false) && !says(&enable) && !says(&disable) {
+        enable.push(DENY_EXTERNAL_ADDRESSES.to_owned());
+    }
     config.admission = AdmissionSettings::new(&enable, &disable, settings.admission_control_config_file.as_deref())?;
     config.cbor = serves_cbor(settings.feature_gates.as_deref().unwrap_or_default())?;
     Ok(())

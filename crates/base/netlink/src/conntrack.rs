@@ -4,6 +4,7 @@
 //! endpoint for as long as it sends.
 
 use crate::Result;
+use crate::route::parse_address;
 use crate::socket::{Socket, flag};
 use crate::wire::{self, Writer};
 use std::net::IpAddr;
@@ -53,27 +54,28 @@ impl Conntrack {
         Ok(Self { socket: Socket::inside(namespace, Socket::netfilter)? })
     }
 
-    /// Deletes all IPv4 flows for which `wanted` says so; returns how many. Costs a walk over all flows.
+    /// Deletes all flows, of both families, for which `wanted` says so; returns how many. Costs a walk over all flows.
     pub fn delete_where(&mut self, mut wanted: impl FnMut(&Flow) -> bool) -> Result<usize> {
-        let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        self.socket.dump(GET, &header(), "list tracked connections", |message| {
-            let Some(attributes) = message.payload.get(FAMILY_HEADER..) else { return };
+        let mut found: Vec<(u8, Vec<u8>, Vec<u8>)> = Vec::new();
+        self.socket.dump(GET, &header(libc::AF_UNSPEC as u8), "list tracked connections", |message| {
+            let Some((header, attributes)) = message.payload.split_at_checked(FAMILY_HEADER) else { return };
             if parse(attributes).is_some_and(|flow| wanted(&flow))
                 && let Some(original) = wire::attribute(attributes, ORIGINAL)
             {
                 let id = wire::attribute(attributes, ID).unwrap_or_default();
-                found.push((original.to_vec(), id.to_vec()));
+                found.push((header[0], original.to_vec(), id.to_vec()));
             }
         })?;
         let mut deleted = 0;
-        for (original, id) in &found {
+        for (family, original, id) in &found {
             let fill = |w: &mut Writer| {
                 w.nest(ORIGINAL, |w| w.bytes.extend_from_slice(original));
                 if !id.is_empty() {
                     w.attribute(ID, id);
                 }
             };
-            match self.socket.request(DELETE, flag(0), &header(), || "delete a tracked connection".into(), fill) {
+            let doing = || "delete a tracked connection".into();
+            match self.socket.request(DELETE, flag(0), &header(*family), doing, fill) {
                 Ok(()) => deleted += 1,
                 // It ended by itself.
                 Err(error) if error.is_not_found() => {}
@@ -84,8 +86,9 @@ impl Conntrack {
     }
 }
 
-fn header() -> [u8; FAMILY_HEADER] {
-    [libc::AF_INET as u8, 0, 0, 0]
+/// `AF_UNSPEC` asks for the flows of all families.
+fn header(family: u8) -> [u8; FAMILY_HEADER] {
+    [family, 0, 0, 0]
 }
 
 fn parse(attributes: &[u8]) -> Option<Flow> {
@@ -101,7 +104,11 @@ fn parse_tuple(bytes: &[u8]) -> Option<Tuple> {
     const PROTOCOL: u16 = 2;
     let addresses = wire::attribute(bytes, ADDRESSES)?;
     let protocol = wire::attribute(bytes, PROTOCOL)?;
-    let address = |kind| Some(IpAddr::from(<[u8; 4]>::try_from(wire::attribute(addresses, kind)?).ok()?));
+    // `CTA_IP_V4_*` are 1 and 2, `CTA_IP_V6_*` 3 and 4.
+    let address = |v4: u16| {
+        let bytes = wire::attribute(addresses, v4).or_else(|| wire::attribute(addresses, v4 + 2))?;
+        parse_address(bytes)
+    };
     let port = |kind| Some(u16::from_be_bytes(wire::attribute(protocol, kind)?.try_into().ok()?));
     Some(Tuple {
         protocol: *wire::attribute(protocol, 1)?.first()?,

@@ -27,7 +27,7 @@ pub struct Config {
     /// How long a node may give no sign of life, as upstream's `--node-monitor-grace-period`.
     pub node_grace: std::time::Duration,
     /// The addresses of all pods, of which every node gets a share.
-    pub pod_range: ipnet::Ipv4Net,
+    pub pod_ranges: Vec<ipnet::IpNet>,
     /// Its certificate is what pods trust the API server by; the built-in signers of certificate requests are it.
     pub authority: Arc<CertificateAuthority>,
     /// Makes the tokens that secrets of accounts hold.
@@ -79,7 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) {
         running.spawn(start(context(&config, name, &stop)));
     }
     running.spawn(node::run(context(&config, "node-controller", &stop), config.node_grace));
-    running.spawn(nodeipam::run(context(&config, "node-controller", &stop), config.pod_range));
+    running.spawn(nodeipam::run(context(&config, "node-controller", &stop), config.pod_ranges.clone()));
     let root_ca = config.authority.certificate_pem().to_owned();
     let tokens = serviceaccount::run_tokens(
         context(&config, "tokens-controller", &stop),

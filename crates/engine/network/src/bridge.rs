@@ -3,16 +3,16 @@
 use crate::address::Addresses;
 use crate::record::{Attachment, HostPort, Protocol, Record, Records, check_id};
 use crate::{Error, Result, rules};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use pintle_netlink::conntrack::Conntrack;
-use pintle_netlink::nft::Nftables;
+use pintle_netlink::nft::{Family, Nftables};
 use pintle_netlink::{
     Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Route, Scope, TokenBucket, Veth, namespace,
 };
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -28,8 +28,9 @@ pub(crate) const GROUP: u32 = 0x7069_6e74;
 pub struct Config {
     /// The bridge's name, at most 15 bytes.
     pub bridge: String,
-    /// The addresses of this node's sandboxes; the first one is the bridge's own and their gateway.
-    pub pod_subnet: Ipv4Net,
+    /// The addresses of this node's sandboxes, one range of each family that they have, the primary one first; the
+    /// first address of each is the bridge's own and their gateway.
+    pub pod_subnets: Vec<IpNet>,
     /// All ranges that sandboxes reach with their own address (the whole cluster's pods); the rest is masqueraded.
     pub cluster_subnets: Vec<IpNet>,
     /// Ranges that exist only in address translation (services): never masqueraded here, and routed to the bridge so
@@ -52,8 +53,8 @@ pub struct Bandwidth {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     pub bridge: String,
-    pub subnet: Ipv4Net,
-    pub gateway: IpAddr,
+    pub subnets: Vec<IpNet>,
+    /// How many addresses of the primary range are in use, and how many it has.
     pub addresses_used: usize,
     pub addresses_total: usize,
 }
@@ -72,9 +73,9 @@ pub struct BridgeNetwork {
 struct Inner {
     netlink: Netlink,
     nft: Nftables,
-    addresses: Addresses,
+    /// One for each family, the primary one first; never empty.
+    addresses: Vec<Addresses>,
     records: Records,
-    gateway: Ipv4Addr,
     /// The bridge's index.
     link: u32,
 }
@@ -86,19 +87,13 @@ impl BridgeNetwork {
         let host = namespace::open(Path::new("/proc/thread-self/ns/net"))?;
         let mut netlink = Netlink::open()?;
         let mut nft = Nftables::open()?;
-        let mut addresses = Addresses::new(config.pod_subnet)?;
         let records = Records::open(&config.state_dir)?;
-        for (id, record) in records.iter() {
-            if !addresses.claim(record.address) {
-                tracing::warn!(sandbox = id, address = %record.address, "the address is not of this node's subnet");
-            }
-        }
-        addresses.resume(records.last());
-        let gateway = addresses.gateway();
-        let link = raise_bridge(&mut netlink, &config, gateway)?;
+        let addresses = in_use(&config, &records)?;
+        let link = raise_bridge(&mut netlink, &config, primary(&addresses)?)?;
         set_kernel_parameters(&config)?;
-        rules::replace(&mut nft, &config, records.iter().map(|(_, record)| record))?;
-        let inner = Inner { netlink, nft, addresses, records, gateway, link };
+        place_gateways(&mut netlink, &config, link, &addresses)?;
+        rules::replace(&mut nft, &config, &records)?;
+        let inner = Inner { netlink, nft, addresses, records, link };
         Ok(Self { config, host, inner: Mutex::new(inner) })
     }
 
@@ -125,7 +120,7 @@ impl BridgeNetwork {
         self.release(sandbox_id)?;
         let made = {
             let mut inner = self.inner.lock();
-            inner.check_ports(sandbox_id, host_ports)?;
+            inner.check_ports(&self.config, sandbox_id, host_ports)?;
             inner.attach(&self.config, sandbox_id, namespace, host_ports)
         };
         if made.is_err()
@@ -173,10 +168,9 @@ impl BridgeNetwork {
         match inner.netlink.link(&bridge)? {
             Some(link) if link.up => Ok(Status {
                 bridge,
-                subnet: self.config.pod_subnet,
-                gateway: inner.gateway.into(),
-                addresses_used: inner.addresses.used(),
-                addresses_total: inner.addresses.total(),
+                subnets: self.config.pod_subnets.clone(),
+                addresses_used: inner.addresses.first().map_or(0, Addresses::used),
+                addresses_total: inner.addresses.first().map_or(0, Addresses::total),
             }),
             Some(_) => Err(Error::Config(format!("bridge {bridge} is down; `ip link set {bridge} up` raises it"))),
             None => Err(Error::Config(format!("bridge {bridge} is gone; restart the node to make it again"))),
@@ -205,7 +199,7 @@ impl BridgeNetwork {
     fn release(&self, id: &str) -> Result<()> {
         let Some(record) = self.inner.lock().unpublish(&self.config, id)? else { return Ok(()) };
         if record.host_ports.iter().any(|port| port.protocol == Protocol::Udp) {
-            forget_datagrams(self.host.as_fd(), record.address);
+            forget_datagrams(self.host.as_fd(), &record.attachment.addresses);
         }
         // On a socket of its own and without the lock, because the kernel takes its time.
         let deleted = Netlink::in_namespace(self.host.as_fd())?.delete_link_named(&record.attachment.host_interface);
@@ -222,9 +216,14 @@ impl Inner {
         Ok(self.netlink.link(&attachment.host_interface)?.map(|_| attachment))
     }
 
-    fn check_ports(&self, id: &str, ports: &[HostPort]) -> Result<()> {
-        if let Some(port) = ports.iter().find(|port| !rules::is_supported(port)) {
-            return Err(Error::Config(format!("host port {}: IPv6 addresses are not supported yet", port.host_port)));
+    fn check_ports(&self, config: &Config, id: &str, ports: &[HostPort]) -> Result<()> {
+        let families: Vec<Family> = config.families().collect();
+        if let Some(port) = ports.iter().find(|port| !families.iter().any(|family| port.is_of(*family))) {
+            return Err(Error::Config(format!(
+                "host port {} of {}: pods of this node have no address of that family",
+                port.host_port,
+                port.host_ip.map(|address| address.to_string()).unwrap_or_default()
+            )));
         }
         for (holder, record) in self.records.iter().filter(|(holder, _)| *holder != id) {
             let taken = ports.iter().find(|port| record.host_ports.iter().any(|other| port.collides(other)));
@@ -239,18 +238,19 @@ impl Inner {
     /// The steps of a set-up. The record comes first: whatever happens after, `release` finds what to undo.
     fn attach(&mut self, config: &Config, id: &str, namespace: &Path, ports: &[HostPort]) -> Result<Attachment> {
         let namespace = namespace::open(namespace)?;
-        let address = self.addresses.allocate()?;
-        let hardware = hardware_of(address);
+        let gateway = primary(&self.addresses)?;
+        let addresses = self.allocate()?;
+        let hardware = hardware_of(addresses[0]);
         let attachment = Attachment {
             interface: INTERFACE.into(),
-            addresses: vec![address.into()],
-            gateway: self.gateway.into(),
+            addresses,
+            gateway,
             mac: hardware.to_string(),
             host_interface: interface_of(id),
         };
-        let record = Record { address, attachment: attachment.clone(), host_ports: ports.to_vec() };
+        let record = Record { attachment: attachment.clone(), host_ports: ports.to_vec() };
         if let Err(error) = self.records.insert(id, record.clone()) {
-            self.addresses.release(address);
+            self.free(&attachment.addresses);
             return Err(error);
         }
         let name = &attachment.host_interface;
@@ -259,17 +259,40 @@ impl Inner {
         if let Some(outer) = self.netlink.link(name)? {
             self.netlink.set_hairpin(outer.index, true)?;
         }
-        self.configure_inside(namespace.as_fd(), address)?;
-        self.netlink.set_neighbor(&Neighbor { link: self.link, address: address.into(), hardware })?;
-        if !ports.is_empty() && rules::publish(&mut self.nft, &record).is_err() {
+        self.configure_inside(namespace.as_fd(), &attachment.addresses)?;
+        for address in &attachment.addresses {
+            self.netlink.set_neighbor(&Neighbor { link: self.link, address: *address, hardware })?;
+        }
+        if !ports.is_empty() && rules::publish(&mut self.nft, config, &record).is_err() {
             // Somebody may have flushed the table: put it back as a whole.
-            rules::replace(&mut self.nft, config, self.records.iter().map(|(_, record)| record))?;
+            rules::replace(&mut self.nft, config, &self.records)?;
         }
         Ok(attachment)
     }
 
-    /// Address, routes and the gateway's hardware address inside the sandbox.
-    fn configure_inside(&mut self, namespace: BorrowedFd<'_>, address: Ipv4Addr) -> Result<()> {
+    /// An address of each family, or of none.
+    fn allocate(&mut self) -> Result<Vec<IpAddr>> {
+        let mut given = Vec::with_capacity(self.addresses.len());
+        for range in &mut self.addresses {
+            match range.allocate() {
+                Ok(address) => given.push(address),
+                Err(error) => {
+                    self.free(&given);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(given)
+    }
+
+    fn free(&mut self, addresses: &[IpAddr]) {
+        for range in &mut self.addresses {
+            addresses.iter().for_each(|address| range.release(*address));
+        }
+    }
+
+    /// Addresses, routes and the gateways' hardware address inside the sandbox.
+    fn configure_inside(&mut self, namespace: BorrowedFd<'_>, addresses: &[IpAddr]) -> Result<()> {
         let mut inside = Netlink::in_namespace(namespace)?;
         inside.raise_loopback()?;
         let link = inside
@@ -277,34 +300,39 @@ impl Inner {
             .ok_or_else(|| Error::Config(format!("{INTERFACE} vanished from the sandbox while it was set up")))?
             .index;
         inside.set_link(link, &LinkChange { up: Some(true), ..LinkChange::default() })?;
-        inside.add_address(link, Ipv4Net::new_assert(address, 32).into())?;
-        let gateway = IpAddr::from(self.gateway);
-        let hardware = hardware_of(self.gateway);
-        inside.set_neighbor(&Neighbor { link, address: gateway, hardware })?;
-        let route =
-            |destination: IpNet, gateway, scope| Route { destination, gateway, link: Some(link), scope, source: None };
-        inside.set_route(&route(Ipv4Net::new_assert(self.gateway, 32).into(), None, Scope::Link))?;
-        inside.set_route(&route(Ipv4Net::default().into(), Some(gateway), Scope::Universe))?;
+        let hardware = hardware_of(primary(&self.addresses)?);
+        for (range, address) in self.addresses.iter().zip(addresses) {
+            let gateway = range.gateway();
+            inside.add_address(link, IpNet::from(*address))?;
+            inside.set_neighbor(&Neighbor { link, address: gateway, hardware })?;
+            let route =
+                |destination, gateway, scope| Route { destination, gateway, link: Some(link), scope, source: None };
+            inside.set_route(&route(IpNet::from(gateway), None, Scope::Link))?;
+            inside.set_route(&route(everything_like(gateway), Some(gateway), Scope::Universe))?;
+        }
         Ok(())
     }
 
     /// The first half of a release: nothing leads to the sandbox any more.
     fn unpublish(&mut self, config: &Config, id: &str) -> Result<Option<Record>> {
         let Some(record) = self.records.get(id).cloned() else { return Ok(None) };
-        let broken = !record.host_ports.is_empty() && rules::withdraw(&mut self.nft, &record).is_err();
-        if broken {
-            let others = self.records.iter().filter(|(other, _)| *other != id).map(|(_, record)| record);
-            rules::replace(&mut self.nft, config, others)?;
+        if !record.host_ports.is_empty() && rules::withdraw(&mut self.nft, config, &record).is_err() {
+            rules::replace_without(&mut self.nft, config, &self.records, id)?;
         }
-        let (address, hardware) = (record.address.into(), hardware_of(record.address));
-        forgive_missing(self.netlink.delete_neighbor(&Neighbor { link: self.link, address, hardware }))?;
+        let addresses = &record.attachment.addresses;
+        if let Some(hardware) = addresses.first().map(|address| hardware_of(*address)) {
+            for address in addresses {
+                let neighbor = Neighbor { link: self.link, address: *address, hardware };
+                forgive_missing(self.netlink.delete_neighbor(&neighbor))?;
+            }
+        }
         Ok(Some(record))
     }
 
-    /// The second half: the address is free.
+    /// The second half: the addresses are free.
     fn forget(&mut self, id: &str, record: &Record) -> Result<()> {
         self.records.remove(id)?;
-        self.addresses.release(record.address);
+        self.free(&record.attachment.addresses);
         Ok(())
     }
 
@@ -338,8 +366,44 @@ fn limit_link(netlink: &mut Netlink, name: &str, bytes_per_second: u64) -> Resul
     Ok(netlink.set_token_bucket(&TokenBucket { link, bytes_per_second, burst_bytes: bytes(burst), limit_bytes })?)
 }
 
-/// Makes or adopts the bridge, with exactly the gateway's address and the routes that lead to it; returns its index.
-fn raise_bridge(netlink: &mut Netlink, config: &Config, gateway: Ipv4Addr) -> Result<u32> {
+impl Config {
+    /// The families of the sandboxes' addresses.
+    pub(crate) fn families(&self) -> impl Iterator<Item = Family> {
+        self.pod_subnets.iter().map(|subnet| Family::of(subnet.addr()))
+    }
+}
+
+/// The ranges, with what the records say is in use.
+fn in_use(config: &Config, records: &Records) -> Result<Vec<Addresses>> {
+    let mut ranges = config.pod_subnets.iter().map(|subnet| Addresses::new(*subnet)).collect::<Result<Vec<_>>>()?;
+    for (id, record) in records.iter() {
+        for address in &record.attachment.addresses {
+            let claimed = ranges.iter_mut().any(|range| range.claim(*address));
+            if !claimed {
+                tracing::warn!(sandbox = id, %address, "the address is not of this node's subnet");
+            }
+        }
+    }
+    for range in &mut ranges {
+        records.last().iter().for_each(|last| range.resume(*last));
+    }
+    Ok(ranges)
+}
+
+/// The gateway that the bridge's hardware address is made of.
+fn primary(addresses: &[Addresses]) -> Result<IpAddr> {
+    let first = addresses.first().ok_or_else(|| Error::Config("this node has no range of pod addresses".into()))?;
+    Ok(first.gateway())
+}
+
+/// The default destination of an address's family.
+fn everything_like(address: IpAddr) -> IpNet {
+    let none = if address.is_ipv4() { IpAddr::from([0_u8; 4]) } else { IpAddr::from([0_u8; 16]) };
+    IpNet::new_assert(none, 0)
+}
+
+/// Makes or adopts the bridge; returns its index.
+fn raise_bridge(netlink: &mut Netlink, config: &Config, gateway: IpAddr) -> Result<u32> {
     let name = config.bridge.as_str();
     match netlink.link(name)? {
         Some(link) if link.kind == "bridge" => {
@@ -355,54 +419,78 @@ fn raise_bridge(netlink: &mut Netlink, config: &Config, gateway: Ipv4Addr) -> Re
         None => netlink.add_bridge(&Bridge { name, mtu: config.mtu, hardware: hardware_of(gateway) })?,
     }
     let missing = || Error::Config(format!("bridge {name} vanished while it was set up"));
-    let link = netlink.link(name)?.ok_or_else(missing)?.index;
-    let wanted = IpNet::V4(Ipv4Net::new_assert(gateway, config.pod_subnet.prefix_len()));
-    let mut present = false;
-    for found in netlink.addresses()?.into_iter().filter(|found| found.link == link) {
-        if found.address == wanted {
-            present = true;
-        } else if found.address.addr().is_ipv4() && found.address.prefix_len() < 32 {
-            // The gateway of an earlier subnet. Single addresses are somebody else's affair.
-            netlink.delete_address(link, found.address)?;
-        }
-    }
-    if !present {
-        netlink.add_address(link, wanted)?;
-    }
-    for destination in config.translated_subnets.iter().filter(|net| net.addr().is_ipv4()) {
-        netlink.set_route(&Route {
-            destination: *destination,
-            gateway: None,
-            link: Some(link),
-            scope: Scope::Link,
-            source: Some(gateway.into()),
-        })?;
-    }
-    Ok(link)
+    Ok(netlink.link(name)?.ok_or_else(missing)?.index)
 }
 
-/// Forwarding between interfaces; loopback addresses on the bridge for ports of 127.0.0.1; no redirects, because
-/// sandboxes talk to each other through the host on purpose.
-fn set_kernel_parameters(config: &Config) -> Result<()> {
-    let bridge = format!("conf/{}", config.bridge);
-    for (name, value) in [
-        ("ip_forward".to_owned(), "1"),
-        (format!("{bridge}/route_localnet"), "1"),
-        (format!("{bridge}/send_redirects"), "0"),
-    ] {
-        let path = Path::new("/proc/sys/net/ipv4").join(name);
-        // Writing what is there already would fail needlessly where /proc/sys is read-only.
-        if fs::read_to_string(&path).is_ok_and(|current| current.trim() == value) {
-            continue;
+/// Gives the bridge exactly the gateways' addresses, and the routes of translated addresses.
+fn place_gateways(netlink: &mut Netlink, config: &Config, link: u32, addresses: &[Addresses]) -> Result<()> {
+    let mut missing: Vec<IpNet> =
+        addresses.iter().map(|range| IpNet::new_assert(range.gateway(), range.subnet().prefix_len())).collect();
+    for found in netlink.addresses()?.into_iter().filter(|found| found.link == link) {
+        let net = found.address;
+        if missing.contains(&net) {
+            missing.retain(|wanted| *wanted != net);
+        } else if net.prefix_len() < net.max_prefix_len() && !is_link_local(net.addr()) {
+            // The gateway of an earlier subnet. Single addresses are somebody else's affair.
+            netlink.delete_address(link, net)?;
         }
-        fs::write(&path, value).map_err(|source| Error::File { doing: "write", path, source })?;
+    }
+    for address in missing {
+        netlink.add_address(link, address)?;
+    }
+    for destination in &config.translated_subnets {
+        let family = Family::of(destination.addr());
+        let source = addresses.iter().map(Addresses::gateway).find(|gateway| family.has(*gateway));
+        if source.is_some() {
+            let destination = *destination;
+            netlink.set_route(&Route { destination, gateway: None, link: Some(link), scope: Scope::Link, source })?;
+        }
     }
     Ok(())
 }
 
-/// `0a:58` and the address, as many bridge plugins do: known without asking, unique where the address is.
-fn hardware_of(address: Ipv4Addr) -> HardwareAddress {
-    let [a, b, c, d] = address.octets();
+/// What the kernel gives every IPv6 link by itself.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 == 0xfe80)
+}
+
+/// Forwarding between interfaces; loopback addresses on the bridge for ports of 127.0.0.1; no redirects, because
+/// sandboxes talk to each other through the host on purpose (those of IPv6 are dropped: they have no switch).
+fn set_kernel_parameters(config: &Config) -> Result<()> {
+    let bridge = format!("conf/{}", config.bridge);
+    for family in config.families() {
+        let (folder, parameters) = match family {
+            Family::Ip6 => {
+                ("ipv6", vec![(format!("{bridge}/disable_ipv6"), "0"), ("conf/all/forwarding".to_owned(), "1")])
+            }
+            Family::Ip | Family::Inet => (
+                "ipv4",
+                vec![
+                    ("ip_forward".to_owned(), "1"),
+                    (format!("{bridge}/route_localnet"), "1"),
+                    (format!("{bridge}/send_redirects"), "0"),
+                ],
+            ),
+        };
+        for (name, value) in parameters {
+            let path = Path::new("/proc/sys/net").join(folder).join(name);
+            // Writing what is there already would fail needlessly where /proc/sys is read-only.
+            if fs::read_to_string(&path).is_ok_and(|current| current.trim() == value) {
+                continue;
+            }
+            fs::write(&path, value).map_err(|source| Error::File { doing: "write", path, source })?;
+        }
+    }
+    Ok(())
+}
+
+/// `0a:58` and the address, or its last four bytes, as many bridge plugins do: known without asking, unique where the
+/// address is.
+fn hardware_of(address: IpAddr) -> HardwareAddress {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => (u128::from(v6) as u32).to_be_bytes(),
+    };
     HardwareAddress([0x0a, 0x58, a, b, c, d])
 }
 
@@ -422,12 +510,12 @@ pub(crate) fn forgive_missing(result: pintle_netlink::Result<()>) -> Result<()> 
 }
 
 /// Datagrams of a client that goes on sending must not be led to an address that is about to be somebody else's.
-fn forget_datagrams(host: BorrowedFd<'_>, address: Ipv4Addr) {
+fn forget_datagrams(host: BorrowedFd<'_>, addresses: &[IpAddr]) {
     let forgotten = Conntrack::in_namespace(host).and_then(|mut tracker| {
-        tracker.delete_where(|flow| flow.original.protocol == 17 && flow.reply.source == IpAddr::from(address))
+        tracker.delete_where(|flow| flow.original.protocol == 17 && addresses.contains(&flow.reply.source))
     });
     if let Err(error) = forgotten {
-        tracing::warn!(%address, %error, "cannot forget tracked datagrams");
+        tracing::warn!(?addresses, %error, "cannot forget tracked datagrams");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong while a sandbox gets or loses its network.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ pub enum Error {
     Kernel(#[from] pintle_netlink::Error),
     /// All addresses of the node are in use.
     #[error("no address is free in {subnet}: {used} are in use; delete pods of this node or give it a larger subnet")]
-    Exhausted { subnet: Ipv4Net, used: usize },
+    Exhausted { subnet: IpNet, used: usize },
     #[error("sandbox {id:?}: an id has 1 to 128 letters, digits, '-', '_' or '.', and does not begin with '.'")]
     BadSandboxId { id: String },
     #[error("host port {port}/{protocol} is in use by sandbox {holder}")]

@@ -1,6 +1,6 @@
 //! Gives a sandbox its interface, address and routes on a bridge.
 //!
-//! Every sandbox has one address of 32 bits and reaches everything, its neighbours on the bridge too, through the
+//! Every sandbox has one address of each family, with nothing else on its link, and reaches everything, its neighbours on the bridge too, through the
 //! host. So the host's connection tracking sees both directions of every flow, and translated addresses work between
 //! sandboxes of one node without `br_netfilter`.
 //!

@@ -1,22 +1,24 @@
 //! The ways to the sandboxes of other nodes: one route per node, through VXLAN or straight to the node.
 //!
-//! A node is known by the range of its sandboxes and its own address, and everything else follows from these: the
-//! VXLAN device of a node has the first address of its range, and a hardware address made of that. So a node is told
-//! to the kernel in three entries (a neighbour, a forwarding entry, a route), nothing is learned or flooded, and a
-//! packet never leaves the kernel. What an earlier run left is adopted; [`Peers::retain`] takes away the rest.
+//! A node is known by the ranges of its sandboxes (one of each family) and its own addresses, and everything else
+//! follows from these: the VXLAN device of a node has an address of each range that no sandbox gets, and a hardware
+//! address made of the first range. So a node is told to the kernel in three entries (a neighbour, a forwarding entry,
+//! a route; a neighbour and a route more for the second family, whose packets travel in the same datagrams), nothing is
+//! learned or flooded, and a packet never leaves the kernel. What an earlier run left is adopted; [`Peers::retain`] takes away the rest.
 //!
 //! Invariant: after `retain`, the routes into the cluster's range are those of the given nodes and this node's own.
 
 use crate::bridge::{GROUP, forgive_missing};
 use crate::{Error, Result};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use pintle_netlink::{Forwarding, HardwareAddress, LinkChange, Neighbor, Netlink, Route, Scope, Vxlan};
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-/// What VXLAN puts around a packet: Ethernet, IPv4, UDP and its own header.
-const VXLAN_OVERHEAD: u32 = 50;
+/// What VXLAN puts around a packet: Ethernet, IPv4 or IPv6, UDP and its own header.
+const VXLAN_OVERHEAD_V4: u32 = 50;
+const VXLAN_OVERHEAD_V6: u32 = 70;
 /// As flannel has them, so that firewalls that were opened for one are open for the other.
 const VXLAN_ID: u32 = 1;
 const VXLAN_PORT: u16 = 8472;
@@ -43,11 +45,11 @@ pub struct PeersConfig {
     /// The VXLAN device's name, at most 15 bytes.
     pub device: String,
     /// The addresses of the sandboxes of all nodes.
-    pub cluster: Ipv4Net,
-    /// Those of this node's.
-    pub own: Ipv4Net,
-    /// This node's address.
-    pub node: Ipv4Addr,
+    pub cluster: Vec<IpNet>,
+    /// Those of this node's, the primary range first; not empty.
+    pub own: Vec<IpNet>,
+    /// This node's addresses: the first one is what VXLAN sends from.
+    pub node: Vec<IpAddr>,
 }
 
 /// The other nodes, as the kernel knows them. Calls block for less than a millisecond.
@@ -62,7 +64,15 @@ struct Inner {
     netlink: Netlink,
     /// The link that packets to other nodes' sandboxes leave by.
     link: u32,
-    known: HashMap<Ipv4Net, Ipv4Addr>,
+    known: HashMap<IpNet, Way>,
+}
+
+/// The way to a range of sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    node: IpAddr,
+    /// Of the node's VXLAN device.
+    hardware: HardwareAddress,
 }
 
 /// The largest packet of sandboxes, in bytes, on a node of this address: what fits the link that has it.
@@ -71,9 +81,10 @@ pub fn sandbox_mtu(backend: Backend, node: IpAddr) -> Result<u32> {
     // A loopback's is larger than anything on a wire.
     let index = if node.is_loopback() { None } else { underlay(&mut netlink, node)? };
     let mtu = netlink.links()?.into_iter().find(|link| Some(link.index) == index).map_or(ETHERNET_MTU, |link| link.mtu);
-    let mtu = mtu.clamp(SMALLEST_MTU + VXLAN_OVERHEAD, LARGEST_MTU);
+    let overhead = if node.is_ipv4() { VXLAN_OVERHEAD_V4 } else { VXLAN_OVERHEAD_V6 };
+    let mtu = mtu.clamp(SMALLEST_MTU + overhead, LARGEST_MTU);
     Ok(match backend {
-        Backend::Vxlan => mtu - VXLAN_OVERHEAD,
+        Backend::Vxlan => mtu - overhead,
         Backend::HostGateway => mtu,
     })
 }
@@ -83,73 +94,104 @@ fn underlay(netlink: &mut Netlink, node: IpAddr) -> Result<Option<u32>> {
     Ok(netlink.addresses()?.into_iter().find(|found| found.address.addr() == node).map(|found| found.link))
 }
 
-/// `0a:59` and the first address of the node's range.
-fn hardware_of(subnet: Ipv4Net) -> HardwareAddress {
-    let [a, b, c, d] = subnet.network().octets();
+/// `0a:59` and what tells the node's range from others: its first address, or of IPv6 the second four bytes of it.
+fn hardware_of(subnet: IpNet) -> HardwareAddress {
+    let [a, b, c, d] = match subnet.network() {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => ((u128::from(v6) >> 64) as u32).to_be_bytes(),
+    };
     HardwareAddress([0x0a, 0x59, a, b, c, d])
+}
+
+/// The address of a node's VXLAN device, of this range: the first one; of IPv6 the last one, because there the first
+/// one means all routers of the range.
+fn device_address(subnet: IpNet) -> IpAddr {
+    match subnet {
+        IpNet::V4(net) => net.network().into(),
+        IpNet::V6(net) => net.broadcast().into(),
+    }
 }
 
 impl Peers {
     /// Makes or adopts the VXLAN device, or takes away one that is not wanted any more.
     pub fn open(config: PeersConfig) -> Result<Self> {
         let mut netlink = Netlink::open()?;
-        let under = underlay(&mut netlink, config.node.into())?;
+        let node = *config.node.first().ok_or_else(|| Error::Config("this node has no address".into()))?;
+        let under = underlay(&mut netlink, node)?;
         let link = match config.backend {
-            Backend::Vxlan => raise_device(&mut netlink, &config, under.unwrap_or(0))?,
+            Backend::Vxlan => raise_device(&mut netlink, &config, node, under.unwrap_or(0))?,
             Backend::HostGateway => {
                 forgive_missing(netlink.delete_link_named(&config.device))?;
-                let node = config.node;
                 under.ok_or_else(|| Error::Config(format!("no link of this node has the address {node}")))?
             }
         };
         Ok(Self { config, inner: Mutex::new(Inner { netlink, link, known: HashMap::new() }) })
     }
 
-    /// Leads packets for a range of sandboxes to a node. The same again changes nothing.
+    /// Leads packets for the ranges of a node's sandboxes, the primary one first, to the node. The same again changes
+    /// nothing.
     ///
     /// # Errors
-    /// When the kernel refuses: with [`Backend::HostGateway`], when the node is not on a link of this one.
-    pub fn set(&self, subnet: Ipv4Net, node: Ipv4Addr) -> Result<()> {
+    /// When the node has no address that a range can be reached by, and when the kernel refuses: with
+    /// [`Backend::HostGateway`], when the node is not on a link of this one.
+    pub fn set(&self, subnets: &[IpNet], node: &[IpAddr]) -> Result<()> {
+        let Some(hardware) = subnets.first().map(|subnet| hardware_of(*subnet)) else { return Ok(()) };
         let mut inner = self.inner.lock();
-        if inner.known.get(&subnet) == Some(&node) || subnet == self.config.own {
-            return Ok(());
+        for subnet in subnets.iter().filter(|subnet| !self.config.own.contains(subnet)) {
+            let way = Way { node: self.reached_by(*subnet, node)?, hardware };
+            if inner.known.get(subnet) == Some(&way) {
+                continue;
+            }
+            let (link, destination) = (Some(inner.link), *subnet);
+            let (gateway, scope) = match self.config.backend {
+                Backend::Vxlan => {
+                    inner.introduce(*subnet, way)?;
+                    (Some(device_address(*subnet)), Scope::OnLink)
+                }
+                Backend::HostGateway => (Some(way.node), Scope::Universe),
+            };
+            inner.netlink.set_route(&Route { destination, gateway, link, scope, source: None })?;
+            inner.known.insert(*subnet, way);
         }
-        let (link, destination) = (Some(inner.link), IpNet::V4(subnet));
-        let route = match self.config.backend {
-            Backend::Vxlan => {
-                inner.introduce(subnet, node)?;
-                let gateway = Some(subnet.network().into());
-                Route { destination, gateway, link, scope: Scope::OnLink, source: None }
-            }
-            Backend::HostGateway => {
-                Route { destination, gateway: Some(node.into()), link, scope: Scope::Universe, source: None }
-            }
-        };
-        inner.netlink.set_route(&route)?;
-        inner.known.insert(subnet, node);
         Ok(())
     }
 
+    /// Which of a node's addresses packets of a range go to: datagrams have the family of this node's own address,
+    /// gateways that of the range.
+    fn reached_by(&self, subnet: IpNet, node: &[IpAddr]) -> Result<IpAddr> {
+        let is_v4 = match self.config.backend {
+            Backend::Vxlan => self.config.node.first().is_none_or(IpAddr::is_ipv4),
+            Backend::HostGateway => subnet.addr().is_ipv4(),
+        };
+        node.iter().copied().find(|address| address.is_ipv4() == is_v4).ok_or_else(|| {
+            let family = if is_v4 { "IPv4" } else { "IPv6" };
+            Error::Config(format!(
+                "the node of {subnet} has no {family} address to reach it by; name one with --node-ip"
+            ))
+        })
+    }
+
     /// Takes the way to a range of sandboxes away; nothing there is success.
-    pub fn remove(&self, subnet: Ipv4Net) -> Result<()> {
+    pub fn remove(&self, subnet: IpNet) -> Result<()> {
         let mut inner = self.inner.lock();
-        if subnet == self.config.own {
+        if self.config.own.contains(&subnet) {
             return Ok(());
         }
         inner.known.remove(&subnet);
         inner.forget(self.config.backend, subnet)
     }
 
-    /// Takes away every way into the cluster's range but those that were `set`: once, when all nodes are known.
+    /// Takes away every way into the cluster's ranges but those that were `set`: once, when all nodes are known.
     pub fn retain(&self) -> Result<()> {
         let mut inner = self.inner.lock();
-        let (cluster, own) = (self.config.cluster, self.config.own);
-        for subnet in inner.routed(cluster, own)? {
+        let routes = inner.netlink.routes()?;
+        let routed = routes.iter().filter_map(|route| leads_into(route, &self.config.cluster));
+        for subnet in routed.filter(|net| !self.config.own.contains(net)) {
             if !inner.known.contains_key(&subnet) {
                 inner.forget(self.config.backend, subnet)?;
             }
         }
-        let wanted: HashSet<HardwareAddress> = inner.known.keys().map(|subnet| hardware_of(*subnet)).collect();
+        let wanted: HashSet<HardwareAddress> = inner.known.values().map(|way| way.hardware).collect();
         let link = inner.link;
         let stale = |entry: &Forwarding| entry.link == link && !wanted.contains(&entry.hardware);
         for entry in inner.netlink.forwardings()?.into_iter().filter(stale) {
@@ -159,7 +201,7 @@ impl Peers {
     }
 
     /// Removes the device and every route, for `reset`; needs nothing to have been opened.
-    pub fn remove_all(device: &str, cluster: Ipv4Net) -> Result<()> {
+    pub fn remove_all(device: &str, cluster: &[IpNet]) -> Result<()> {
         let mut netlink = Netlink::open()?;
         forgive_missing(netlink.delete_link_named(device))?;
         for route in netlink.routes()? {
@@ -171,31 +213,29 @@ impl Peers {
     }
 }
 
-/// The range that a route with a gateway leads to, if it is part of the cluster's.
-fn leads_into(route: &Route, cluster: Ipv4Net) -> Option<Ipv4Net> {
-    match route.destination {
-        IpNet::V4(net) if route.gateway.is_some() && cluster.contains(&net) && net != cluster => Some(net),
-        _ => None,
-    }
+/// The range that a route with a gateway leads to, if it is part of one of the cluster's.
+fn leads_into(route: &Route, cluster: &[IpNet]) -> Option<IpNet> {
+    let net = route.destination;
+    let within = cluster.iter().any(|range| range.contains(&net) && net != *range);
+    (route.gateway.is_some() && within).then_some(net)
 }
 
 impl Inner {
     /// Where a node's VXLAN device is, so that nobody has to ask.
-    fn introduce(&mut self, subnet: Ipv4Net, node: Ipv4Addr) -> Result<()> {
-        let (link, hardware) = (self.link, hardware_of(subnet));
+    fn introduce(&mut self, subnet: IpNet, way: Way) -> Result<()> {
+        let (link, Way { node, hardware }) = (self.link, way);
         self.netlink.set_forwarding(&Forwarding { link, hardware, node })?;
-        let address = subnet.network().into();
-        Ok(self.netlink.set_neighbor(&Neighbor { link, address, hardware })?)
+        Ok(self.netlink.set_neighbor(&Neighbor { link, address: device_address(subnet), hardware })?)
     }
 
-    /// The route goes first: nothing is sent to a node that is half forgotten.
-    fn forget(&mut self, backend: Backend, subnet: Ipv4Net) -> Result<()> {
-        let route =
-            Route { destination: subnet.into(), gateway: None, link: None, scope: Scope::Universe, source: None };
+    /// The route goes first: nothing is sent to a node that is half forgotten. The forwarding entry goes with the
+    /// node's primary range.
+    fn forget(&mut self, backend: Backend, subnet: IpNet) -> Result<()> {
+        let route = Route { destination: subnet, gateway: None, link: None, scope: Scope::Universe, source: None };
         forgive_missing(self.netlink.delete_route(&route))?;
         if backend == Backend::Vxlan {
             let (link, hardware) = (self.link, hardware_of(subnet));
-            let address = subnet.network().into();
+            let address = device_address(subnet);
             forgive_missing(self.netlink.delete_neighbor(&Neighbor { link, address, hardware }))?;
             let entries = self.netlink.forwardings()?;
             for entry in entries.into_iter().filter(|entry| entry.link == link && entry.hardware == hardware) {
@@ -204,17 +244,13 @@ impl Inner {
         }
         Ok(())
     }
-
-    fn routed(&mut self, cluster: Ipv4Net, own: Ipv4Net) -> Result<Vec<Ipv4Net>> {
-        let routes = self.netlink.routes()?;
-        Ok(routes.iter().filter_map(|route| leads_into(route, cluster)).filter(|net| *net != own).collect())
-    }
 }
 
-/// Makes or adopts the device, with the first address of this node's range; returns its index.
-fn raise_device(netlink: &mut Netlink, config: &PeersConfig, underlay: u32) -> Result<u32> {
-    let (name, hardware) = (config.device.as_str(), hardware_of(config.own));
-    let mtu = sandbox_mtu(Backend::Vxlan, config.node.into())?;
+/// Makes or adopts the device, with an address of each of this node's ranges; returns its index.
+fn raise_device(netlink: &mut Netlink, config: &PeersConfig, node: IpAddr, underlay: u32) -> Result<u32> {
+    let first = *config.own.first().ok_or_else(|| Error::Config("this node has no range of pod addresses".into()))?;
+    let (name, hardware) = (config.device.as_str(), hardware_of(first));
+    let mtu = sandbox_mtu(Backend::Vxlan, node)?;
     match netlink.link(name)? {
         Some(link) if link.kind == "vxlan" && link.hardware == Some(hardware) && link.mtu == mtu => {
             netlink.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
@@ -230,7 +266,7 @@ fn raise_device(netlink: &mut Netlink, config: &PeersConfig, underlay: u32) -> R
                 hardware,
                 id: VXLAN_ID,
                 port: VXLAN_PORT,
-                local: config.node,
+                local: node,
                 underlay,
                 group: GROUP,
             })?;
@@ -239,9 +275,11 @@ fn raise_device(netlink: &mut Netlink, config: &PeersConfig, underlay: u32) -> R
     let missing = || Error::Config(format!("the device {name} vanished while it was set up"));
     let link = netlink.link(name)?.ok_or_else(missing)?.index;
     // What the host itself sends to sandboxes of other nodes comes from here, and so do masqueraded packets.
-    let wanted = IpNet::V4(Ipv4Net::new_assert(config.own.network(), 32));
-    if !netlink.addresses()?.iter().any(|found| found.link == link && found.address == wanted) {
-        netlink.add_address(link, wanted)?;
+    let present = netlink.addresses()?;
+    for wanted in config.own.iter().map(|subnet| IpNet::from(device_address(*subnet))) {
+        if !present.iter().any(|found| found.link == link && found.address == wanted) {
+            netlink.add_address(link, wanted)?;
+        }
     }
     Ok(link)
 }

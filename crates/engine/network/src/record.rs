@@ -3,16 +3,17 @@
 //! The files need no `fsync`: namespaces and interfaces do not survive a power failure either.
 
 use crate::{Error, Result};
+use pintle_netlink::nft::Family;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// No record of ours is larger: a sandbox's ports are limited by the number of ports.
 const MAX_RECORD_BYTES: u64 = 16 << 20;
-/// The file that holds the address given last: no record's, since theirs end in `.json`.
+/// The file that holds the addresses given last, a line each: no record's, since theirs end in `.json`.
 const LAST: &str = "last";
 
 /// The transport protocol of a host port.
@@ -47,7 +48,7 @@ impl Protocol {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPort {
     pub protocol: Protocol,
-    /// One IPv4 address of the host; nothing, or the unspecified one, is all of them.
+    /// One address of the host; the unspecified one is all of its family, nothing is all.
     pub host_ip: Option<IpAddr>,
     pub host_port: u16,
     pub sandbox_port: u16,
@@ -59,10 +60,16 @@ impl HostPort {
         self.host_ip.filter(|address| !address.is_unspecified())
     }
 
+    /// Whether it is for packets of this family.
+    pub(crate) fn is_of(&self, family: Family) -> bool {
+        self.host_ip.is_none_or(|address| family.has(address))
+    }
+
     /// Whether both want the same packets.
     pub(crate) fn collides(&self, other: &Self) -> bool {
         self.protocol == other.protocol
             && self.host_port == other.host_port
+            && [Family::Ip, Family::Ip6].into_iter().any(|family| self.is_of(family) && other.is_of(family))
             && match (self.address(), other.address()) {
                 (Some(a), Some(b)) => a == b,
                 _ => true,
@@ -87,9 +94,22 @@ pub struct Attachment {
 /// One sandbox's record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    pub(crate) address: Ipv4Addr,
     pub(crate) attachment: Attachment,
     pub(crate) host_ports: Vec<HostPort>,
+}
+
+impl Record {
+    /// The sandbox's address of this family.
+    pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
+        self.attachment.addresses.iter().copied().find(|address| family.has(*address))
+    }
+
+    /// Its ports that are published for this family, with where they lead.
+    pub(crate) fn ports(&self, family: Family) -> impl Iterator<Item = (&HostPort, IpAddr)> {
+        let address = self.address(family);
+        let ports = self.host_ports.iter().filter(move |port| port.is_of(family));
+        ports.filter_map(move |port| Some((port, address?)))
+    }
 }
 
 /// The records of all sandboxes, in memory and in a folder.
@@ -97,7 +117,7 @@ pub(crate) struct Record {
 pub(crate) struct Records {
     folder: PathBuf,
     by_id: BTreeMap<String, Record>,
-    last: Option<Ipv4Addr>,
+    last: Vec<IpAddr>,
 }
 
 impl Records {
@@ -105,11 +125,12 @@ impl Records {
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         let failed = |doing| move |source| Error::File { doing, path: folder.into(), source };
         fs::create_dir_all(folder).map_err(failed("make"))?;
-        let (mut by_id, mut last) = (BTreeMap::new(), None);
+        let (mut by_id, mut last) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(folder).map_err(failed("list"))? {
             let path = entry.map_err(failed("list"))?.path();
             if path.ends_with(LAST) {
-                last = fs::read_to_string(&path).ok().and_then(|text| text.parse().ok());
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                last = text.lines().filter_map(|line| line.parse().ok()).collect();
                 continue;
             }
             match read(&path) {
@@ -129,13 +150,13 @@ impl Records {
         self.by_id.get(id)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Record)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Record)> + Clone {
         self.by_id.iter()
     }
 
-    /// The address that was given last, in an earlier run too.
-    pub(crate) fn last(&self) -> Option<Ipv4Addr> {
-        self.last
+    /// The addresses that were given last, in an earlier run too.
+    pub(crate) fn last(&self) -> &[IpAddr] {
+        &self.last
     }
 
     /// Writes a record; the file appears whole or not at all.
@@ -145,10 +166,11 @@ impl Records {
         let write = || {
             fs::write(&draft, serde_json::to_vec(&record)?)?;
             fs::rename(&draft, &path)?;
-            fs::write(self.folder.join(LAST), record.address.to_string())
+            let last: Vec<String> = record.attachment.addresses.iter().map(IpAddr::to_string).collect();
+            fs::write(self.folder.join(LAST), last.join("\n"))
         };
         write().map_err(|source| Error::File { doing: "write", path: path.clone(), source })?;
-        self.last = Some(record.address);
+        self.last.clone_from(&record.attachment.addresses);
         self.by_id.insert(id.to_owned(), record);
         Ok(())
     }
@@ -225,6 +247,9 @@ mod tests {
             (tcp(Some("0.0.0.0")), tcp(Some("10.0.0.1")), true),
             (tcp(Some("10.0.0.2")), tcp(Some("10.0.0.1")), false),
             (tcp(None), port(None, Protocol::Udp), false),
+            (tcp(Some("::")), tcp(Some("0.0.0.0")), false),
+            (tcp(Some("::")), tcp(Some("fd00::1")), true),
+            (tcp(None), tcp(Some("::")), true),
         ] {
             assert_eq!(a.collides(&b), collides, "{a:?} {b:?}");
         }

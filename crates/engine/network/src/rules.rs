@@ -1,14 +1,13 @@
-//! The rules of the bridge: who is masqueraded, which ports of the host lead to sandboxes.
+//! The rules of the bridge: who is masqueraded, which ports of the host lead to sandboxes. A table for each family.
 
 use crate::Result;
 use crate::bridge::Config;
-use crate::record::{HostPort, Record};
-use ipnet::{IpNet, Ipv4Net};
+use crate::record::{HostPort, Record, Records};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pintle_netlink::nft::{
-    Batch, ChainKind, Connection, Data, Family, Field, Hook, Key, Nftables, Policy, Register, Rule, Set, SetName,
-    Verdict,
+    Batch, ChainKind, Connection, Data, Family, Field, Hook, Key, Nftables, Policy, Register, Set, SetName, Verdict,
 };
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The table; nothing else in nf_tables is ours.
 const TABLE: &str = "pintle_pod";
@@ -18,66 +17,68 @@ const ONE_ADDRESS: SetName<'static> = SetName::Named("host-ports-of-address");
 /// Pairs of an address with itself, for sandboxes that can meet themselves through a port of the host.
 const SELF: SetName<'static> = SetName::Named("same-sandbox");
 const LOOPBACK: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8));
-const MULTICAST: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4));
+const MULTICAST_V4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4));
+const MULTICAST_V6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8));
+/// Protocol and type of the message that says that a neighbour is on the same link.
+const REDIRECT_V4: (u8, u8) = (1, 5);
+const REDIRECT_V6: (u8, u8) = (58, 137);
 
-const R0: Register = Register::new(0);
-const R1: Register = Register::new(1);
-const R2: Register = Register::new(2);
-const R3: Register = Register::new(3);
-const R4: Register = Register::new(4);
+/// Puts the tables as a whole in place of what is there, each in one step.
+pub(crate) fn replace(nft: &mut Nftables, config: &Config, records: &Records) -> Result<()> {
+    replace_with(nft, config, records.iter().map(|(_, record)| record))
+}
 
-/// Puts the whole table in place of what is there, in one step.
-pub(crate) fn replace<'r>(
+/// The same for all sandboxes but one.
+pub(crate) fn replace_without(nft: &mut Nftables, config: &Config, records: &Records, gone: &str) -> Result<()> {
+    replace_with(nft, config, records.iter().filter(|(id, _)| *id != gone).map(|(_, record)| record))
+}
+
+fn replace_with<'r>(
     nft: &mut Nftables,
     config: &Config,
-    records: impl Iterator<Item = &'r Record>,
+    records: impl Iterator<Item = &'r Record> + Clone,
 ) -> Result<()> {
-    let mut batch = Batch::new(Family::Ip, TABLE);
-    batch.replace_table();
-    add_sets(&mut batch);
-    add_chains(&mut batch, config);
-    for record in records {
-        add_ports(&mut batch, record);
+    for family in config.families() {
+        let mut table = Table::begin(family);
+        table.batch.replace_table();
+        table.add_sets();
+        table.add_chains(config);
+        records.clone().for_each(|record| table.add_ports(record));
+        nft.commit(table.batch)?;
     }
-    Ok(nft.commit(batch)?)
+    Ok(())
 }
 
 /// Adds the ports of a sandbox.
-pub(crate) fn publish(nft: &mut Nftables, record: &Record) -> Result<()> {
-    let mut batch = Batch::new(Family::Ip, TABLE);
-    add_ports(&mut batch, record);
-    Ok(nft.commit(batch)?)
+pub(crate) fn publish(nft: &mut Nftables, config: &Config, record: &Record) -> Result<()> {
+    for family in config.families() {
+        let mut table = Table::begin(family);
+        table.add_ports(record);
+        nft.commit(table.batch)?;
+    }
+    Ok(())
 }
 
 /// Takes the ports of a sandbox away; fails if one of them is not there.
-pub(crate) fn withdraw(nft: &mut Nftables, record: &Record) -> Result<()> {
-    let mut batch = Batch::new(Family::Ip, TABLE);
-    if !record.host_ports.is_empty() {
-        batch.delete_keys(SELF, [self_key(record)]);
+pub(crate) fn withdraw(nft: &mut Nftables, config: &Config, record: &Record) -> Result<()> {
+    for family in config.families() {
+        let mut table = Table::begin(family);
+        table.delete_ports(record);
+        nft.commit(table.batch)?;
     }
-    for port in &record.host_ports {
-        batch.delete_keys(map_of(port), [port_key(port)]);
-    }
-    Ok(nft.commit(batch)?)
+    Ok(())
 }
 
-/// Removes the table.
+/// Removes the tables.
 pub(crate) fn remove(nft: &mut Nftables) -> Result<()> {
-    Ok(nft.remove_table(Family::Ip, TABLE)?)
+    for family in [Family::Ip, Family::Ip6] {
+        nft.remove_table(family, TABLE)?;
+    }
+    Ok(())
 }
 
-fn add_ports(batch: &mut Batch, record: &Record) {
-    if !record.host_ports.is_empty() {
-        batch.add_keys(SELF, [self_key(record)]);
-    }
-    for port in &record.host_ports {
-        let target = Key::new().address(record.address.into()).port(port.sandbox_port);
-        batch.add_values(map_of(port), [(port_key(port), target)]);
-    }
-}
-
-fn self_key(record: &Record) -> Key {
-    Key::new().address(record.address.into()).address(record.address.into())
+fn same(address: IpAddr) -> Key {
+    Key::new().address(address).address(address)
 }
 
 fn map_of(port: &HostPort) -> SetName<'static> {
@@ -89,95 +90,122 @@ fn port_key(port: &HostPort) -> Key {
     key.protocol(port.protocol.number()).port(port.host_port)
 }
 
-fn add_sets(batch: &mut Batch) {
-    let target = Data::Fields(&[Field::Ipv4, Field::Port]);
-    let sets: [(SetName<'_>, &[Field], Data<'_>); 3] = [
-        (ANY_ADDRESS, &[Field::Protocol, Field::Port], target),
-        (ONE_ADDRESS, &[Field::Ipv4, Field::Protocol, Field::Port], target),
-        (SELF, &[Field::Ipv4, Field::Ipv4], Data::Nothing),
-    ];
-    for (name, key, data) in sets {
-        if let SetName::Named(name) = name {
-            batch.add_set(name, &Set { key, data, timeout_ms: None });
+/// Changes of one family's table.
+struct Table {
+    family: Family,
+    batch: Batch,
+}
+
+impl Table {
+    fn begin(family: Family) -> Self {
+        Self { family, batch: Batch::new(family, TABLE) }
+    }
+
+    fn add_ports(&mut self, record: &Record) {
+        for (n, (port, address)) in record.ports(self.family).enumerate() {
+            if n == 0 {
+                self.batch.add_keys(SELF, [same(address)]);
+            }
+            let target = Key::new().address(address).port(port.sandbox_port);
+            self.batch.add_values(map_of(port), [(port_key(port), target)]);
         }
     }
-}
 
-fn add_chains(batch: &mut Batch, config: &Config) {
-    batch.add_chain("host-ports");
-    batch.add_base_chain("guard-prerouting", ChainKind::Filter, Hook::Prerouting, -300, Policy::Accept);
-    batch.add_base_chain("guard-output", ChainKind::Filter, Hook::Output, 0, Policy::Accept);
-    batch.add_base_chain("nat-prerouting", ChainKind::Nat, Hook::Prerouting, -100, Policy::Accept);
-    batch.add_base_chain("nat-output", ChainKind::Nat, Hook::Output, -100, Policy::Accept);
-    batch.add_base_chain("nat-postrouting", ChainKind::Nat, Hook::Postrouting, 100, Policy::Accept);
-    let bridge = config.bridge.as_str();
-    // The bridge routes loopback addresses, so that ports of 127.0.0.1 can lead to sandboxes; sandboxes themselves
-    // must not reach the host's loopback that way.
-    batch.add_rule(
-        "guard-prerouting",
-        Rule::v4().input_is(bridge, true).destination_in(LOOPBACK, true).verdict(&Verdict::Drop),
-    );
-    // The host must not tell sandboxes that their neighbours are on the same link: they talk through the host.
-    batch.add_rule(
-        "guard-output",
-        Rule::v4().output_is(bridge, true).protocol_is(1).icmp_type_is(5).verdict(&Verdict::Drop),
-    );
-    for hook in ["nat-prerouting", "nat-output"] {
-        batch.add_rule(hook, Rule::v4().destination_is_local().verdict(&Verdict::Jump("host-ports".into())));
+    fn delete_ports(&mut self, record: &Record) {
+        for (n, (port, address)) in record.ports(self.family).enumerate() {
+            if n == 0 {
+                self.batch.delete_keys(SELF, [same(address)]);
+            }
+            self.batch.delete_keys(map_of(port), [port_key(port)]);
+        }
     }
-    add_port_rules(batch);
-    add_masquerade(batch, config);
-}
 
-fn add_port_rules(batch: &mut Batch) {
-    batch.add_rule(
-        "host-ports",
-        Rule::v4()
-            .load_destination(R0)
-            .load_protocol(R1)
-            .load_destination_port(R2)
-            .lookup_into(ONE_ADDRESS, R0, R3)
-            .translate_destination(R3, Some(R4)),
-    );
-    batch.add_rule(
-        "host-ports",
-        Rule::v4()
-            .load_protocol(R0)
-            .load_destination_port(R1)
-            .lookup_into(ANY_ADDRESS, R0, R2)
-            .translate_destination(R2, Some(R3)),
-    );
-}
+    fn add_sets(&mut self) {
+        let address = self.family.address();
+        let target = [address, Field::Port];
+        let target = Data::Fields(&target);
+        let sets: [(&str, &[Field], Data<'_>); 3] = [
+            ("host-ports", &[Field::Protocol, Field::Port], target),
+            ("host-ports-of-address", &[address, Field::Protocol, Field::Port], target),
+            ("same-sandbox", &[address, address], Data::Nothing),
+        ];
+        for (name, key, data) in sets {
+            self.batch.add_set(name, &Set { key, data, timeout_ms: None });
+        }
+    }
 
-fn add_masquerade(batch: &mut Batch, config: &Config) {
-    let (chain, bridge) = ("nat-postrouting", config.bridge.as_str());
-    let subnet = IpNet::V4(config.pod_subnet);
-    batch.add_rule(
-        chain,
-        Rule::v4().output_is(bridge, true).source_in(LOOPBACK, true).masquerade().comment("the host's own loopback"),
-    );
-    batch.add_rule(
-        chain,
-        Rule::v4()
+    fn add_chains(&mut self, config: &Config) {
+        let (family, batch) = (self.family, &mut self.batch);
+        batch.add_chain("host-ports");
+        batch.add_base_chain("guard-prerouting", ChainKind::Filter, Hook::Prerouting, -300, Policy::Accept);
+        batch.add_base_chain("guard-output", ChainKind::Filter, Hook::Output, 0, Policy::Accept);
+        batch.add_base_chain("nat-prerouting", ChainKind::Nat, Hook::Prerouting, -100, Policy::Accept);
+        batch.add_base_chain("nat-output", ChainKind::Nat, Hook::Output, -100, Policy::Accept);
+        batch.add_base_chain("nat-postrouting", ChainKind::Nat, Hook::Postrouting, 100, Policy::Accept);
+        let bridge = config.bridge.as_str();
+        if family == Family::Ip {
+            // The bridge routes loopback addresses, so that ports of 127.0.0.1 can lead to sandboxes; sandboxes
+            // themselves must not reach the host's loopback that way. IPv6 routes its loopback nowhere.
+            let from_bridge = family.rule().input_is(bridge, true);
+            batch.add_rule("guard-prerouting", from_bridge.destination_in(LOOPBACK, true).verdict(&Verdict::Drop));
+        }
+        // The host must not tell sandboxes that their neighbours are on the same link: they talk through the host.
+        let (protocol, kind) = if family == Family::Ip6 { REDIRECT_V6 } else { REDIRECT_V4 };
+        let redirect = family.rule().output_is(bridge, true).protocol_is(protocol).icmp_type_is(kind);
+        batch.add_rule("guard-output", redirect.verdict(&Verdict::Drop));
+        for hook in ["nat-prerouting", "nat-output"] {
+            let local = family.rule().destination_is_local();
+            batch.add_rule(hook, local.verdict(&Verdict::Jump("host-ports".into())));
+        }
+        self.add_port_rules();
+        self.add_masquerade(config);
+    }
+
+    fn add_port_rules(&mut self) {
+        let (family, width) = (self.family, self.family.address_registers());
+        let register = Register::new;
+        let of_address = family
+            .rule()
+            .load_destination(register(0))
+            .load_protocol(register(width))
+            .load_destination_port(register(width + 1))
+            .lookup_into(ONE_ADDRESS, register(0), register(width + 2))
+            .translate_destination(register(width + 2), Some(register(2 * width + 2)));
+        self.batch.add_rule("host-ports", of_address);
+        let of_any = family
+            .rule()
+            .load_protocol(register(0))
+            .load_destination_port(register(1))
+            .lookup_into(ANY_ADDRESS, register(0), register(2))
+            .translate_destination(register(2), Some(register(2 + width)));
+        self.batch.add_rule("host-ports", of_any);
+    }
+
+    fn add_masquerade(&mut self, config: &Config) {
+        let (family, batch) = (self.family, &mut self.batch);
+        let (chain, bridge) = ("nat-postrouting", config.bridge.as_str());
+        if family == Family::Ip {
+            let loopback = family.rule().output_is(bridge, true).source_in(LOOPBACK, true);
+            batch.add_rule(chain, loopback.masquerade().comment("the host's own loopback"));
+        }
+        let itself = family
+            .rule()
             .output_is(bridge, true)
             .connection_is(Connection::Translated, true)
-            .load_source(R0)
-            .load_destination(R1)
-            .lookup(SELF, R0, true)
-            .masquerade()
-            .comment("a sandbox that meets itself"),
-    );
-    let inside = config.cluster_subnets.iter().chain(&config.translated_subnets).chain([&MULTICAST]);
-    for net in inside.filter(|net| matches!(net, IpNet::V4(_))) {
-        batch.add_rule(chain, Rule::v4().source_in(subnet, true).destination_in(*net, true).verdict(&Verdict::Return));
+            .load_source(Register::new(0))
+            .load_destination(Register::new(family.address_registers()))
+            .lookup(SELF, Register::new(0), true);
+        batch.add_rule(chain, itself.masquerade().comment("a sandbox that meets itself"));
+        let multicast = if family == Family::Ip6 { MULTICAST_V6 } else { MULTICAST_V4 };
+        let of_family = |net: &&IpNet| family.has(net.addr());
+        for subnet in config.pod_subnets.iter().filter(of_family) {
+            let inside = config.cluster_subnets.iter().chain(&config.translated_subnets).chain([&multicast]);
+            for net in inside.filter(of_family) {
+                let within = family.rule().source_in(*subnet, true).destination_in(*net, true);
+                batch.add_rule(chain, within.verdict(&Verdict::Return));
+            }
+            let outside = family.rule().source_in(*subnet, true).output_is(bridge, false);
+            batch.add_rule(chain, outside.masquerade().comment("sandboxes to the outside"));
+        }
     }
-    batch.add_rule(
-        chain,
-        Rule::v4().source_in(subnet, true).output_is(bridge, false).masquerade().comment("sandboxes to the outside"),
-    );
-}
-
-/// The address family that host ports are published for.
-pub(crate) fn is_supported(port: &HostPort) -> bool {
-    !matches!(port.address(), Some(IpAddr::V6(_)))
 }

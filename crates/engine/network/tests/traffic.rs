@@ -55,9 +55,9 @@ impl World {
     fn config(&self, subnet: &str) -> Config {
         Config {
             bridge: "pintle0".into(),
-            pod_subnet: subnet.parse().expect("subnet"),
-            cluster_subnets: vec!["10.42.0.0/16".parse().expect("net")],
-            translated_subnets: vec!["10.43.0.0/16".parse().expect("net")],
+            pod_subnets: subnet.split(',').map(|one| one.parse().expect("subnet")).collect(),
+            cluster_subnets: ["10.42.0.0/16", "fd00:42::/56"].map(|net| net.parse().expect("net")).into(),
+            translated_subnets: ["10.43.0.0/16", "fd00:43::/112"].map(|net| net.parse().expect("net")).into(),
             state_dir: self.folder.join("state"),
             mtu: 1500,
         }
@@ -156,6 +156,48 @@ fn ports_of_the_host_lead_to_sandboxes() {
     c.serve("0.0.0.0:8080");
     assert!(world.outside.call("192.0.2.1:30001", WAIT).is_ok());
     world.host.inside(|| network.remove_all()).expect("removed");
+}
+
+#[test]
+fn sandboxes_of_two_families_have_everything_twice() {
+    let world = World::new("dual");
+    world.host.run("ip addr add 2001:db8::1/64 dev wan nodad");
+    world.outside.run("ip addr add 2001:db8::2/64 dev wan nodad");
+    let open = || world.host.inside(|| BridgeNetwork::open(world.config("10.42.0.0/24,fd00:42::/64"))).expect("open");
+    let network = open();
+    let ports = [port(None, 30001), port(Some("2001:db8::1"), 30002), port(Some("0.0.0.0"), 30003)];
+    let (a, given) = world.setup(&network, "a", &ports);
+    let (b, _) = world.setup(&network, "b", &[]);
+    assert_eq!(given.addresses, ["10.42.0.2", "fd00:42::2"].map(address));
+    for space in [&a, &b] {
+        space.serve("[::]:8080");
+    }
+    world.host.serve("[::]:9000");
+    world.outside.serve("[::]:9000");
+
+    assert_eq!(a.call("[fd00:42::3]:8080", WAIT).expect("its neighbour"), address("fd00:42::2"));
+    assert_eq!(a.call("[fd00:42::1]:9000", WAIT).expect("the host"), address("fd00:42::2"));
+    assert_eq!(world.host.call("[fd00:42::3]:8080", WAIT).expect("from the host"), address("fd00:42::1"));
+    assert_eq!(a.call("[2001:db8::2]:9000", WAIT).expect("the outside"), address("2001:db8::1"), "masqueraded");
+    assert_eq!(world.outside.call("[2001:db8::1]:30001", WAIT).expect("outside"), address("2001:db8::2"));
+    assert_eq!(world.outside.call("[2001:db8::1]:30002", WAIT).expect("one address"), address("2001:db8::2"));
+    assert!(world.outside.call("[2001:db8::1]:30003", WAIT).is_err(), "only of the other family");
+    assert!(world.outside.call("192.0.2.1:30003", WAIT).is_ok());
+    assert!(world.outside.call("192.0.2.1:30002", WAIT).is_err());
+    assert_eq!(b.call("[2001:db8::1]:30001", WAIT).expect("a neighbour"), address("fd00:42::3"));
+    assert_eq!(a.call("[2001:db8::1]:30001", WAIT).expect("itself"), address("fd00:42::1"));
+    assert!(world.host.run("ip -6 route").contains("fd00:43::/112 dev pintle0"), "services have a route");
+
+    drop(network);
+    let network = open();
+    assert_eq!(network.attachment("a").as_ref(), Some(&given), "a restart keeps it");
+    let (_c, next) = world.setup(&network, "c", &[]);
+    assert_eq!(next.addresses, ["10.42.0.4", "fd00:42::4"].map(address));
+    world.host.inside(|| network.teardown("a")).expect("teardown");
+    assert!(world.outside.call("[2001:db8::1]:30001", WAIT).is_err(), "nobody answers any more");
+    world.host.inside(|| network.remove_all()).expect("removed");
+    assert_eq!(world.links(), "lo wan ");
+    assert_eq!(world.host.run("nft list ruleset"), "");
 }
 
 #[test]

@@ -98,12 +98,14 @@ settings! {
     kubelet_port: u16 = 10250u16, "PORT";
     /// The name of this node [default: the host's name]
     node_name: String, "NAME";
-    /// The address of this node [default: the one that its default route uses]
-    node_ip: IpAddr, "ADDRESS";
+    /// The address of this node, or one of each family as `IPV4,IPV6` [default: those that its default routes use]
+    node_ip: String, "ADDRESSES";
     /// Labels of this node, as `key=value,…`
     node_labels: String, "LABELS";
-    /// Addresses of pods [default: 10.42.0.0/16]
-    pod_cidr: String = "10.42.0.0/16", "CIDR";
+    /// Addresses of pods: a range, or one of each family, as `10.42.0.0/16,fd00:42::/56` [default: 10.42.0.0/16]
+    #[arg(visible_alias = "cluster-cidr", alias = "pod-network-cidr")]
+    #[serde(alias = "cluster-cidr", alias = "pod-network-cidr")]
+    pod_cidr: String = "10.42.0.0/16", "CIDRS";
     /// How packets get to pods of other nodes: vxlan or host-gw [default: vxlan]
     pod_network: PodNetwork = PodNetwork::Vxlan, "HOW";
     /// How long a node may give no sign of life before it is NotReady [default: 50s]
@@ -112,8 +114,8 @@ settings! {
     node_lease_duration_seconds: u32 = 40u32, "SECONDS";
     /// The API server that an agent asks, as `https://ADDRESS:6443`; `join` writes it down
     server: String, "URL";
-    /// Addresses of services [default: 10.43.0.0/16]
-    service_cidr: String = "10.43.0.0/16", "CIDR";
+    /// Addresses of services: a range, or one of each family, as `10.43.0.0/16,fd00:43::/112` [default: 10.43.0.0/16]
+    service_cidr: String = "10.43.0.0/16", "CIDRS";
     /// Address of the cluster's DNS [default: the tenth of the service addresses]
     cluster_dns: IpAddr, "ADDRESS";
     /// The domain of the cluster [default: cluster.local]
@@ -124,6 +126,11 @@ settings! {
     write_kubeconfig: PathBuf = "/etc/pintle/kubeconfig", "FILE";
     /// The socket of the Docker API [default: docker.sock in the run directory]
     docker_socket: PathBuf, "PATH";
+    /// The socket of the container runtime interface (CRI), for crictl and other kubelets [default: cri.sock in the run
+    /// directory]
+    cri_socket: PathBuf, "PATH";
+    /// The runtime that the kubelet runs pods with, as `unix:///run/containerd/containerd.sock` [default: its own]
+    container_runtime_endpoint: String, "ENDPOINT";
     /// An address to serve the Docker API on besides its socket, as `tcp://ADDRESS:2376`, with mutual TLS
     docker_host: String, "ADDRESS";
     /// Whether clients of that address must show a certificate: it is not served otherwise [default: true]
@@ -159,10 +166,16 @@ settings! {
     enable_admission_plugins: String, "NAMES";
     /// Admission plugins to turn off, as `NAME,…`
     disable_admission_plugins: String, "NAMES";
+    /// Whether Services may take over addresses by `externalIPs`; the admission plugin DenyServiceExternalIPs refuses
+    /// them otherwise [default: false]
+    #[arg(num_args = 0..=1, default_missing_value = "true")]
+    allow_service_external_ips: bool, "BOOL";
     /// A file with an AdmissionConfiguration
     admission_control_config_file: PathBuf, "FILE";
     /// A file that says which resources are encrypted in the store, and with which keys
     encryption_provider_config: PathBuf, "FILE";
+    /// A file with a KubeSchedulerConfiguration: profiles, plugins and their arguments, extenders
+    scheduler_config: PathBuf, "FILE";
     /// Reading requests that are answered at a time [default: 400]
     max_requests_inflight: u32 = 400u32, "NUMBER";
     /// Writing requests that are answered at a time [default: 200]
@@ -176,8 +189,6 @@ settings! {
     /// What must be left of this node: below it pods are evicted [default:
     /// memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%]
     eviction_hard: String, "SIGNAL<VALUE,…";
-    /// Percent of the images' disk in use from which on those that nobody uses are deleted; 100 is never [default: 85]
-    image_gc_high_threshold: u8 = 85u8, "PERCENT";
     /// What should be left of it: below it for a while (--eviction-soft-grace-period) pods are evicted, too
     eviction_soft: String, "SIGNAL<VALUE,…";
     /// How long that must be so, for each of those signals
@@ -186,6 +197,8 @@ settings! {
     eviction_max_pod_grace_period: u32 = 0u32, "SECONDS";
     /// How much more than a threshold is won back once pods are evicted
     eviction_minimum_reclaim: String, "SIGNAL=VALUE,…";
+    /// Percent of the images' disk in use from which on those that nobody uses are deleted; 100 is never [default: 85]
+    image_gc_high_threshold: u8 = 85u8, "PERCENT";
     /// Percent of it in use until which they are deleted [default: 80]
     image_gc_low_threshold: u8 = 80u8, "PERCENT";
     /// Sysctls that pods may set besides the safe ones; one that ends in `*` is a prefix
@@ -307,6 +320,10 @@ impl Settings {
 
     pub fn docker_socket(&self) -> PathBuf {
         self.docker_socket.clone().unwrap_or_else(|| self.run_dir().join("docker.sock"))
+    }
+
+    pub fn cri_socket(&self) -> PathBuf {
+        self.cri_socket.clone().unwrap_or_else(|| self.run_dir().join("cri.sock"))
     }
 }
 

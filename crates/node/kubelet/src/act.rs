@@ -183,7 +183,7 @@ impl Act<'_> {
 
     /// A pod on the machine's network has the machine's address.
     fn or_node_ip(&self, ips: Vec<String>) -> Vec<String> {
-        if ips.is_empty() { vec![self.memory.host.settings.node_ip.clone()] } else { ips }
+        if ips.is_empty() { self.memory.host.settings.node_ips.clone() } else { ips }
     }
 
     async fn start(

@@ -17,8 +17,9 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Config {
     pub node_name: String,
-    /// The address that pods on the host's network have, and that the Node object tells.
-    pub node_ip: IpAddr,
+    /// The addresses that pods on the host's network have, and that the Node object tells: one, or one of each family
+    /// with the primary one first.
+    pub node_ips: Vec<IpAddr>,
     pub client: Client,
     /// Shared with the other parts of the process that watch.
     pub informers: Informers,

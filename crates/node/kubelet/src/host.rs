@@ -39,7 +39,7 @@ pub struct Host {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub node_name: String,
-    pub node_ip: String,
+    pub node_ips: Vec<String>,
     pub root_dir: PathBuf,
     pub log_dir: PathBuf,
     pub cluster_dns: Vec<IpAddr>,

@@ -148,7 +148,7 @@ fn cgroups(config: &Config, machine: &Machine) -> Arc<dyn Cgroups> {
 fn settings(config: &Config, machine: &Machine) -> Settings {
     Settings {
         node_name: config.node_name.clone(),
-        node_ip: config.node_ip.to_string(),
+        node_ips: config.node_ips.iter().map(std::net::IpAddr::to_string).collect(),
         root_dir: config.root_dir.clone(),
         log_dir: config.log_dir.clone(),
         cluster_dns: config.cluster_dns.clone(),

@@ -24,7 +24,8 @@ pub struct Ended {
 
 /// The facts beside the containers' that a status shows.
 pub struct Surroundings<'a> {
-    pub host_ip: &'a str,
+    /// The node's, the primary one first.
+    pub host_ips: &'a [String],
     pub now: Timestamp,
     pub ended: Option<&'a Ended>,
     pub resize: Resize<'a>,
@@ -47,14 +48,14 @@ pub fn status(input: &Input<'_>, around: &Surroundings<'_>) -> PodStatus {
         None => phase(input, &list),
     };
     let old = input.old;
-    let ips = addresses(input, around.host_ip);
+    let ips = addresses(input, around.host_ips);
     let mut status = PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(with_disruption(conditions(input, &list, phase, around), input, around)),
         reason: around.ended.map(|e| e.reason.clone()).or_else(|| old.reason.clone()),
         message: around.ended.map(|e| e.message.clone()).or_else(|| old.message.clone()),
-        host_ip: Some(around.host_ip.to_owned()),
-        host_ips: Some(vec![HostIP { ip: around.host_ip.to_owned() }]),
+        host_ip: around.host_ips.first().cloned(),
+        host_ips: Some(around.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: ips.first().cloned(),
         pod_ips: (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect()),
         start_time: old.start_time.clone().or_else(|| Some(Time(seconds(around.now)))),
@@ -77,15 +78,20 @@ fn seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// The sandbox's addresses; those of the node on its network; the last known ones once the sandbox is gone.
-fn addresses(input: &Input<'_>, host_ip: &str) -> Vec<String> {
+/// The sandbox's addresses, that of the node's primary family first; those of the node on its network; the last known
+/// ones once the sandbox is gone.
+fn addresses(input: &Input<'_>, host_ips: &[String]) -> Vec<String> {
     if spec(input.pod).host_network == Some(true) {
         let there = input.observed.ready_sandbox().is_some() || input.old.pod_ip.is_some();
-        return if there { vec![host_ip.to_owned()] } else { vec![] };
+        return if there { host_ips.to_vec() } else { vec![] };
     }
     let ips = input.observed.ips();
     if !ips.is_empty() {
-        return ips.to_vec();
+        let mut ips = ips.to_vec();
+        let is_v6 = |ip: &String| ip.contains(':');
+        let primary = host_ips.first().is_some_and(is_v6);
+        ips.sort_by_key(|ip| is_v6(ip) != primary);
+        return ips;
     }
     input.old.pod_ips.iter().flatten().map(|p| p.ip.clone()).collect()
 }

@@ -1,12 +1,12 @@
 //! Reads NetworkPolicies, pods and namespaces into the facts that a plan needs.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use pintle_types::k8s::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use pintle_types::k8s::apimachinery::pkg::util::intstr::IntOrString;
 use pintle_types::selector::LabelSelector;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 pub(crate) type Labels = BTreeMap<String, String>;
 /// A transport protocol by its number in the IP header.
@@ -69,8 +69,8 @@ pub(crate) enum Peer {
         pods: LabelSelector,
     },
     Block {
-        net: Ipv4Net,
-        except: Vec<Ipv4Net>,
+        net: IpNet,
+        except: Vec<IpNet>,
     },
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct PortRange {
 pub(crate) struct Pod {
     pub(crate) uid: String,
     pub(crate) labels: Labels,
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    pub(crate) addresses: Vec<IpAddr>,
     pub(crate) named_ports: Vec<(Protocol, String, u16)>,
     /// On this node.
     pub(crate) local: bool,
@@ -140,11 +140,11 @@ fn allowance(peers: Option<&[NetworkPolicyPeer]>, ports: Option<&[NetworkPolicyP
     allowance
 }
 
-/// Nothing for a block of the other address family, and for what says nothing.
+/// Nothing for what says nothing.
 fn peer(peer: &NetworkPolicyPeer) -> Option<Peer> {
     if let Some(block) = &peer.ip_block {
-        let except = block.except.iter().flatten().filter_map(|net| net.parse::<Ipv4Net>().ok());
-        return Some(Peer::Block { net: block.cidr.parse::<Ipv4Net>().ok()?.trunc(), except: except.collect() });
+        let except = block.except.iter().flatten().filter_map(|net| net.parse::<IpNet>().ok());
+        return Some(Peer::Block { net: block.cidr.parse::<IpNet>().ok()?.trunc(), except: except.collect() });
     }
     if peer.pod_selector.is_none() && peer.namespace_selector.is_none() {
         return None;
@@ -251,14 +251,10 @@ impl RawPod {
             Some(several) if !several.is_empty() => several.into_iter().map(|address| address.ip).collect(),
             _ => Vec::from_iter(self.status.pod_ip),
         };
-        let v4 = |text: &String| match text.parse() {
-            Ok(IpAddr::V4(v4)) => Some(v4),
-            _ => None,
-        };
         Some(Pod {
             uid: self.metadata.uid,
             labels: self.metadata.labels.unwrap_or_default(),
-            addresses: addresses.iter().filter_map(v4).collect(),
+            addresses: addresses.iter().filter_map(|text| text.parse().ok()).collect(),
             named_ports: ports.filter_map(named_port).collect(),
             local: self.spec.node_name.as_deref() == Some(node),
         })

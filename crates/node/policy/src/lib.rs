@@ -5,9 +5,9 @@
 //! `kernel` makes the changes in one nf_tables transaction. A cluster without policies has one watch of nothing and no
 //! table. Only policies that select a pod of this node are in the kernel.
 //!
-//! The table is `ip pintle_policy`; it sees packets that are forwarded, after the translation of services, so that both
+//! Each family has a table of its own, `ip pintle_policy` and `ip6 pintle_policy`, made by the same code; it sees packets that are forwarded, after the translation of services, so that both
 //! ends are pods' own addresses. What the node itself sends or receives is not looked at: probes always arrive, and a
-//! pod always reaches its node. Answers pass because connection tracking knows what they answer. IPv4 only so far.
+//! pod always reaches its node. Answers pass because connection tracking knows what they answer.
 
 mod facts;
 mod feed;

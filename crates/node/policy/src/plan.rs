@@ -5,10 +5,10 @@
 
 use crate::facts::{Allowance, Direction, Labels, Peer, Pod, Policy, PortRange, Protocol};
 use crate::wanted::Wanted;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use pintle_types::ObjectKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Numbers policies: their names can be longer than those of chains.
@@ -30,8 +30,8 @@ pub(crate) enum SetId {
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Item {
-    Address(Ipv4Addr),
-    Socket(Ipv4Addr, Protocol, u16),
+    Address(IpAddr),
+    Socket(IpAddr, Protocol, u16),
 }
 
 pub(crate) type Element = (SetId, Item);
@@ -40,7 +40,7 @@ pub(crate) type Element = (SetId, Item);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ChainId {
     Policy(PolicyId, Direction),
-    Pod(Ipv4Addr, Direction),
+    Pod(IpAddr, Direction),
 }
 
 /// One rule of a chain.
@@ -55,7 +55,7 @@ pub(crate) enum Line {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Match {
     pub(crate) peers: Option<SetId>,
-    pub(crate) block: Option<(Ipv4Net, Vec<Ipv4Net>)>,
+    pub(crate) block: Option<(IpNet, Vec<IpNet>)>,
     pub(crate) range: Option<PortRange>,
     pub(crate) named: Option<SetId>,
 }
@@ -86,11 +86,11 @@ pub(crate) struct Plan {
     pods: HashMap<ObjectKey, Arc<Pod>>,
     namespaces: HashMap<String, Labels>,
     /// Local pods by address. Two have one for a moment, when a name or address is used anew.
-    local: BTreeMap<Ipv4Addr, BTreeSet<ObjectKey>>,
+    local: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     /// Local addresses that something happened to since changes were taken.
-    touched: BTreeSet<Ipv4Addr>,
+    touched: BTreeSet<IpAddr>,
     /// The policies of isolated addresses.
-    isolated: BTreeMap<(Ipv4Addr, Direction), BTreeSet<PolicyId>>,
+    isolated: BTreeMap<(IpAddr, Direction), BTreeSet<PolicyId>>,
     wanted: Wanted,
 }
 
@@ -204,7 +204,7 @@ impl Plan {
         }
     }
 
-    fn local_addresses_in(&self, namespace: &str) -> Vec<Ipv4Addr> {
+    fn local_addresses_in(&self, namespace: &str) -> Vec<IpAddr> {
         let inside = |holders: &BTreeSet<ObjectKey>| holders.iter().any(|key| key.namespace == namespace);
         self.local.iter().filter(|(_, holders)| inside(holders)).map(|(address, _)| *address).collect()
     }
@@ -220,7 +220,7 @@ impl Plan {
     }
 
     /// Decides anew which policies isolate an address.
-    fn isolate(&mut self, address: Ipv4Addr) {
+    fn isolate(&mut self, address: IpAddr) {
         let holders = self.local.get(&address).cloned().unwrap_or_default();
         if holders.is_empty() {
             self.local.remove(&address);
@@ -365,7 +365,7 @@ impl Pair<'_> {
     }
 }
 
-fn in_blocks(rule: &Allowance, address: Ipv4Addr) -> bool {
+fn in_blocks(rule: &Allowance, address: IpAddr) -> bool {
     rule.peers.iter().flatten().any(|peer| match peer {
         Peer::Block { net, except } => net.contains(&address) && !except.iter().any(|net| net.contains(&address)),
         Peer::Pods { .. } => false,

@@ -9,16 +9,13 @@
 
 use crate::facts::Direction;
 use crate::plan::{ChainId, Item, Line, Match, SetId};
-use ipnet::IpNet;
 use pintle_netlink::nft::{
-    Batch, ChainKind, Connection, Data, Field, Hook, Key, Policy, Register, Rule, Set, SetName, Verdict,
+    Batch, ChainKind, Connection, Data, Family, Field, Hook, Key, Policy, Register, Rule, Set, SetName, Verdict,
 };
 
 pub(crate) const TABLE: &str = "pintle_policy";
 
 const R0: Register = Register::new(0);
-const R1: Register = Register::new(1);
-const R2: Register = Register::new(2);
 /// After rules of others that only mark packets.
 const PRIORITY: [(Direction, i32); 2] = [(Direction::Egress, 1), (Direction::Ingress, 2)];
 
@@ -39,11 +36,12 @@ impl SetId {
         matches!(self, Self::Isolated(_))
     }
 
-    pub(crate) fn add(self, batch: &mut Batch) {
+    pub(crate) fn add(self, family: Family, batch: &mut Batch) {
+        let address = family.address();
         let key: &[Field] = match self {
-            Self::Isolated(_) | Self::Peers(..) => &[Field::Ipv4],
-            Self::Own => &[Field::Ipv4, Field::Ipv4],
-            Self::Named(..) => &[Field::Ipv4, Field::Protocol, Field::Port],
+            Self::Isolated(_) | Self::Peers(..) => &[address],
+            Self::Own => &[address, address],
+            Self::Named(..) => &[address, Field::Protocol, Field::Port],
         };
         let data = if self.is_map() { Data::Verdict } else { Data::Nothing };
         batch.add_set(&self.name(), &Set { key, data, timeout_ms: None });
@@ -51,9 +49,9 @@ impl SetId {
 
     pub(crate) fn key(self, item: Item) -> Key {
         match item {
-            Item::Address(address) if self == Self::Own => Key::new().address(address.into()).address(address.into()),
-            Item::Address(address) => Key::new().address(address.into()),
-            Item::Socket(address, protocol, port) => Key::new().address(address.into()).protocol(protocol).port(port),
+            Item::Address(address) if self == Self::Own => Key::new().address(address).address(address),
+            Item::Address(address) => Key::new().address(address),
+            Item::Socket(address, protocol, port) => Key::new().address(address).protocol(protocol).port(port),
         }
     }
 
@@ -83,43 +81,63 @@ impl ChainId {
     }
 }
 
+impl Item {
+    pub(crate) fn is_of(self, family: Family) -> bool {
+        let (Self::Address(address) | Self::Socket(address, ..)) = self;
+        family.has(address)
+    }
+}
+
+impl ChainId {
+    /// Policies are for packets of all families.
+    pub(crate) fn is_of(self, family: Family) -> bool {
+        match self {
+            Self::Policy(..) => true,
+            Self::Pod(address, _) => family.has(address),
+        }
+    }
+}
+
 /// Adds everything that does not belong to one policy or pod.
-pub(crate) fn add_frame(batch: &mut Batch) {
+pub(crate) fn add_frame(family: Family, batch: &mut Batch) {
     for set in SetId::FRAME {
-        set.add(batch);
+        set.add(family, batch);
     }
     for (direction, priority) in PRIORITY {
         let chain = direction.name();
         batch.add_base_chain(chain, ChainKind::Filter, Hook::Forward, priority, Policy::Accept);
         for answer in [Connection::Established, Connection::Related] {
-            batch.add_rule(chain, Rule::v4().connection_is(answer, true).verdict(&Verdict::Accept));
+            batch.add_rule(chain, family.rule().connection_is(answer, true).verdict(&Verdict::Accept));
         }
-        let own = Rule::v4().load_source(R0).load_destination(R1).lookup(SetName::Named("own"), R0, true);
+        let second = Register::new(family.address_registers());
+        let own = family.rule().load_source(R0).load_destination(second).lookup(SetName::Named("own"), R0, true);
         batch.add_rule(chain, own.verdict(&Verdict::Accept));
         let map = SetId::Isolated(direction).name();
         let pod = match direction {
-            Direction::Ingress => Rule::v4().load_destination(R0),
-            Direction::Egress => Rule::v4().load_source(R0),
+            Direction::Ingress => family.rule().load_destination(R0),
+            Direction::Egress => family.rule().load_source(R0),
         };
         batch.add_rule(chain, pod.lookup_verdict(SetName::Named(&map), R0));
     }
 }
 
 /// Adds the rules of a chain, which must be empty.
-pub(crate) fn fill_chain(batch: &mut Batch, chain: ChainId, lines: &[Line]) {
+pub(crate) fn fill_chain(family: Family, batch: &mut Batch, chain: ChainId, lines: &[Line]) {
     let (name, direction) = (chain.name(), chain.direction());
     for line in lines {
         let rule = match line {
-            Line::Accept(packets) => matching(packets, direction).verdict(&Verdict::Accept),
-            Line::Jump(policy) => Rule::v4().verdict(&Verdict::Jump(ChainId::Policy(*policy, direction).name())),
-            Line::Drop => Rule::v4().counter().verdict(&Verdict::Drop),
+            // No packet of this family comes from a block of the other one.
+            Line::Accept(Match { block: Some((net, _)), .. }) if !family.has(net.addr()) => continue,
+            Line::Accept(packets) => matching(family, packets, direction).verdict(&Verdict::Accept),
+            Line::Jump(policy) => family.rule().verdict(&Verdict::Jump(ChainId::Policy(*policy, direction).name())),
+            Line::Drop => family.rule().counter().verdict(&Verdict::Drop),
         };
         batch.add_rule(&name, rule);
     }
 }
 
-fn matching(packets: &Match, direction: Direction) -> Rule {
-    let mut rule = Rule::v4();
+fn matching(family: Family, packets: &Match, direction: Direction) -> Rule {
+    let mut rule = family.rule();
     if let Some(peers) = packets.peers {
         let loaded = match direction {
             Direction::Ingress => rule.load_source(R0),
@@ -128,11 +146,12 @@ fn matching(packets: &Match, direction: Direction) -> Rule {
         rule = loaded.lookup(SetName::Named(&peers.name()), R0, true);
     }
     if let Some((net, except)) = &packets.block {
-        let nets = [(*net, true)].into_iter().chain(except.iter().map(|net| (*net, false)));
+        let except = except.iter().filter(|net| family.has(net.addr()));
+        let nets = [(*net, true)].into_iter().chain(except.map(|net| (*net, false)));
         for (net, inside) in nets {
             rule = match direction {
-                Direction::Ingress => rule.source_in(IpNet::V4(net), inside),
-                Direction::Egress => rule.destination_in(IpNet::V4(net), inside),
+                Direction::Ingress => rule.source_in(net, inside),
+                Direction::Egress => rule.destination_in(net, inside),
             };
         }
     }
@@ -143,7 +162,9 @@ fn matching(packets: &Match, direction: Direction) -> Rule {
         }
     }
     if let Some(named) = packets.named {
-        let loaded = rule.load_destination(R0).load_protocol(R1).load_destination_port(R2);
+        let width = family.address_registers();
+        let (protocol, port) = (Register::new(width), Register::new(width + 1));
+        let loaded = rule.load_destination(R0).load_protocol(protocol).load_destination_port(port);
         rule = loaded.lookup(SetName::Named(&named.name()), R0, true);
     }
     rule

@@ -9,10 +9,11 @@ use crate::kernel::{Error, Kernel};
 use crate::plan::{Changes, Plan};
 use pintle_client::Client;
 use pintle_informer::{Source, reflect};
+use pintle_netlink::nft::Family;
 use pintle_types::k8s::api::networking::v1::NetworkPolicy;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,8 @@ const GUARD_WAIT: Duration = Duration::from_secs(2);
 pub struct Config {
     /// The name of this node, as pods have it.
     pub node_name: String,
+    /// The families of the pods' addresses: each has a table of its own.
+    pub families: Vec<Family>,
 }
 
 /// A pod whose processes are about to start.
@@ -108,11 +111,11 @@ impl Policies {
     /// When the kernel can't be spoken to: the caller's network namespace is the one that is guarded.
     pub fn open(config: Config, client: Client, guard: Guard) -> Result<Self, Error> {
         Ok(Self {
-            config,
             client,
             guard,
             plan: Plan::default(),
-            kernel: Some(Kernel::open()?),
+            kernel: Some(Kernel::open(&config.families)?),
+            config,
             unknown: true,
             following: None,
             announced: HashMap::new(),
@@ -257,7 +260,7 @@ impl Policies {
                 // Its predecessor of the same name went, or still goes.
                 None if !uid.is_empty() && uid != announced.uid => return,
                 Some(pod) if pod.uid != announced.uid => return,
-                Some(pod) if pod.addresses.is_empty() => pod.addresses = v4(&announced.addresses),
+                Some(pod) if pod.addresses.is_empty() => pod.addresses.clone_from(&announced.addresses),
                 _ => drop(self.announced.remove(&key)),
             }
         }
@@ -276,7 +279,7 @@ impl Policies {
             ..Pod::default()
         });
         pod.local = true;
-        pod.addresses = v4(&new.addresses);
+        pod.addresses.clone_from(&new.addresses);
         self.announced.insert(key.clone(), new.clone());
         self.plan.set_pod(&key, Some(pod));
     }
@@ -326,12 +329,4 @@ fn decode_policy(bytes: &[u8]) -> serde_json::Result<(crate::facts::RawMeta, Opt
         labels: None,
     };
     Ok((meta, Some(policy(&object))))
-}
-
-fn v4(addresses: &[IpAddr]) -> Vec<Ipv4Addr> {
-    let only_v4 = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => Some(*v4),
-        IpAddr::V6(_) => None,
-    };
-    addresses.iter().filter_map(only_v4).collect()
 }

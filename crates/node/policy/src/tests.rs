@@ -2,11 +2,11 @@
 
 use crate::facts::{Direction, Labels, Pod, Protocol, RawPod, policy};
 use crate::plan::{ChainId, Changes, Item, Line, Match, Plan, SetId};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use pintle_types::k8s::api::networking::v1::NetworkPolicy;
 use pintle_types::{Kind, ObjectKey};
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 const TCP: Protocol = 6;
 const UDP: Protocol = 17;
@@ -61,8 +61,8 @@ fn passes(table: &Changes, from: &str, to: &str, protocol: Protocol, port: u16) 
 }
 
 struct Packet {
-    from: Ipv4Addr,
-    to: Ipv4Addr,
+    from: IpAddr,
+    to: IpAddr,
     protocol: Protocol,
     port: u16,
 }
@@ -91,9 +91,8 @@ impl Packet {
             assert!(table.new_sets.contains(&set), "{set:?} is looked into and not there");
             table.new_elements.contains(&(set, item))
         };
-        let in_block = |(net, except): &(Ipv4Net, Vec<Ipv4Net>)| {
-            net.contains(&peer) && !except.iter().any(|net| net.contains(&peer))
-        };
+        let in_block =
+            |(net, except): &(IpNet, Vec<IpNet>)| net.contains(&peer) && !except.iter().any(|net| net.contains(&peer));
         packets.peers.is_none_or(|set| has(set, Item::Address(peer)))
             && packets.block.as_ref().is_none_or(in_block)
             && packets
@@ -345,7 +344,7 @@ fn pods_are_read_or_left_out() {
         json!({"phase": "Running", "podIP": "10.42.0.9", "podIPs": [{"ip": "10.42.0.9"}, {"ip": "fd00::9"}]}),
     );
     let full = full.expect("it counts");
-    assert_eq!(full.addresses, [Ipv4Addr::new(10, 42, 0, 9)]);
+    assert_eq!(full.addresses, ["10.42.0.9", "fd00::9"].map(|ip| ip.parse::<IpAddr>().expect("address")));
     assert_eq!(full.named_ports, [(UDP, "dns".to_owned(), 53), (TCP, "side".to_owned(), 9)]);
     assert!(full.local && full.uid == "u" && full.labels == labels(&[("a", "b")]));
     let container = json!([{}]);
@@ -362,7 +361,7 @@ fn many_policies_and_pods_are_planned_at_once() {
     let mut plan = Plan::default();
     plan.set_namespace("shop", Some(labels(&[("team", "a")])));
     for n in 0..2_000_u32 {
-        let address = Ipv4Addr::from(0x0a2a_0000 + n);
+        let address = IpAddr::from(std::net::Ipv4Addr::from(0x0a2a_0000 + n));
         let pod = Pod {
             uid: n.to_string(),
             labels: labels(&[("app", "web"), ("group", &(n % 100).to_string())]),

@@ -3,7 +3,7 @@
 use crate::facts::{Allowance, Direction, Peer, Policy};
 use crate::plan::{ChainId, Changes, Element, Item, Line, Match, PolicyId, SetId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What the kernel should have, with what it had for everything that was touched since changes were taken.
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ impl Wanted {
         }
     }
 
-    pub(crate) fn isolate(&mut self, address: Ipv4Addr, direction: Direction, policies: &BTreeSet<PolicyId>) {
+    pub(crate) fn isolate(&mut self, address: IpAddr, direction: Direction, policies: &BTreeSet<PolicyId>) {
         let chain = ChainId::Pod(address, direction);
         let lines: Vec<Line> = policies.iter().map(|id| Line::Jump(*id)).chain([Line::Drop]).collect();
         let lines = (!policies.is_empty()).then_some(lines);

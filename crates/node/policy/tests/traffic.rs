@@ -1,6 +1,7 @@
 //! Sends real packets between pods and the outside, in network namespaces of their own, while policies come and go.
 
 use pintle_fake_api::FakeApi;
+use pintle_netlink::nft::Family;
 use pintle_netlink::{Netlink, Peer, Veth, namespace};
 use pintle_policy::{Config, Guard, NewPod, Policies};
 use pintle_test_netns::Space;
@@ -44,7 +45,8 @@ impl Reach for Space {
     }
 }
 
-/// The node, its pods `a` and `b` of namespace `ns` at 10.42.0.2 and 3, and the machine outside at 192.0.2.2.
+/// The node, its pods `a` and `b` of namespace `ns` at 10.42.0.2 and 3, and the machine outside at 192.0.2.2; also at
+/// fd00:42::2 and 3 and 2001:db8::2.
 struct World {
     node: Space,
     a: Space,
@@ -62,10 +64,10 @@ impl World {
         let space =
             |kind: &str| Space::new(&folder, &format!("pintle-policy-test-{}-{name}-{kind}", std::process::id()));
         let (node, a, b, outside) = (space("node"), space("a"), space("b"), space("outside"));
-        for (far, link, near, address) in [
-            (&a, "pod-a", "10.42.0.1/32", "10.42.0.2"),
-            (&b, "pod-b", "10.42.0.1/32", "10.42.0.3"),
-            (&outside, "wan", "192.0.2.1/32", "192.0.2.2"),
+        for (far, link, near, address, six) in [
+            (&a, "pod-a", "10.42.0.1/32", "10.42.0.2", "fd00:42::2"),
+            (&b, "pod-b", "10.42.0.1/32", "10.42.0.3", "fd00:42::3"),
+            (&outside, "wan", "192.0.2.1/32", "192.0.2.2", "2001:db8::2"),
         ] {
             node.inside(|| {
                 let peer = Peer { name: "eth0", hardware: None, namespace: Some(far.file.as_fd()) };
@@ -74,14 +76,17 @@ impl World {
             });
             let gateway = near.trim_end_matches("/32");
             node.run(&format!(
-                "ip link set {link} up; ip addr add {near} dev {link}; ip route add {address} dev {link}"
+                "ip link set {link} up; ip addr add {near} dev {link}; ip route add {address} dev {link}
+                 ip addr add fd00:42::1/128 dev {link} nodad; ip route add {six} dev {link}"
             ));
             far.run(&format!(
                 "ip link set eth0 up; ip addr add {address}/32 dev eth0; ip route add {gateway} dev eth0 scope link
-                 ip route add default via {gateway}"
+                 ip route add default via {gateway}
+                 ip addr add {six}/128 dev eth0 nodad; ip route add fd00:42::1 dev eth0
+                 ip route add default via fd00:42::1"
             ));
         }
-        node.run("echo 1 > /proc/sys/net/ipv4/ip_forward");
+        node.run("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
         let api = FakeApi::new();
         for name in ["ns", "other"] {
             put::<Namespace>(&api, json!({"metadata": {"name": name, "labels": {"name": name}}}));
@@ -102,7 +107,7 @@ impl World {
             let run = || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
                 runtime.block_on(async {
-                    let config = Config { node_name: "node".into() };
+                    let config = Config { node_name: "node".into(), families: vec![Family::Ip, Family::Ip6] };
                     Policies::open(config, client, guard).expect("open").run(stop).await.expect("run");
                 });
             };
@@ -135,10 +140,12 @@ fn put<K: Kind>(api: &FakeApi, value: Value) {
 }
 
 fn pod(name: &str, address: Option<&str>) -> Value {
+    let six = address.map(|address| address.replace("10.42.0.", "fd00:42::"));
+    let all: Vec<Value> = address.into_iter().chain(six.as_deref()).map(|ip| json!({"ip": ip})).collect();
     json!({
         "metadata": {"namespace": "ns", "name": name, "uid": name, "labels": {"app": name}},
         "spec": {"nodeName": "node", "containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
-        "status": {"phase": "Running", "podIP": address},
+        "status": {"phase": "Running", "podIP": address, "podIPs": all},
     })
 }
 
@@ -174,6 +181,35 @@ fn packets_pass_or_are_dropped_as_policies_say() {
     world.a.until("192.0.2.2:9", false);
     world.a.until("10.42.0.3:8080", true);
     world.b.until("10.42.0.2:80", false);
+}
+
+#[test]
+fn packets_of_the_other_family_pass_or_are_dropped_as_well() {
+    let world = World::new("six");
+    world.outside.until("[fd00:42::3]:8080", true);
+    let b = json!({"matchLabels": {"app": "b"}});
+    world.policy("closed", json!({"podSelector": b}));
+    world.outside.until("[fd00:42::3]:8080", false);
+    world.a.until("[fd00:42::3]:8080", false);
+    world.node.until("[fd00:42::3]:8080", true);
+    world.b.until("[fd00:42::3]:8080", true);
+
+    world.policy("web", json!({"podSelector": b, "ingress": [
+        {"from": [{"podSelector": {"matchLabels": {"app": "a"}}}], "ports": [{"port": "http"}]},
+        {"from": [{"ipBlock": {"cidr": "2001:db8::/64", "except": ["2001:db8::8000/113"]}}], "ports": [{"port": 9000}]},
+    ]}));
+    world.a.until("[fd00:42::3]:8080", true);
+    world.a.until("10.42.0.3:8080", true);
+    world.a.until("[fd00:42::3]:9000", false);
+    world.outside.until("[fd00:42::3]:9000", true);
+    world.outside.until("10.42.0.3:9000", false);
+    world.outside.until("[fd00:42::3]:8080", false);
+
+    let to = json!([{"ipBlock": {"cidr": "fd00:42::/64"}}]);
+    world.policy("out", json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": to}]}));
+    world.a.until("[2001:db8::2]:9", false);
+    world.a.until("[fd00:42::3]:8080", true);
+    world.a.until("10.42.0.3:8080", false);
 }
 
 #[test]

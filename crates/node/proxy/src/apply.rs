@@ -2,9 +2,9 @@
 
 use crate::ledger::Changes;
 use crate::plan::{Map, Target, UDP};
-use crate::rules::{self, Ranges, TABLE};
+use crate::rules::{Ranges, TABLE, Table};
 use pintle_netlink::conntrack::{Conntrack, Flow};
-use pintle_netlink::nft::{Batch, Family, Key, Nftables, Verdict};
+use pintle_netlink::nft::{Family, Key, Nftables, Verdict};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ pub enum Error {
     Thread(#[from] tokio::task::JoinError),
 }
 
-/// The table of one network namespace: the one of the thread that opens it.
+/// The tables of one network namespace, one for each family: the one of the thread that opens it.
 #[derive(Debug)]
 pub struct Kernel {
     nft: Nftables,
@@ -31,35 +31,39 @@ impl Kernel {
         Ok(Self { nft: Nftables::open()?, conntrack: Conntrack::open()? })
     }
 
-    /// Removes the table, as a reset does; no table is success.
+    /// Removes the tables, as a reset does; no table is success.
     pub fn remove_all(&mut self) -> Result<(), Error> {
-        Ok(self.nft.remove_table(Family::Ip, TABLE)?)
-    }
-
-    /// Changes the table.
-    pub(crate) fn change(&mut self, changes: &Changes, ranges: &Ranges) -> Result<(), Error> {
-        let mut batch = Batch::new(Family::Ip, TABLE);
-        write(&mut batch, changes, ranges);
-        self.nft.commit(batch)?;
-        self.forget_datagrams(changes);
+        for family in [Family::Ip, Family::Ip6] {
+            self.nft.remove_table(family, TABLE)?;
+        }
         Ok(())
     }
 
-    /// Puts a table of these contents in the place of the one that is there, if any.
-    pub(crate) fn replace(&mut self, everything: &Changes, ranges: &Ranges) -> Result<(), Error> {
-        let mut batch = Batch::new(Family::Ip, TABLE);
-        batch.replace_table();
-        rules::add_frame(&mut batch, ranges);
-        write(&mut batch, everything, ranges);
-        self.nft.commit(batch)?;
-        self.forget_datagrams(everything);
+    /// Changes a family's table.
+    pub(crate) fn change(&mut self, family: Family, changes: &Changes, ranges: &Ranges) -> Result<(), Error> {
+        let mut table = Table::begin(family, ranges);
+        table.write(changes);
+        self.nft.commit(table.batch)?;
+        self.forget_datagrams(family, changes);
+        Ok(())
+    }
+
+    /// Puts a table of these contents in the place of the family's that is there, if any.
+    pub(crate) fn replace(&mut self, family: Family, everything: &Changes, ranges: &Ranges) -> Result<(), Error> {
+        let mut table = Table::begin(family, ranges);
+        table.batch.replace_table();
+        table.add_frame();
+        table.write(everything);
+        self.nft.commit(table.batch)?;
+        self.forget_datagrams(family, everything);
         Ok(())
     }
 
     /// Forgets flows of datagrams that lead to endpoints that are gone, and those that began before their service
     /// was there and so lead nowhere. Failing is no reason to undo the change.
-    fn forget_datagrams(&mut self, changes: &Changes) {
+    fn forget_datagrams(&mut self, family: Family, changes: &Changes) {
         let gone = &changes.gone_datagram_endpoints;
+        let is_datagram = |key: &Key| key.as_slice().get(4 * family.address_registers() as usize) == Some(&UDP);
         let udp_keys = changes.new_elements.iter().filter(|((map, key), _)| *map == Map::Services && is_datagram(key));
         let new: HashSet<Key> = udp_keys.map(|((_, key), _)| *key).collect();
         if gone.is_empty() && new.is_empty() {
@@ -85,48 +89,46 @@ fn datagram_key(address: IpAddr, port: u16) -> Key {
     Key::new().address(address).protocol(UDP).port(port)
 }
 
-fn is_datagram(key: &Key) -> bool {
-    key.as_slice().get(4) == Some(&UDP)
-}
+impl Table<'_> {
+    /// Names first, then what refers to them; what is referred to goes after what referred to it.
+    fn write(&mut self, changes: &Changes) {
+        for (name, timeout_ms) in &changes.new_sets {
+            self.add_client_set(name, *timeout_ms);
+        }
+        for name in changes.new_chains.keys() {
+            self.batch.add_chain(name);
+        }
+        for (name, chain) in &changes.new_chains {
+            self.fill_chain(name, chain);
+        }
+        for (name, chain) in &changes.changed_chains {
+            self.batch.flush_chain(name);
+            self.fill_chain(name, chain);
+        }
+        self.write_elements(changes);
+        for name in &changes.gone_chains {
+            self.batch.flush_chain(name);
+        }
+        for name in &changes.gone_chains {
+            self.batch.delete_chain(name);
+        }
+        for name in &changes.gone_sets {
+            self.batch.delete_set(name);
+        }
+    }
 
-/// Names first, then what refers to them; what is referred to goes after what referred to it.
-fn write(batch: &mut Batch, changes: &Changes, ranges: &Ranges) {
-    for (name, timeout_ms) in &changes.new_sets {
-        rules::add_client_set(batch, name, *timeout_ms);
-    }
-    for name in changes.new_chains.keys() {
-        batch.add_chain(name);
-    }
-    for (name, chain) in &changes.new_chains {
-        rules::fill_chain(batch, name, chain, ranges);
-    }
-    for (name, chain) in &changes.changed_chains {
-        batch.flush_chain(name);
-        rules::fill_chain(batch, name, chain, ranges);
-    }
-    write_elements(batch, changes);
-    for name in &changes.gone_chains {
-        batch.flush_chain(name);
-    }
-    for name in &changes.gone_chains {
-        batch.delete_chain(name);
-    }
-    for name in &changes.gone_sets {
-        batch.delete_set(name);
-    }
-}
-
-fn write_elements(batch: &mut Batch, changes: &Changes) {
-    for map in Map::ALL {
-        let gone = changes.gone_elements.iter().filter(|((of, _), _)| *of == map).map(|((_, key), _)| *key);
-        batch.delete_keys(map.reference(), gone);
-        let new = changes.new_elements.iter().filter(|((of, _), _)| *of == map);
-        if map.is_set() {
-            batch.add_keys(map.reference(), new.map(|((_, key), _)| *key));
-        } else {
-            let verdicts: Vec<(Key, Verdict)> =
-                new.map(|((_, key), target): &(_, Target)| (*key, target.verdict())).collect();
-            batch.add_verdicts(map.reference(), verdicts.iter().map(|(key, verdict)| (*key, verdict)));
+    fn write_elements(&mut self, changes: &Changes) {
+        for map in Map::ALL {
+            let gone = changes.gone_elements.iter().filter(|((of, _), _)| *of == map).map(|((_, key), _)| *key);
+            self.batch.delete_keys(map.reference(), gone);
+            let new = changes.new_elements.iter().filter(|((of, _), _)| *of == map);
+            if map.is_set() {
+                self.batch.add_keys(map.reference(), new.map(|((_, key), _)| *key));
+            } else {
+                let verdicts: Vec<(Key, Verdict)> =
+                    new.map(|((_, key), target): &(_, Target)| (*key, target.verdict())).collect();
+                self.batch.add_verdicts(map.reference(), verdicts.iter().map(|(key, verdict)| (*key, verdict)));
+            }
         }
     }
 }

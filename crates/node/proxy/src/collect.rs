@@ -2,6 +2,7 @@
 
 use crate::health::Check;
 use crate::plan::{Endpoint, Hint, Protocol, SCTP, ServicePort, TCP, UDP};
+use pintle_netlink::nft::Family;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Service, ServicePort as ApiPort, ServiceSpec};
 use pintle_types::k8s::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
@@ -22,10 +23,11 @@ pub(crate) struct Place {
     pub(crate) zone: Option<String>,
 }
 
-/// The ports of a service that packets can be sent to; none for headless, external-name and other proxies' services.
-pub(crate) fn ports_of(service: &Service) -> Vec<ServicePort> {
+/// The ports of a service that packets of a family can be sent to; none for headless, external-name and other proxies'
+/// services, and for those without an address of the family.
+pub(crate) fn ports_of(service: &Service, family: Family) -> Vec<ServicePort> {
     let Some(spec) = &service.spec else { return Vec::new() };
-    let cluster_addresses = cluster_addresses(spec);
+    let cluster_addresses = cluster_addresses(spec, family);
     if cluster_addresses.is_empty()
         || spec.type_.as_deref() == Some("ExternalName")
         || service.label(OTHER_PROXY_LABEL).is_some()
@@ -34,14 +36,14 @@ pub(crate) fn ports_of(service: &Service) -> Vec<ServicePort> {
     }
     let common = ServicePort {
         cluster_addresses,
-        external_addresses: v4(spec.external_ips.iter().flatten()),
-        balancer_addresses: balancer_addresses(service, spec),
+        external_addresses: of_family(family, spec.external_ips.iter().flatten()),
+        balancer_addresses: balancer_addresses(service, spec, family),
         source_ranges: spec
             .load_balancer_source_ranges
             .iter()
             .flatten()
             .filter_map(|range| range.trim().parse().ok())
-            .filter(|range: &ipnet::IpNet| range.addr().is_ipv4())
+            .filter(|range: &ipnet::IpNet| family.has(range.addr()))
             .collect(),
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
@@ -79,6 +81,9 @@ pub(crate) fn check_of<'s>(
         && spec.external_traffic_policy.as_deref() == Some("Local")
         && service.label(OTHER_PROXY_LABEL).is_none();
     let port = spec.health_check_node_port.and_then(number).filter(|_| local)?;
+    // An endpoint of two families is one.
+    let family = spec.ip_families.iter().flatten().next().map_or("IPv4", String::as_str);
+    let slices = slices.filter(|slice| slice.address_type == family);
     let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
     let here = endpoints.filter(|endpoint| {
         let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
@@ -88,15 +93,16 @@ pub(crate) fn check_of<'s>(
     Some(Check { port, local_endpoints: addresses.len() })
 }
 
-/// The endpoints of a service port, each socket once, in order.
+/// The endpoints of a service port with addresses of a family, each socket once, in order.
 pub(crate) fn endpoints_of<'s>(
+    family: Family,
     port: &ServicePort,
     slices: impl Iterator<Item = &'s EndpointSlice>,
     place: &Place,
 ) -> Vec<Endpoint> {
     let port_name = port.name.rsplit('/').next().unwrap_or_default();
     let mut found: BTreeMap<(IpAddr, u16), Endpoint> = BTreeMap::new();
-    for slice in slices.filter(|slice| slice.address_type == "IPv4") {
+    for slice in slices.filter(|slice| slice.address_type == type_of(family)) {
         let target = slice.ports.iter().flatten().find(|candidate| {
             candidate.name.as_deref().unwrap_or_default() == port_name
                 && protocol_number(candidate.protocol.as_deref().unwrap_or("TCP")) == Some(port.protocol)
@@ -138,21 +144,21 @@ fn hint<'h>(mut hints: impl Iterator<Item = &'h str>, here: Option<&str>) -> Hin
     }
 }
 
-fn cluster_addresses(spec: &ServiceSpec) -> Vec<IpAddr> {
+fn cluster_addresses(spec: &ServiceSpec, family: Family) -> Vec<IpAddr> {
     match &spec.cluster_ips {
-        Some(several) if !several.is_empty() => v4(several.iter()),
-        _ => v4(spec.cluster_ip.iter()),
+        Some(several) if !several.is_empty() => of_family(family, several.iter()),
+        _ => of_family(family, spec.cluster_ip.iter()),
     }
 }
 
 /// Addresses that a load balancer keeps in the packets it passes on; one that is a proxy puts in the node's.
-fn balancer_addresses(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
+fn balancer_addresses(service: &Service, spec: &ServiceSpec, family: Family) -> Vec<IpAddr> {
     if spec.type_.as_deref() != Some("LoadBalancer") {
         return Vec::new();
     }
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.into_iter().flat_map(|status| status.ingress.iter().flatten());
-    v4(ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref()))
+    of_family(family, ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref()))
 }
 
 fn affinity(spec: &ServiceSpec) -> Option<u64> {
@@ -164,9 +170,14 @@ fn affinity(spec: &ServiceSpec) -> Option<u64> {
     u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(|seconds| seconds * 1000)
 }
 
-/// What is not an IPv4 address (`None`, an empty string, the other family) is left out.
-fn v4<'t>(texts: impl Iterator<Item = &'t String>) -> Vec<IpAddr> {
-    texts.filter_map(|text| text.parse().ok()).filter(IpAddr::is_ipv4).collect()
+/// What is not an address of the family (`None`, an empty string, one of the other family) is left out.
+fn of_family<'t>(family: Family, texts: impl Iterator<Item = &'t String>) -> Vec<IpAddr> {
+    texts.filter_map(|text| text.parse().ok()).filter(|address| family.has(*address)).collect()
+}
+
+/// The `addressType` of its EndpointSlices.
+fn type_of(family: Family) -> &'static str {
+    if family == Family::Ip6 { "IPv6" } else { "IPv4" }
 }
 
 fn protocol_number(name: &str) -> Option<Protocol> {

@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use pintle_types::ObjectKey;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -70,7 +70,13 @@ impl Checks {
 }
 
 async fn serve(service: ObjectKey, port: u16, local_endpoints: Arc<AtomicUsize>, stop: CancellationToken) {
-    let listener = match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+    // One socket is for both families, where the machine has both.
+    let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await;
+    let bound = match both {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+    };
+    let listener = match bound {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%service, port, %error, "can't listen on the health check port of a service");

@@ -5,8 +5,8 @@
 //! transaction. A change costs what it changes. Connections that exist keep their endpoint: their translation is the
 //! kernel's connection tracking, which no rule is asked about again.
 //!
-//! The table is `ip pintle_proxy`; `rules` describes its layout. IPv4 only so far: addresses of the other family are
-//! left out where services are read, and nothing behind it knows of families.
+//! Each family has a table of its own, `ip pintle_proxy` and `ip6 pintle_proxy`, made by the same code; `rules`
+//! describes its layout. A cluster whose pods have one family has one table.
 
 mod apply;
 mod collect;

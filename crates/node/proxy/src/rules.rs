@@ -1,4 +1,4 @@
-//! The layout of the table: which maps a packet is looked up in, and what the chains of services hold.
+//! The layout of a family's table: which maps a packet is looked up in, and what the chains of services hold.
 //!
 //! ```text
 //! prerouting, output:  firewall ─▶ (nat) services ─▶ service | outside | local ─▶ translated
@@ -9,7 +9,7 @@
 use crate::plan::{Chain, Local, Map, Socket, TCP, Target};
 use ipnet::IpNet;
 use pintle_netlink::nft::{
-    Batch, ChainKind, Connection, Data, Field, Hook, Key, Policy, Register, Reject, Rule, Set, SetName, Verdict,
+    Batch, ChainKind, Connection, Data, Family, Field, Hook, Key, Policy, Register, Reject, Rule, Set, SetName, Verdict,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,8 +20,6 @@ const MASQUERADE: u32 = 0x4000;
 
 const REJECT: &str = "reject";
 const R0: Register = Register::new(0);
-const R1: Register = Register::new(1);
-const R2: Register = Register::new(2);
 
 impl Map {
     pub(crate) const ALL: [Self; 7] = [
@@ -46,12 +44,13 @@ impl Map {
         }
     }
 
-    fn key(self) -> &'static [Field] {
+    /// What its keys are made of, where addresses are of this kind.
+    fn key(self, address: Field) -> Vec<Field> {
         match self {
-            Self::Services | Self::EmptyServices | Self::Firewall => &[Field::Ipv4, Field::Protocol, Field::Port],
-            Self::NodePorts | Self::EmptyNodePorts => &[Field::Protocol, Field::Port],
-            Self::ClusterAddresses => &[Field::Ipv4],
-            Self::Hairpin => &[Field::Ipv4, Field::Ipv4],
+            Self::Services | Self::EmptyServices | Self::Firewall => vec![address, Field::Protocol, Field::Port],
+            Self::NodePorts | Self::EmptyNodePorts => vec![Field::Protocol, Field::Port],
+            Self::ClusterAddresses => vec![address],
+            Self::Hairpin => vec![address, address],
         }
     }
 
@@ -82,166 +81,217 @@ pub(crate) struct Ranges {
     pub(crate) services: Vec<IpNet>,
 }
 
-/// Adds everything that does not belong to one service.
-pub(crate) fn add_frame(batch: &mut Batch, ranges: &Ranges) {
-    for map in Map::ALL {
-        let data = if map.is_set() { Data::Nothing } else { Data::Verdict };
-        batch.add_set(map.name(), &Set { key: map.key(), data, timeout_ms: None });
+impl Ranges {
+    /// Those of one family.
+    pub(crate) fn of(&self, family: Family) -> Self {
+        let keep = |nets: &[IpNet]| nets.iter().copied().filter(|net| family.has(net.addr())).collect();
+        Self { pods: keep(&self.pods), services: keep(&self.services) }
     }
-    for chain in ["services", "check", REJECT] {
-        batch.add_chain(chain);
+}
+
+/// A transaction on the table of one family.
+#[derive(Debug)]
+pub(crate) struct Table<'a> {
+    pub(crate) family: Family,
+    /// Of the same family.
+    pub(crate) ranges: &'a Ranges,
+    pub(crate) batch: Batch,
+}
+
+impl<'a> Table<'a> {
+    pub(crate) fn begin(family: Family, ranges: &'a Ranges) -> Self {
+        Self { family, ranges, batch: Batch::new(family, TABLE) }
     }
-    for (hook, name) in [(Hook::Prerouting, "prerouting"), (Hook::Output, "output")] {
-        let chains =
-            [("firewall", ChainKind::Filter, -110), ("nat", ChainKind::Nat, -100), ("check", ChainKind::Filter, -90)];
-        for (prefix, kind, priority) in chains {
-            batch.add_base_chain(&format!("{prefix}-{name}"), kind, hook, priority, Policy::Accept);
+
+    fn rule(&self) -> Rule {
+        self.family.rule()
+    }
+
+    /// The register behind an address at the first one, and those that follow.
+    fn behind_address(&self, n: u32) -> Register {
+        Register::new(self.family.address_registers() + n)
+    }
+
+    /// Adds everything that does not belong to one service.
+    pub(crate) fn add_frame(&mut self) {
+        for map in Map::ALL {
+            let data = if map.is_set() { Data::Nothing } else { Data::Verdict };
+            self.batch.add_set(map.name(), &Set { key: &map.key(self.family.address()), data, timeout_ms: None });
         }
-        let new = || Rule::v4().connection_is(Connection::New, true);
-        batch.add_rule(&format!("firewall-{name}"), by_address(new()).lookup_verdict(Map::Firewall.reference(), R0));
-        batch.add_rule(&format!("nat-{name}"), Rule::v4().verdict(&Verdict::Jump("services".into())));
-        batch.add_rule(&format!("check-{name}"), new().verdict(&Verdict::Jump("check".into())));
+        for chain in ["services", "check", REJECT] {
+            self.batch.add_chain(chain);
+        }
+        for (hook, name) in [(Hook::Prerouting, "prerouting"), (Hook::Output, "output")] {
+            let chains = [
+                ("firewall", ChainKind::Filter, -110),
+                ("nat", ChainKind::Nat, -100),
+                ("check", ChainKind::Filter, -90),
+            ];
+            for (prefix, kind, priority) in chains {
+                self.batch.add_base_chain(&format!("{prefix}-{name}"), kind, hook, priority, Policy::Accept);
+            }
+            let family = self.family;
+            let new = || family.rule().connection_is(Connection::New, true);
+            let firewall = self.by_address(new()).lookup_verdict(Map::Firewall.reference(), R0);
+            self.batch.add_rule(&format!("firewall-{name}"), firewall);
+            self.batch.add_rule(&format!("nat-{name}"), family.rule().verdict(&Verdict::Jump("services".into())));
+            self.batch.add_rule(&format!("check-{name}"), new().verdict(&Verdict::Jump("check".into())));
+        }
+        self.add_service_lookups();
+        self.add_checks();
+        self.add_masquerade();
     }
-    add_service_lookups(batch, ranges);
-    add_checks(batch, ranges);
-    add_masquerade(batch);
-}
 
-fn by_address(rule: Rule) -> Rule {
-    rule.load_destination(R0).load_protocol(R1).load_destination_port(R2)
-}
-
-fn by_port() -> Rule {
-    Rule::v4().destination_is_local().load_protocol(R0).load_destination_port(R1)
-}
-
-fn add_service_lookups(batch: &mut Batch, ranges: &Ranges) {
-    if !ranges.pods.is_empty() {
-        // An endpoint on another node could not answer a client from outside by itself.
-        let outsider = ranges.pods.iter().fold(Rule::v4(), |rule, pods| rule.source_in(*pods, false));
-        let rule = outsider.load_destination(R0).lookup(Map::ClusterAddresses.reference(), R0, true);
-        batch.add_rule("services", rule.set_mark_bits(MASQUERADE));
+    fn by_address(&self, rule: Rule) -> Rule {
+        let (protocol, port) = (self.behind_address(0), self.behind_address(1));
+        rule.load_destination(R0).load_protocol(protocol).load_destination_port(port)
     }
-    batch.add_rule("services", by_address(Rule::v4()).lookup_verdict(Map::Services.reference(), R0));
-    batch.add_rule("services", by_port().lookup_verdict(Map::NodePorts.reference(), R0));
-}
 
-fn add_checks(batch: &mut Batch, ranges: &Ranges) {
-    batch.add_rule("check", Rule::v4().connection_is(Connection::Translated, true).verdict(&Verdict::Return));
-    batch.add_rule("check", by_port().lookup_verdict(Map::EmptyNodePorts.reference(), R0));
-    // The node may have an address of the services' range itself, for a DNS server on every node for example.
-    batch.add_rule("check", Rule::v4().destination_is_local().verdict(&Verdict::Return));
-    batch.add_rule("check", by_address(Rule::v4()).lookup_verdict(Map::EmptyServices.reference(), R0));
-    let port_of_nobody = Rule::v4().load_destination(R0).lookup(Map::ClusterAddresses.reference(), R0, true);
-    batch.add_rule("check", port_of_nobody.verdict(&Verdict::Goto(REJECT.into())));
-    for services in &ranges.services {
-        batch.add_rule("check", Rule::v4().destination_in(*services, true).verdict(&Verdict::Drop));
+    fn by_port(&self) -> Rule {
+        self.rule().destination_is_local().load_protocol(R0).load_destination_port(Register::new(1))
     }
-    batch.add_rule(REJECT, Rule::v4().protocol_is(TCP).reject(Reject::TcpReset));
-    batch.add_rule(REJECT, Rule::v4().reject(Reject::PortUnreachable));
-}
 
-fn add_masquerade(batch: &mut Batch) {
-    let chain = "nat-postrouting";
-    batch.add_base_chain(chain, ChainKind::Nat, Hook::Postrouting, 100, Policy::Accept);
-    batch.add_rule(chain, Rule::v4().mark_has(MASQUERADE, true).clear_mark_bits(MASQUERADE).masquerade());
-    batch.add_rule(
-        chain,
-        Rule::v4()
+    fn add_service_lookups(&mut self) {
+        if !self.ranges.pods.is_empty() {
+            // An endpoint on another node could not answer a client from outside by itself.
+            let outsider = self.ranges.pods.iter().fold(self.rule(), |rule, pods| rule.source_in(*pods, false));
+            let rule = outsider.load_destination(R0).lookup(Map::ClusterAddresses.reference(), R0, true);
+            self.batch.add_rule("services", rule.set_mark_bits(MASQUERADE));
+        }
+        let by_address = self.by_address(self.rule()).lookup_verdict(Map::Services.reference(), R0);
+        self.batch.add_rule("services", by_address);
+        let by_port = self.by_port().lookup_verdict(Map::NodePorts.reference(), R0);
+        self.batch.add_rule("services", by_port);
+    }
+
+    fn add_checks(&mut self) {
+        let mut rules = vec![
+            self.rule().connection_is(Connection::Translated, true).verdict(&Verdict::Return),
+            self.by_port().lookup_verdict(Map::EmptyNodePorts.reference(), R0),
+            // The node may have an address of the services' range itself, for a DNS server on every node for example.
+            self.rule().destination_is_local().verdict(&Verdict::Return),
+            self.by_address(self.rule()).lookup_verdict(Map::EmptyServices.reference(), R0),
+        ];
+        let port_of_nobody = self.rule().load_destination(R0).lookup(Map::ClusterAddresses.reference(), R0, true);
+        rules.push(port_of_nobody.verdict(&Verdict::Goto(REJECT.into())));
+        let services = self.ranges.services.iter();
+        rules.extend(services.map(|net| self.rule().destination_in(*net, true).verdict(&Verdict::Drop)));
+        for rule in rules {
+            self.batch.add_rule("check", rule);
+        }
+        self.batch.add_rule(REJECT, self.family.rule().protocol_is(TCP).reject(Reject::TcpReset));
+        self.batch.add_rule(REJECT, self.family.rule().reject(Reject::PortUnreachable));
+    }
+
+    fn add_masquerade(&mut self) {
+        let chain = "nat-postrouting";
+        self.batch.add_base_chain(chain, ChainKind::Nat, Hook::Postrouting, 100, Policy::Accept);
+        let marked = self.rule().mark_has(MASQUERADE, true).clear_mark_bits(MASQUERADE).masquerade();
+        self.batch.add_rule(chain, marked);
+        let itself = self
+            .rule()
             .connection_is(Connection::Translated, true)
             .load_source(R0)
-            .load_destination(R1)
-            .lookup(Map::Hairpin.reference(), R0, true)
-            .masquerade()
-            .comment("an endpoint that meets itself"),
-    );
-}
+            .load_destination(self.behind_address(0))
+            .lookup(Map::Hairpin.reference(), R0, true);
+        self.batch.add_rule(chain, itself.masquerade().comment("an endpoint that meets itself"));
+    }
 
-/// Adds the rules of a service's chain, which must be empty.
-pub(crate) fn fill_chain(batch: &mut Batch, name: &str, chain: &Chain, ranges: &Ranges) {
-    match chain {
-        Chain::Balance { endpoints } => fill_balance(batch, name, endpoints),
-        Chain::Affine { endpoints } => fill_affine(batch, name, endpoints),
-        Chain::Endpoint { socket, clients, timeout_ms } => {
-            let remember = Rule::v4().load_source(R0).remember(SetName::Named(clients), R0, *timeout_ms);
-            batch.add_rule(name, translate(remember, *socket));
-        }
-        Chain::Outside { all, local } => fill_outside(batch, name, all.as_ref(), local.as_ref(), ranges),
-        Chain::Firewall { ranges } => {
-            for range in ranges {
-                batch.add_rule(name, Rule::v4().source_in(*range, true).verdict(&Verdict::Return));
+    /// Adds the rules of a service's chain, which must be empty.
+    pub(crate) fn fill_chain(&mut self, name: &str, chain: &Chain) {
+        match chain {
+            Chain::Balance { endpoints } => self.fill_balance(name, endpoints),
+            Chain::Affine { endpoints } => self.fill_affine(name, endpoints),
+            Chain::Endpoint { socket, clients, timeout_ms } => {
+                let remember = self.rule().load_source(R0).remember(SetName::Named(clients), R0, *timeout_ms);
+                self.batch.add_rule(name, self.translate(remember, *socket));
             }
-            batch.add_rule(name, Rule::v4().verdict(&Verdict::Drop));
+            Chain::Outside { all, local } => self.fill_outside(name, all.as_ref(), local.as_ref()),
+            Chain::Firewall { ranges } => {
+                for range in ranges {
+                    self.batch.add_rule(name, self.family.rule().source_in(*range, true).verdict(&Verdict::Return));
+                }
+                self.batch.add_rule(name, self.family.rule().verdict(&Verdict::Drop));
+            }
         }
     }
-}
 
-fn fill_balance(batch: &mut Batch, name: &str, endpoints: &[Socket]) {
-    if let [only] = endpoints {
-        batch.add_rule(name, translate(Rule::v4(), *only));
-        return;
+    fn fill_balance(&mut self, name: &str, endpoints: &[Socket]) {
+        if let [only] = endpoints {
+            self.batch.add_rule(name, self.translate(self.rule(), *only));
+            return;
+        }
+        let data = [self.family.address(), Field::Port];
+        let data = Data::Fields(&data);
+        let map = self.batch.add_anonymous_set(&Set { key: &[Field::Number], data, timeout_ms: None });
+        self.batch.add_values(
+            map,
+            (0..)
+                .zip(endpoints)
+                .map(|(n, (address, port))| (Key::new().number(n), Key::new().address(*address).port(*port))),
+        );
+        let address = Register::new(1);
+        let port = self.behind_address(1);
+        let rule = self.rule().load_random(R0, endpoints.len() as u32).lookup_into(map, R0, address);
+        self.batch.add_rule(name, rule.translate_destination(address, Some(port)));
+        // A packet that runs through these rules in the instant in which they are replaced finds the map's elements
+        // gone (the kernel looks at rules as of the packet's start, and at elements as of now). It must go somewhere.
+        if let Some(first) = endpoints.first() {
+            self.batch.add_rule(name, self.translate(self.rule(), *first));
+        }
     }
-    let data = Data::Fields(&[Field::Ipv4, Field::Port]);
-    let map = batch.add_anonymous_set(&Set { key: &[Field::Number], data, timeout_ms: None });
-    batch.add_values(
-        map,
-        (0..)
-            .zip(endpoints)
-            .map(|(n, (address, port))| (Key::new().number(n), Key::new().address(*address).port(*port))),
-    );
-    let rule = Rule::v4().load_random(R0, endpoints.len() as u32).lookup_into(map, R0, R1);
-    batch.add_rule(name, rule.translate_destination(R1, Some(R2)));
-    // A packet that runs through these rules in the instant in which they are replaced finds the map's elements gone
-    // (the kernel looks at rules as of the packet's start, and at elements as of now). It must go somewhere.
-    if let Some(first) = endpoints.first() {
-        batch.add_rule(name, translate(Rule::v4(), *first));
-    }
-}
 
-fn fill_affine(batch: &mut Batch, name: &str, endpoints: &[(Arc<str>, Arc<str>)]) {
-    for (chain, clients) in endpoints {
-        let known = Rule::v4().load_source(R0).lookup(SetName::Named(clients), R0, true);
-        batch.add_rule(name, known.verdict(&Verdict::Goto(chain.to_string())));
+    fn fill_affine(&mut self, name: &str, endpoints: &[(Arc<str>, Arc<str>)]) {
+        for (chain, clients) in endpoints {
+            let known = self.rule().load_source(R0).lookup(SetName::Named(clients), R0, true);
+            self.batch.add_rule(name, known.verdict(&Verdict::Goto(chain.to_string())));
+        }
+        let map = Set { key: &[Field::Number], data: Data::Verdict, timeout_ms: None };
+        let map = self.batch.add_anonymous_set(&map);
+        let verdicts: Vec<Verdict> = endpoints.iter().map(|(chain, _)| Verdict::Goto(chain.to_string())).collect();
+        self.batch.add_verdicts(map, (0..).zip(&verdicts).map(|(n, verdict)| (Key::new().number(n), verdict)));
+        let random = self.rule().load_random(R0, endpoints.len() as u32).lookup_verdict(map, R0);
+        self.batch.add_rule(name, random);
+        // As in `fill_balance`.
+        if let Some(first) = verdicts.first() {
+            self.batch.add_rule(name, self.family.rule().verdict(first));
+        }
     }
-    let map = batch.add_anonymous_set(&Set { key: &[Field::Number], data: Data::Verdict, timeout_ms: None });
-    let verdicts: Vec<Verdict> = endpoints.iter().map(|(chain, _)| Verdict::Goto(chain.to_string())).collect();
-    batch.add_verdicts(map, (0..).zip(&verdicts).map(|(n, verdict)| (Key::new().number(n), verdict)));
-    batch.add_rule(name, Rule::v4().load_random(R0, endpoints.len() as u32).lookup_verdict(map, R0));
-    // As in `fill_balance`.
-    if let Some(first) = verdicts.first() {
-        batch.add_rule(name, Rule::v4().verdict(first));
-    }
-}
 
-fn fill_outside(batch: &mut Batch, name: &str, all: Option<&Arc<str>>, local: Option<&Local>, ranges: &Ranges) {
-    let goto = |chain: &Arc<str>| Verdict::Goto(chain.to_string());
-    let Some(local) = local else {
+    fn fill_outside(&mut self, name: &str, all: Option<&Arc<str>>, local: Option<&Local>) {
+        let family = self.family;
+        let goto = |chain: &Arc<str>| Verdict::Goto(chain.to_string());
+        let Some(local) = local else {
+            if let Some(all) = all {
+                self.batch.add_rule(name, family.rule().set_mark_bits(MASQUERADE).verdict(&goto(all)));
+            }
+            return;
+        };
         if let Some(all) = all {
-            batch.add_rule(name, Rule::v4().set_mark_bits(MASQUERADE).verdict(&goto(all)));
+            // Only clients from outside have an address that would get lost: the others need not stay on this node.
+            for pods in &self.ranges.pods {
+                self.batch.add_rule(name, family.rule().source_in(*pods, true).verdict(&goto(all)));
+            }
+            let from_here = family.rule().source_is_local().set_mark_bits(MASQUERADE);
+            self.batch.add_rule(name, from_here.verdict(&goto(all)));
         }
-        return;
-    };
-    if let Some(all) = all {
-        // Only clients from outside have an address that would get lost: the others need not stay on this node.
-        for pods in &ranges.pods {
-            batch.add_rule(name, Rule::v4().source_in(*pods, true).verdict(&goto(all)));
+        if let Some(chain) = &local.chain {
+            self.batch.add_rule(name, family.rule().verdict(&goto(chain)));
         }
-        batch.add_rule(name, Rule::v4().source_is_local().set_mark_bits(MASQUERADE).verdict(&goto(all)));
     }
-    if let Some(chain) = &local.chain {
-        batch.add_rule(name, Rule::v4().verdict(&goto(chain)));
+
+    fn translate(&self, rule: Rule, (address, port): Socket) -> Rule {
+        let (to, to_port) = (Register::new(1), self.behind_address(1));
+        let rule = match address {
+            IpAddr::V4(v4) => rule.load(to, &v4.octets()),
+            IpAddr::V6(v6) => rule.load(to, &v6.octets()),
+        };
+        rule.load(to_port, &port.to_be_bytes()).translate_destination(to, Some(to_port))
     }
-}
 
-fn translate(rule: Rule, (address, port): Socket) -> Rule {
-    let rule = match address {
-        IpAddr::V4(v4) => rule.load(R1, &v4.octets()),
-        IpAddr::V6(v6) => rule.load(R1, &v6.octets()),
-    };
-    rule.load(R2, &port.to_be_bytes()).translate_destination(R1, Some(R2))
-}
-
-/// Adds the set of an endpoint's clients.
-pub(crate) fn add_client_set(batch: &mut Batch, name: &str, timeout_ms: u64) {
-    batch.add_set(name, &Set { key: &[Field::Ipv4], data: Data::Nothing, timeout_ms: Some(timeout_ms) });
+    /// Adds the set of an endpoint's clients.
+    pub(crate) fn add_client_set(&mut self, name: &str, timeout_ms: u64) {
+        let key = [self.family.address()];
+        self.batch.add_set(name, &Set { key: &key, data: Data::Nothing, timeout_ms: Some(timeout_ms) });
+    }
 }

@@ -8,10 +8,11 @@ use crate::plan::{ServiceRules, plan};
 use crate::rules::Ranges;
 use ipnet::IpNet;
 use pintle_informer::{Change, Informer, Informers};
+use pintle_netlink::nft::Family;
 use pintle_types::k8s::api::core::v1::{Node, Service};
 use pintle_types::k8s::api::discovery::v1::EndpointSlice;
 use pintle_types::{Kind, ObjectKey};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -32,7 +33,8 @@ pub struct Config {
     pub node_name: String,
     /// The node's `topology.kubernetes.io/zone`, until its Node object tells.
     pub zone: Option<String>,
-    /// The ranges of all pods of the cluster. Clients of cluster addresses from elsewhere are masqueraded.
+    /// The ranges of all pods of the cluster: services of their families are proxied. Clients of cluster addresses from
+    /// elsewhere are masqueraded.
     pub pod_subnets: Vec<IpNet>,
     /// The ranges of cluster addresses: packets to those that no service has are dropped.
     pub service_subnets: Vec<IpNet>,
@@ -187,43 +189,90 @@ fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
 #[derive(Debug)]
 pub struct Proxy {
     kernel: Kernel,
-    ledger: Ledger,
+    tables: Vec<FamilyTable>,
     place: Place,
-    ranges: Ranges,
-    /// The kernel's table is not known to be what the ledger says: at start, and after a refusal.
-    unknown: bool,
     /// What load balancers are told about services that were looked at.
     checks: Vec<(ObjectKey, Option<Check>)>,
 }
 
+/// What the kernel has for the packets of one family.
+#[derive(Debug)]
+struct FamilyTable {
+    family: Family,
+    ranges: Ranges,
+    ledger: Ledger,
+    /// The kernel's table is not known to be what the ledger says: at start, and after a refusal.
+    unknown: bool,
+}
+
 impl Proxy {
     pub fn new(config: &Config, kernel: Kernel) -> Self {
+        let ranges = Ranges { pods: config.pod_subnets.clone(), services: config.service_subnets.clone() };
+        let families: BTreeSet<Family> = config.pod_subnets.iter().map(|net| Family::of(net.addr())).collect();
+        let table = |family| {
+            let (ranges, ledger) = (ranges.of(family), Ledger::default());
+            FamilyTable { family, ranges, ledger, unknown: true }
+        };
         Self {
             kernel,
-            ledger: Ledger::default(),
+            tables: families.into_iter().map(table).collect(),
             place: Place { node: config.node_name.clone(), zone: config.zone.clone() },
-            ranges: Ranges { pods: config.pod_subnets.clone(), services: config.service_subnets.clone() },
-            unknown: true,
             checks: Vec::new(),
         }
     }
 
-    /// Looks at these services again and changes what has to change, all in one transaction. Blocks.
+    /// Looks at these services again and changes what has to change, in one transaction for each family. Blocks.
     ///
     /// # Errors
     /// When the kernel refuses; the next call then puts the whole table in place.
     pub fn update(&mut self, keys: impl IntoIterator<Item = ObjectKey>, objects: &dyn Objects) -> Result<(), Error> {
-        let mut wanted = Vec::new();
+        let mut wanted: Vec<Vec<_>> = self.tables.iter().map(|_| Vec::new()).collect();
         for key in keys {
-            let rules = self.wanted(&key, objects);
-            wanted.push((key, rules));
+            let (service, slices) = (objects.service(&key), objects.slices(&key));
+            let check = service.as_ref().and_then(|found| check_of(found, slices.iter().map(Arc::as_ref), &self.place));
+            self.checks.push((key.clone(), check));
+            for (table, wanted) in self.tables.iter().zip(&mut wanted) {
+                let rules = service.as_ref().map(|service| table.wanted(service, &slices, &self.place));
+                wanted.push((key.clone(), rules));
+            }
         }
+        let mut result = Ok(());
+        for (table, wanted) in self.tables.iter_mut().zip(wanted) {
+            // What one family is refused, the other one need not wait for.
+            result = result.and(table.update(&mut self.kernel, wanted));
+        }
+        result
+    }
+
+    /// Removes the tables, as a reset does.
+    pub fn remove_all(&mut self) -> Result<(), Error> {
+        for table in &mut self.tables {
+            table.unknown = true;
+        }
+        self.kernel.remove_all()
+    }
+
+    fn take_checks(&mut self) -> Vec<(ObjectKey, Option<Check>)> {
+        std::mem::take(&mut self.checks)
+    }
+}
+
+impl FamilyTable {
+    fn wanted(&self, service: &Service, slices: &[Arc<EndpointSlice>], place: &Place) -> ServiceRules {
+        let ports = ports_of(service, self.family).into_iter().map(|port| {
+            let endpoints = endpoints_of(self.family, &port, slices.iter().map(Arc::as_ref), place);
+            (port, endpoints)
+        });
+        plan(&ports.collect::<Vec<_>>())
+    }
+
+    fn update(&mut self, kernel: &mut Kernel, wanted: Vec<(ObjectKey, Option<ServiceRules>)>) -> Result<(), Error> {
         let changes = self.ledger.replace(wanted);
         if !self.unknown {
             if changes.is_empty() {
                 return Ok(());
             }
-            match self.kernel.change(&changes, &self.ranges) {
+            match kernel.change(self.family, &changes, &self.ranges) {
                 Ok(()) => return Ok(()),
                 // Somebody changed our table. Putting it back as a whole is the answer to whatever it was.
                 Err(error) => tracing::warn!(%error, "the service table is not as it was left; replacing it"),
@@ -232,31 +281,8 @@ impl Proxy {
         self.unknown = true;
         let everything =
             Changes { gone_datagram_endpoints: changes.gone_datagram_endpoints, ..self.ledger.everything() };
-        self.kernel.replace(&everything, &self.ranges)?;
+        kernel.replace(self.family, &everything, &self.ranges)?;
         self.unknown = false;
         Ok(())
-    }
-
-    /// Removes the table, as a reset does.
-    pub fn remove_all(&mut self) -> Result<(), Error> {
-        self.unknown = true;
-        self.kernel.remove_all()
-    }
-
-    fn take_checks(&mut self) -> Vec<(ObjectKey, Option<Check>)> {
-        std::mem::take(&mut self.checks)
-    }
-
-    fn wanted(&mut self, key: &ObjectKey, objects: &dyn Objects) -> Option<ServiceRules> {
-        let service = objects.service(key);
-        let slices = objects.slices(key);
-        let check = service.as_ref().and_then(|found| check_of(found, slices.iter().map(Arc::as_ref), &self.place));
-        self.checks.push((key.clone(), check));
-        let service = service?;
-        let ports = ports_of(&service).into_iter().map(|port| {
-            let endpoints = endpoints_of(&port, slices.iter().map(Arc::as_ref), &self.place);
-            (port, endpoints)
-        });
-        Some(plan(&ports.collect::<Vec<_>>()))
     }
 }

@@ -3,6 +3,7 @@
 use crate::collect::{Place, endpoints_of, ports_of};
 use crate::ledger::Ledger;
 use crate::plan::{Chain, Endpoint, Hint, Map, ServicePort, ServiceRules, Target, choose, plan};
+use pintle_netlink::nft::Family;
 use pintle_types::k8s::api::core::v1::Service;
 use pintle_types::k8s::api::discovery::v1::EndpointSlice;
 use pintle_types::{Kind, ObjectKey};
@@ -94,7 +95,7 @@ fn services_are_read_or_left_out() {
         "externalTrafficPolicy": "Local", "internalTrafficPolicy": "Cluster",
         "loadBalancerSourceRanges": ["192.0.2.0/24", " 203.0.113.0/24", "nonsense"],
     }));
-    let ports = ports_of(&full);
+    let ports = ports_of(&full, Family::Ip);
     let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(names, ["ns/web/tcp/http", "ns/web/udp/dns"]);
     let http = &ports[0];
@@ -103,17 +104,22 @@ fn services_are_read_or_left_out() {
     assert_eq!((http.node_port, http.affinity_ms), (Some(30_080), Some(10_800_000)));
     assert_eq!((http.external_local, http.internal_local, http.source_ranges.len()), (true, false, 2));
 
+    let six = &ports_of(&full, Family::Ip6)[0];
+    assert_eq!(six.cluster_addresses, ["fd43::1".parse::<IpAddr>().expect("address")]);
+    assert_eq!(six.external_addresses, ["2001:db8::1".parse::<IpAddr>().expect("address")]);
+    assert_eq!((six.node_port, six.source_ranges.len()), (Some(30_080), 0));
+
     for left_out in [
         json!({"clusterIP": "None", "ports": [{"port": 80}]}),
         json!({"type": "ExternalName", "externalName": "example.org"}),
         json!({"ports": [{"port": 80}]}),
     ] {
-        assert_eq!(ports_of(&service(left_out.clone())), [], "{left_out}");
+        assert_eq!(ports_of(&service(left_out.clone()), Family::Ip), [], "{left_out}");
     }
     let mut other = service(json!({"clusterIP": "10.43.0.1", "ports": [{"port": 80}]}));
     let labels = [("service.kubernetes.io/service-proxy-name".to_owned(), "other".to_owned())];
     other.metadata.labels = Some(labels.into());
-    assert_eq!(ports_of(&other), []);
+    assert_eq!(ports_of(&other, Family::Ip), []);
 }
 
 #[test]
@@ -137,12 +143,13 @@ fn endpoints_are_read_once_each_from_all_slices() {
         slice(json!([{"addresses": ["10.42.0.1"], "nodeName": "here"}]), json!([{"name": "http", "port": 8080}])),
     ];
     let place = Place { node: "here".into(), zone: Some("z".into()) };
-    let found = endpoints_of(&port("http"), slices.iter(), &place);
+    let found = endpoints_of(Family::Ip, &port("http"), slices.iter(), &place);
     assert_eq!(numbers(&found), "1 2");
     assert_eq!((found[0].ready, found[0].local, found[0].port), (true, Some(true), 8080), "the ready one of the two");
     assert_eq!((found[1].local, found[1].zone_hint, found[1].node_hint), (None, Hint::Here, Hint::None));
-    assert_eq!(endpoints_of(&port("none"), slices.iter(), &place), []);
-    assert_eq!(endpoints_of(&port("other"), slices.iter(), &place), []);
+    assert_eq!(endpoints_of(Family::Ip6, &port("http"), slices.iter(), &place), []);
+    assert_eq!(endpoints_of(Family::Ip, &port("none"), slices.iter(), &place), []);
+    assert_eq!(endpoints_of(Family::Ip, &port("other"), slices.iter(), &place), []);
 }
 
 fn rules(cluster: u8, endpoints: &str) -> ServiceRules {

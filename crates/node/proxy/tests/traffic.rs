@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
-use world::{World, address, ask, ready};
+use world::{World, address, ask, ready, ready_six};
 
 #[test]
 fn cluster_addresses_lead_to_all_endpoints() {
@@ -108,6 +108,55 @@ fn local_policy_keeps_the_clients_address() {
     assert_eq!(world.pod("a").open_in_vain("10.43.0.1:80"), ErrorKind::TimedOut);
     world.set(json!({"internalTrafficPolicy": "Local"}), ready(&[2]));
     assert_eq!(world.pod("c").call("10.43.0.1:80").0, "a");
+}
+
+#[test]
+fn addresses_of_the_other_family_do_the_same() {
+    let mut world = World::new("six");
+    let spec = json!({"clusterIP": "fd00:43::1", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}],
+        "externalIPs": ["2001:db8:7::7"]});
+    world.set(spec.clone(), ready_six(&[2, 3, 4]));
+    for client in [world.pod("a"), &world.node] {
+        assert_eq!(client.callees("[fd00:43::1]:80", 60).len(), 3);
+    }
+    world.set(spec.clone(), ready_six(&[3]));
+    for (client, to, seen) in [
+        (world.pod("a"), "[fd00:43::1]:80", "fd00:42::2"),
+        (world.pod("b"), "[fd00:43::1]:80", "fd00:42::1"),
+        (&world.outside, "[fd00:43::1]:80", "fd00:42::1"),
+        (&world.outside, "[2001:db8::1]:30080", "fd00:42::1"),
+        (&world.outside, "[2001:db8:7::7]:80", "fd00:42::1"),
+    ] {
+        assert_eq!(client.call(to), ("b".into(), address(seen)), "{to}");
+    }
+    assert_eq!(world.node.call("[2001:db8::1]:30080").0, "b");
+    assert_eq!(world.pod("b").call("[2001:db8::1]:30080").0, "b");
+
+    let mut local = spec.clone();
+    local["externalTrafficPolicy"] = json!("Local");
+    world.set(local, ready_six(&[3]));
+    assert_eq!(world.outside.call("[2001:db8::1]:30080").1, address("2001:db8::2"));
+
+    let mut affine = spec.clone();
+    affine["sessionAffinity"] = json!("ClientIP");
+    world.set(affine, ready_six(&[2, 3, 4]));
+    assert_eq!(world.pod("a").callees("[fd00:43::1]:80", 20).len(), 1, "it stays with its endpoint");
+
+    world.set(spec, json!([]));
+    assert_eq!(world.pod("a").open_in_vain("[fd00:43::1]:80"), ErrorKind::ConnectionRefused);
+    assert_eq!(world.outside.open_in_vain("[2001:db8::1]:30080"), ErrorKind::ConnectionRefused);
+    assert_eq!(world.pod("a").open_in_vain("[fd00:43::9]:80"), ErrorKind::TimedOut, "an address of nobody");
+
+    let udp = json!({"clusterIP": "fd00:43::1", "ports": [{"port": 80, "protocol": "UDP"}]});
+    world.set(udp.clone(), ready_six(&[2]));
+    let socket = world.pod("c").datagrams("[fd00:43::1]:80");
+    assert_eq!(ask(&socket).expect("an answer"), "a");
+    world.set(udp, ready_six(&[3]));
+    assert_eq!(ask(&socket).expect("an answer"), "b", "the flow was forgotten");
+
+    world.set(json!({}), ready(&[2]));
+    assert_eq!(world.pod("c").call("10.43.0.1:80").0, "a", "a service can change its family");
+    assert!(!world.node.run("nft list table ip6 pintle_proxy").contains("default/web"), "and leaves nothing");
 }
 
 #[test]

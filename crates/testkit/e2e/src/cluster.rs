@@ -2,7 +2,7 @@
 
 use crate::command::{Output, Spawned, run};
 use crate::host::Host;
-use crate::image::write_archive;
+use crate::image::{write_archive, write_image};
 use crate::leftovers;
 use crate::wait::until;
 use anyhow::{Context, Result};
@@ -20,6 +20,8 @@ pub struct Cluster {
     client: Option<Host>,
     server: Mutex<Option<Spawned>>,
     directory: TempDir,
+    /// Flags of the server besides the usual ones.
+    further: Vec<String>,
     next_space: AtomicU32,
 }
 
@@ -49,14 +51,25 @@ fn kubectls() -> Result<Vec<PathBuf>> {
     Ok(if versions.is_empty() { vec![real] } else { versions })
 }
 
+/// The newest kubectl of this machine.
+pub(crate) fn newest_kubectl() -> Result<PathBuf> {
+    kubectls()?.pop().context("a kubectl")
+}
+
 impl Cluster {
     /// Starts a server, waits until its node is Ready, and loads the image for tests.
     pub fn start() -> Result<Self> {
+        Self::start_over(|_| Ok(Vec::new()))
+    }
+
+    /// The same over what `prepare` sets up first, with the flags that it returns.
+    pub fn start_over(prepare: impl FnOnce(&Self) -> Result<Vec<String>>) -> Result<Self> {
         anyhow::ensure!(
             rustix::process::geteuid().is_root(),
             "the tests make containers and networks: run them as root"
         );
-        let cluster = Self::on(Host::new()?, None)?;
+        let mut cluster = Self::on(Host::new()?, None)?;
+        cluster.further = prepare(&cluster)?;
         cluster.start_server()?;
         cluster.wait_ready()?;
         cluster.load_image()?;
@@ -69,6 +82,7 @@ impl Cluster {
             client,
             server: Mutex::new(None),
             directory: tempfile::Builder::new().prefix("pintle-e2e-").tempdir()?,
+            further: Vec::new(),
             next_space: AtomicU32::new(0),
         })
     }
@@ -89,6 +103,13 @@ impl Cluster {
         write_archive(&archive, |bytes| sha256(&self.path("digest"), bytes))?;
         let archive = archive.to_string_lossy().into_owned();
         self.pintle(&["image", "load", &archive, "--socket", &self.socket()])?.ok()?;
+        Ok(archive)
+    }
+
+    /// Writes an image with busybox that has this name and command, as an archive.
+    pub fn write_image(&self, name: &str, command: &[&str]) -> Result<PathBuf> {
+        let archive = self.path(&format!("{}.tar", name.replace(['/', ':'], "-")));
+        write_image(&archive, name, command, |bytes| sha256(&self.path("digest"), bytes))?;
         Ok(archive)
     }
 
@@ -114,11 +135,12 @@ impl Cluster {
             ("--log-dir", path("logs")),
             ("--write-kubeconfig", path("kubeconfig")),
             ("--node-name", "node-1".to_owned()),
-            ("--node-ip", self.host.address.to_owned()),
+            ("--node-ip", self.host.node_ip()),
             ("--cgroup-root", format!("/{}", self.host.name)),
             ("--pod-manifest-path", path("manifests")),
         ];
-        pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+        let usual = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        usual.chain(self.further.iter().cloned()).collect()
     }
 
     /// Starts the server in the background; it must not run.

@@ -14,8 +14,10 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Removed with all its links, routes and rules when dropped.
 pub struct Host {
     pub name: String,
-    /// Its one address.
+    /// Its one address of IPv4.
     pub address: &'static str,
+    /// Of IPv6, where it has one.
+    pub six: Option<String>,
 }
 
 pub(crate) fn ip(arguments: &[&str]) -> Result<String> {
@@ -36,15 +38,28 @@ impl Host {
     /// One of several on a link, by its number from 0 to 3.
     pub fn on(lan: &Lan, number: usize) -> Result<Self> {
         let host = Self::unconnected(ADDRESSES[number])?;
-        lan.connect(&host)?;
-        host.configure()?;
+        lan.connect(&host, u8::try_from(number)?)?;
         Ok(host)
+    }
+
+    /// Gives a host on a link an address of IPv6 as well.
+    pub fn with_six(mut self) -> Result<Self> {
+        let six = format!("fd77::{}", self.address.rsplit('.').next().unwrap_or_default());
+        self.inside(&format!("address add {six}/64 dev eth0 nodad"))?;
+        self.six = Some(six);
+        Ok(self)
+    }
+
+    /// What `--node-ip` takes.
+    pub(crate) fn node_ip(&self) -> String {
+        let six = self.six.iter().map(String::as_str);
+        std::iter::once(self.address).chain(six).collect::<Vec<_>>().join(",")
     }
 
     fn unconnected(address: &'static str) -> Result<Self> {
         let name = format!("pintle-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         ip(&["netns", "add", &name])?;
-        let host = Self { name, address };
+        let host = Self { name, address, six: None };
         host.inside("link set lo up")?;
         Ok(host)
     }

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod command;
+mod dev;
 mod engine;
 mod host;
 mod image;
@@ -14,17 +15,22 @@ mod lan;
 mod leftovers;
 mod nodes;
 mod script;
+mod servers;
 mod suite;
 mod transcript;
+mod usage;
 mod wait;
 
 pub use cluster::{Cluster, Space};
 pub use command::{Output, Spawned, run as run_command, run_within as run_command_within};
+pub use dev::Dev;
 pub use engine::Engine;
 pub use host::Host;
 pub use image::BUSYBOX;
 pub use lan::Lan;
-pub use nodes::{Agent, NODES, Nodes};
+pub use nodes::{Agent, DualNodes, NODES, Nodes};
 pub use script::{play, transcripts};
+pub use servers::Servers;
 pub use suite::{Case, Subject, Test, suite, suite_of, suite_on};
+pub use usage::{memory, processor_time};
 pub use wait::until;

@@ -41,7 +41,7 @@ pub struct Nodes {
 }
 
 /// Kills what runs in the background of a machine.
-fn kill_background(directory: &Path) -> Result<()> {
+pub(crate) fn kill_background(directory: &Path) -> Result<()> {
     let pid = std::fs::read_to_string(directory.join("run/pintle.pid"))?.trim().parse()?;
     let pid = rustix::process::Pid::from_raw(pid).context("a process id")?;
     rustix::process::kill_process(pid, Signal::KILL)?;
@@ -49,8 +49,8 @@ fn kill_background(directory: &Path) -> Result<()> {
 }
 
 impl Agent {
-    fn new(cluster: &Cluster, lan: &Lan, number: usize) -> Result<Self> {
-        let (name, host) = (NODES[number], Host::on(lan, number)?);
+    pub(crate) fn new(cluster: &Cluster, number: usize, host: Host) -> Result<Self> {
+        let name = NODES[number];
         let directory = cluster.path(name);
         std::fs::create_dir_all(&directory)?;
         Ok(Self { name, host, directory, running: Mutex::new(None) })
@@ -66,7 +66,7 @@ impl Agent {
             ("--run-dir", self.path("run")),
             ("--log-dir", self.path("logs")),
             ("--node-name", self.name.to_owned()),
-            ("--node-ip", self.host.address.to_owned()),
+            ("--node-ip", self.host.node_ip()),
             ("--cgroup-root", format!("/{}", self.host.name)),
             ("--node-lease-duration-seconds", LEASE_SECONDS.to_owned()),
         ];
@@ -135,11 +135,21 @@ impl Agent {
 impl Nodes {
     /// Sets up the server and lets two agents join.
     pub fn start() -> Result<Self> {
+        Self::start_with(Ok, &[])
+    }
+
+    /// The same with machines, pods and services of both families.
+    pub fn start_dual() -> Result<Self> {
+        let ranges = ["--cluster-cidr", "10.42.0.0/16,fd00:42::/56", "--service-cidr", "10.43.0.0/16,fd00:43::/112"];
+        Self::start_with(Host::with_six, &ranges)
+    }
+
+    fn start_with(prepare: fn(Host) -> Result<Host>, flags: &[&str]) -> Result<Self> {
         let lan = Lan::new()?;
-        let (server, client) = (Host::on(&lan, 0)?, Host::on(&lan, 3)?);
+        let host = |number| prepare(Host::on(&lan, number)?);
         let further = ["--node-monitor-grace-period", GRACE, "--node-lease-duration-seconds", LEASE_SECONDS];
-        let (cluster, told) = Cluster::init(server, client, &further)?;
-        let agents = [1, 2].into_iter().map(|n| Agent::new(&cluster, &lan, n)).collect::<Result<Vec<_>>>()?;
+        let (cluster, told) = Cluster::init(host(0)?, host(3)?, &[&further[..], flags].concat())?;
+        let agents = [1, 2].into_iter().map(|n| Agent::new(&cluster, n, host(n)?)).collect::<Result<Vec<_>>>()?;
         let nodes = Self { cluster, agents, lan, told };
         nodes.join_all().map_err(|error| error.context(nodes.log()))?;
         Ok(nodes)
@@ -208,5 +218,24 @@ impl Subject for Nodes {
         }
         ensure!(left.is_empty(), "left behind after the reset:\n{}", left.join("\n"));
         self.cluster.finish()
+    }
+}
+
+/// Three nodes whose pods and services have addresses of both families.
+pub struct DualNodes(pub Nodes);
+
+impl Subject for DualNodes {
+    const PARALLEL: usize = 1;
+
+    fn start() -> Result<Self> {
+        Nodes::start_dual().map(Self)
+    }
+
+    fn log(&self) -> String {
+        self.0.log()
+    }
+
+    fn finish(self) -> Result<()> {
+        self.0.finish()
     }
 }

@@ -1,13 +1,16 @@
 //! What the network of a cluster of three nodes does for pods: policies, services of every type, names, ports of nodes.
 
+#[path = "network/datagrams.rs"]
+mod datagrams;
+#[path = "network/pods.rs"]
+mod pods;
+
 use anyhow::{Context, Result, ensure};
 use pintle_e2e::{BUSYBOX, NODES, Nodes, Space, suite_on, until};
+use pods::{SOON, address, apply, ask, everywhere, reaches, service, text};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     suite_on::<Nodes>(&[
@@ -22,55 +25,10 @@ fn main() -> ExitCode {
         ("objects of the network live their lives", kinds),
         ("endpoints that people write are followed", written),
         ("services have a status, and go together", collections),
+        ("datagrams reach pods and services", datagrams::reach),
+        ("one port serves two protocols", datagrams::two_protocols),
+        ("endpoints follow services soon", datagrams::latency),
     ])
-}
-
-/// A pod that answers (`web-N`) and a pod that asks (`shell-N`) on every node.
-fn everywhere(space: &Space<'_>) -> Result<()> {
-    let mut pods = Vec::new();
-    for (n, node) in (1..).zip(NODES) {
-        for (app, container) in [
-            (
-                "web",
-                json!({"name": "hello", "image": "pintle/hello:v1", "ports": [{"name": "http", "containerPort": 8080}]}),
-            ),
-            ("shell", json!({"name": "c", "image": BUSYBOX, "command": ["sleep", "3600"]})),
-        ] {
-            pods.push(json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": format!("{app}-{n}"), "labels": {"app": app, "number": n.to_string()}},
-                "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]},
-            }));
-        }
-    }
-    apply(space, &json!({"apiVersion": "v1", "kind": "List", "items": pods}))?;
-    space.ok(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"]).map(drop)
-}
-
-fn apply(space: &Space<'_>, object: &Value) -> Result<()> {
-    space.ok_with(&["apply", "-f", "-"], &object.to_string()).map(drop)
-}
-
-fn service(name: &str, spec: Value) -> Value {
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-fn address(space: &Space<'_>, pod: &str) -> Result<String> {
-    Ok(text(&space.json(&[&format!("pod/{pod}")])?["status"]["podIP"]))
-}
-
-fn ask(space: &Space<'_>, pod: &str, url: &str) -> Result<String> {
-    space.ok(&["exec", pod, "--", "timeout", "2", "wget", "-q", "-O", "-", url]).map(|said| said.trim().to_owned())
-}
-
-/// Asks until somebody answers, or until nobody does.
-fn reaches(space: &Space<'_>, pod: &str, url: &str, expected: bool) -> Result<()> {
-    let what = format!("{url} {} {pod}", if expected { "answers" } else { "is silent to" });
-    until(&what, SOON, || Ok((ask(space, pod, url).is_ok() == expected).then_some(())))
 }
 
 fn policy(space: &Space<'_>, name: &str, spec: Value) -> Result<()> {

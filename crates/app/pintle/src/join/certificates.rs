@@ -39,7 +39,10 @@ impl Wanted {
     pub(super) fn serving(cluster: &Cluster) -> Self {
         Self {
             signer: "kubernetes.io/kubelet-serving",
-            names: vec![cluster.node_name.clone(), cluster.node_ip.to_string()],
+            names: [cluster.node_name.clone()]
+                .into_iter()
+                .chain(cluster.node_ips.iter().map(ToString::to_string))
+                .collect(),
             purpose: "server auth",
             ..Self::kubelet(cluster)
         }

@@ -14,10 +14,11 @@ pub use set::{Data, Field, Key, Set, SetName};
 use crate::socket::Socket;
 use crate::{Error, Result};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 /// The packets that a table sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     Ip,
     Ip6,
@@ -26,6 +27,34 @@ pub enum Family {
 }
 
 impl Family {
+    /// The one of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ip } else { Self::Ip6 }
+    }
+
+    /// Whether packets with this address are of the family.
+    pub fn has(self, address: IpAddr) -> bool {
+        self == Self::Inet || self == Self::of(address)
+    }
+
+    /// What an address is in keys and data.
+    pub fn address(self) -> Field {
+        if self == Self::Ip6 { Field::Ipv6 } else { Field::Ipv4 }
+    }
+
+    /// How many registers an address takes.
+    pub const fn address_registers(self) -> u32 {
+        match self {
+            Self::Ip6 => 4,
+            Self::Ip | Self::Inet => 1,
+        }
+    }
+
+    /// A rule that looks at packets of the family.
+    pub fn rule(self) -> Rule {
+        if self == Self::Ip6 { Rule::v6() } else { Rule::v4() }
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Inet => 1,

@@ -70,7 +70,7 @@ fn family(address: IpAddr) -> u8 {
 }
 
 /// Reads 4 or 16 bytes as an address; nothing for any other length.
-fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
+pub(crate) fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),

@@ -6,7 +6,7 @@ use super::{AddressBytes, HardwareAddress, Netlink, parse_address};
 use crate::Result;
 use crate::socket::flag;
 use crate::wire;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// Attributes of the data of VXLAN (linux/if_link.h).
 const ID: u16 = 1;
@@ -14,6 +14,7 @@ const UNDERLAY: u16 = 3;
 const LOCAL: u16 = 4;
 const LEARNING: u16 = 7;
 const PORT: u16 = 15;
+const LOCAL_V6: u16 = 17;
 
 /// A VXLAN device to make. It learns nothing: every peer is told with [`Netlink::set_forwarding`].
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ pub struct Vxlan<'a> {
     /// The UDP port on every node.
     pub port: u16,
     /// This node's address, which datagrams come from.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// The index of the link that has this address; 0 leaves it to the routes.
     pub underlay: u32,
     /// The group that a reset finds it by.
@@ -39,7 +40,7 @@ pub struct Forwarding {
     /// The index of the VXLAN device.
     pub link: u32,
     pub hardware: HardwareAddress,
-    pub node: Ipv4Addr,
+    pub node: IpAddr,
 }
 
 impl Netlink {
@@ -54,7 +55,8 @@ impl Netlink {
                 w.nest(INFO_DATA, |w| {
                     w.u32(ID, vxlan.id);
                     w.u32(UNDERLAY, vxlan.underlay);
-                    w.attribute(LOCAL, &vxlan.local.octets());
+                    let local = if vxlan.local.is_ipv4() { LOCAL } else { LOCAL_V6 };
+                    w.attribute(local, AddressBytes::of(vxlan.local).as_slice());
                     w.u8(LEARNING, 0);
                     w.attribute(PORT, &vxlan.port.to_be_bytes());
                 });
@@ -92,7 +94,7 @@ impl Netlink {
         header[10] = libc::NTF_SELF;
         let doing = || format!("{verb} the way to {} on link {}", entry.hardware, entry.link);
         self.socket.request(kind, flags, &header, doing, |w| {
-            w.attribute(DESTINATION, AddressBytes::of(IpAddr::V4(entry.node)).as_slice());
+            w.attribute(DESTINATION, AddressBytes::of(entry.node).as_slice());
             w.attribute(HARDWARE, &entry.hardware.0);
         })
     }
@@ -101,10 +103,9 @@ impl Netlink {
 /// Entries of bridges have no node.
 fn parse(payload: &[u8]) -> Option<Forwarding> {
     let attributes = payload.get(NEIGHBOR_HEADER..)?;
-    let IpAddr::V4(node) = parse_address(wire::attribute(attributes, DESTINATION)?)? else { return None };
     Some(Forwarding {
         link: wire::u32_at(payload, 4)?,
         hardware: HardwareAddress(wire::attribute(attributes, HARDWARE)?.try_into().ok()?),
-        node,
+        node: parse_address(wire::attribute(attributes, DESTINATION)?)?,
     })
 }

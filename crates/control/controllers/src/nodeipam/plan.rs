@@ -1,13 +1,20 @@
-//! Which share of a range is free.
+//! Which share of each range is free.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-/// Bits of a node's share.
-const NODE_PREFIX: u8 = 24;
+/// Bits of a node's share, by upstream's defaults.
+const NODE_PREFIX_V4: u8 = 24;
+const NODE_PREFIX_V6: u8 = 64;
 
 /// The first share that overlaps none of those that are taken; nothing when the range is used up.
-pub fn free_share(range: Ipv4Net, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
-    let prefix = NODE_PREFIX.max(range.prefix_len());
-    let overlaps = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
+pub fn free_share(range: IpNet, taken: &[IpNet]) -> Option<IpNet> {
+    let usual = if range.addr().is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 };
+    let prefix = usual.max(range.prefix_len());
+    let overlaps = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
     range.subnets(prefix).ok()?.find(|share| !taken.iter().any(|other| overlaps(share, other)))
+}
+
+/// A free share of each range, in their order; nothing when one of them is used up.
+pub fn free_shares(ranges: &[IpNet], taken: &[IpNet]) -> Option<Vec<IpNet>> {
+    ranges.iter().map(|range| free_share(*range, taken)).collect()
 }

@@ -4,11 +4,11 @@ use super::plan::free_share;
 use super::run;
 use crate::testing::Cluster;
 use futures::FutureExt;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use pintle_types::k8s::api::core::v1::Node;
 use serde_json::json;
 
-fn net(text: &str) -> Ipv4Net {
+fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
@@ -21,8 +21,11 @@ fn the_first_share_that_overlaps_nothing_is_free() {
         ("10.42.0.0/16", vec!["10.42.0.128/25", "192.168.0.0/16"], Some("10.42.1.0/24")),
         ("10.42.0.0/24", vec!["10.42.0.0/24"], None),
         ("10.42.0.0/26", vec![], Some("10.42.0.0/26")),
+        ("fd00:42::/56", vec!["10.42.0.0/24"], Some("fd00:42::/64")),
+        ("fd00:42::/56", vec!["fd00:42::/64", "fd00:42:0:1::/64"], Some("fd00:42:0:2::/64")),
+        ("fd00:42::/64", vec!["fd00:42::/64"], None),
     ] {
-        let taken: Vec<Ipv4Net> = taken.into_iter().map(net).collect();
+        let taken: Vec<IpNet> = taken.into_iter().map(net).collect();
         assert_eq!(free_share(net(range), &taken), expected.map(net), "{range} {taken:?}");
     }
 }
@@ -33,7 +36,7 @@ fn share(api: &pintle_fake_api::FakeApi, name: &str) -> Option<String> {
 
 #[tokio::test(start_paused = true)]
 async fn nodes_get_shares_and_give_them_back() {
-    let cluster = Cluster::new().start(|context| run(context, net("10.42.0.0/23")).boxed());
+    let cluster = Cluster::new().start(|context| run(context, vec![net("10.42.0.0/23")]).boxed());
     for name in ["a", "b"] {
         cluster.create::<Node>(json!({ "metadata": { "name": name } })).await;
     }
@@ -43,4 +46,20 @@ async fn nodes_get_shares_and_give_them_back() {
     cluster.api.remove::<Node>("", "a");
     cluster.create::<Node>(json!({ "metadata": { "name": "c" } })).await;
     cluster.until("the share is given again", |api| share(api, "c") == free).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_families_a_node_gets_a_share_of_each() {
+    let cluster = Cluster::new().start(|context| run(context, vec![net("10.42.0.0/16"), net("fd00:42::/56")]).boxed());
+    for name in ["a", "b"] {
+        cluster.create::<Node>(json!({ "metadata": { "name": name } })).await;
+    }
+    let shares = |api: &pintle_fake_api::FakeApi, name: &str| {
+        api.get::<Node>("", name).and_then(|node| node.spec?.pod_cidrs).unwrap_or_default()
+    };
+    cluster.until("all shares", |api| ["a", "b"].iter().all(|name| shares(api, name).len() == 2)).await;
+    let mut all: Vec<String> = ["a", "b"].iter().flat_map(|name| shares(&cluster.api, name)).collect();
+    assert_eq!(share(&cluster.api, "a"), all.first().cloned(), "the primary one is told twice");
+    all.sort();
+    assert_eq!(all, ["10.42.0.0/24", "10.42.1.0/24", "fd00:42:0:1::/64", "fd00:42::/64"]);
 }

@@ -65,10 +65,10 @@ impl Actor {
             let verdicts = self.memory.verdicts.lock().clone();
             let (pod, old) = (&self.pod, self.untold.as_ref().unwrap_or(&self.status));
             let input = Input { pod, observed, old, failures: &failures, verdicts: &verdicts, terminal };
-            let host_ip = &self.memory.host.settings.node_ip;
+            let host_ips = &self.memory.host.settings.node_ips;
             let error = self.memory.resize_error.lock().clone();
             let resize = Resize { pending: self.pending.as_ref(), error: error.as_deref() };
-            status(&input, &Surroundings { host_ip, now, ended: self.ended.as_ref(), resize })
+            status(&input, &Surroundings { host_ips, now, ended: self.ended.as_ref(), resize })
         };
         if self.gone {
             return true;

@@ -7,7 +7,7 @@ use std::path::Path;
 pub(crate) fn settings(root: &Path) -> Settings {
     Settings {
         node_name: "n1".into(),
-        node_ip: "192.0.2.1".into(),
+        node_ips: vec!["192.0.2.1".into()],
         root_dir: root.join("kubelet"),
         log_dir: root.join("logs"),
         cluster_dns: vec![std::net::Ipv4Addr::new(10, 43, 0, 10).into()],

@@ -48,11 +48,10 @@ pub async fn status(facts: &Facts, before: Option<&Node>) -> Value {
     let machine = &facts.machine;
     let resources = resources(facts);
     let port = config.server.as_ref().map_or(10250, |s| s.bind.port());
+    let internal = config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()}));
+    let addresses: Vec<Value> = internal.chain([json!({"type": "Hostname", "address": config.node_name})]).collect();
     json!({
-        "addresses": [
-            {"type": "InternalIP", "address": config.node_ip.to_string()},
-            {"type": "Hostname", "address": config.node_name},
-        ],
+        "addresses": addresses,
         "capacity": resources,
         "allocatable": resources,
         "conditions": conditions(facts, before).await,

@@ -146,7 +146,8 @@ impl Worker {
 
     async fn probe_once(&self) -> Result<(), Unhealthy> {
         let timeout = seconds(self.probe.timeout_seconds, 1).max(Duration::from_secs(1));
-        let ip = self.ips.first().map_or(self.memory.host.settings.node_ip.as_str(), String::as_str);
+        let of_node = self.memory.host.settings.node_ips.first();
+        let ip = self.ips.first().or(of_node).map_or("", String::as_str);
         if let Some(action) = &self.probe.exec {
             let command = action.command.as_deref().unwrap_or_default();
             return exec::run(self.memory.host.runtime.as_ref(), &self.id, command, timeout).await;

@@ -46,7 +46,12 @@ impl Case {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         status(
             &input,
-            &Surroundings { host_ip: "192.0.2.1", now, ended: self.ended.as_ref(), resize: Default::default() },
+            &Surroundings {
+                host_ips: &["192.0.2.1".into()],
+                now,
+                ended: self.ended.as_ref(),
+                resize: Default::default(),
+            },
         )
     }
 

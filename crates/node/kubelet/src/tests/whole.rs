@@ -61,7 +61,7 @@ fn config(server: &Arc<Server>, runtime: Arc<FakeRuntime>, root: &Path, stop: &C
     let client = server.client();
     Config {
         node_name: "n1".into(),
-        node_ip: Ipv4Addr::new(192, 0, 2, 1).into(),
+        node_ips: vec![Ipv4Addr::new(192, 0, 2, 1).into()],
         informers: Informers::new(client.clone(), stop.clone()),
         client,
         runtime,

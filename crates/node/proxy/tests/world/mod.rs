@@ -50,13 +50,13 @@ impl Space {
     /// Answers TCP clients with its name and whom it sees, then repeats what they send; datagrams with its name.
     pub fn serve(&self, name: &str, port: u16) {
         let (listener, socket) = self.inside(|| {
-            let address = ("0.0.0.0", port);
+            let address = ("::", port);
             (TcpListener::bind(address).expect("bind"), UdpSocket::bind(address).expect("bind"))
         });
         let greeting = name.to_owned();
         thread::spawn(move || {
             while let Ok((mut stream, peer)) = listener.accept() {
-                let greeting = format!("{greeting} {}\n", peer.ip());
+                let greeting = format!("{greeting} {}\n", peer.ip().to_canonical());
                 thread::spawn(move || {
                     let mut byte = [0];
                     let mut alive = stream.write_all(greeting.as_bytes()).is_ok();
@@ -162,7 +162,8 @@ impl Space {
 
     /// A socket that sends datagrams to one address.
     pub fn datagrams(&self, to: &str) -> UdpSocket {
-        let socket = self.inside(|| UdpSocket::bind("0.0.0.0:0")).expect("bind");
+        let any = if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = self.inside(|| UdpSocket::bind(any)).expect("bind");
         socket.connect(to).expect("connect");
         socket.set_read_timeout(Some(WAIT)).expect("timeout");
         socket
@@ -211,7 +212,8 @@ impl Objects for Cluster {
     }
 }
 
-/// The node, its three pods `a`, `b` and `c` at 10.42.0.2 to 4, and the machine outside at 192.0.2.2.
+/// The node, its three pods `a`, `b` and `c` at 10.42.0.2 to 4, and the machine outside at 192.0.2.2; all of them also
+/// with addresses of IPv6: fd00:42::2 to 4, and 2001:db8::2.
 pub struct World {
     pub node: Space,
     pub pods: BTreeMap<&'static str, Space>,
@@ -227,11 +229,16 @@ impl World {
         node.run(
             "ip link add br0 type bridge && ip link set br0 up && ip addr add 10.42.0.1/24 dev br0
              ip route add 10.43.0.0/16 dev br0 src 10.42.0.1
+             ip addr add fd00:42::1/64 dev br0 nodad && ip route add fd00:43::/112 dev br0 src fd00:42::1
+             echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
              echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv4/conf/br0/route_localnet",
         );
         connect(&node, &outside, "wan");
-        node.run("ip addr add 192.0.2.1/24 dev wan");
-        outside.run("ip addr add 192.0.2.2/24 dev eth0 && ip route add default via 192.0.2.1");
+        node.run("ip addr add 192.0.2.1/24 dev wan && ip addr add 2001:db8::1/64 dev wan nodad");
+        outside.run(
+            "ip addr add 192.0.2.2/24 dev eth0 && ip route add default via 192.0.2.1
+             ip addr add 2001:db8::2/64 dev eth0 nodad && ip route add default via 2001:db8::1",
+        );
         let mut pods = BTreeMap::new();
         for (pod, last) in [("a", 2), ("b", 3), ("c", 4)] {
             let space = Space::new(&format!("{name}-{pod}"));
@@ -242,7 +249,9 @@ impl World {
             ));
             space.run(&format!(
                 "ip addr add 10.42.0.{last}/32 dev eth0 && ip route add 10.42.0.1 dev eth0 scope link
-                 ip route add default via 10.42.0.1"
+                 ip route add default via 10.42.0.1
+                 ip addr add fd00:42::{last}/128 dev eth0 nodad && ip route add fd00:42::1 dev eth0
+                 ip route add default via fd00:42::1"
             ));
             space.serve(pod, 8080);
             pods.insert(pod, space);
@@ -303,7 +312,7 @@ pub fn objects(name: &str, spec: Value, endpoints: Value) -> (Service, EndpointS
     }
     let slice = json!({
         "metadata": {"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": name}},
-        "addressType": "IPv4",
+        "addressType": if endpoints.to_string().contains("fd00:") { "IPv6" } else { "IPv4" },
         "endpoints": endpoints,
         "ports": [{"port": 8080, "protocol": protocol}],
     });
@@ -315,14 +324,19 @@ pub fn config() -> Config {
     Config {
         node_name: "node".into(),
         zone: None,
-        pod_subnets: vec![net("10.42.0.0/16")],
-        service_subnets: vec![net("10.43.0.0/16")],
+        pod_subnets: vec![net("10.42.0.0/16"), net("fd00:42::/56")],
+        service_subnets: vec![net("10.43.0.0/16"), net("fd00:43::/112")],
     }
 }
 
 /// Ready endpoints on this node, by the last number of their addresses.
 pub fn ready(last: &[u8]) -> Value {
     last.iter().map(|last| json!({"addresses": [format!("10.42.0.{last}")], "nodeName": "node"})).collect()
+}
+
+/// The same of IPv6.
+pub fn ready_six(last: &[u8]) -> Value {
+    last.iter().map(|last| json!({"addresses": [format!("fd00:42::{last}")], "nodeName": "node"})).collect()
 }
 
 pub fn address(text: &str) -> IpAddr {
