@@ -126,6 +126,8 @@ impl Plane {
             client,
             clock: self.clock(),
             seed: self.seed,
+            configuration: Arc::default(),
+            metrics: pintle_scheduler::Metrics::new(&Default::default()),
         };
         let mut tasks = JoinSet::new();
         let token = stop.clone();

@@ -2,7 +2,7 @@
 //! VolumeBinding.
 
 use crate::pod::PodInfo;
-use crate::run::Shared;
+use crate::shared::Shared;
 use crate::storage::{Decision, is_bound};
 use pintle_client::{Client, ClientError};
 use pintle_storage::{BY_CONTROLLER, SELECTED_NODE, is_for};
@@ -10,9 +10,6 @@ use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long binders and provisioners may take.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why a pod's claims are not bound.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +25,14 @@ pub(crate) enum Failure {
     Gone,
 }
 
-/// Tells the API server of the choices and waits for the claims of the pod to be bound.
+/// Tells the API server of the choices and waits for the claims of the pod to be bound, no longer than `patience`.
 pub(crate) async fn bind(
     client: &Client,
     shared: &Shared,
     pod: &PodInfo,
     node: &str,
     decision: &Decision,
+    patience: Duration,
 ) -> Result<(), Failure> {
     for (claim, volume) in &decision.bindings {
         if !is_for(volume, claim) {
@@ -63,7 +61,7 @@ pub(crate) async fn bind(
             changed.await;
         }
     };
-    tokio::time::timeout(PATIENCE, all_bound).await.unwrap_or(Err(Failure::Late))
+    tokio::time::timeout(patience, all_bound).await.unwrap_or(Err(Failure::Late))
 }
 
 fn promised(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> PersistentVolume {

@@ -4,7 +4,7 @@
 
 use crate::hints::Event;
 use crate::limits::Limits;
-use crate::run::Shared;
+use crate::shared::Shared;
 use parking_lot::Mutex;
 use pintle_client::{Client, EventType, RawEvent, resource_path};
 use pintle_informer::{Sink, Source, reflect};

@@ -1,13 +1,15 @@
 //! One pass for one pod: filter, score, choose.
 
-use crate::filter::{Plugins, Prepared, Refusal, misfit_with_nominated};
+use crate::filter::{Plugin, Plugins, Prepared, Refusal, misfit_with_nominated};
 use crate::pod::PodInfo;
+use crate::profile::Profile;
 use crate::score::scores;
 use crate::snapshot::{NodeInfo, Snapshot};
 use crate::volumes::Rejection;
 use rand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// Nodes that are enough to choose from on a large cluster; fewer nodes are all looked at.
 const ENOUGH: usize = 100;
@@ -29,6 +31,15 @@ pub struct Misfit {
 }
 
 impl Misfit {
+    /// What of a pod's own makes all nodes unfit.
+    pub(crate) fn of_all(nodes: usize, rejection: Rejection) -> Self {
+        let mut failed = Self { nodes, before: Some(rejection.message), ..Self::default() };
+        if nodes > 0 {
+            failed.plugins.insert(rejection.plugin);
+        }
+        failed
+    }
+
     pub(crate) fn note(&mut self, reason: impl Into<String>, nodes: usize) {
         if nodes > 0 {
             *self.reasons.entry(reason.into()).or_default() += nodes;
@@ -62,88 +73,136 @@ impl fmt::Display for Misfit {
     }
 }
 
-/// How many nodes that will do are looked for: all of up to 100, then a falling share, as upstream's
-/// `percentageOfNodesToScore` works out by itself.
-fn enough(nodes: usize) -> usize {
+/// How many nodes that will do are looked for: all of up to 100, then the profile's share, or a falling one, as
+/// upstream's `percentageOfNodesToScore` works out by itself.
+fn enough(nodes: usize, percentage: usize) -> usize {
     if nodes <= ENOUGH {
         return nodes;
     }
-    let percent = 50usize.saturating_sub(nodes / 125).max(5);
-    (nodes * percent / 100).max(ENOUGH)
+    let percent = if percentage > 0 { percentage } else { 50usize.saturating_sub(nodes / 125).max(5) };
+    if percent >= 100 { nodes } else { (nodes * percent / 100).max(ENOUGH) }
+}
+
+/// A node for a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice<'a> {
+    pub node: &'a str,
+    /// Nodes that were looked at: the next pod's turn starts after them.
+    pub looked_at: usize,
+    /// Nodes that would do.
+    pub feasible: usize,
 }
 
 /// The best node for a pod. Nodes are looked at from `start` on, so that on a large cluster each gets its turn; among
 /// equals `random` decides. The node that the pod was nominated for is taken when it will do.
 pub fn schedule<'a>(
     pod: &PodInfo,
+    profile: &Arc<Profile>,
     snapshot: &'a Snapshot,
     start: usize,
     random: &mut impl Rng,
-) -> Result<&'a str, Misfit> {
-    let prepared = Prepared::new(pod, snapshot).map_err(|rejection| rejected(rejection, snapshot))?;
-    let promised = snapshot.nomination(&pod.key).or(pod.nominated()).and_then(|name| snapshot.node(name));
-    let will_do = |n: &&NodeInfo| n.node.is_some() && misfit_with_nominated(pod, n, &prepared, snapshot).is_none();
-    if let Some(node) = promised.filter(will_do) {
-        return Ok(&node.name);
-    }
-    let (mut feasible, mut refusals, mut failed) = (Vec::new(), Vec::new(), Misfit::default());
-    let nodes = snapshot.nodes();
-    let wanted = enough(snapshot.known_nodes());
-    for i in 0..nodes.len() {
-        let place = (start + i) % nodes.len();
-        let node = &nodes[place];
-        if node.node.is_none() {
-            continue;
+) -> Result<Choice<'a>, Misfit> {
+    let prepared = Prepared::new(pod, profile, snapshot);
+    let prepared = prepared.map_err(|rejection| Misfit::of_all(snapshot.known_nodes(), rejection))?;
+    let found = find(pod, &prepared, snapshot, start);
+    let (looked_at, feasible) = (found.looked_at, found.nodes.len());
+    match found.nodes.as_slice() {
+        [] => Err(found.explain(pod)),
+        [only] => Ok(Choice { node: &only.name, looked_at, feasible }),
+        many => {
+            let scores = scores(pod, many, &prepared, snapshot);
+            Ok(Choice { node: &many[best(&scores, random)].name, looked_at, feasible })
         }
-        failed.nodes += 1;
-        match misfit_with_nominated(pod, node, &prepared, snapshot) {
-            None => feasible.push(node),
+    }
+}
+
+/// What looking at nodes found.
+pub(crate) struct Found<'a> {
+    /// Nodes that will do.
+    pub(crate) nodes: Vec<&'a NodeInfo>,
+    pub(crate) looked_at: usize,
+    failed: Misfit,
+    /// The few different refusals, with how many nodes each holds for.
+    refusals: Vec<(Refusal, usize)>,
+    /// Nodes that were not looked at because the pod names others.
+    unnamed: usize,
+}
+
+impl<'a> Found<'a> {
+    fn look(&mut self, pod: &PodInfo, prepared: &Prepared, snapshot: &'a Snapshot, place: usize) {
+        let node = &snapshot.nodes()[place];
+        if node.node.is_none() {
+            return;
+        }
+        self.failed.nodes += 1;
+        match misfit_with_nominated(pod, node, prepared, snapshot) {
+            None => self.nodes.push(node),
             Some(refusal) => {
                 if refusal.resolvable {
-                    failed.resolvable.push(place);
+                    self.failed.resolvable.push(place);
                 }
-                note(&mut refusals, refusal);
+                match self.refusals.iter_mut().find(|(known, _)| *known == refusal) {
+                    Some((_, count)) => *count += 1,
+                    None => self.refusals.push((refusal, 1)),
+                }
             }
         }
-        if feasible.len() >= wanted {
+    }
+
+    /// Why none will do.
+    pub(crate) fn explain(mut self, pod: &PodInfo) -> Misfit {
+        for (refusal, count) in &self.refusals {
+            self.failed.plugins.insert(refusal.plugin);
+            refusal.reasons(pod).into_iter().for_each(|reason| self.failed.note(reason, *count));
+        }
+        if self.unnamed > 0 {
+            self.failed.nodes += self.unnamed;
+            self.failed.plugins.insert(Plugin::NodeAffinity);
+            self.failed.note("node(s) didn't satisfy plugin(s) [NodeAffinity]", self.unnamed);
+        }
+        self.failed
+    }
+}
+
+/// Looks for nodes that will do: the promised one alone when it will, else as many as are enough.
+pub(crate) fn find<'a>(pod: &PodInfo, prepared: &Prepared, snapshot: &'a Snapshot, start: usize) -> Found<'a> {
+    let (failed, refusals) = (Misfit::default(), Vec::new());
+    let mut found = Found { nodes: Vec::new(), looked_at: 0, failed, refusals, unnamed: 0 };
+    let promised = snapshot.nomination(&pod.key).or(pod.nominated()).and_then(|name| snapshot.node(name));
+    let will_do = |n: &&NodeInfo| n.node.is_some() && misfit_with_nominated(pod, n, prepared, snapshot).is_none();
+    if let Some(node) = promised.filter(will_do) {
+        found.nodes.push(node);
+        return found;
+    }
+    if let Some(names) = named_nodes(pod, prepared) {
+        for place in names.iter().filter_map(|name| snapshot.place(name)) {
+            found.look(pod, prepared, snapshot, place);
+        }
+        found.unnamed = snapshot.known_nodes() - found.failed.nodes;
+        return found;
+    }
+    let (all, wanted) = (snapshot.nodes().len(), enough(snapshot.known_nodes(), prepared.profile.percentage));
+    let start = if all == 0 { 0 } else { start % all };
+    for place in (start..all).chain(0..start) {
+        found.looked_at += 1;
+        found.look(pod, prepared, snapshot, place);
+        if found.nodes.len() >= wanted {
             break;
         }
     }
-    match feasible.as_slice() {
-        [] => Err(explain(failed, &refusals, pod)),
-        [only] => Ok(&only.name),
-        many => Ok(&best(pod, many, snapshot, random).name),
-    }
+    found
 }
 
-fn rejected(rejection: Rejection, snapshot: &Snapshot) -> Misfit {
-    let mut failed = Misfit { nodes: snapshot.known_nodes(), before: Some(rejection.message), ..Misfit::default() };
-    if failed.nodes > 0 {
-        failed.plugins.insert(rejection.plugin);
-    }
-    failed
+/// The only nodes that the pod's rules allow, when they name them.
+fn named_nodes<'a>(pod: &'a PodInfo, prepared: &Prepared) -> Option<&'a BTreeSet<String>> {
+    let asked = prepared.profile.filters_by(Plugin::NodeAffinity);
+    pod.rules.as_ref().filter(|_| asked)?.names()
 }
 
-/// Counts a refusal among the few different ones.
-fn note(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
-    match refusals.iter_mut().find(|(known, _)| *known == refusal) {
-        Some((_, count)) => *count += 1,
-        None => refusals.push((refusal, 1)),
-    }
-}
-
-fn explain(mut failed: Misfit, refusals: &[(Refusal, usize)], pod: &PodInfo) -> Misfit {
-    for (refusal, count) in refusals {
-        failed.plugins.insert(refusal.plugin);
-        refusal.reasons(pod).into_iter().for_each(|reason| failed.note(reason, *count));
-    }
-    failed
-}
-
-fn best<'a>(pod: &PodInfo, nodes: &[&'a NodeInfo], snapshot: &Snapshot, random: &mut impl Rng) -> &'a NodeInfo {
-    let scores = scores(pod, nodes, snapshot);
+/// The place of the highest score; among equals `random` decides.
+pub(crate) fn best(scores: &[i64], random: &mut impl Rng) -> usize {
     let (mut chosen, mut equals) = (0, 1u32);
-    for i in 1..nodes.len() {
+    for i in 1..scores.len() {
         if scores[i] > scores[chosen] {
             (chosen, equals) = (i, 1);
         } else if scores[i] == scores[chosen] {
@@ -153,5 +212,5 @@ fn best<'a>(pod: &PodInfo, nodes: &[&'a NodeInfo], snapshot: &Snapshot, random: 
             }
         }
     }
-    nodes[chosen]
+    chosen
 }

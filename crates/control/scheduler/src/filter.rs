@@ -1,40 +1,46 @@
 //! Whether a node will do for a pod: upstream's filter plugins, in upstream's order and words.
 
-use crate::affinity::{PodAffinity, node_matches};
+use crate::affinity::node_matches;
+use crate::counts::Counts;
 use crate::limits;
 use crate::pod::PodInfo;
+use crate::profile::Profile;
 use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
-use crate::spread::Spread;
 use crate::storage::Storage;
 use crate::volumes::{self, Rejection, Volumes};
 use pintle_types::k8s::api::core::v1::{Taint, Toleration};
+use std::sync::Arc;
 
 /// What is worked out once for a pod before any node is looked at.
 #[derive(Clone)]
 pub(crate) struct Prepared {
-    affinity: PodAffinity,
-    spread: Spread,
+    pub(crate) profile: Arc<Profile>,
+    /// Shared with what is kept for the pod's kind, until it is changed to try something.
+    pub(crate) counts: Option<Arc<Counts>>,
     /// Most pods have no claims.
     volumes: Option<Box<Volumes>>,
 }
 
 impl Prepared {
     /// Fails when no node at all will do.
-    pub(crate) fn new(pod: &PodInfo, snapshot: &Snapshot) -> Result<Self, Rejection> {
-        let volumes = Volumes::new(pod, snapshot.storage())?.map(Box::new);
-        Ok(Self { affinity: PodAffinity::new(pod, snapshot), spread: Spread::new(pod, snapshot), volumes })
+    pub(crate) fn new(pod: &PodInfo, profile: &Arc<Profile>, snapshot: &Snapshot) -> Result<Self, Rejection> {
+        let volumes =
+            if profile.filters_by(Plugin::VolumeBinding) { Volumes::new(pod, snapshot.storage())? } else { None };
+        let volumes = volumes.map(Box::new);
+        Ok(Self { profile: Arc::clone(profile), counts: snapshot.counts(pod, profile), volumes })
     }
 
     /// As if a pod came to the node (`by` is 1) or left it (-1).
     pub(crate) fn count(&mut self, pod: &PodInfo, node: &NodeInfo, running: &PodInfo, by: i64, names: &Namespaces) {
-        self.affinity.count(pod, node, running, by, names);
-        self.spread.count(pod, node, running, by);
+        if let Some(counts) = &mut self.counts {
+            Arc::make_mut(counts).count(pod, &self.profile, node, running, by, names);
+        }
         self.volumes.iter_mut().for_each(|volumes| volumes.count(running, by));
     }
 }
 
 /// Those who refuse nodes, as bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u16)]
 pub(crate) enum Plugin {
     NodeUnschedulable = 1,
@@ -49,6 +55,46 @@ pub(crate) enum Plugin {
     VolumeBinding = 1 << 9,
     VolumeZone = 1 << 10,
     NodeVolumeLimits = 1 << 11,
+    /// A server that was asked.
+    Extender = 1 << 12,
+}
+
+impl Plugin {
+    /// All of them, in upstream's order.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::NodeUnschedulable,
+        Self::NodeName,
+        Self::TaintToleration,
+        Self::NodeAffinity,
+        Self::NodePorts,
+        Self::NodeResourcesFit,
+        Self::VolumeRestrictions,
+        Self::NodeVolumeLimits,
+        Self::VolumeBinding,
+        Self::VolumeZone,
+        Self::PodTopologySpread,
+        Self::InterPodAffinity,
+        Self::Extender,
+    ];
+
+    /// The name that configurations and metrics use.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NodeUnschedulable => "NodeUnschedulable",
+            Self::NodeName => "NodeName",
+            Self::TaintToleration => "TaintToleration",
+            Self::NodeAffinity => "NodeAffinity",
+            Self::NodePorts => "NodePorts",
+            Self::NodeResourcesFit => "NodeResourcesFit",
+            Self::VolumeRestrictions => "VolumeRestrictions",
+            Self::NodeVolumeLimits => "NodeVolumeLimits",
+            Self::VolumeBinding => "VolumeBinding",
+            Self::VolumeZone => "VolumeZone",
+            Self::PodTopologySpread => "PodTopologySpread",
+            Self::InterPodAffinity => "InterPodAffinity",
+            Self::Extender => "Extender",
+        }
+    }
 }
 
 /// A set of plugins.
@@ -56,6 +102,10 @@ pub(crate) enum Plugin {
 pub struct Plugins(u16);
 
 impl Plugins {
+    pub(crate) const fn all() -> Self {
+        Self((1 << 13) - 1)
+    }
+
     pub(crate) fn insert(&mut self, plugin: Plugin) {
         self.0 |= plugin as u16;
     }
@@ -105,51 +155,78 @@ impl Refusal {
 
 /// Why the node will not do: what the first plugin that refuses it says. Nothing when it will do.
 pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, storage: &Storage) -> Option<Refusal> {
-    if unschedulable(pod, node) {
-        return Refusal::rule(Plugin::NodeUnschedulable, "node(s) were unschedulable");
+    let profile = &*prepared.profile;
+    if let Some(refusal) = unfit_node(pod, node, profile) {
+        return Some(refusal);
     }
-    if !named(pod, node) {
-        return Refusal::rule(Plugin::NodeName, "node(s) didn't match the requested node name");
+    let asks = |plugin| profile.filters_by(plugin);
+    if !pod.ports.is_empty() && asks(Plugin::NodePorts) {
+        let taken = |port| node.pods.values().any(|p| p.ports.iter().any(|other| other.conflicts(port)));
+        if pod.ports.iter().any(taken) {
+            let lack = Lack::Rule("node(s) didn't have free ports for the requested pod ports");
+            return Some(Refusal { plugin: Plugin::NodePorts, lack, resolvable: true });
+        }
     }
-    if !tolerated(pod, node) {
-        return Refusal::rule(Plugin::TaintToleration, "node(s) had untolerated taint(s)");
-    }
-    if !node_matches(pod, node) {
-        return Refusal::rule(Plugin::NodeAffinity, "node(s) didn't match Pod's node affinity/selector");
-    }
-    let taken = |port| node.pods.values().any(|p| p.ports.iter().any(|other| other.conflicts(port)));
-    if pod.ports.iter().any(taken) {
-        let lack = Lack::Rule("node(s) didn't have free ports for the requested pod ports");
-        return Some(Refusal { plugin: Plugin::NodePorts, lack, resolvable: true });
-    }
-    if let Some(refusal) = insufficient(pod, node) {
+    if asks(Plugin::NodeResourcesFit)
+        && let Some(refusal) = insufficient(pod, node, profile)
+    {
         return Some(refusal);
     }
     if let Some(refusal) = unfit_volumes(pod, node, prepared, storage) {
         return Some(refusal);
     }
+    let counts = prepared.counts.as_ref()?;
     let rule = |plugin, (text, resolvable)| Refusal { plugin, lack: Lack::Rule(text), resolvable };
-    let crowded = prepared.spread.misfit(pod, node).map(|reason| rule(Plugin::PodTopologySpread, reason));
-    crowded.or_else(|| prepared.affinity.misfit(node).map(|reason| rule(Plugin::InterPodAffinity, reason)))
+    let crowded = || counts.spread.misfit(pod, node).map(|reason| rule(Plugin::PodTopologySpread, reason));
+    let unwanted = || counts.affinity.misfit(node).map(|reason| rule(Plugin::InterPodAffinity, reason));
+    let crowded = asks(Plugin::PodTopologySpread).then(crowded).flatten();
+    crowded.or_else(|| asks(Plugin::InterPodAffinity).then(unwanted).flatten())
+}
+
+/// What the node itself is and says, whatever runs there.
+fn unfit_node(pod: &PodInfo, node: &NodeInfo, profile: &Profile) -> Option<Refusal> {
+    let asks = |plugin| profile.filters_by(plugin);
+    if asks(Plugin::NodeUnschedulable) && unschedulable(pod, node) {
+        return Refusal::rule(Plugin::NodeUnschedulable, "node(s) were unschedulable");
+    }
+    if asks(Plugin::NodeName) && !named(pod, node) {
+        return Refusal::rule(Plugin::NodeName, "node(s) didn't match the requested node name");
+    }
+    if asks(Plugin::TaintToleration) && !tolerated(pod, node) {
+        return Refusal::rule(Plugin::TaintToleration, "node(s) had untolerated taint(s)");
+    }
+    if asks(Plugin::NodeAffinity) {
+        if profile.added_affinity.as_ref().is_some_and(|added| !added.admit(node)) {
+            let text = "node(s) didn't match scheduler-enforced node affinity";
+            return Refusal::rule(Plugin::NodeAffinity, text);
+        }
+        if !node_matches(pod, node) {
+            return Refusal::rule(Plugin::NodeAffinity, "node(s) didn't match Pod's node affinity/selector");
+        }
+    }
+    None
 }
 
 fn unfit_volumes(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, storage: &Storage) -> Option<Refusal> {
-    let taken = |text| Some(Refusal { plugin: Plugin::VolumeRestrictions, lack: Lack::Rule(text), resolvable: true });
-    if volumes::disk_is_taken(pod, node) {
-        return taken("node(s) had no available disk");
+    let asks = |plugin| prepared.profile.filters_by(plugin);
+    let refuse = |plugin, text, resolvable| Some(Refusal { plugin, lack: Lack::Rule(text), resolvable });
+    if asks(Plugin::VolumeRestrictions) && volumes::disk_is_taken(pod, node) {
+        return refuse(Plugin::VolumeRestrictions, "node(s) had no available disk", true);
     }
     let volumes = prepared.volumes.as_ref()?;
-    if volumes.is_taken() {
-        return taken("node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode");
+    if asks(Plugin::VolumeRestrictions) && volumes.is_taken() {
+        let text = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+        return refuse(Plugin::VolumeRestrictions, text, true);
     }
-    if limits::exceeded(pod, node, storage) {
-        let lack = Lack::Rule("node(s) exceed max volume count");
-        return Some(Refusal { plugin: Plugin::NodeVolumeLimits, lack, resolvable: true });
+    if asks(Plugin::NodeVolumeLimits) && limits::exceeded(pod, node, storage) {
+        return refuse(Plugin::NodeVolumeLimits, "node(s) exceed max volume count", true);
     }
-    if let Err(bits) = volumes.place(node) {
+    if asks(Plugin::VolumeBinding)
+        && let Err(bits) = volumes.place(node)
+    {
         return Some(Refusal { plugin: Plugin::VolumeBinding, lack: Lack::Volumes(bits), resolvable: false });
     }
-    if !volumes.is_in_zone(node) {
+    if asks(Plugin::VolumeZone) && !volumes.is_in_zone(node) {
         return Refusal::rule(Plugin::VolumeZone, "node(s) had no available volume zone");
     }
     None
@@ -163,10 +240,11 @@ pub(crate) fn misfit_with_nominated(
     prepared: &Prepared,
     snapshot: &Snapshot,
 ) -> Option<Refusal> {
-    let counts = |other: &&std::sync::Arc<PodInfo>| other.priority >= pod.priority && other.key != pod.key;
-    if snapshot.nominated_on(&node.name).any(|other| counts(&other)) {
+    let counts = |other: &&Arc<PodInfo>| other.priority >= pod.priority && other.key != pod.key;
+    let promised = if snapshot.has_nominated() { snapshot.nominated_on(&node.name) } else { &[] };
+    if promised.iter().any(|other| counts(&other)) {
         let (mut fuller, mut with) = (node.clone(), prepared.clone());
-        for other in snapshot.nominated_on(&node.name).filter(counts) {
+        for other in promised.iter().filter(counts) {
             with.count(pod, node, other, 1, snapshot.namespaces());
             fuller.add(other.clone());
         }
@@ -228,7 +306,7 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 /// What the node has too little of. What is beyond the whole node, no leaving pod can give.
-pub(crate) fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Option<Refusal> {
+pub(crate) fn insufficient(pod: &PodInfo, node: &NodeInfo, profile: &Profile) -> Option<Refusal> {
     let (need, used, have) = (&pod.requests, &node.requested, &node.allocatable);
     let (mut bits, mut resolvable) = (u64::from(used.pods + 1 > have.pods), true);
     let mut check = |bit: usize, need: i64, used: i64, have: i64| {
@@ -240,7 +318,7 @@ pub(crate) fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Option<Refusal> {
     check(1, need.milli_cpu, used.milli_cpu, have.milli_cpu);
     check(2, need.memory, used.memory, have.memory);
     check(3, need.ephemeral_storage, used.ephemeral_storage, have.ephemeral_storage);
-    for (i, (name, amount)) in need.others.iter().enumerate() {
+    for (i, (name, amount)) in need.others.iter().enumerate().filter(|(_, (name, _))| !profile.ignores(name)) {
         check(4 + i, *amount, used.other(name), have.other(name));
     }
     (bits != 0).then_some(Refusal { plugin: Plugin::NodeResourcesFit, lack: Lack::Resources(bits), resolvable })

@@ -5,12 +5,14 @@
 use crate::affinity::node_matches;
 use crate::filter::{Plugin, Plugins, insufficient, named, tolerated, unschedulable};
 use crate::pod::PodInfo;
+use crate::profile::default_profile;
 use crate::snapshot::NodeInfo;
 use crate::volumes::disks_conflict;
 use pintle_types::ObjectKey;
 use std::sync::Arc;
 
 /// A change that could help a pod.
+#[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// With the node alone, as if nothing ran there.
     NodeAdded(Box<NodeInfo>),
@@ -29,20 +31,39 @@ pub(crate) enum Event {
     StorageChanged,
 }
 
-const ALL: [Plugin; 12] = [
-    Plugin::NodeUnschedulable,
-    Plugin::NodeName,
-    Plugin::TaintToleration,
-    Plugin::NodeAffinity,
-    Plugin::NodePorts,
-    Plugin::NodeResourcesFit,
-    Plugin::PodTopologySpread,
-    Plugin::InterPodAffinity,
-    Plugin::VolumeRestrictions,
-    Plugin::VolumeBinding,
-    Plugin::VolumeZone,
-    Plugin::NodeVolumeLimits,
-];
+impl Event {
+    /// As metrics call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::NodeAdded(_) => "NodeAdd",
+            Self::NodeChanged(_) => "NodeUpdate",
+            Self::NodeGone => "NodeDelete",
+            Self::PodAdded => "AssignedPodAdd",
+            Self::PodGone(_) => "AssignedPodDelete",
+            Self::PodChanged => "AssignedPodUpdate",
+            Self::NamespaceChanged => "NamespaceUpdate",
+            Self::ClaimChanged(_) => "PersistentVolumeClaimUpdate",
+            Self::StorageChanged => "PersistentVolumeUpdate",
+        }
+    }
+}
+
+/// Whether the plugin asks about changes of that sort at all, whatever the pod.
+pub(crate) fn asks(plugin: Plugin, event: &Event) -> bool {
+    match event {
+        Event::NodeAdded(_) | Event::NodeChanged(_) | Event::PodGone(_) | Event::ClaimChanged(_) => true,
+        _ if plugin == Plugin::Extender => true,
+        Event::NodeGone => plugin == Plugin::PodTopologySpread,
+        Event::NamespaceChanged => plugin == Plugin::InterPodAffinity,
+        Event::PodAdded => matches!(plugin, Plugin::PodTopologySpread | Plugin::InterPodAffinity),
+        Event::PodChanged => {
+            matches!(plugin, Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity)
+        }
+        Event::StorageChanged => {
+            matches!(plugin, Plugin::VolumeBinding | Plugin::VolumeZone | Plugin::NodeVolumeLimits)
+        }
+    }
+}
 
 /// Whether any of those who refused the pod could think otherwise after the event. Refused by nobody: no node was
 /// there, and any node helps.
@@ -50,16 +71,17 @@ pub(crate) fn helps(event: &Event, refused_by: Plugins, pod: &PodInfo) -> bool {
     if refused_by == Plugins::default() {
         return matches!(event, Event::NodeAdded(_));
     }
-    ALL.into_iter().filter(|plugin| refused_by.contains(*plugin)).any(|plugin| may_pass(plugin, event, pod))
+    Plugin::ALL.into_iter().filter(|plugin| refused_by.contains(*plugin)).any(|plugin| may_pass(plugin, event, pod))
 }
 
 fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
+    // Nobody knows what a server looks at.
+    if plugin == Plugin::Extender || !asks(plugin, event) {
+        return plugin == Plugin::Extender;
+    }
     match event {
         Event::NodeAdded(node) => passes(plugin, pod, node),
         Event::NodeChanged(both) => changed(plugin, &both[0], &both[1]) && passes(plugin, pod, &both[1]),
-        Event::NodeGone => plugin == Plugin::PodTopologySpread,
-        Event::NamespaceChanged => plugin == Plugin::InterPodAffinity,
-        Event::PodAdded => matches!(plugin, Plugin::PodTopologySpread | Plugin::InterPodAffinity),
         Event::PodGone(gone) => match plugin {
             Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity => true,
             Plugin::NodeVolumeLimits => !gone.claims.is_empty(),
@@ -75,12 +97,7 @@ fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
                 Plugin::VolumeRestrictions | Plugin::VolumeBinding | Plugin::VolumeZone | Plugin::NodeVolumeLimits
             ) && pod.claim_keys().any(|key| key == *claim)
         }
-        Event::StorageChanged => {
-            matches!(plugin, Plugin::VolumeBinding | Plugin::VolumeZone | Plugin::NodeVolumeLimits)
-        }
-        Event::PodChanged => {
-            matches!(plugin, Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity)
-        }
+        Event::NodeGone | Event::NamespaceChanged | Event::PodAdded | Event::PodChanged | Event::StorageChanged => true,
     }
 }
 
@@ -89,6 +106,7 @@ fn changed(plugin: Plugin, old: &NodeInfo, new: &NodeInfo) -> bool {
     let spec = |n: &NodeInfo| n.node.as_ref().and_then(|n| n.spec.clone()).map(|s| (s.unschedulable, s.taints));
     let labels = |n: &NodeInfo| n.node.as_ref().and_then(|n| n.metadata.labels.clone());
     match plugin {
+        Plugin::Extender => true,
         Plugin::NodeUnschedulable | Plugin::TaintToleration => spec(old) != spec(new),
         Plugin::NodeName | Plugin::NodePorts | Plugin::VolumeRestrictions | Plugin::NodeVolumeLimits => false,
         Plugin::NodeAffinity | Plugin::InterPodAffinity | Plugin::VolumeBinding | Plugin::VolumeZone => {
@@ -106,13 +124,14 @@ fn passes(plugin: Plugin, pod: &PodInfo, node: &NodeInfo) -> bool {
         Plugin::NodeName => named(pod, node),
         Plugin::TaintToleration => tolerated(pod, node),
         Plugin::NodeAffinity => node_matches(pod, node),
-        Plugin::NodeResourcesFit => insufficient(pod, node).is_none(),
+        Plugin::NodeResourcesFit => insufficient(pod, node, &default_profile()).is_none(),
         Plugin::NodePorts
         | Plugin::PodTopologySpread
         | Plugin::InterPodAffinity
         | Plugin::VolumeRestrictions
         | Plugin::VolumeBinding
         | Plugin::VolumeZone
-        | Plugin::NodeVolumeLimits => true,
+        | Plugin::NodeVolumeLimits
+        | Plugin::Extender => true,
     }
 }

@@ -7,21 +7,35 @@
 //! Talks to the API server only.
 
 mod affinity;
+mod bind;
 mod bind_volumes;
+mod configuration;
+mod counts;
 mod csi_nodes;
 mod cycle;
+mod domains;
 mod evict;
+mod extender;
 mod filter;
+#[cfg(test)]
+mod filter_tests;
 mod hints;
 mod limits;
+mod metrics;
+mod place;
 mod pod;
 mod preemption;
 #[cfg(test)]
 mod preemption_tests;
+mod profile;
 mod queue;
 mod resources;
+mod rules;
 mod run;
 mod score;
+#[cfg(test)]
+mod score_tests;
+mod shared;
 mod snapshot;
 mod spread;
 mod storage;
@@ -32,10 +46,14 @@ mod tests;
 mod volume_tests;
 mod volumes;
 
-pub use cycle::{Misfit, schedule};
+pub use configuration::{Configuration, ConfigurationError};
+pub use cycle::{Choice, Misfit, schedule};
+pub use extender::ExtenderError;
 pub use filter::Plugins;
+pub use metrics::Metrics;
 pub use pod::PodInfo;
 pub use preemption::{Preemption, preempt};
+pub use profile::{Profile, default_profile};
 pub use resources::Resources;
 pub use run::{Config, Error, run};
 pub use snapshot::{NodeInfo, Snapshot};

@@ -1,6 +1,8 @@
 //! A pod as the scheduler sees it: what it needs, worked out once.
 
 use crate::resources::{Resources, pod_requests};
+use crate::rules::NodeRules;
+use crate::run::NAME;
 use crate::terms::Terms;
 use pintle_storage::{ClaimUse, claims_of};
 use pintle_types::k8s::api::core::v1::{Pod, PodSpec};
@@ -38,6 +40,8 @@ pub struct PodInfo {
     pub(crate) claims: Vec<ClaimUse>,
     /// Affinity to other pods; most have none.
     pub(crate) terms: Option<Box<Terms>>,
+    /// Affinity to nodes; most have none.
+    pub(crate) rules: Option<Box<NodeRules>>,
 }
 
 /// What a container without requests counts as when nodes are scored: 100 thousandths of a core, 200 MB.
@@ -62,12 +66,20 @@ impl PodInfo {
         );
         let ports = host_ports(spec);
         let (terms, claims) = (Terms::of(&pod), claims_of(&pod));
-        Self { key: pod.key(), priority: spec.priority.unwrap_or(0), requests, scored, ports, claims, terms, pod }
+        let rules = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+        let rules = rules.map(|affinity| Box::new(NodeRules::new(affinity)));
+        let priority = spec.priority.unwrap_or(0);
+        Self { key: pod.key(), priority, requests, scored, ports, claims, terms, rules, pod }
     }
 
     pub(crate) fn spec(&self) -> &PodSpec {
         static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
         self.pod.spec.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// The name of the scheduler that it asks for.
+    pub(crate) fn scheduler(&self) -> &str {
+        self.spec().scheduler_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(NAME)
     }
 
     /// The node that room is being made on for the pod.

@@ -6,6 +6,7 @@
 use crate::cycle::Misfit;
 use crate::filter::{Prepared, misfit_with_nominated};
 use crate::pod::PodInfo;
+use crate::profile::Profile;
 use crate::snapshot::{NodeInfo, Snapshot};
 use pintle_types::Kind;
 use pintle_types::k8s::api::policy::v1::PodDisruptionBudget;
@@ -13,10 +14,6 @@ use pintle_types::selector::LabelSelector;
 use rand::Rng;
 use std::cmp::Reverse;
 use std::sync::Arc;
-
-/// Nodes that are tried at least, and the share of nodes that are tried on a large cluster.
-const MIN_CANDIDATES: usize = 100;
-const MIN_CANDIDATES_PERCENT: usize = 10;
 
 pub const CONDITION: &str = "DisruptionTarget";
 pub const REASON: &str = "PreemptionByScheduler";
@@ -32,44 +29,69 @@ pub enum Preemption {
     Room { node: String, victims: Vec<Arc<PodInfo>> },
 }
 
-struct Candidate<'a> {
-    node: &'a NodeInfo,
-    victims: Vec<Arc<PodInfo>>,
-    violations: usize,
+/// A node where a pod would fit if these left.
+#[derive(Clone, Debug)]
+pub(crate) struct Offer {
+    pub(crate) node: String,
+    /// The most important first.
+    pub(crate) victims: Vec<Arc<PodInfo>>,
+    /// How many of them budgets would keep.
+    pub(crate) violations: usize,
 }
 
 /// Looks for the node where the least is lost when pods of lower priority make room.
 pub fn preempt(
     pod: &PodInfo,
+    profile: &Arc<Profile>,
     snapshot: &Snapshot,
     misfit: &Misfit,
     budgets: &[Arc<PodDisruptionBudget>],
     random: &mut impl Rng,
 ) -> Preemption {
+    candidates(pod, profile, snapshot, misfit, budgets, random).map_or_else(|none| none, pick)
+}
+
+/// Nodes where it would help that pods leave; as many as are enough to choose from.
+pub(crate) fn candidates(
+    pod: &PodInfo,
+    profile: &Arc<Profile>,
+    snapshot: &Snapshot,
+    misfit: &Misfit,
+    budgets: &[Arc<PodDisruptionBudget>],
+    random: &mut impl Rng,
+) -> Result<Vec<Offer>, Preemption> {
     if let Some(why_not) = ineligible(pod, snapshot, misfit) {
-        return Preemption::NotEligible(why_not);
+        return Err(Preemption::NotEligible(why_not));
     }
     let places = &misfit.resolvable;
-    let wanted = (places.len() * MIN_CANDIDATES_PERCENT / 100).max(MIN_CANDIDATES);
+    let wanted = (places.len() * profile.min_candidates_percent / 100).max(profile.min_candidates);
     let offset = if places.is_empty() { 0 } else { random.random_range(0..places.len()) };
     let mut refused = Misfit { nodes: misfit.nodes, ..Misfit::default() };
     refused.note("Preemption is not helpful for scheduling", misfit.nodes.saturating_sub(places.len()));
     let budgets = parse_budgets(budgets);
-    let Ok(prepared) = Prepared::new(pod, snapshot) else { return Preemption::NoNode(refused.to_string()) };
-    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+    let prepared = Prepared::new(pod, profile, snapshot);
+    let Ok(mut prepared) = prepared else { return Err(Preemption::NoNode(refused.to_string())) };
+    let mut offers: Vec<Offer> = Vec::new();
     for i in 0..places.len() {
-        let node = &snapshot.nodes()[places[(offset + i) % places.len()]];
-        match victims_on(pod, node, prepared.clone(), snapshot, &budgets) {
-            Ok(candidate) => candidates.push(candidate),
+        // Nodes may have gone since they were looked at.
+        let Some(node) = snapshot.nodes().get(places[(offset + i) % places.len()]) else { continue };
+        match victims_on(pod, node, &mut prepared, snapshot, &budgets) {
+            Ok(offer) => offers.push(offer),
             Err(reasons) => reasons.into_iter().for_each(|reason| refused.note(reason, 1)),
         }
-        if candidates.len() >= wanted && candidates.iter().any(|c| c.violations == 0) {
+        if offers.len() >= wanted && offers.iter().any(|offer| offer.violations == 0) {
             break;
         }
     }
-    match candidates.into_iter().reduce(better) {
-        Some(best) => Preemption::Room { node: best.node.name.clone(), victims: best.victims },
-        None => Preemption::NoNode(refused.to_string()),
+    if offers.is_empty() { Err(Preemption::NoNode(refused.to_string())) } else { Ok(offers) }
+}
+
+/// The offer that costs least; the first of equals.
+pub(crate) fn pick(offers: Vec<Offer>) -> Preemption {
+    let better = |first: Offer, second: Offer| if cost(&second) < cost(&first) { second } else { first };
+    match offers.into_iter().reduce(better) {
+        Some(best) => Preemption::Room { node: best.node, victims: best.victims },
+        None => Preemption::NoNode("no offer was left".to_owned()),
     }
 }
 
@@ -78,13 +100,13 @@ fn ineligible(pod: &PodInfo, snapshot: &Snapshot, misfit: &Misfit) -> Option<&'s
         return Some("not eligible due to preemptionPolicy=Never.");
     }
     let name = snapshot.nomination(&pod.key).or(pod.nominated())?;
-    let place = snapshot.nodes().iter().position(|n| n.name == name)?;
+    let place = snapshot.place(name)?;
     // A node that can never do is given up, whoever leaves it.
     if !misfit.resolvable.contains(&place) {
         return None;
     }
     let leaving = |p: &Arc<PodInfo>| p.priority < pod.priority && leaves_for_another(p);
-    let waits = snapshot.nodes()[place].pods.values().any(leaving);
+    let waits = snapshot.awaits_leaving(&pod.key) || snapshot.nodes()[place].pods.values().any(leaving);
     waits.then_some("not eligible due to a terminating pod on the nominated node.")
 }
 
@@ -96,13 +118,13 @@ fn leaves_for_another(pod: &PodInfo) -> bool {
 }
 
 /// What of the node's pods must leave for the pod to fit, or why that would not help.
-fn victims_on<'a>(
+fn victims_on(
     pod: &PodInfo,
-    node: &'a NodeInfo,
-    mut prepared: Prepared,
+    node: &NodeInfo,
+    prepared: &mut Prepared,
     snapshot: &Snapshot,
     budgets: &[Budget<'_>],
-) -> Result<Candidate<'a>, Vec<String>> {
+) -> Result<Offer, Vec<String>> {
     let mut lesser: Vec<Arc<PodInfo>> = node.pods.values().filter(|p| p.priority < pod.priority).cloned().collect();
     if lesser.is_empty() {
         return Err(vec!["No preemption victims found for incoming pod".to_owned()]);
@@ -113,7 +135,8 @@ fn victims_on<'a>(
         emptied.remove(&victim.key);
         prepared.count(pod, node, victim, -1, snapshot.namespaces());
     }
-    if let Some(refusal) = misfit_with_nominated(pod, &emptied, &prepared, snapshot) {
+    if let Some(refusal) = misfit_with_nominated(pod, &emptied, prepared, snapshot) {
+        lesser.iter().for_each(|spared| prepared.count(pod, node, spared, 1, snapshot.namespaces()));
         return Err(refusal.reasons(pod));
     }
     let (violating, rest) = split_by_budget(lesser, budgets);
@@ -122,15 +145,17 @@ fn victims_on<'a>(
     for (i, other) in violating.into_iter().chain(rest).enumerate() {
         emptied.add(Arc::clone(&other));
         prepared.count(pod, node, &other, 1, snapshot.namespaces());
-        if misfit_with_nominated(pod, &emptied, &prepared, snapshot).is_some() {
+        if misfit_with_nominated(pod, &emptied, prepared, snapshot).is_some() {
             emptied.remove(&other.key);
             prepared.count(pod, node, &other, -1, snapshot.namespaces());
             violations += usize::from(i < protected);
             victims.push(other);
         }
     }
+    // The next node is tried with all of this one's pods in their places.
+    victims.iter().for_each(|victim| prepared.count(pod, node, victim, 1, snapshot.namespaces()));
     victims.sort_by_cached_key(|p| importance(p));
-    Ok(Candidate { node, victims, violations })
+    Ok(Offer { node: node.name.clone(), victims, violations })
 }
 
 /// When the pod was started; what has not been started yet counts as now.
@@ -186,14 +211,9 @@ fn split_by_budget(pods: Vec<Arc<PodInfo>>, budgets: &[Budget<'_>]) -> (Vec<Arc<
     pods.into_iter().partition(hurts)
 }
 
-/// The candidate that costs less; the first of equals.
-fn better<'a>(first: Candidate<'a>, second: Candidate<'a>) -> Candidate<'a> {
-    if cost(&second) < cost(&first) { second } else { first }
-}
-
 /// Fewest budgets hurt, then the lowest highest priority, the lowest sum of priorities, the fewest pods, and the
 /// latest start of the longest running of the most important.
-fn cost(candidate: &Candidate<'_>) -> (usize, i32, i64, usize, Reverse<String>) {
+fn cost(candidate: &Offer) -> (usize, i32, i64, usize, Reverse<String>) {
     let victims = &candidate.victims;
     let highest = victims.first().map_or(i32::MIN, |p| p.priority);
     let sum = victims.iter().map(|p| i64::from(p.priority) + i64::from(i32::MAX) + 1).sum();

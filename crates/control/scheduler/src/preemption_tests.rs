@@ -3,8 +3,8 @@
 use crate::filter::{Plugin, Plugins};
 use crate::hints::{Event, helps};
 use crate::snapshot::NodeInfo;
-use crate::tests::{merge, node, pod, snapshot};
-use crate::{PodInfo, Preemption, Snapshot, preempt, schedule};
+use crate::tests::{merge, node, pod, schedule, snapshot};
+use crate::{PodInfo, Preemption, Snapshot, default_profile, preempt};
 use pintle_types::Kind;
 use pintle_types::k8s::api::policy::v1::PodDisruptionBudget;
 use rand::SeedableRng;
@@ -36,7 +36,7 @@ fn budget(allowed: i32, labels: Value) -> Arc<PodDisruptionBudget> {
 fn check(pod: &PodInfo, state: &Snapshot, budgets: &[Arc<PodDisruptionBudget>], expected: &str) {
     let mut random = StdRng::seed_from_u64(1);
     let misfit = schedule(pod, state, 0, &mut random).expect_err("the pod should not fit as it is");
-    let told = match preempt(pod, state, &misfit, budgets, &mut random) {
+    let told = match preempt(pod, &default_profile(), state, &misfit, budgets, &mut random) {
         Preemption::NotEligible(why_not) => why_not.to_owned(),
         Preemption::NoNode(why_not) => why_not,
         Preemption::Room { node, victims } => {
@@ -163,4 +163,20 @@ fn only_what_could_help_brings_a_pod_back() {
     ] {
         assert_eq!(helps(&event, of(plugin), &sized("p", 1, "2", json!({}))), helped, "{plugin:?}");
     }
+}
+
+#[test]
+fn victims_that_are_still_seen_are_not_followed_by_others() {
+    let nodes = [node("a", json!({})), node("b", json!({}))];
+    let low = |name: &str| sized(name, 1, "2", json!({ "metadata": { "uid": format!("uid-{name}") } }));
+    let mut state = snapshot(&nodes, &[(low("x"), "a"), (low("y"), "b")]);
+    let urgent = sized("p", 9, "2", json!({}));
+    state.nominate(Arc::clone(&urgent), "a");
+    state.await_leaving(&urgent.key, &[low("x")]);
+    check(&urgent, &state, &[], "not eligible due to a terminating pod on the nominated node.");
+    // Told again where room is made, the same are waited for.
+    state.nominate(Arc::clone(&urgent), "a");
+    assert!(state.awaits_leaving(&urgent.key));
+    state.remove_pod(&low("x").key);
+    assert_eq!(schedule(&urgent, &state, 0, &mut StdRng::seed_from_u64(1)), Ok("a"));
 }

@@ -1,8 +1,11 @@
 //! The nodes and what runs on them, kept up by single changes.
 
+use crate::counts::{Counts, Kept, counts_the_same};
 use crate::pod::PodInfo;
+use crate::profile::Profile;
 use crate::resources::Resources;
 use crate::storage::Storage;
+use parking_lot::Mutex;
 use pintle_types::k8s::api::core::v1::Node;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::{BTreeMap, HashMap};
@@ -73,6 +76,13 @@ impl NodeInfo {
     }
 }
 
+/// Where room is being made for a pod, and who was asked to leave: by key and uid.
+#[derive(Debug)]
+struct Nomination {
+    node: String,
+    victims: Vec<(ObjectKey, String)>,
+}
+
 /// All nodes. A change costs what changed.
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -81,12 +91,18 @@ pub struct Snapshot {
     /// Where each pod counts.
     pods: HashMap<ObjectKey, usize>,
     /// Pods that wait for room on a node, with its name: they count when others of no higher priority are placed.
-    nominated: HashMap<ObjectKey, (Arc<PodInfo>, String)>,
+    nominated: HashMap<ObjectKey, Nomination>,
+    /// The same, by the node.
+    promised: HashMap<String, Vec<Arc<PodInfo>>>,
     namespaces: Namespaces,
     /// On how many nodes each image lies.
     images: HashMap<String, usize>,
     with_terms: usize,
+    /// How many nodes can be chosen from.
+    known: usize,
     storage: Storage,
+    /// Counted for a pod when it is scheduled, and kept for those like it.
+    kept: Mutex<Kept>,
 }
 
 impl Snapshot {
@@ -100,7 +116,22 @@ impl Snapshot {
 
     /// How many nodes can be chosen from.
     pub fn known_nodes(&self) -> usize {
-        self.nodes.iter().filter(|n| n.node.is_some()).count()
+        self.known
+    }
+
+    /// How many pods are on nodes.
+    pub(crate) fn pods(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// The place of a node among [`nodes`](Self::nodes).
+    pub(crate) fn place(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// What is counted of running pods for the pod, if anything.
+    pub(crate) fn counts(&self, pod: &PodInfo, profile: &Arc<Profile>) -> Option<Arc<Counts>> {
+        self.kept.lock().counts(pod, profile, self)
     }
 
     pub(crate) fn storage(&self) -> &Storage {
@@ -117,16 +148,22 @@ impl Snapshot {
     }
 
     pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.kept.get_mut().forget();
         self.namespaces.insert(name.to_owned(), labels);
     }
 
     pub fn remove_namespace(&mut self, name: &str) {
+        self.kept.get_mut().forget();
         self.namespaces.remove(name);
     }
 
-    /// How many pods have terms of affinity to pods.
+    /// How many pods have terms of affinity to pods, those included that a node is promised to.
     pub(crate) fn with_terms(&self) -> usize {
-        self.with_terms
+        self.with_terms + self.promised.values().flatten().filter(|pod| pod.terms.is_some()).count()
+    }
+
+    pub(crate) fn has_images(&self) -> bool {
+        !self.images.is_empty()
     }
 
     /// On how many nodes the image lies.
@@ -136,22 +173,52 @@ impl Snapshot {
 
     /// Room is being made for the pod on that node.
     pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
-        self.nominated.insert(pod.key.clone(), (pod, node.to_owned()));
+        let known = self.nominated.get_mut(&pod.key).filter(|known| known.node == node);
+        let victims = known.map(|known| std::mem::take(&mut known.victims)).unwrap_or_default();
+        self.forget_nomination(&pod.key);
+        self.nominated.insert(pod.key.clone(), Nomination { node: node.to_owned(), victims });
+        self.promised.entry(node.to_owned()).or_default().push(pod);
+    }
+
+    /// These were asked to leave for the pod that is nominated.
+    pub(crate) fn await_leaving(&mut self, pod: &ObjectKey, victims: &[Arc<PodInfo>]) {
+        if let Some(nomination) = self.nominated.get_mut(pod) {
+            nomination.victims = victims.iter().map(|v| (v.key.clone(), v.pod.uid().to_owned())).collect();
+        }
+    }
+
+    /// Whether somebody who was asked to leave for the pod is still seen on its node: news come one by one.
+    pub(crate) fn awaits_leaving(&self, pod: &ObjectKey) -> bool {
+        let Some(nomination) = self.nominated.get(pod) else { return false };
+        let Some(node) = self.node(&nomination.node) else { return false };
+        nomination.victims.iter().any(|(key, uid)| node.pods.get(key).is_some_and(|there| there.pod.uid() == uid))
     }
 
     /// Returns whether room was being made for the pod.
     pub fn forget_nomination(&mut self, key: &ObjectKey) -> bool {
-        !self.nominated.is_empty() && self.nominated.remove(key).is_some()
+        let known = (!self.nominated.is_empty()).then(|| self.nominated.remove(key));
+        let Some(Nomination { node, .. }) = known.flatten() else { return false };
+        if let Some(pods) = self.promised.get_mut(&node) {
+            pods.retain(|pod| pod.key != *key);
+            if pods.is_empty() {
+                self.promised.remove(&node);
+            }
+        }
+        true
     }
 
     /// The node that the pod was nominated for here, which its status may not say yet.
     pub(crate) fn nomination(&self, key: &ObjectKey) -> Option<&str> {
-        self.nominated.get(key).map(|(_, node)| node.as_str())
+        self.nominated.get(key).map(|nomination| nomination.node.as_str())
+    }
+
+    pub(crate) fn has_nominated(&self) -> bool {
+        !self.nominated.is_empty()
     }
 
     /// The pods that were promised room on the node.
-    pub(crate) fn nominated_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<PodInfo>> {
-        self.nominated.values().filter(move |(_, on)| on == node).map(|(pod, _)| pod)
+    pub(crate) fn nominated_on(&self, node: &str) -> &[Arc<PodInfo>] {
+        self.promised.get(node).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn count_images(&mut self, node: &Node, present: bool) {
@@ -187,6 +254,11 @@ impl Snapshot {
             old.iter().for_each(|old| self.count_images(old, false));
             self.count_images(&node, true);
         }
+        self.known += usize::from(old.is_none());
+        let counted = |n: &Node| n.spec.as_ref().map(|s| (s.unschedulable, s.taints.clone()));
+        if old.is_none_or(|old| old.metadata.labels != node.metadata.labels || counted(&old) != counted(&node)) {
+            self.kept.get_mut().forget();
+        }
         self.nodes[slot].set_node(node);
     }
 
@@ -194,6 +266,8 @@ impl Snapshot {
     pub fn remove_node(&mut self, name: &str) {
         if let Some(slot) = self.by_name.get(name).copied() {
             if let Some(old) = self.nodes[slot].node.take() {
+                self.known -= 1;
+                self.kept.get_mut().forget();
                 self.count_images(&old, false);
             }
             self.drop_if_empty(slot);
@@ -202,12 +276,22 @@ impl Snapshot {
 
     /// The pod counts on that node, wherever it counted before. Returns whether it counted anywhere.
     pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) -> bool {
-        let known = self.remove_pod(&pod.key);
         self.forget_nomination(&pod.key);
+        // Most news of a pod that runs change nothing of what is counted.
+        if let Some(known) = self.pods.get(&pod.key).and_then(|slot| self.nodes.get_mut(*slot))
+            && known.name == node
+            && let Some(old) = known.pods.get_mut(&pod.key)
+            && counts_the_same(old, &pod)
+        {
+            *old = pod;
+            return true;
+        }
+        let known = self.remove_pod(&pod.key);
         self.with_terms += usize::from(pod.terms.is_some());
         let slot = self.slot(node);
         self.pods.insert(pod.key.clone(), slot);
         pod.claim_keys().for_each(|claim| self.storage.count_user(claim, 1));
+        self.kept.get_mut().count(&self.nodes[slot], &pod, 1, &self.namespaces);
         self.nodes[slot].add(pod);
         known
     }
@@ -217,6 +301,7 @@ impl Snapshot {
         let Some(slot) = self.pods.remove(key) else { return false };
         if let Some(pod) = self.nodes[slot].pods.get(key) {
             pod.claim_keys().for_each(|claim| self.storage.count_user(claim, -1));
+            self.kept.get_mut().count(&self.nodes[slot], pod, -1, &self.namespaces);
         }
         let before = self.nodes[slot].with_terms;
         self.nodes[slot].remove(key);

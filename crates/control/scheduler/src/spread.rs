@@ -1,26 +1,42 @@
 //! Topology spread: how evenly the pods that a constraint selects lie over zones and hosts.
 //!
 //! Source: KEP-895. Pods of a ReplicaSet, StatefulSet or ReplicationController without constraints of their own are
-//! spread softly over hosts (skew 3) and zones (skew 5), upstream's defaults.
+//! spread by the profile's defaults: softly over hosts (skew 3) and zones (skew 5) when it names none.
 
-use crate::affinity::{node_matches, same_namespace, sibling_labels};
+use crate::affinity::{node_matches, sibling_labels};
+use crate::domains::Domains;
 use crate::filter::tolerated;
 use crate::pod::PodInfo;
-use crate::snapshot::{NodeInfo, Snapshot};
+use crate::profile::{DefaultConstraint, Profile};
+use crate::snapshot::NodeInfo;
+use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::TopologySpreadConstraint;
 use pintle_types::selector::{LabelSelector, Operator, Requirement};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-#[derive(Clone)]
+pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
+
+#[derive(Clone, Debug)]
 struct Constraint {
-    key: String,
+    hard: bool,
     max_skew: i64,
     min_domains: i64,
     selector: LabelSelector,
     honor_affinity: bool,
     honor_taints: bool,
     /// Matching pods by the value of the key, over the eligible nodes.
-    counts: HashMap<String, i64>,
+    domains: Domains,
+    /// Of a soft constraint over hosts: matching pods by node.
+    hosts: HashMap<String, i64>,
+}
+
+/// What of a running pod makes constraints count it, against what they ask.
+fn counts_pod(constraint: &Constraint, owner: &PodInfo, pod: &PodInfo) -> bool {
+    // An empty selector counts nobody.
+    !constraint.selector.is_everything()
+        && pod.pod.namespace() == owner.pod.namespace()
+        && pod.pod.metadata.deletion_timestamp.is_none()
+        && constraint.selects(pod)
 }
 
 impl Constraint {
@@ -28,36 +44,37 @@ impl Constraint {
         self.selector.matches_with(|key| pod.label(key))
     }
 
-    fn counts_pod(&self, owner: &PodInfo, pod: &PodInfo) -> bool {
-        // An empty selector counts nobody.
-        !self.selector.is_everything()
-            && same_namespace(pod, owner)
-            && pod.pod.metadata.deletion_timestamp.is_none()
-            && self.selects(pod)
+    fn key(&self) -> &str {
+        &self.domains.key
+    }
+
+    /// A soft constraint over hosts counts on each node for itself.
+    fn by_host(&self) -> bool {
+        !self.hard && self.key() == HOSTNAME
     }
 
     fn counts_node(&self, owner: &PodInfo, node: &NodeInfo) -> bool {
         (!self.honor_affinity || node_matches(owner, node)) && (!self.honor_taints || tolerated(owner, node))
     }
 
-    fn matching(&self, owner: &PodInfo, node: &NodeInfo) -> i64 {
-        node.pods.values().filter(|p| self.counts_pod(owner, p)).count() as i64
+    fn add(&mut self, owner: &PodInfo, node: &NodeInfo, by: i64) {
+        if self.by_host() {
+            match self.hosts.get_mut(&node.name) {
+                Some(pods) => *pods += by,
+                None => drop(self.hosts.insert(node.name.clone(), by)),
+            }
+        } else if self.counts_node(owner, node) {
+            self.domains.add(node, by);
+        }
     }
 }
 
-/// The hard constraints of a pod with the counts they are held against.
-#[derive(Clone, Default)]
+/// The constraints of a pod with the counts they are held against.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Spread {
     constraints: Vec<Constraint>,
-}
-
-fn own_constraints(pod: &PodInfo, hard: bool) -> Vec<Constraint> {
-    let declared: &[TopologySpreadConstraint] = pod.spec().topology_spread_constraints.as_deref().unwrap_or_default();
-    if declared.is_empty() {
-        return if hard { Vec::new() } else { default_constraints(pod) };
-    }
-    let wanted = declared.iter().filter(|c| (c.when_unsatisfiable == "DoNotSchedule") == hard);
-    wanted.map(|c| parse(c, pod)).collect()
+    /// Whether the constraints are the system's defaults: by these a node without a zone still counts for its host.
+    lenient: bool,
 }
 
 fn parse(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Constraint {
@@ -68,137 +85,127 @@ fn parse(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Constraint {
             selector.requirements.push(Requirement { key: key.clone(), operator: Operator::In, values });
         }
     }
+    let hard = constraint.when_unsatisfiable == "DoNotSchedule";
     Constraint {
-        key: constraint.topology_key.clone(),
+        hard,
         max_skew: i64::from(constraint.max_skew),
         min_domains: i64::from(constraint.min_domains.unwrap_or(1)),
         selector,
         honor_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
         honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
-        counts: HashMap::new(),
+        domains: if hard { Domains::ordered(&constraint.topology_key) } else { Domains::new(&constraint.topology_key) },
+        hosts: HashMap::new(),
     }
 }
 
-const HOSTNAME: &str = "kubernetes.io/hostname";
-
-fn default_constraints(pod: &PodInfo) -> Vec<Constraint> {
+fn default_constraints(pod: &PodInfo, profile: &Profile) -> Vec<Constraint> {
+    let defaults = profile.default_constraints();
+    if defaults.is_empty() {
+        return Vec::new();
+    }
     let Some(labels) = sibling_labels(pod) else { return Vec::new() };
-    let make = |(key, max_skew): (&str, i64)| Constraint {
-        key: key.to_owned(),
-        max_skew,
-        min_domains: 1,
+    let make = |default: &DefaultConstraint| Constraint {
+        hard: default.hard,
+        max_skew: default.max_skew,
+        min_domains: default.min_domains,
         selector: LabelSelector::from_map(&labels),
-        honor_affinity: true,
-        honor_taints: false,
-        counts: HashMap::new(),
+        honor_affinity: default.honor_affinity,
+        honor_taints: default.honor_taints,
+        domains: if default.hard { Domains::ordered(&default.key) } else { Domains::new(&default.key) },
+        hosts: HashMap::new(),
     };
-    [(HOSTNAME, 3), ("topology.kubernetes.io/zone", 5)].into_iter().map(make).collect()
-}
-
-/// Whether the node has the keys of all constraints.
-fn has_keys(constraints: &[Constraint], node: &NodeInfo) -> bool {
-    constraints.iter().all(|c| node.label(&c.key).is_some())
+    defaults.iter().map(make).collect()
 }
 
 impl Spread {
-    /// Counts the matching pods of every eligible node, when there is any constraint.
-    pub(crate) fn new(pod: &PodInfo, snapshot: &Snapshot) -> Self {
-        let mut constraints = own_constraints(pod, true);
-        if constraints.is_empty() {
-            return Self::default();
+    /// The constraints alone: nodes and pods are counted after.
+    pub(crate) fn new(pod: &PodInfo, profile: &Profile) -> Self {
+        let declared = pod.spec().topology_spread_constraints.as_deref().unwrap_or_default();
+        if declared.is_empty() {
+            let lenient = profile.spreads_by_system_defaults();
+            return Self { constraints: default_constraints(pod, profile), lenient };
         }
-        for node in snapshot.nodes().iter().filter(|n| n.node.is_some()) {
-            if !has_keys(&constraints, node) {
-                continue;
-            }
-            for constraint in constraints.iter_mut().filter(|c| c.counts_node(pod, node)) {
-                let matching = constraint.matching(pod, node);
-                add(constraint, node, matching);
-            }
+        Self { constraints: declared.iter().map(|c| parse(c, pod)).collect(), lenient: false }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.constraints.is_empty()
+    }
+
+    fn of(&self, hard: bool) -> impl Iterator<Item = &Constraint> {
+        self.constraints.iter().filter(move |c| c.hard == hard)
+    }
+
+    /// Whether the node has the keys of all constraints of the kind.
+    fn has_keys(&self, hard: bool, node: &NodeInfo) -> bool {
+        self.of(hard).all(|c| node.label(c.key()).is_some())
+    }
+
+    /// Whether a node's pods count for constraints of the kind.
+    fn considers(&self, hard: bool, node: &NodeInfo) -> bool {
+        (!hard && self.lenient) || self.has_keys(hard, node)
+    }
+
+    /// The node's domains are there, even while no pod is in them.
+    pub(crate) fn count_node(&mut self, pod: &PodInfo, node: &NodeInfo) {
+        let considered = [false, true].map(|hard| self.considers(hard, node));
+        for constraint in self.constraints.iter_mut().filter(|c| considered[usize::from(c.hard)] && !c.by_host()) {
+            constraint.add(pod, node, 0);
         }
-        Self { constraints }
     }
 
     /// A running pod comes (`by` is 1) or goes (-1).
     pub(crate) fn count(&mut self, pod: &PodInfo, node: &NodeInfo, running: &PodInfo, by: i64) {
-        if self.constraints.is_empty() || !has_keys(&self.constraints, node) {
+        if !self.constraints.iter().any(|c| counts_pod(c, pod, running)) {
             return;
         }
-        for constraint in self.constraints.iter_mut().filter(|c| c.counts_node(pod, node)) {
-            if constraint.counts_pod(pod, running) {
-                add(constraint, node, by);
+        let considered = [false, true].map(|hard| self.considers(hard, node));
+        for constraint in self.constraints.iter_mut().filter(|c| considered[usize::from(c.hard)]) {
+            if counts_pod(constraint, pod, running) {
+                constraint.add(pod, node, by);
             }
         }
     }
 
     /// Why the node will not do, and whether it could help that pods of the node go.
     pub(crate) fn misfit(&self, pod: &PodInfo, node: &NodeInfo) -> Option<(&'static str, bool)> {
-        for constraint in &self.constraints {
-            let Some(value) = node.label(&constraint.key) else {
+        for constraint in self.of(true) {
+            if node.label(constraint.key()).is_none() {
                 return Some(("node(s) didn't match pod topology spread constraints (missing required label)", false));
-            };
-            let domains = constraint.counts.len() as i64;
-            let fewest = constraint.counts.values().min().copied().unwrap_or(0);
-            let fewest = if domains < constraint.min_domains { 0 } else { fewest };
-            let here = constraint.counts.get(value).copied().unwrap_or(0) + i64::from(constraint.selects(pod));
+            }
+            let domains = &constraint.domains;
+            let fewest = if (domains.len() as i64) < constraint.min_domains { 0 } else { domains.fewest() };
+            let here = domains.at(node) + i64::from(constraint.selects(pod));
             if here - fewest > constraint.max_skew {
                 return Some(("node(s) didn't match pod topology spread constraints", true));
             }
         }
         None
     }
-}
 
-fn add(constraint: &mut Constraint, node: &NodeInfo, by: i64) {
-    let Some(value) = node.label(&constraint.key) else { return };
-    match constraint.counts.get_mut(value) {
-        Some(count) => *count += by,
-        None => drop(constraint.counts.insert(value.to_owned(), by)),
-    }
-}
-
-/// How crowded each node's domains are by the soft constraints; less is better, nothing for a node that lacks a key.
-/// No list at all when there is no such constraint.
-pub(crate) fn crowding(pod: &PodInfo, nodes: &[&NodeInfo], snapshot: &Snapshot) -> Option<Vec<Option<i64>>> {
-    let mut constraints = own_constraints(pod, false);
-    if constraints.is_empty() {
-        return None;
-    }
-    // By the defaults of the system a node without a zone still counts for its host.
-    let all_keys = pod.spec().topology_spread_constraints.as_ref().is_some_and(|c| !c.is_empty());
-    let considered = |constraints: &[Constraint], node: &NodeInfo| !all_keys || has_keys(constraints, node);
-    let mut scored = 0;
-    for node in nodes {
-        if considered(&constraints, node) {
-            scored += 1;
-            constraints.iter_mut().filter(|c| c.key != HOSTNAME).for_each(|c| add(c, node, 0));
+    /// How crowded each node's domains are by the soft constraints; less is better, nothing for a node that lacks a
+    /// key. No list at all when there is no such constraint.
+    pub(crate) fn crowding(&self, nodes: &[&NodeInfo]) -> Option<Vec<Option<i64>>> {
+        let soft: Vec<&Constraint> = self.of(false).collect();
+        if soft.is_empty() {
+            return None;
         }
-    }
-    if constraints.iter().any(|c| c.key != HOSTNAME) {
-        for node in snapshot.nodes().iter().filter(|n| n.node.is_some()) {
-            if considered(&constraints, node) {
-                constraints.iter_mut().for_each(|c| count_domain(c, pod, node));
-            }
-        }
-    }
-    let weight = |c: &Constraint| (if c.key == HOSTNAME { scored } else { c.counts.len() } as f64 + 2.0).ln();
-    let weights: Vec<f64> = constraints.iter().map(weight).collect();
-    let crowd = |node: &&NodeInfo| {
-        let each = constraints.iter().zip(&weights).filter_map(|(c, weight)| {
-            let value = node.label(&c.key)?;
-            let here = if c.key == HOSTNAME { c.matching(pod, node) } else { *c.counts.get(value)? };
-            Some(here as f64 * weight + (c.max_skew - 1) as f64)
-        });
-        considered(&constraints, node).then(|| each.sum::<f64>().round() as i64)
-    };
-    Some(nodes.iter().map(crowd).collect())
-}
-
-/// Adds the node's matching pods to its domain, when a node to choose from lies there.
-fn count_domain(constraint: &mut Constraint, pod: &PodInfo, node: &NodeInfo) {
-    let known = node.label(&constraint.key).is_some_and(|value| constraint.counts.contains_key(value));
-    if constraint.key != HOSTNAME && known && constraint.counts_node(pod, node) {
-        let matching = constraint.matching(pod, node);
-        add(constraint, node, matching);
+        let considered = |node: &NodeInfo| self.considers(false, node);
+        let scored = nodes.iter().filter(|node| considered(node)).count();
+        // What matters is in how many domains the nodes lie that could be chosen.
+        let size = |c: &&Constraint| {
+            let values = || nodes.iter().filter(|n| considered(n)).filter_map(|n| n.label(c.key()));
+            if c.by_host() { scored } else { values().collect::<HashSet<&str>>().len() }
+        };
+        let weights: Vec<f64> = soft.iter().map(|c| (size(c) as f64 + 2.0).ln()).collect();
+        let crowd = |node: &&NodeInfo| {
+            let each = soft.iter().zip(&weights).filter_map(|(c, weight)| {
+                node.label(c.key())?;
+                let here = if c.by_host() { c.hosts.get(&node.name).copied().unwrap_or(0) } else { c.domains.at(node) };
+                Some(here as f64 * weight + (c.max_skew - 1) as f64)
+            });
+            considered(node).then(|| each.sum::<f64>().round() as i64)
+        };
+        Some(nodes.iter().map(crowd).collect())
     }
 }

@@ -1,9 +1,10 @@
 //! Tables of pods and nodes, and the choices and refusals that must follow.
 
+use crate::filter::Plugin;
 use crate::hints::Event;
 use crate::queue::PodQueue;
 use crate::snapshot::NodeInfo;
-use crate::{Plugins, PodInfo, Snapshot, schedule};
+use crate::{Misfit, Plugins, PodInfo, Snapshot, default_profile};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Node, Pod};
 use rand::SeedableRng;
@@ -46,6 +47,16 @@ pub(crate) fn snapshot(nodes: &[Arc<Node>], pods: &[(Arc<PodInfo>, &str)]) -> Sn
         snapshot.set_pod(Arc::clone(pod), node);
     }
     snapshot
+}
+
+/// By upstream's defaults.
+pub(crate) fn schedule<'a>(
+    pod: &PodInfo,
+    snapshot: &'a Snapshot,
+    start: usize,
+    random: &mut StdRng,
+) -> Result<&'a str, Misfit> {
+    crate::schedule(pod, &default_profile(), snapshot, start, random).map(|choice| choice.node)
 }
 
 #[track_caller]
@@ -192,36 +203,61 @@ fn pods_of_a_removed_node_do_not_make_it_a_choice() {
     assert!(state.node("a").is_none() && state.node("b").is_some());
 }
 
+fn queue() -> PodQueue {
+    let metrics = crate::Metrics::new(&pintle_metrics::Registry::default());
+    PodQueue::new([Duration::from_secs(1), Duration::from_secs(10)], metrics)
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_queue_goes_by_priority_then_age_and_backs_off() {
-    let queue = PodQueue::default();
+    let queue = queue();
     queue.add(pod("old", json!({})));
     queue.add(pod("young", json!({})));
     queue.add(pod("urgent", json!({ "spec": { "priority": 10 } })));
     let mut order = Vec::new();
     for _ in 0..3 {
-        order.push(queue.pop().await.key.name.clone());
+        order.push(queue.pop().await.pod.key.name.clone());
     }
     assert_eq!(order, ["urgent", "old", "young"]);
     let key = pod("old", json!({})).key.clone();
-    queue.unschedulable(&key, Plugins::default());
+    let mut refused = Plugins::default();
+    refused.insert(Plugin::NodeResourcesFit);
+    queue.unschedulable(&key, refused);
     assert!(matches!(queue.try_pop(), Err(Some(_))), "it waits for a change, or for five minutes");
     queue.cluster_changed(&Event::NodeGone);
     assert!(matches!(queue.try_pop(), Err(Some(_))), "that cannot help");
     let added = Event::NodeAdded(Box::new(NodeInfo::alone(&node("n", json!({})))));
     queue.cluster_changed(&added);
     let start = tokio::time::Instant::now();
-    assert_eq!(queue.pop().await.key, key);
-    assert_eq!(start.elapsed(), Duration::from_secs(1), "but not before its back-off is over");
+    assert_eq!(queue.pop().await.pod.key, key);
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody else waits: its back-off is cut short");
     queue.cluster_changed(&added);
-    queue.unschedulable(&key, Plugins::default());
-    assert_eq!(queue.pop().await.key, key);
-    assert_eq!(
-        start.elapsed(),
-        Duration::from_secs(3),
-        "a change during the attempt is not lost, the back-off doubles"
-    );
+    queue.unschedulable(&key, refused);
+    assert_eq!(queue.pop().await.attempts, 3, "a change during the attempt is not lost");
+    queue.cluster_changed(&Event::NodeGone);
+    queue.unschedulable(&key, refused);
+    assert!(matches!(queue.try_pop(), Err(Some(_))), "what changed during the attempt cannot help");
+    queue.cluster_changed(&added);
+    assert_eq!(queue.pop().await.attempts, 4);
+    queue.retry(&key);
+    assert_eq!(queue.pop().await.attempts, 5);
+    assert_eq!(start.elapsed(), Duration::from_secs(8), "after an error the back-off holds, doubled three times");
     queue.remove(&key);
     queue.retry(&key);
     assert!(matches!(queue.try_pop(), Err(None)), "a pod that is gone does not come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn backing_off_gives_way_to_pods_that_do_not() {
+    let queue = queue();
+    queue.add(pod("refused", json!({ "spec": { "priority": 10 } })));
+    let refused = queue.pop().await.pod;
+    queue.cluster_changed(&Event::PodGone(pod("x", json!({}))));
+    let mut by = Plugins::default();
+    by.insert(Plugin::NodeResourcesFit);
+    queue.unschedulable(&refused.key, by);
+    assert_eq!(queue.lengths(), [0, 1, 0]);
+    queue.add(pod("new", json!({})));
+    assert_eq!(queue.pop().await.pod.key.name, "new");
+    assert_eq!(queue.pop().await.pod.key.name, "refused");
 }

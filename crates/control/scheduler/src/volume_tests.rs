@@ -1,10 +1,10 @@
 //! Tables of claims, volumes and nodes, and the choices and refusals that must follow.
 
+use crate::bind::decide;
 use crate::csi_nodes::limits_of;
 use crate::hints::{Event, helps};
-use crate::run::decide;
-use crate::tests::{merge, node, pod, snapshot};
-use crate::{PodInfo, Snapshot, schedule};
+use crate::tests::{merge, node, pod, schedule, snapshot};
+use crate::{PodInfo, Snapshot};
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use pintle_types::k8s::api::storage::v1::StorageClass;
 use pintle_types::{Kind, ObjectKey};

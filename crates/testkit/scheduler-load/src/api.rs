@@ -75,6 +75,8 @@ pub(crate) struct Api {
     state: Arc<Mutex<State>>,
     /// Somebody was bound.
     pub(crate) binding: Arc<Notify>,
+    /// Pods are watched: what comes from now on is told. Nothing that came between a list and its watch is.
+    pub(crate) watched: Arc<Notify>,
 }
 
 impl State {
@@ -170,6 +172,9 @@ impl Api {
     fn watch(&self, resource: &str) -> Body {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.state.lock().watchers.push((resource.to_owned(), sender));
+        if resource == "pods" {
+            self.watched.notify_one();
+        }
         let stream = futures::stream::unfold(receiver, |mut receiver| async {
             let bytes: Bytes = receiver.recv().await?;
             Some((bytes, receiver))

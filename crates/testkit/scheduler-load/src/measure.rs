@@ -66,8 +66,11 @@ async fn measure(shape: &Shape) -> Result<()> {
         client,
         clock: pintle_clock::system(),
         seed: 1,
+        configuration: Arc::default(),
+        metrics: pintle_scheduler::Metrics::new(&pintle_metrics::Registry::default()),
     };
     let running = tokio::spawn(pintle_scheduler::run(config, stop.clone()));
+    api.watched.notified().await;
     feed(&api, "before", &shape.before, &mut |_| {}).await?;
     let mut besides = tokio::task::JoinSet::new();
     match shape.beside {
