@@ -9,8 +9,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: cargo xtask tidy | cargo xtask chaos [SEED] | cargo xtask bench first-cluster|engine|api|store [ARGUMENT…]";
+const USAGE: &str = "usage: cargo xtask tidy | cargo xtask chaos [SEED] | \
+    cargo xtask bench first-cluster|controllers|engine|api|scheduler|store [ARGUMENT…]";
 
 fn main() -> ExitCode {
     match run() {

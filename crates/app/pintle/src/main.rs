@@ -25,6 +25,7 @@ mod node;
 mod oci;
 mod pod_network;
 mod presence;
+mod pretend;
 mod protection;
 mod refresh;
 mod reset;
@@ -72,6 +73,8 @@ fn run(command: Command) -> Result<ExitCode> {
             Command::Image(command) => images::run(command).await,
             Command::Reset(arguments) => reset::run(arguments).await,
             Command::Version(arguments) => version(arguments.output),
+            Command::Hollow(arguments) => pretend::hollow(arguments).await,
+            Command::Sim(arguments) => pretend::sim(arguments).await,
             Command::Oci(given) => oci::replace(given.arguments),
         }
         .map(|()| ExitCode::SUCCESS)

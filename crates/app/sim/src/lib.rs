@@ -13,6 +13,7 @@
 //! same seed replays the same way, where the process also takes its entropy from it (`pintle-sim`, the binary). After a
 //! time with faults everything is mended, and the cluster has to come to rest as its objects ask.
 
+mod capacity;
 mod chance;
 mod faults;
 mod link;
@@ -24,4 +25,5 @@ mod rest;
 mod users;
 mod world;
 
+pub use capacity::{Capacity, Report, Shape, measure};
 pub use world::{Options, Outcome, run};

@@ -1,5 +1,6 @@
 //! The way of one party to the API server, and what can go wrong on it.
 
+use crate::capacity::Meter;
 use crate::chance::Chance;
 use crate::plane::Front;
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http_body_util::{BodyExt, StreamBody};
 use parking_lot::Mutex;
 use pintle_apiserver::User;
 use pintle_client::{Body, BoxError, Client, Transport, TransportError};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -41,16 +42,23 @@ pub(crate) struct Link {
     chance: Chance,
     weather: Mutex<Weather>,
     connected: watch::Sender<bool>,
+    /// Who wants to know what requests take.
+    meter: OnceLock<Arc<Meter>>,
 }
 
 impl Link {
     pub(crate) fn new(front: Arc<Front>, user: User, chance: Chance) -> Arc<Self> {
         let connected = watch::Sender::new(true);
-        Arc::new(Self { front, user, chance, weather: Mutex::default(), connected })
+        Arc::new(Self { front, user, chance, weather: Mutex::default(), connected, meter: OnceLock::new() })
     }
 
     pub(crate) fn set_weather(&self, weather: Weather) {
         *self.weather.lock() = weather;
+    }
+
+    /// From now on requests are measured; the first meter stays.
+    pub(crate) fn set_meter(&self, meter: Arc<Meter>) {
+        let _ = self.meter.set(meter);
     }
 
     pub(crate) fn set_connected(&self, connected: bool) {
@@ -106,9 +114,16 @@ impl Transport for Way {
             return Err(cut);
         }
         let transport = server.local_transport(self.user.clone());
+        let kind = link.meter.get().map(|meter| (meter, Meter::kind(&request)));
+        let called = async {
+            match kind {
+                Some((meter, kind)) => meter.measure(kind, transport.call(request)).await,
+                None => transport.call(request).await,
+            }
+        };
         let answer = tokio::select! {
             biased;
-            answer = transport.call(request) => answer?,
+            answer = called => answer?,
             () = generation.cancelled() => return Err(lost_words),
             () = Link::cut(link.connected.subscribe()) => return Err(cut),
         };

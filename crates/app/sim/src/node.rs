@@ -47,7 +47,7 @@ impl SimNode {
         let client = self.link.client("kubelet");
         let config = Config {
             node_name: self.name.clone(),
-            node_ip: [192, 168, (self.number >> 8) as u8, (self.number & 255) as u8].into(),
+            node_ips: vec![[192, 168, (self.number >> 8) as u8, (self.number & 255) as u8].into()],
             informers: Informers::new(client.clone(), stop.clone()),
             client,
             runtime: Arc::clone(&self.runtime) as Arc<dyn pintle_cri::Runtime>,

@@ -1,5 +1,6 @@
 //! The control plane: a store that stays, and servers, schedulers and controllers that come and go above it.
 
+use crate::capacity::Meter;
 use crate::chance::Chance;
 use crate::link::{Link, Weather};
 use anyhow::Result;
@@ -54,6 +55,8 @@ pub(crate) struct Plane {
     config: Config,
     authority: Arc<CertificateAuthority>,
     node_grace: Duration,
+    /// Where nodes get the ranges of their pods from.
+    pub(crate) pod_range: ipnet::Ipv4Net,
     seed: u64,
     scheduler: Part,
     controllers: Part,
@@ -81,6 +84,7 @@ impl Plane {
             config,
             authority: Arc::new(authority),
             node_grace: Duration::from_secs(50),
+            pod_range: ipnet::Ipv4Net::new_assert([10, 42, 0, 0].into(), 16),
             seed,
         })
     }
@@ -92,6 +96,12 @@ impl Plane {
     /// A link for somebody else.
     pub(crate) fn link(&self, user: User, name: &str) -> Arc<Link> {
         Link::new(Arc::clone(&self.front), user, Chance::of(self.seed, name))
+    }
+
+    /// Measures the requests of the scheduler and the controllers.
+    pub(crate) fn set_meter(&self, meter: &Arc<Meter>) {
+        self.scheduler.link.set_meter(Arc::clone(meter));
+        self.controllers.link.set_meter(Arc::clone(meter));
     }
 
     pub(crate) fn set_weather(&self, weather: Weather) {
@@ -154,7 +164,7 @@ impl Plane {
             }),
             clock: self.clock(),
             node_grace: self.node_grace,
-            pod_range: ipnet::Ipv4Net::new_assert([10, 42, 0, 0].into(), 16),
+            pod_ranges: vec![self.pod_range.into()],
             authority: Arc::clone(&self.authority),
             issue_token: Arc::new(|_, _| Err("the simulator makes no lasting tokens".into())),
         };

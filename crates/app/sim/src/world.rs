@@ -105,7 +105,7 @@ async fn simulate(options: &Options) -> Result<Outcome> {
 }
 
 /// In memory where the machine has such a place: pods' volumes are written and removed all the time.
-fn temporary_directory() -> std::io::Result<tempfile::TempDir> {
+pub(crate) fn temporary_directory() -> std::io::Result<tempfile::TempDir> {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
 }
 

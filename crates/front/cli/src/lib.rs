@@ -6,10 +6,12 @@ pub mod certs;
 pub mod dev;
 mod nodes;
 pub mod output;
+mod pretend;
 mod settings;
 pub mod status;
 
 pub use nodes::{Init, Join, TokenCommand, TokenCreate};
+pub use pretend::{Hollow, Machine, PodShape, Sim};
 pub use settings::{OnExit, PodNetwork, Settings, SettingsError};
 
 use clap::{Args, Parser, Subcommand};
@@ -57,6 +59,10 @@ pub enum Command {
     Image(ImageCommand),
     /// Removes everything that a server or an agent left on this machine: containers, mounts, links, rules, state.
     Reset(Reset),
+    /// Joins pretending nodes to a server, to see how it does with many.
+    Hollow(Hollow),
+    /// Tries in this process how a cluster of a given size does, with pretending nodes on virtual time.
+    Sim(Sim),
     /// Prints the version.
     Version(Version),
 }

@@ -1,14 +1,15 @@
 //! Measures the first cluster: from start to Ready, idle memory and CPU, and from `kubectl apply` to Running.
 #![allow(clippy::print_stdout)]
 
-use anyhow::{Context, Result};
-use pintle_e2e::{Cluster, Space};
+use anyhow::Result;
+use pintle_e2e::{Cluster, Space, memory, processor_time};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 const STARTS: usize = 10;
 const PODS: usize = 50;
 const IDLE: Duration = Duration::from_secs(30);
+const MIB: f64 = 1048576.0;
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
@@ -58,29 +59,15 @@ fn starts(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Proportional set size in KiB.
-fn pss(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find(|l| l.starts_with("Pss:")).context("Pss")?;
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).context("a number of KiB")
-}
-
-/// Clock ticks of user and system time; 100 are a second.
-fn ticks(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
-}
-
 fn idle(cluster: &Cluster) -> Result<()> {
     let pid = cluster.server_pid()?;
-    let before = ticks(pid)?;
+    let before = processor_time(pid)?;
     let start = Instant::now();
     while start.elapsed() < IDLE {
         std::thread::park_timeout(IDLE - start.elapsed());
     }
-    let share = (ticks(pid)? - before) as f64 / 100.0 / start.elapsed().as_secs_f64();
-    tell("idle server, memory (PSS)", format!("{:.1} MiB", pss(pid)? as f64 / 1024.0));
+    let share = (processor_time(pid)? - before).as_secs_f64() / start.elapsed().as_secs_f64();
+    tell("idle server, memory (PSS)", format!("{:.1} MiB", memory(pid)? as f64 / MIB));
     tell("idle server, CPU", format!("{:.2} % of a core", share * 100.0));
     Ok(())
 }
@@ -112,10 +99,10 @@ fn report_pods(cluster: &Cluster, space: &Space<'_>, mut latencies: Vec<Duration
     tell("kubectl apply of a Deployment to Running, p99", milliseconds(quantile(&latencies, 0.99)));
     tell("the same, second half over first half", format!("{growth:.2}"));
     let pid = cluster.server_pid()?;
-    tell(&format!("server with {PODS} pods, memory (PSS)"), format!("{:.1} MiB", pss(pid)? as f64 / 1024.0));
+    tell(&format!("server with {PODS} pods, memory (PSS)"), format!("{:.1} MiB", memory(pid)? as f64 / MIB));
     let shims = cluster.shims()?;
-    let total: u64 = shims.iter().filter_map(|pid| pss(*pid).ok()).sum();
-    tell("shim, memory per pod (PSS)", format!("{:.2} MiB", total as f64 / 1024.0 / shims.len().max(1) as f64));
+    let total: u64 = shims.iter().filter_map(|pid| memory(*pid).ok()).sum();
+    tell("shim, memory per pod (PSS)", format!("{:.2} MiB", total as f64 / MIB / shims.len().max(1) as f64));
     drop(space.ok(&["delete", "deployments", "--all"])?);
     Ok(())
 }
