@@ -30,15 +30,15 @@ spec:
   containers:
   - name: root
     image: IMAGE
-    command: [sh, -c, 'echo $(cat /proc/self/uid_map) / $(cat /proc/self/gid_map); id -u; id -G; ls -ln /bin/busybox | head -c 25; echo;
-      for f in /map/one /secret/user /var/run/secrets/kubernetes.io/serviceaccount/token /etc/hosts; do echo $f $(ls -lnL $f | head -c 25); done;
-      cat /map/one /secret/user; echo; touch /disk/root /memory/root && ls -ln /disk/root | head -c 25; echo;
-      /bin/busybox chown 1000:1000 /disk/root && ls -ln /disk/root | head -c 28; echo; /bin/busybox chown 70000 /disk/root; touch /disk/done; exec sleep 3600']
+    command: [sh, -c, 'echo $(cat /proc/self/uid_map) / $(cat /proc/self/gid_map); id -u; id -G; ls -ln /bin/busybox | head -c 30; echo;
+      for f in /map/one /secret/user /var/run/secrets/kubernetes.io/serviceaccount/token /etc/hosts; do echo $f $(ls -lnL $f | head -c 30); done;
+      cat /map/one /secret/user; echo; touch /disk/root /memory/root && ls -ln /disk/root | head -c 30; echo;
+      /bin/busybox chown 1000:1000 /disk/root && ls -ln /disk/root | head -c 30; echo; /bin/busybox chown 70000 /disk/root; touch /disk/done; exec sleep 3600']
     volumeMounts: [{name: map, mountPath: /map}, {name: secret, mountPath: /secret}, {name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]
   - name: user
     image: IMAGE
     securityContext: {runAsUser: 1000, runAsGroup: 1000}
-    command: [sh, -c, 'while ! test -e /disk/done; do sleep 0.1; done; id -u; echo mine > /disk/user && ls -ln /disk/user | head -c 28; echo;
+    command: [sh, -c, 'while ! test -e /disk/done; do sleep 0.1; done; id -u; echo mine > /disk/user && ls -ln /disk/user | head -c 30; echo;
       cat /map/one; echo; echo said > /dev/termination-log; exec sleep 3600']
     volumeMounts: [{name: map, mountPath: /map}, {name: disk, mountPath: /disk}]
   volumes:

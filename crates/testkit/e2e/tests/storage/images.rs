@@ -45,5 +45,5 @@ pub fn refused(cluster: &Cluster) -> Result<()> {
     };
     space.until("the image is missed", &["pod/never"], SOON, waits("ErrImageNeverPull"))?;
     event(&space, "ErrImageNeverPull", "Container image \"e2e/absent:1\" is not present with pull policy of Never")?;
-    event(&space, "Failed", "not/there")
+    event(&space, "Failed", "mount an image to /image")
 }
