@@ -3,7 +3,7 @@
 use crate::adapters::NoPodNetwork;
 use crate::cluster::{Cluster, private_directory};
 use crate::node::{open_docker, open_engine, open_images};
-use crate::{docker, host, logging, presence, server};
+use crate::{cri, docker, host, logging, presence, server};
 use anyhow::Result;
 use pintle_cli::status::Role;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub(crate) async fn run(arguments: pintle_cli::Daemon) -> Result<()> {
     let api = docker::bind(&cluster, &daemon)?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn(api.serve(stop.clone()));
+    tokio::spawn(cri::bind(&cluster)?.serve(Arc::clone(&engine) as _, stop.clone()));
     tracing::info!(socket = %cluster.settings.docker_socket().display(), "the engine is ready for requests");
     server::until_told_to_stop().await?;
     docker::end(&daemon, cluster.settings.on_exit()).await;

@@ -10,6 +10,7 @@ mod certs;
 mod cluster;
 mod control_plane;
 mod credentials;
+mod cri;
 mod datastore;
 mod dev;
 mod docker;

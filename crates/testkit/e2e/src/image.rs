@@ -66,15 +66,25 @@ fn layer() -> Result<Vec<u8>> {
 
 /// Writes the image as `docker save` would.
 pub(crate) fn write_archive(path: &Path, digest: impl Fn(&[u8]) -> Result<String>) -> Result<()> {
+    write_image(path, BUSYBOX, &["sh"], digest)
+}
+
+/// The same under another name, and with another command.
+pub(crate) fn write_image(
+    path: &Path,
+    name: &str,
+    command: &[&str],
+    digest: impl Fn(&[u8]) -> Result<String>,
+) -> Result<()> {
     let layer = layer()?;
     let configuration = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"] },
+        "config": { "Env": ["PATH=/bin"], "Cmd": command },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer)?)] },
         "history": [{ "created": "2026-01-01T00:00:00Z", "created_by": "busybox" }],
     });
-    let manifest = json!([{ "Config": "config.json", "RepoTags": [BUSYBOX], "Layers": ["layer.tar"] }]);
+    let manifest = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
     let mut builder = tar::Builder::new(Vec::new());
     entry(&mut builder, "layer.tar", 0o644, &layer)?;
     entry(&mut builder, "config.json", 0o644, configuration.to_string().as_bytes())?;
