@@ -79,7 +79,8 @@ impl Scheduler {
             return Err(Unplaced::Misfit(failed));
         }
         let mut more: BTreeMap<String, i64> = BTreeMap::new();
-        for extender in &asked {
+        // One node alone needs no scores.
+        for extender in asked.iter().filter(|_| nodes.len() > 1) {
             match extender.prioritize(pod, &nodes).await {
                 Ok(scores) => scores.into_iter().for_each(|(node, score)| *more.entry(node).or_default() += score),
                 // Whoever does not score leaves it to the others.
