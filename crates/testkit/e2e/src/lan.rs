@@ -2,47 +2,57 @@
 
 use crate::host::{Host, ip};
 use anyhow::Result;
+use ipnet::Ipv4Net;
+use pintle_netlink::{Netlink, lan, namespace};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// The network of every link.
+pub(crate) const NET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 77, 0), 24);
+
 /// Removed when dropped; its hosts must be gone by then, or lose their link.
 pub struct Lan {
     name: String,
+    link: Mutex<lan::Lan>,
+}
+
+/// Where `ip` keeps a namespace of this name.
+fn path_of(name: &str) -> PathBuf {
+    PathBuf::from("/run/netns").join(name)
 }
 
 impl Lan {
     pub fn new() -> Result<Self> {
         let name = format!("pintle-lan-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         ip(&["netns", "add", &name])?;
-        let lan = Self { name };
-        lan.inside("link set lo up")?;
-        lan.inside("link add lan0 type bridge")?;
-        lan.inside("link set lan0 up")?;
-        lan.inside("address add 192.168.77.1/24 dev lan0")?;
-        Ok(lan)
+        let space = namespace::open(&path_of(&name))?;
+        let link = lan::Lan::create(Netlink::in_namespace(space.as_fd())?, "lan0", NET)?;
+        Ok(Self { name, link: Mutex::new(link) })
     }
 
-    fn inside(&self, words: &str) -> Result<String> {
-        ip(&[&["-n", &self.name][..], &words.split(' ').collect::<Vec<_>>()].concat())
+    fn link(&self) -> std::sync::MutexGuard<'_, lan::Lan> {
+        self.link.lock().unwrap_or_else(|p| p.into_inner())
     }
 
-    /// Connects the `eth0` of a host.
-    pub(crate) fn connect(&self, host: &Host) -> Result<()> {
-        let port = port_of(host);
-        self.inside(&format!("link add {port} type veth peer name eth0 netns {}", host.name))?;
-        self.inside(&format!("link set {port} master lan0 up"))?;
-        Ok(())
+    /// Connects the `eth0` of a host and gives it its address.
+    pub(crate) fn connect(&self, host: &Host, number: u8) -> Result<()> {
+        let space = namespace::open(&path_of(&host.name))?;
+        Ok(self.link().connect(&port_of(host), space.as_fd(), number)?)
     }
 
     /// Cuts a host off from all others; it does not notice by its own link.
     pub fn cut(&self, host: &Host) -> Result<()> {
-        self.inside(&format!("link set {} nomaster", port_of(host))).map(drop)
+        Ok(self.link().cut(&port_of(host))?)
     }
 
     /// Connects it again.
     pub fn heal(&self, host: &Host) -> Result<()> {
-        self.inside(&format!("link set {} master lan0", port_of(host))).map(drop)
+        Ok(self.link().heal(&port_of(host))?)
     }
 }
 

@@ -75,6 +75,19 @@ pub(crate) fn shims(directory: &Path) -> Result<Vec<u32>> {
     Ok(found)
 }
 
+/// The processes that were started with a path below `directory` among their words.
+pub(crate) fn processes_about(directory: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let command = command_line(&pid.to_string());
+        if command.split(' ').any(|word| Path::new(word).starts_with(directory)) {
+            found.push(format!("process {pid} {command}"));
+        }
+    }
+    Ok(found)
+}
+
 /// What a process was started as; empty when it has ended.
 fn command_line(pid: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")

@@ -8,6 +8,13 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "nodes/dev.rs"]
+mod dev;
+#[path = "nodes/machine.rs"]
+mod machine;
+#[path = "nodes/servers.rs"]
+mod servers;
+
 const SOON: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -20,6 +27,10 @@ fn main() -> ExitCode {
         ("agents go on while the server is away", without_server),
         ("pods of a node that is cut off are replaced, and go when it is back", cut_off),
         ("a node leaves, and joins again", leaving),
+        ("certificates are told and renewed while everything runs", machine::certificates),
+        ("a machine tells how it is and what is wrong", machine::status),
+        ("a cluster on one machine is made, used and removed", dev::test),
+        ("an agent asks another server when one is away", servers::test),
     ])
 }
 
