@@ -129,8 +129,13 @@ async fn wait(changed: &Notify, at_most: Duration) {
     let _ = tokio::time::timeout(at_most, changed.notified()).await;
 }
 
-async fn tell(facts: &Facts, status: Value) -> bool {
+async fn tell(facts: &Facts, mut status: Value) -> bool {
     let (client, name) = (&facts.config.client, &facts.config.node_name);
+    // Patches tell addresses apart by their type, of which two families have two: the list is replaced, as upstream's
+    // kubelet does it.
+    if let Some(addresses) = status["addresses"].as_array_mut().filter(|_| facts.config.node_ips.len() > 1) {
+        addresses.push(json!({"$patch": "replace"}));
+    }
     let patch = Patch::Strategic(json!({ "status": status }));
     match client.patch::<Node>("", name, patch, &PatchOptions::status()).await {
         Ok(_) => true,
