@@ -171,10 +171,11 @@ fn validate_status(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
     validate_conditions(errors, &at, new, old);
     let certificate = |status: &Value| tree::text(status, "certificate").to_owned();
     let (now, before) = (certificate(new), certificate(old));
-    if now != before && certificate_problem(&before).is_none() {
-        if let Some(why) = certificate_problem(&now) {
-            errors.invalid(&path.child("certificate"), "<certificate data>", &why);
-        }
+    if now != before
+        && certificate_problem(&before).is_none()
+        && let Some(why) = certificate_problem(&now)
+    {
+        errors.invalid(&path.child("certificate"), "<certificate data>", &why);
     }
     for kind in ["Approved", "Denied", "Failed"] {
         if of_type(new, kind).len() < of_type(old, kind).len() {
