@@ -131,7 +131,10 @@ fn services(nodes: &Nodes) -> Result<()> {
 
 fn names(space: &Space<'_>, cluster_ip: &str) -> Result<()> {
     let of = |service: &str| format!("{service}.{}.svc.cluster.local", space.name);
-    let mut wanted = vec![(of("web"), "aaaa", cluster_ip.to_owned()), (cluster_ip.to_owned(), "ptr", of("web"))];
+    let number = u128::from(cluster_ip.parse::<std::net::Ipv6Addr>()?);
+    let nibbles: Vec<String> = (0..32).map(|n| format!("{:x}", number >> (4 * n) & 0xf)).collect();
+    let reverse = format!("{}.ip6.arpa", nibbles.join("."));
+    let mut wanted = vec![(of("web"), "aaaa", cluster_ip.to_owned()), (reverse, "ptr", of("web"))];
     for n in 1..=3 {
         wanted.push((of("none"), "aaaa", six(space, &format!("web-{n}"))?));
     }

@@ -57,7 +57,8 @@ pub fn reaches(space: &Space<'_>, pod: &str, url: &str, expected: bool) -> Resul
 
 /// Sends a datagram and reads a line of the answer: from a pod of this address, or else from a host itself.
 pub fn datagram(nodes: &Nodes, host: &Host, from: Option<&str>, to: &str, port: u64) -> Result<String> {
-    let request = format!("exec 3<>/dev/udp/{to}/{port}; printf x >&3; read -r -t 2 line <&3 && echo \"$line\"");
+    // The shell's own `read` would take one byte of the datagram and lose the rest.
+    let request = format!("exec 3<>/dev/udp/{to}/{port}; printf x >&3; timeout 2 head -n 1 <&3");
     let mut words = vec!["timeout".to_owned(), "5".into(), "bash".into(), "-c".into(), request];
     if let Some(address) = from {
         words.splice(0..0, ["nsenter".to_owned(), format!("--net=/proc/{}/ns/net", shim_at(nodes, address)?)]);
