@@ -152,7 +152,7 @@ impl Authorizer {
                 Mode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
                 Mode::Node => self.nodes.decide(&self.rbac, user, what),
                 Mode::Rbac => self.rbac.decide(user, what),
-                Mode::Webhook(webhook) => webhook.decide(user, what).await,
+                Mode::Webhook(webhook) => Box::pin(webhook.decide(user, what)).await,
             };
             if decision.is_final() {
                 return decision;
