@@ -161,7 +161,7 @@ async fn outcome(error: Option<Stream>) -> Result<ExitOutcome, CriError> {
     }
 }
 
-/// Reads data to its end, then what the other stream tells.
+/// Reads data until its end, or until the other stream tells of a failure.
 struct UntilTold {
     data: ByteReader,
     told: Option<BoxFuture<'static, String>>,
@@ -169,15 +169,20 @@ struct UntilTold {
 
 impl AsyncRead for UntilTold {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // A failure is told at once: the data may never end then.
+        if let Some(Poll::Ready(text)) = self.told.as_mut().map(|told| told.poll_unpin(cx)) {
+            self.told = None;
+            if !text.is_empty() {
+                return Poll::Ready(Err(io::Error::other(text)));
+            }
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.data).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before || buffer.remaining() == 0 {
+        if buffer.filled().len() > before || buffer.remaining() == 0 || self.told.is_none() {
             return Poll::Ready(Ok(()));
         }
-        let Some(told) = self.told.as_mut() else { return Poll::Ready(Ok(())) };
-        let text = ready!(told.poll_unpin(cx));
-        self.told = None;
-        Poll::Ready(if text.is_empty() { Ok(()) } else { Err(io::Error::other(text)) })
+        // The data has ended, and it is not told yet why.
+        Poll::Pending
     }
 }
 

@@ -102,10 +102,14 @@ async fn pipe(from: Option<ByteReader>, to: Option<ByteWriter>) {
 }
 
 /// Forwards one connection to a port; a failure is told on `error`.
-pub async fn forward(runtime: &dyn Runtime, sandbox: &str, port: u16, data: ByteStream, mut error: ByteWriter) {
+pub async fn forward(runtime: &dyn Runtime, sandbox: &str, port: u16, mut data: ByteStream, mut error: ByteWriter) {
     let result = match runtime.port_forward(sandbox, port).await {
         Ok(pod) => carry(data, pod).await.map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => {
+            // A client may wait for its end before it looks for an error.
+            let _ = data.shutdown().await;
+            Err(error.to_string())
+        }
     };
     if let Err(why) = result {
         let message = format!("error forwarding port {port} to pod {sandbox}, uid : {why}");
