@@ -24,6 +24,7 @@ mod limits;
 mod metrics;
 mod place;
 mod pod;
+mod pods;
 mod preemption;
 #[cfg(test)]
 mod preemption_tests;

@@ -2,6 +2,7 @@
 
 use crate::counts::{Counts, Kept, counts_the_same};
 use crate::pod::PodInfo;
+use crate::pods::Pods;
 use crate::profile::Profile;
 use crate::resources::Resources;
 use crate::storage::Storage;
@@ -24,7 +25,7 @@ pub struct NodeInfo {
     pub requested: Resources,
     /// Thousandths of a core and bytes, with defaults for containers that name nothing: used to score only.
     pub(crate) scored: (i64, i64),
-    pub(crate) pods: HashMap<ObjectKey, Arc<PodInfo>>,
+    pub(crate) pods: Pods,
     /// How many of the pods have terms of affinity to pods.
     pub(crate) with_terms: usize,
 }
@@ -44,7 +45,7 @@ impl NodeInfo {
             allocatable: Resources::default(),
             requested: Resources::default(),
             scored: (0, 0),
-            pods: HashMap::new(),
+            pods: Pods::default(),
             with_terms: 0,
         }
     }
@@ -60,7 +61,7 @@ impl NodeInfo {
         self.requested.add(&pod.requests);
         self.scored.0 += pod.scored.0;
         self.scored.1 += pod.scored.1;
-        self.pods.insert(pod.key.clone(), pod);
+        self.pods.add(pod);
     }
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) {
@@ -318,8 +319,8 @@ impl Snapshot {
         self.by_name.remove(&gone.name);
         let Some(moved) = self.nodes.get(slot) else { return };
         self.by_name.insert(moved.name.clone(), slot);
-        for key in moved.pods.keys() {
-            self.pods.insert(key.clone(), slot);
+        for pod in moved.pods.values() {
+            self.pods.insert(pod.key.clone(), slot);
         }
     }
 }
