@@ -98,7 +98,7 @@ fn restarts(containerd: &Containerd) -> Result<()> {
 fn volumes(containerd: &Containerd) -> Result<()> {
     let space = containerd.cluster.space("volumes")?;
     space.ok(&["create", "configmap", "conf", "--from-literal=key=value", "--from-literal=other=thing"])?;
-    let read = "cat /conf/key /one /part/made; df /memory | grep -c tmpfs; exec sleep 3600";
+    let read = "cat /conf/key /one /part/made; grep -c ' /memory tmpfs' /proc/mounts; exec sleep 3600";
     let mounts = json!([{"name": "conf", "mountPath": "/conf"},
         {"name": "conf", "mountPath": "/one", "subPath": "other"}, {"name": "disk", "mountPath": "/part", "subPath": "a/b"},
         {"name": "memory", "mountPath": "/memory"}]);
