@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Times of requests of one kind, in microseconds.
 type Times = Vec<u32>;
@@ -89,6 +89,13 @@ pub(crate) fn quantile<T: Copy + Default>(sorted: &[T], share: f64) -> T {
     sorted.get(at.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or_default()
 }
 
+/// What this process has had of the processors: whatever else the machine does is no part of it.
+pub(crate) fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let part = |number: i64| u64::try_from(number).unwrap_or_default();
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
+}
+
 struct Polled<'a, F> {
     inner: Pin<&'a mut F>,
     spent: &'a mut Duration,
@@ -98,9 +105,9 @@ impl<F: Future> Future for Polled<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let began = Instant::now();
+        let began = processor_time();
         let result = self.inner.as_mut().poll(context);
-        *self.spent += began.elapsed();
+        *self.spent += processor_time().saturating_sub(began);
         result
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Virtual are the times that somebody waits for: back-offs, leases, a pod's pretended start, a millisecond of network
 //! for each request. Real are the processor times: the clock stands while anybody has something to do, so what a
-//! request takes of the processor, and what the whole takes, is measured by the machine's own clock.
+//! request takes, and what the whole takes, is measured in the processor time of this process.
 
 mod load;
 mod meter;
@@ -11,6 +11,7 @@ mod report;
 mod tracker;
 
 pub(crate) use meter::Meter;
+use meter::processor_time;
 pub use report::Report;
 
 use crate::plane::Plane;
@@ -79,22 +80,22 @@ pub fn measure(capacity: &Capacity, say: impl Fn(String)) -> Result<Report> {
     runtime.block_on(run(capacity, &say))
 }
 
-/// A phase: what it took of real and of virtual time.
+/// A phase: what it took of the processor, and of virtual time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Took {
     pub(crate) real: Duration,
     pub(crate) virtual_time: Duration,
 }
 
-struct Stopwatch(Instant, tokio::time::Instant);
+struct Stopwatch(Duration, tokio::time::Instant);
 
 impl Stopwatch {
     fn start() -> Self {
-        Self(Instant::now(), tokio::time::Instant::now())
+        Self(processor_time(), tokio::time::Instant::now())
     }
 
     fn took(&self) -> Took {
-        Took { real: self.0.elapsed(), virtual_time: self.1.elapsed() }
+        Took { real: processor_time().saturating_sub(self.0), virtual_time: self.1.elapsed() }
     }
 }
 
@@ -116,7 +117,7 @@ async fn run(capacity: &Capacity, say: &impl Fn(String)) -> Result<Report> {
     report.registering = register(capacity, &plane, &meter, &stop).await?;
     report.node_bytes = memory();
     let Took { real, .. } = report.registering;
-    say(format!("{} nodes are there after {:.1} s of real time", capacity.nodes, real.as_secs_f64()));
+    say(format!("{} nodes are there after {:.1} s of processor time", capacity.nodes, real.as_secs_f64()));
 
     let tracker = Tracker::start(&store).await?;
     let link = plane.link(User::new("kubernetes-admin", &["system:masters"]), "load");

@@ -1,26 +1,26 @@
-//! Follows pods in the store: when each was created, bound and ready, in virtual and in real time.
+//! Follows pods in the store: when each was created, bound and ready, in virtual and in processor time.
 
-use super::meter::quantile;
+use super::meter::{processor_time, quantile};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use pintle_store::{Event, KeyRange, Store};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PODS: &str = "/registry/pods/";
 
 /// A moment by both clocks.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
-    real: Instant,
+    real: Duration,
     virtual_time: tokio::time::Instant,
 }
 
 impl Moment {
     fn now() -> Self {
-        Self { real: Instant::now(), virtual_time: tokio::time::Instant::now() }
+        Self { real: processor_time(), virtual_time: tokio::time::Instant::now() }
     }
 }
 
@@ -126,7 +126,7 @@ impl Tracker {
         for track in tracks.pods.values() {
             if let Some(ready) = track.ready {
                 virtual_times.push(ready.virtual_time - track.created.virtual_time);
-                real.push(ready.real - track.created.real);
+                real.push(ready.real.saturating_sub(track.created.real));
             }
         }
         let shares = |times: &mut Vec<Duration>| {
@@ -139,7 +139,7 @@ impl Tracker {
             ready_virtual: shares(&mut virtual_times),
             ready_real: shares(&mut real),
             bound: tracks.bound,
-            binding_real: first.zip(last).map(|(first, last)| last - first).unwrap_or_default(),
+            binding_real: first.zip(last).map(|(first, last)| last.saturating_sub(first)).unwrap_or_default(),
         }
     }
 }
