@@ -19,7 +19,7 @@ pub(crate) fn runtime(cluster: &Cluster, engine: &Arc<Engine>) -> Result<Arc<dyn
         None => Ok(Arc::clone(engine) as Arc<dyn Runtime>),
         Some(endpoint) => {
             let remote = RemoteRuntime::new(endpoint, &cluster.run("cri")).context("--container-runtime-endpoint")?;
-            Ok(Arc::new(remote))
+            Ok(Arc::new(remote.with_log_limit(pintle_kubelet::LOG_MAX_BYTES)))
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::container_status::StartFailure;
 use crate::env::expand;
 use crate::env_sources::Sources;
-use crate::host::{Host, is_plain_name};
+use crate::host::{Host, RuntimeFacts, is_plain_name};
 use crate::labels;
 use crate::reference::spec;
 use crate::volumes::{Paths, is_read_only, prepare_sub_path};
@@ -18,7 +18,7 @@ use std::path::Path;
 const MAX_HOSTS_BYTES: u64 = 1 << 20;
 
 /// Bytes after which a container's log begins a new file: upstream's `containerLogMaxSize`.
-const LOG_MAX_BYTES: u64 = 10 << 20;
+pub const LOG_MAX_BYTES: u64 = 10 << 20;
 
 /// What a container is made from, beside its spec.
 pub struct Making<'a> {
@@ -116,12 +116,14 @@ impl Making<'_> {
             })?;
         }
         let readonly = mount.read_only == Some(true) || is_read_only(self.pod, &mount.name);
+        let recursive = is_recursively_read_only(mount, &self.host.settings.runtime);
+        let recursive_readonly =
+            recursive.map_err(|e| config_error(format!("failed to resolve recursive read-only mode: {e}")))?;
         Ok(Mount {
             container_path: absolute(&mount.mount_path),
             host_path: path.to_string_lossy().into_owned(),
             readonly,
-            recursive_readonly: readonly
-                && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+            recursive_readonly,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => MountPropagation::HostToContainer,
                 Some("Bidirectional") => MountPropagation::Bidirectional,
@@ -192,6 +194,21 @@ fn absolute(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
 }
 
+/// Whether what is below a mount is to be read-only, too.
+///
+/// # Errors
+/// It must be and can't.
+pub fn is_recursively_read_only(mount: &VolumeMount, runtime: &RuntimeFacts) -> Result<bool, String> {
+    let refused =
+        |why: &str| Err(format!("volume {:?} requested recursive read-only mode, but it is {why}", mount.name));
+    match mount.recursive_read_only.as_deref() {
+        Some("Enabled" | "IfPossible") if mount.read_only != Some(true) => refused("not read-only"),
+        Some("Enabled") if !runtime.recursive_read_only => refused("not supported by the runtime"),
+        Some("Enabled" | "IfPossible") => Ok(runtime.recursive_read_only),
+        _ => Ok(false),
+    }
+}
+
 /// Every variable of a subPath must be known, and what comes out may not be absolute.
 fn expanded_sub_path(expression: &str, envs: &[(String, String)]) -> Result<String, StartFailure> {
     let missing = std::cell::RefCell::new(Vec::new());
@@ -250,6 +267,30 @@ mod tests {
             ("web@sha256:00", "web@sha256:00"),
         ] {
             assert_eq!(named(&image, wanted), shown, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn recursively_read_only_is_what_the_runtime_can_do() {
+        let mount = |read_only: bool, mode: &str| VolumeMount {
+            name: "v".into(),
+            read_only: Some(read_only),
+            recursive_read_only: Some(mode.into()),
+            ..Default::default()
+        };
+        let ask = |mount: VolumeMount, able| {
+            is_recursively_read_only(&mount, &RuntimeFacts { recursive_read_only: able, ..Default::default() })
+        };
+        for (read_only, mode, able, answer) in [
+            (true, "Enabled", true, Ok(true)),
+            (true, "IfPossible", true, Ok(true)),
+            (true, "IfPossible", false, Ok(false)),
+            (true, "Disabled", true, Ok(false)),
+            (true, "Enabled", false, Err("not supported by the runtime")),
+            (false, "IfPossible", true, Err("not read-only")),
+        ] {
+            let why = |why| format!("volume \"v\" requested recursive read-only mode, but it is {why}");
+            assert_eq!(ask(mount(read_only, mode), able), answer.map_err(why), "{read_only} {mode} {able}");
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Pure. What the runtime has comes first; what it lost is taken from the status that was pushed before; a container
 //! that failed to start, and is to be started again, is waiting with the reason of that failure.
 
+use crate::container_config::is_recursively_read_only;
+use crate::host::RuntimeFacts;
 use crate::observed::Observed;
 use crate::plan::should_restart;
 use crate::probe::Verdicts;
@@ -32,6 +34,7 @@ pub type StartFailures = HashMap<String, StartFailure>;
 /// What the statuses are computed from.
 pub struct Input<'a> {
     pub pod: &'a Pod,
+    pub runtime: &'a RuntimeFacts,
     pub observed: &'a Observed,
     /// What was pushed before.
     pub old: &'a PodStatus,
@@ -135,7 +138,7 @@ fn from_runtime(
     old: Option<&ContainerStatus>,
 ) -> ContainerStatus {
     let last_state = match input.observed.previous(&container.name) {
-        Some(previous) => Some(state_of(previous)),
+        Some(previous) => Some(state_of(&input.runtime.name, previous)),
         // The container before was removed already; what it ended with was pushed.
         None => old.filter(|o| o.restart_count == newest.metadata.attempt as i32).and_then(|o| o.last_state.clone()),
     };
@@ -144,14 +147,14 @@ fn from_runtime(
         name: container.name.clone(),
         image: newest.image.clone(),
         image_id: newest.image_ref.clone(),
-        container_id: Some(container_id(&newest.id)),
+        container_id: Some(container_id(&input.runtime.name, &newest.id)),
         restart_count: newest.metadata.attempt as i32,
-        state: Some(state_of(newest)),
+        state: Some(state_of(&input.runtime.name, newest)),
         last_state: Some(last_state.unwrap_or_default()),
         resources: running.then(|| actual_resources(input, container, newest, old)),
         allocated_resources: container.resources.as_ref().filter(|_| running).and_then(|r| r.requests.clone()),
         user: newest.user.as_ref().filter(|_| running).map(user),
-        volume_mounts: volume_mounts(container),
+        volume_mounts: volume_mounts(container, input.runtime),
         ..Default::default()
     }
 }
@@ -164,16 +167,23 @@ fn actual_resources(
     old: Option<&ContainerStatus>,
 ) -> ResourceRequirements {
     let wanted = of_container(input.pod, container, 1);
-    let told = old.filter(|o| o.container_id == Some(container_id(&newest.id))).and_then(|o| o.resources.clone());
+    let told = old
+        .filter(|o| o.container_id == Some(container_id(&input.runtime.name, &newest.id)))
+        .and_then(|o| o.resources.clone());
     match (change(container, newest, &wanted), told) {
         (Change::InPlace | Change::Restart, Some(told)) => told,
         _ => container.resources.clone().unwrap_or_default(),
     }
 }
 
-/// The API's name of a container.
-pub fn container_id(id: &str) -> String {
-    format!("pintle://{id}")
+/// The API's name of a container of a runtime.
+pub fn container_id(runtime: &str, id: &str) -> String {
+    format!("{runtime}://{id}")
+}
+
+/// A container's name with its runtime, from the API's name of it.
+pub fn id_in_runtime(container_id: &str) -> Option<&str> {
+    container_id.split_once("://").map(|(_, id)| id)
 }
 
 fn user(user: &pintle_cri::ContainerUser) -> ContainerUser {
@@ -186,7 +196,7 @@ fn user(user: &pintle_cri::ContainerUser) -> ContainerUser {
     }
 }
 
-fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+fn volume_mounts(container: &Container, runtime: &RuntimeFacts) -> Option<Vec<VolumeMountStatus>> {
     let mounts = container.volume_mounts.as_deref().filter(|m| !m.is_empty())?;
     let status = |m: &pintle_types::k8s::api::core::v1::VolumeMount| {
         let read_only = m.read_only.filter(|r| *r);
@@ -195,9 +205,11 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
             name: m.name.clone(),
             read_only,
             recursive_read_only: read_only.map(|_| {
-                // This runtime always can, so what is asked for if possible is done.
-                let asked = matches!(m.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
-                if asked { "Enabled".to_owned() } else { "Disabled".to_owned() }
+                if is_recursively_read_only(m, runtime) == Ok(true) {
+                    "Enabled".to_owned()
+                } else {
+                    "Disabled".to_owned()
+                }
             }),
             ..Default::default()
         }
@@ -214,7 +226,7 @@ fn is_in_the_making(status: &pintle_cri::ContainerStatus) -> bool {
     }
 }
 
-fn state_of(status: &pintle_cri::ContainerStatus) -> ContainerState {
+fn state_of(runtime: &str, status: &pintle_cri::ContainerStatus) -> ContainerState {
     if is_in_the_making(status) {
         return waiting("ContainerCreating", "");
     }
@@ -225,7 +237,7 @@ fn state_of(status: &pintle_cri::ContainerStatus) -> ContainerState {
         },
         _ => ContainerState {
             terminated: Some(ContainerStateTerminated {
-                container_id: Some(container_id(&status.id)),
+                container_id: Some(container_id(runtime, &status.id)),
                 exit_code: exit_code(status),
                 finished_at: time(status.finished_at),
                 message: Some(status.message.clone()).filter(|m| !m.is_empty()),

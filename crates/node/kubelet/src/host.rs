@@ -35,11 +35,21 @@ pub struct Host {
     pub settings: Settings,
 }
 
+/// What a runtime says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeFacts {
+    /// The scheme of its containers' ids.
+    pub name: String,
+    /// Its usual handler can mount what is below a mount read-only, too.
+    pub recursive_read_only: bool,
+}
+
 /// The values that never change while the kubelet runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub node_name: String,
     pub node_ips: Vec<String>,
+    pub runtime: RuntimeFacts,
     pub root_dir: PathBuf,
     pub log_dir: PathBuf,
     pub cluster_dns: Vec<IpAddr>,

@@ -6,7 +6,7 @@ use crate::cgroups::{Cgroups, Managed, Unmanaged};
 use crate::config::{Config, Error};
 use crate::eviction::pressure::Pressures;
 use crate::eviction::{Evictor, Order, Slot};
-use crate::host::{Host, Settings};
+use crate::host::{Host, RuntimeFacts, Settings};
 use crate::image_gc::{ImageCollector, PulledImages};
 use crate::node::machine::Machine;
 use crate::resize::Allocations;
@@ -37,6 +37,9 @@ const EVENTS_RETRY: Duration = Duration::from_secs(1);
 /// Runs the kubelet until `stop`. Containers go on running after it.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let version = config.runtime.version().await?;
+    let handlers = config.runtime.status().await?.handlers;
+    let recursive_read_only = handlers.iter().any(|usual| usual.name.is_empty() && usual.recursive_read_only_mounts);
+    let facts = RuntimeFacts { name: version.runtime_name.clone(), recursive_read_only };
     let machine = config.hardware.machine();
     let pods = config.informers.selected::<Pod>(Selector::fields(format!("spec.nodeName={}", config.node_name)));
     let services = config.informers.of::<Service>();
@@ -54,7 +57,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         pressures: Pressures::new(config.options.pressure_transition),
         pulled: PulledImages::new(&config.root_dir),
         user_namespaces: UserNamespaces::new(config.root_dir.join("pods")),
-        settings: settings(&config, &machine),
+        settings: settings(&config, &machine, facts),
     });
     for dir in [&config.root_dir, &config.log_dir] {
         make_directory(dir)?;
@@ -145,10 +148,11 @@ fn cgroups(config: &Config, machine: &Machine) -> Arc<dyn Cgroups> {
     }
 }
 
-fn settings(config: &Config, machine: &Machine) -> Settings {
+fn settings(config: &Config, machine: &Machine, runtime: RuntimeFacts) -> Settings {
     Settings {
         node_name: config.node_name.clone(),
         node_ips: config.node_ips.iter().map(std::net::IpAddr::to_string).collect(),
+        runtime,
         root_dir: config.root_dir.clone(),
         log_dir: config.log_dir.clone(),
         cluster_dns: config.cluster_dns.clone(),

@@ -61,6 +61,7 @@ mod volumes;
 mod tests;
 
 pub use config::{Config, Error, ServerConfig};
+pub use container_config::LOG_MAX_BYTES;
 pub use eviction::flags::{EvictionFlags, ThresholdError};
 pub use hardware::Hardware;
 pub use kubelet::run;

@@ -2,11 +2,13 @@
 
 mod events;
 mod images;
+mod logs;
 mod runtime;
 mod sub_paths;
 
 use crate::convert::{Subject, failure};
 use events::Events;
+use logs::Logs;
 use pintle_cri::{CriError, CriResult};
 use pintle_grpc::{CallError, Message, SocketClient};
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ pub struct BadEndpoint(String);
 pub struct RemoteRuntime {
     socket: Arc<SocketClient>,
     events: Events,
+    logs: Logs,
     /// Where parts of volumes are bound before they are handed over.
     sub_paths: PathBuf,
 }
@@ -40,8 +43,15 @@ impl RemoteRuntime {
             return Err(BadEndpoint(endpoint.to_owned()));
         }
         let socket = Arc::new(SocketClient::new(path));
-        let events = Events::new(Arc::clone(&socket));
-        Ok(Self { socket, events, sub_paths: state_dir.join("sub-paths") })
+        let (events, logs) = (Events::new(Arc::clone(&socket)), Logs::new(Arc::clone(&socket)));
+        Ok(Self { socket, events, logs, sub_paths: state_dir.join("sub-paths") })
+    }
+
+    /// Has logs of running containers set aside once they are as large as that, from when events are first listened to.
+    #[must_use]
+    pub fn with_log_limit(mut self, max_bytes: u64) -> Self {
+        self.logs.max_bytes = Some(max_bytes);
+        self
     }
 
     async fn runtime<Q: Message, A: Message>(&self, verb: &str, request: Q, subject: Subject<'_>) -> CriResult<A> {

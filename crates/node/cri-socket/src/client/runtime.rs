@@ -6,8 +6,9 @@ use crate::messages as m;
 use async_trait::async_trait;
 use pintle_cri::{
     AttachRequest, ByteStream, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, CriResult,
-    EventStream, ExecRequest, ExecSession, ExecSyncResponse, LinuxContainerResources, PodSandbox, PodSandboxConfig,
-    PodSandboxFilter, PodSandboxStatus, RuntimeHandler, RuntimeService, RuntimeStatus, VersionResponse,
+    EventStream, ExecRequest, ExecSession, ExecSyncResponse, IdMappings, LinuxContainerResources, PodSandbox,
+    PodSandboxConfig, PodSandboxFilter, PodSandboxStatus, RuntimeHandler, RuntimeService, RuntimeStatus,
+    VersionResponse,
 };
 use pintle_streaming::Wants;
 use std::time::Duration;
@@ -37,6 +38,18 @@ fn condition(conditions: &[m::RuntimeCondition], kind: &str) -> Result<(), Strin
 fn pid(info: &m::ContainerStatusResponse) -> i32 {
     let told = info.info.get("info").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
     told.and_then(|told| told["pid"].as_i64()).and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0)
+}
+
+/// A container of a pod with users of its own sees the owners of its mounts as they are outside.
+fn map_ids(config: &mut m::ContainerConfig, of: &IdMappings) {
+    let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+    let Some(options) = security.and_then(|security| security.namespace_options.as_mut()) else { return };
+    with_user_namespace(options, of);
+    let Some(namespace) = &options.userns_options else { return };
+    for mount in &mut config.mounts {
+        mount.uid_mappings.clone_from(&namespace.uids);
+        mount.gid_mappings.clone_from(&namespace.gids);
+    }
 }
 
 #[async_trait]
@@ -113,16 +126,7 @@ impl RuntimeService for RemoteRuntime {
         config.mounts = sub_paths::bound(config.mounts, place).await?;
         let name = config.metadata.name.clone();
         let mut config = m::ContainerConfig::from(config);
-        let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
-        if let Some(options) = security.and_then(|security| security.namespace_options.as_mut()) {
-            with_user_namespace(options, &sandbox_config.id_mappings);
-            if let Some(namespace) = &options.userns_options {
-                for mount in &mut config.mounts {
-                    mount.uid_mappings.clone_from(&namespace.uids);
-                    mount.gid_mappings.clone_from(&namespace.gids);
-                }
-            }
-        }
+        map_ids(&mut config, &sandbox_config.id_mappings);
         let asked = m::CreateContainerRequest {
             pod_sandbox_id: sandbox_id.to_owned(),
             config: Some(config),
@@ -235,6 +239,30 @@ impl RuntimeService for RemoteRuntime {
     }
 
     async fn events(&self) -> CriResult<EventStream> {
+        self.logs.look_after();
         Ok(self.events.listen().await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pintle_cri::{IdRange, Mount};
+
+    #[test]
+    fn every_mount_of_a_pod_with_users_of_its_own_is_mapped() {
+        let range = |outside| vec![IdRange { inside: 0, outside, size: 65_536 }];
+        let mappings = IdMappings { users: range(131_072), groups: range(196_608) };
+        let mounts = ["/a", "/b"].map(|path| Mount { container_path: path.to_owned(), ..Mount::default() });
+        let config = ContainerConfig { mounts: mounts.to_vec(), ..ContainerConfig::default() };
+        let mut mapped = m::ContainerConfig::from(config.clone());
+        map_ids(&mut mapped, &mappings);
+        assert_eq!(mapped.mounts.len(), 2);
+        for mount in &mapped.mounts {
+            assert_eq!((mount.uid_mappings[0].host_id, mount.gid_mappings[0].host_id), (131_072, 196_608));
+        }
+        let mut plain = m::ContainerConfig::from(config);
+        map_ids(&mut plain, &IdMappings::default());
+        assert!(plain.mounts.iter().all(|mount| mount.uid_mappings.is_empty()));
     }
 }

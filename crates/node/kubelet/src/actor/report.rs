@@ -3,7 +3,7 @@
 
 use super::{Actor, LAST_RETRY, Stage};
 use crate::api::ApiError;
-use crate::container_status::Input;
+use crate::container_status::{Input, id_in_runtime};
 use crate::memory::Memory;
 use crate::observed::Observed;
 use crate::probe::ProbeKind;
@@ -64,7 +64,8 @@ impl Actor {
             let failures = self.memory.failures.lock().clone();
             let verdicts = self.memory.verdicts.lock().clone();
             let (pod, old) = (&self.pod, self.untold.as_ref().unwrap_or(&self.status));
-            let input = Input { pod, observed, old, failures: &failures, verdicts: &verdicts, terminal };
+            let runtime = &self.memory.host.settings.runtime;
+            let input = Input { pod, runtime, observed, old, failures: &failures, verdicts: &verdicts, terminal };
             let host_ips = &self.memory.host.settings.node_ips;
             let error = self.memory.resize_error.lock().clone();
             let resize = Resize { pending: self.pending.as_ref(), error: error.as_deref() };
@@ -163,7 +164,7 @@ pub(super) fn remember_verdicts(memory: &Memory, status: &PodStatus) {
     let mut verdicts = memory.verdicts.lock();
     let lists = [&status.init_container_statuses, &status.container_statuses];
     for container in lists.into_iter().flat_map(|list| list.iter().flatten()) {
-        let id = container.container_id.as_deref().and_then(|id| id.strip_prefix("pintle://"));
+        let id = container.container_id.as_deref().and_then(id_in_runtime);
         let Some(id) = id.filter(|_| container.state.as_ref().is_some_and(|s| s.running.is_some())) else { continue };
         if container.started == Some(true) {
             verdicts.set(id, ProbeKind::Startup, true);

@@ -3,6 +3,7 @@
 use super::observed;
 use crate::container_status::{Input, StartFailure, StartFailures};
 use crate::fake::pods::pod;
+use crate::host::RuntimeFacts;
 use crate::probe::{ProbeKind, Verdicts};
 use crate::status::{Ended, Surroundings, status};
 use jiff::Timestamp;
@@ -37,6 +38,7 @@ impl Case {
         let observed = observed(&self.pod, self.runtime);
         let input = Input {
             pod: &self.pod,
+            runtime: &RuntimeFacts { name: "containerd".into(), recursive_read_only: true },
             observed: &observed,
             old: &self.old,
             failures: &self.failures,
@@ -130,7 +132,7 @@ fn a_running_pod_is_ready() {
         assert_eq!(condition(&got, name), "True", "{name}");
     }
     let container = &got["containerStatuses"][0];
-    assert_eq!(container["containerID"], "pintle://a0");
+    assert_eq!(container["containerID"], "containerd://a0");
     assert_eq!((&container["ready"], &container["started"]), (&json!(true), &json!(true)));
     assert_eq!((&got["podIP"], &got["podIPs"][0]["ip"]), (&json!("10.42.0.5"), &json!("10.42.0.5")));
 }
