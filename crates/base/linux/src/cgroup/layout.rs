@@ -95,6 +95,9 @@ pub(super) struct Layout {
     version: Version,
     /// Never empty.
     hierarchies: Vec<Hierarchy>,
+    /// Mounted too, but of no use here: named ones, and the second version's beside the first. Other runtimes have their
+    /// containers in these as well.
+    others: Vec<PathBuf>,
 }
 
 /// Names that can appear among the super options of a version 1 mount and are controllers.
@@ -119,6 +122,7 @@ impl Layout {
     pub(super) fn parse(mountinfo: &str) -> Option<Self> {
         let mut v1: Vec<Hierarchy> = Vec::new();
         let mut v2: Option<Hierarchy> = None;
+        let mut named = Vec::new();
         for line in mountinfo.lines() {
             let Some((mount, kind, options)) = fields(line) else { continue };
             match kind {
@@ -126,7 +130,9 @@ impl Layout {
                     let controllers: Vec<String> =
                         options.split(',').filter(|o| V1_CONTROLLERS.contains(o)).map(str::to_owned).collect();
                     let known = v1.iter().any(|h| h.controllers == controllers);
-                    if !controllers.is_empty() && !known {
+                    if controllers.is_empty() {
+                        named.push(mount);
+                    } else if !known {
                         v1.push(Hierarchy { mount, controllers, v2: false });
                     }
                 }
@@ -138,12 +144,16 @@ impl Layout {
                 _ => {}
             }
         }
-        match (v1.is_empty(), v2) {
-            (true, None) => None,
-            (true, Some(unified)) => Some(Self { version: Version::V2, hierarchies: vec![unified] }),
-            (false, None) => Some(Self { version: Version::V1, hierarchies: v1 }),
-            (false, Some(_)) => Some(Self { version: Version::Hybrid, hierarchies: v1 }),
-        }
+        let (version, hierarchies) = match (v1.is_empty(), v2) {
+            (true, None) => return None,
+            (true, Some(unified)) => (Version::V2, vec![unified]),
+            (false, None) => (Version::V1, v1),
+            (false, Some(unified)) => {
+                named.push(unified.mount);
+                (Version::Hybrid, v1)
+            }
+        };
+        Some(Self { version, hierarchies, others: named })
     }
 
     pub(super) fn version(&self) -> Version {
@@ -152,6 +162,10 @@ impl Layout {
 
     pub(super) fn hierarchies(&self) -> &[Hierarchy] {
         &self.hierarchies
+    }
+
+    pub(super) fn others(&self) -> &[PathBuf] {
+        &self.others
     }
 
     /// The version 1 hierarchy of a controller.

@@ -188,15 +188,15 @@ impl Cgroups {
         text.starts_with(frozen) || text.starts_with("FREE")
     }
 
-    /// Removes a cgroup and all below it. Succeeds when it is not there.
+    /// Removes a cgroup and all below it, also where only other runtimes have put something. Succeeds when it is not
+    /// there.
     ///
     /// # Errors
     /// It still holds processes: kill them first.
     pub fn remove(&self, path: &str) -> Result<()> {
-        for dir in self.directories(path)? {
-            remove_tree(&dir)?;
-        }
-        Ok(())
+        let relative = relative(path)?;
+        let mounts = self.hierarchies().iter().map(|hierarchy| &hierarchy.mount).chain(self.layout.others());
+        mounts.map(|mount| mount.join(relative)).try_for_each(|dir| remove_tree(&dir))
     }
 }
 

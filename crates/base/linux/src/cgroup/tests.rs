@@ -106,3 +106,24 @@ fn cpusets_of_cgroups_that_are_being_made_are_filled() {
     assert_eq!(std::fs::read_to_string(inner.join("cpuset.cpus")).unwrap(), "0-3");
     assert_eq!(std::fs::read_to_string(inner.join("cpuset.mems")).unwrap(), "0");
 }
+
+#[test]
+fn a_cgroup_goes_from_the_hierarchies_of_other_runtimes_too() {
+    let machine = tempfile::tempdir().unwrap();
+    let mount = |name: &str| machine.path().join(name);
+    let line = |name: &str, of: &str| format!("1 0 0:1 / {} rw - {of}", mount(name).display());
+    let lines = [
+        line("systemd", "cgroup cgroup rw,xattr,name=systemd"),
+        line("memory", "cgroup cgroup rw,memory"),
+        line("unified", "cgroup2 cgroup2 rw"),
+    ];
+    let cgroups = Cgroups::from_mountinfo(&lines.join("\n")).unwrap();
+    for name in ["systemd", "memory", "unified"] {
+        fs::create_dir_all(mount(name).join("pods/one/container")).unwrap();
+    }
+    cgroups.remove("/pods/one").unwrap();
+    for name in ["systemd", "memory", "unified"] {
+        assert_eq!(fs::read_dir(mount(name).join("pods")).unwrap().count(), 0, "{name}");
+    }
+    assert_eq!(cgroups.hierarchies().len(), 1);
+}
