@@ -191,6 +191,33 @@ pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
+/// Shows the calling process to those who list processes as started with `words` only, in place of those that it was
+/// started with, as setproctitle(3) does it: the kernel takes what stands there as the new text once its end has been
+/// overwritten (proc(5), /proc/PID/cmdline).
+///
+/// # Safety
+/// Nothing may look at the words that the process was started with any more; meant for a forked child.
+pub unsafe fn show_as(words: &CStr) -> Result<()> {
+    let path = "/proc/self/stat";
+    let stat = std::fs::read_to_string(path).context(|| format!("read {path}"))?;
+    // Fields 48 and 49; those after the name, which may have anything in it, begin with the third.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let mut fields = fields.split_ascii_whitespace().skip(48 - 3).map(|field| field.parse().unwrap_or(0_usize));
+    let (start, end) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
+    let words = words.to_bytes_with_nul();
+    if start == 0 || end.saturating_sub(start) <= words.len() {
+        return Err(crate::Error::invalid("show other words of a process", "there is too little room"));
+    }
+    let place = std::ptr::with_exposed_provenance_mut::<u8>(start);
+    // SAFETY: the kernel put the first words of the process there, on its own writable stack, and tells where they end;
+    // the caller promises that nothing looks at them.
+    unsafe {
+        std::ptr::copy_nonoverlapping(words.as_ptr(), place, words.len());
+        place.add(end - start - 1).write(b' ');
+    }
+    Ok(())
+}
+
 /// Ends the process at once: no destructors, no flushing. For a forked child.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process; nothing runs after.

@@ -118,6 +118,11 @@ impl Sandbox {
     /// descriptors, no capabilities, a user of its own. It ends with the shim.
     fn confine_pause(&self, cgroup: &str) -> Result<()> {
         self.join_cgroup(cgroup)?;
+        // While there is a /proc. Names for ps; without them nothing is wrong.
+        // SAFETY: this child never looks at the words that the shim was started with.
+        #[allow(unsafe_code)]
+        let _ = unsafe { process::show_as(c"/pause") };
+        let _ = rustix::thread::set_name(c"pause");
         mount::propagate_all(mount::Propagation::Private)?;
         let size = [("size", "0"), ("nr_inodes", "1")];
         Tree::of_filesystem("tmpfs", &size, mount::INERT | READ_ONLY)?.attach_at(&self.mount_point)?;
@@ -127,8 +132,6 @@ impl Sandbox {
         unsafe {
             process::close_from(0)?;
         }
-        // A name for ps; without it nothing is wrong.
-        let _ = rustix::thread::set_name(c"pause");
         capability::limit(Capabilities::NONE)?;
         process::become_user(65535, 65535, &[])?;
         capability::apply(Capabilities::NONE)?;

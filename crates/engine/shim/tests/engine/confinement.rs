@@ -208,9 +208,10 @@ async fn namespaces_are_shared_as_asked() {
     let pod = |c: &mut ContainerConfig| c.security.namespaces.pid = NamespaceMode::Pod;
     let sleeper = machine.shell_with(&shared, "echo up; exec sleep 1234", pod).await;
     wait_for_text(&machine.engine().container_status(&sleeper).await.unwrap().log_path, "up").await;
-    let look = "cat /proc/1/comm; cat /proc/[0-9]*/cmdline | grep -c sleep; ls /proc/1/root; readlink /proc/1/exe";
+    let look = "cat /proc/1/comm /proc/1/cmdline; echo; cat /proc/[0-9]*/cmdline | grep -c sleep
+        ls /proc/1/root; readlink /proc/1/exe";
     let (_, text) = machine.run_with(&shared, look, pod).await;
-    assert!(text.starts_with("pause\n1\n"), "{text}");
+    assert!(text.starts_with("pause\n/pause\0\n1\n"), "{text}");
     assert!(text.contains("/proc/1/root: Permission denied") || text.contains("can't open '/proc/1/root'"), "{text}");
     // A container that joins another one sees its processes.
     let id = machine.shell(&own, "exec sleep 4321").await;
