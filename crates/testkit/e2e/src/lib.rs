@@ -7,6 +7,7 @@
 
 mod cluster;
 mod command;
+mod containerd;
 mod dev;
 mod engine;
 mod host;
