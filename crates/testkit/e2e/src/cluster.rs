@@ -1,6 +1,7 @@
 //! A `pintle server` in a network of its own, with everything of it below one temporary directory.
 
 use crate::command::{Output, Spawned, run};
+use crate::containerd::{Containerd, PAUSE};
 use crate::host::Host;
 use crate::image::{write_archive, write_image};
 use crate::leftovers;
@@ -14,11 +15,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// Names the runtime of clusters of one node: `containerd`, `socket` for our own behind its socket, or nothing for our
+/// own within the kubelet's process.
+const RUNTIME: &str = "PINTLE_E2E_RUNTIME";
+
+/// Its parts go in this order: who uses another before that one.
 pub struct Cluster {
+    server: Mutex<Option<Spawned>>,
+    /// What the kubelet runs pods by, if not by itself.
+    containerd: Option<Containerd>,
     pub host: Host,
     /// Where clients run, if not there.
     client: Option<Host>,
-    server: Mutex<Option<Spawned>>,
     directory: TempDir,
     /// Flags of the server besides the usual ones.
     further: Vec<String>,
@@ -57,19 +65,52 @@ pub(crate) fn newest_kubectl() -> Result<PathBuf> {
 }
 
 impl Cluster {
-    /// Starts a server, waits until its node is Ready, and loads the image for tests.
+    /// Starts a server, waits until its node is Ready, and loads the image for tests. Its runtime is what the variable
+    /// of the environment says.
     pub fn start() -> Result<Self> {
-        Self::start_over(|_| Ok(Vec::new()))
+        match std::env::var(RUNTIME).unwrap_or_default().as_str() {
+            "" => Self::start_with(|_| Ok(())),
+            "socket" => Self::start_with(|cluster| {
+                let socket = cluster.path("run/cri.sock");
+                cluster.use_endpoint(&socket);
+                Ok(())
+            }),
+            "containerd" => Self::start_on_containerd(),
+            other => anyhow::bail!("{RUNTIME}={other} is not understood: leave it out, or say containerd or socket"),
+        }
     }
 
-    /// The same over what `prepare` sets up first, with the flags that it returns.
-    pub fn start_over(prepare: impl FnOnce(&Self) -> Result<Vec<String>>) -> Result<Self> {
+    /// The same with the distribution's containerd.
+    pub fn start_on_containerd() -> Result<Self> {
+        Self::start_with(|cluster| {
+            let containerd = cluster.containerd.insert(Containerd::start(&cluster.host, cluster.directory.path())?);
+            let socket = containerd.socket();
+            cluster.use_endpoint(&socket);
+            let pause = cluster.write_image(PAUSE.0, &PAUSE.1)?;
+            cluster.load_into_containerd(&pause)
+        })
+    }
+
+    /// The same over our own runtime, with flags of the server besides the usual ones.
+    pub fn start_with_flags(flags: &[&str]) -> Result<Self> {
+        Self::start_with(|cluster| {
+            cluster.further.extend(flags.iter().map(|flag| (*flag).to_owned()));
+            Ok(())
+        })
+    }
+
+    fn use_endpoint(&mut self, socket: &Path) {
+        let endpoint = format!("unix://{}", socket.display());
+        self.further.extend(["--container-runtime-endpoint".to_owned(), endpoint]);
+    }
+
+    fn start_with(prepare: impl FnOnce(&mut Self) -> Result<()>) -> Result<Self> {
         anyhow::ensure!(
             rustix::process::geteuid().is_root(),
             "the tests make containers and networks: run them as root"
         );
         let mut cluster = Self::on(Host::new()?, None)?;
-        cluster.further = prepare(&cluster)?;
+        prepare(&mut cluster)?;
         cluster.start_server()?;
         cluster.wait_ready()?;
         cluster.load_image()?;
@@ -78,9 +119,10 @@ impl Cluster {
 
     fn on(host: Host, client: Option<Host>) -> Result<Self> {
         Ok(Self {
+            server: Mutex::new(None),
+            containerd: None,
             host,
             client,
-            server: Mutex::new(None),
             directory: tempfile::Builder::new().prefix("pintle-e2e-").tempdir()?,
             further: Vec::new(),
             next_space: AtomicU32::new(0),
@@ -101,13 +143,33 @@ impl Cluster {
     pub(crate) fn load_image(&self) -> Result<String> {
         let archive = self.path("busybox.tar");
         write_archive(&archive, |bytes| sha256(&self.path("digest"), bytes))?;
+        self.load_into_containerd(&archive)?;
         let archive = archive.to_string_lossy().into_owned();
         self.pintle(&["image", "load", &archive, "--socket", &self.socket()])?.ok()?;
         Ok(archive)
     }
 
+    fn load_into_containerd(&self, archive: &Path) -> Result<()> {
+        self.containerd.as_ref().map_or(Ok(()), |containerd| containerd.load(archive))
+    }
+
+    /// Whether the kubelet runs pods by containerd.
+    pub fn is_on_containerd(&self) -> bool {
+        self.containerd.is_some()
+    }
+
+    /// The socket of containerd.
+    pub fn containerd_socket(&self) -> Result<PathBuf> {
+        Ok(self.containerd.as_ref().context("there is no containerd")?.socket())
+    }
+
+    /// Asks containerd by its own tool.
+    pub fn ctr(&self, words: &[&str]) -> Result<String> {
+        self.containerd.as_ref().context("there is no containerd")?.ctr(words)
+    }
+
     /// Writes an image with busybox that has this name and command, as an archive.
-    pub fn write_image(&self, name: &str, command: &[&str]) -> Result<PathBuf> {
+    fn write_image(&self, name: &str, command: &[&str]) -> Result<PathBuf> {
         let archive = self.path(&format!("{}.tar", name.replace(['/', ':'], "-")));
         write_image(&archive, name, command, |bytes| sha256(&self.path("digest"), bytes))?;
         Ok(archive)
@@ -167,7 +229,11 @@ impl Cluster {
     /// What the server has logged since it was started.
     pub fn server_log(&self) -> String {
         let in_background = || std::fs::read_to_string(self.path("data/pintle.log")).unwrap_or_default();
-        self.lock().as_ref().map_or_else(in_background, Spawned::output)
+        let ours = self.lock().as_ref().map_or_else(in_background, Spawned::output);
+        match &self.containerd {
+            None => ours,
+            Some(containerd) => format!("{}\n---- the server's\n{ours}", containerd.log()),
+        }
     }
 
     /// The process of the server.
@@ -233,12 +299,19 @@ impl Cluster {
     }
 
     /// Resets the cluster and fails when anything of it is left on the machine.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
+        if let Some(containerd) = &self.containerd {
+            self.kubectl(&["delete", "pods", "--all", "--all-namespaces", "--timeout=60s"])?.ok()?;
+            containerd.expect_nothing()?;
+        }
         self.stop_server(rustix::process::Signal::TERM)?;
         let flags = self.flags();
         let mut arguments = vec!["reset", "--yes"];
         arguments.extend(flags.iter().map(String::as_str));
         self.pintle(&arguments)?.ok()?;
+        if let Some(containerd) = self.containerd.take() {
+            containerd.finish(&self.host)?;
+        }
         let left = leftovers::of(&self.host, self.directory.path())?;
         anyhow::ensure!(left.is_empty(), "left behind after the reset:\n{}", left.join("\n"));
         Ok(())

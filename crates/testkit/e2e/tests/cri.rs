@@ -1,11 +1,7 @@
 //! CRI from both sides: our socket serves a client's whole round, and our kubelet runs pods by Debian's containerd.
 
-#[path = "cri/containerd.rs"]
-mod containerd;
-
 use anyhow::{Context, Result, ensure};
-use containerd::Containerd;
-use pintle_e2e::{BUSYBOX, Engine, Host, suite_on};
+use pintle_e2e::{BUSYBOX, Cluster, Engine, Host, Subject, suite_on};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,15 +9,33 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 
+/// A cluster whose kubelet runs pods by containerd.
+struct OnContainerd(Cluster);
+
+impl Subject for OnContainerd {
+    fn start() -> Result<Self> {
+        Cluster::start_on_containerd().map(Self)
+    }
+
+    fn log(&self) -> String {
+        self.0.server_log()
+    }
+
+    fn finish(self) -> Result<()> {
+        self.0.finish()
+    }
+}
+
 fn main() -> ExitCode {
     let ours = suite_on::<Engine>(&[("a client's round on our socket", our_round)]);
-    let theirs = suite_on::<Containerd>(&[
+    let theirs = suite_on::<OnContainerd>(&[
         ("a client's round on containerd's socket", their_round),
         ("containerd: a pod runs, is asked and goes", pod),
         ("containerd: what ends is started again", restarts),
         ("containerd: volumes and their parts", volumes),
         ("containerd: connections are forwarded", forwarded),
         ("containerd: what is used is told", usage),
+        ("containerd: logs that have grown are set aside", logs),
     ]);
     if ours == ExitCode::SUCCESS { theirs } else { ours }
 }
@@ -45,9 +59,9 @@ fn our_round(engine: &Engine) -> Result<()> {
     go_round(&engine.host, &socket, &engine.path("round"))
 }
 
-fn their_round(containerd: &Containerd) -> Result<()> {
-    let cluster = &containerd.cluster;
-    go_round(&cluster.host, &containerd.socket(), &cluster.path("round"))
+fn their_round(cluster: &OnContainerd) -> Result<()> {
+    let OnContainerd(cluster) = cluster;
+    go_round(&cluster.host, &cluster.containerd_socket()?, &cluster.path("round"))
 }
 
 fn with(name: &str, containers: Value, volumes: Value) -> String {
@@ -56,8 +70,8 @@ fn with(name: &str, containers: Value, volumes: Value) -> String {
     .to_string()
 }
 
-fn pod(containerd: &Containerd) -> Result<()> {
-    let space = containerd.cluster.space("pod")?;
+fn pod(cluster: &OnContainerd) -> Result<()> {
+    let space = cluster.0.space("pod")?;
     let node = space.json(&["node/node-1"])?;
     let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap_or_default();
     ensure!(version.starts_with("containerd://1."), "{version}");
@@ -69,21 +83,21 @@ fn pod(containerd: &Containerd) -> Result<()> {
     let status = space.json(&["pod/web"])?["status"].clone();
     ensure!(status["podIP"].as_str().is_some_and(|ip| ip.starts_with("10.88.")), "{status}");
     let id = status["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
-    let id = id.split_once("://").map_or("", |(_, id)| id);
-    ensure!(!id.is_empty(), "{status}");
+    let id = id.strip_prefix("containerd://").unwrap_or_default();
+    ensure!(cluster.0.ctr(&["containers", "list", "--quiet"])?.contains(id) && !id.is_empty(), "{status}");
     let logs = space.ok(&["logs", "web"])?;
     ensure!(logs.contains("hello from web\n") && logs.contains("and blue\n"), "{logs}");
     ensure!(space.ok_with(&["exec", "-i", "web", "--", "cat"], "typed")? == "typed");
     let ended = space.run(&["exec", "web", "--", "sh", "-c", "echo out; exit 3"])?;
     ensure!(ended.status.code() == Some(3) && ended.stdout == "out\n", "{}{}", ended.stdout, ended.stderr);
     space.ok(&["delete", "pod/web", "--timeout=60s"])?;
-    let left = containerd.ctr(&["containers", "list", "--quiet"])?;
+    let left = cluster.0.ctr(&["containers", "list", "--quiet"])?;
     ensure!(!left.contains(id), "{left}");
     Ok(())
 }
 
-fn restarts(containerd: &Containerd) -> Result<()> {
-    let space = containerd.cluster.space("restarts")?;
+fn restarts(cluster: &OnContainerd) -> Result<()> {
+    let space = cluster.0.space("restarts")?;
     let container = json!([{"name": "c", "image": BUSYBOX, "command": ["sh", "-c", "echo once; exit 7"]}]);
     space.ok_with(&["create", "-f", "-"], &with("ends", container, json!([])))?;
     let pod = space.until("a restart", &["pod/ends"], SOON, |pod| {
@@ -95,8 +109,8 @@ fn restarts(containerd: &Containerd) -> Result<()> {
     Ok(())
 }
 
-fn volumes(containerd: &Containerd) -> Result<()> {
-    let space = containerd.cluster.space("volumes")?;
+fn volumes(cluster: &OnContainerd) -> Result<()> {
+    let space = cluster.0.space("volumes")?;
     space.ok(&["create", "configmap", "conf", "--from-literal=key=value", "--from-literal=other=thing"])?;
     let read = "cat /conf/key /one /part/made; grep -c ' /memory tmpfs' /proc/mounts; exec sleep 3600";
     let mounts = json!([{"name": "conf", "mountPath": "/conf"},
@@ -122,8 +136,8 @@ fn volumes(containerd: &Containerd) -> Result<()> {
     space.ok(&["delete", "pod/reads", "--timeout=60s"]).map(drop)
 }
 
-fn forwarded(containerd: &Containerd) -> Result<()> {
-    let space = containerd.cluster.space("forwarded")?;
+fn forwarded(cluster: &OnContainerd) -> Result<()> {
+    let space = cluster.0.space("forwarded")?;
     let serve = ["httpd", "-f", "-p", "8080", "-h", "/etc"];
     let container = json!([{"name": "c", "image": BUSYBOX, "command": serve,
         "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}]);
@@ -136,8 +150,8 @@ fn forwarded(containerd: &Containerd) -> Result<()> {
     Ok(())
 }
 
-fn usage(containerd: &Containerd) -> Result<()> {
-    let space = containerd.cluster.space("usage")?;
+fn usage(cluster: &OnContainerd) -> Result<()> {
+    let space = cluster.0.space("usage")?;
     let container = json!([{"name": "c", "image": BUSYBOX, "command": ["sh", "-c", "while :; do :; done"],
         "resources": {"limits": {"cpu": "100m"}}}]);
     space.ok_with(&["create", "-f", "-"], &with("busy", container, json!([])))?;
@@ -151,5 +165,27 @@ fn usage(containerd: &Containerd) -> Result<()> {
     })?;
     ensure!(used["containers"][0]["memory"]["workingSetBytes"].as_u64() > Some(0), "{used}");
     ensure!(used["network"]["interfaces"][0]["name"].is_string(), "{used}");
+    Ok(())
+}
+
+fn logs(cluster: &OnContainerd) -> Result<()> {
+    let space = cluster.0.space("logs")?;
+    let work = "seq 1 250000; while :; do echo still here; sleep 1; done";
+    let container = json!([{"name": "c", "image": BUSYBOX, "command": ["sh", "-c", work]}]);
+    space.ok_with(&["create", "-f", "-"], &with("talks", container, json!([])))?;
+    space.ok(&["wait", "--for=condition=Ready", "pod/talks", "--timeout=60s"])?;
+    let uid = space.json(&["pod/talks"])?["metadata"]["uid"].as_str().context("a uid")?.to_owned();
+    let folder = cluster.0.path(&format!("logs/{}_talks_{uid}/c", space.name));
+    // Looked at every ten seconds.
+    pintle_e2e::until("a log that was set aside", SOON, || Ok(folder.join("0.log.1").exists().then_some(())))?;
+    let aside = std::fs::metadata(folder.join("0.log.1"))?.len();
+    ensure!(aside >= 10 << 20, "the log was set aside at {aside} bytes");
+    pintle_e2e::until("words in the new log", SOON, || {
+        let told = space.ok(&["logs", "talks", "--tail=1"])?;
+        let size = std::fs::metadata(folder.join("0.log"))?.len();
+        Ok((told == "still here\n" && size < 1 << 20).then_some(()))
+    })?;
+    space.ok(&["delete", "pod/talks", "--timeout=60s"])?;
+    ensure!(!folder.exists(), "the logs of a pod that is gone are still there");
     Ok(())
 }

@@ -67,8 +67,22 @@ fn first_id(space: &Space<'_>, pod: &str) -> Result<u32> {
     Ok(first)
 }
 
+/// containerd 1 has no user namespaces: such a pod never runs with the machine's users instead.
+fn refused(space: &Space<'_>) -> Result<()> {
+    space.ok_with(&["apply", "-f", "-"], &PODS.replace("IMAGE", BUSYBOX))?;
+    let why = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+    until("the refusal", SOON, || {
+        let told = space.ok(&["get", "events", "--field-selector=reason=FailedCreatePodSandBox", "-o", "json"])?;
+        Ok(told.contains(&format!("Failed to create pod sandbox: {why}")).then_some(()))
+    })?;
+    space.ok(&["delete", "pod", "mapped", "other", "--timeout=60s"]).map(drop)
+}
+
 pub fn own(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("users")?;
+    if cluster.is_on_containerd() {
+        return refused(&space);
+    }
     space.ok_with(&["apply", "-f", "-"], &PODS.replace("IMAGE", BUSYBOX))?;
     let ready = space.ok(&["wait", "--for=condition=Ready", "pod/mapped", "pod/other", "--timeout=60s"]);
     ready.with_context(|| space.describe())?;
@@ -98,6 +112,7 @@ pub fn own(cluster: &Cluster) -> Result<()> {
     // Further processes are in the same namespaces, and a container's files belong to nobody of the machine.
     let told = space.ok(&["exec", "mapped", "-c", "user", "--", "sh", "-c", "id -u; cat /disk/user; ps"])?;
     ensure!(told.starts_with("1000\nmine\n") && told.matches("sleep 3600").count() == 2, "{told}");
+    ensure!(told.lines().any(|line| line.ends_with(" /pause")), "{told}");
     let refused =
         space.run(&["exec", "mapped", "-c", "root", "--", "/bin/busybox", "mount", "-t", "tmpfs", "x", "/tmp"])?;
     ensure!(!refused.status.success(), "root of the pod may mount");

@@ -24,6 +24,9 @@ pub fn mounted(cluster: &Cluster) -> Result<()> {
     let script = "cat /image/etc/group /part/group /file | grep -c root; ls -ln /image/bin/busybox | head -c 24; echo; \
                   touch /image/new 2>&1; touch /part/new 2>&1; /image/bin/busybox true 2>&1; echo over";
     let plain = once("plain", BUSYBOX, "IfNotPresent", mounts, script);
+    if cluster.is_on_containerd() {
+        return without_image_volumes(&space, &plain);
+    }
     let mapped = once("mapped", BUSYBOX, "Never", mounts, script).replace("spec:\n", "spec:\n  hostUsers: false\n");
     apply(&space, &(plain + &mapped))?;
     for name in ["plain", "mapped"] {
@@ -35,15 +38,23 @@ pub fn mounted(cluster: &Cluster) -> Result<()> {
     event(&space, "Pulled", &format!("Container image \"{BUSYBOX}\" already present on machine"))
 }
 
+fn waits(reason: &'static str) -> impl Fn(&Value) -> bool {
+    move |pod| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+}
+
+/// containerd 1 takes an image for a directory without a name: the container never starts without its volume.
+fn without_image_volumes(space: &Space<'_>, plain: &str) -> Result<()> {
+    apply(space, plain)?;
+    space.until("the refusal", &["pod/plain"], SOON, waits("CreateContainerError"))?;
+    event(space, "Failed", "failed to mkdir")
+}
+
 pub fn refused(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("no-images")?;
     let mount = "{name: v, mountPath: /image}";
     apply(&space, &once("never", "e2e/absent:1", "Never", mount, "true"))?;
     apply(&space, &once("part", BUSYBOX, "Never", "{name: v, mountPath: /image, subPath: not/there}", "true"))?;
-    let waits = |reason: &'static str| {
-        move |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
-    };
     space.until("the image is missed", &["pod/never"], SOON, waits("ErrImageNeverPull"))?;
     event(&space, "ErrImageNeverPull", "Container image \"e2e/absent:1\" is not present with pull policy of Never")?;
-    event(&space, "Failed", "mount an image to /image")
+    if cluster.is_on_containerd() { Ok(()) } else { event(&space, "Failed", "mount an image to /image") }
 }
