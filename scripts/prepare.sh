@@ -27,6 +27,9 @@ if [ "${1:-run}" = test ]; then
   need podman podman
   need buildah buildah
   need containerd containerd
+  need runc runc
+  [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
+  need iptables iptables
   need mkfs.ext4 e2fsprogs
   [ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || missing+=(busybox-static)
 fi
