@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Each benchmark's name, the program that runs it, and the packages to build for it.
-const BENCHMARKS: [(&str, &str, &[&str]); 6] = [
+const BENCHMARKS: [(&str, &str, &[&str]); 7] = [
     ("first-cluster", "bench-first-cluster", &["pintle", "pintle-e2e"]),
     ("controllers", "bench-controllers", &["pintle", "pintle-e2e"]),
     ("engine", "bench-engine", &["pintle", "pintle-e2e"]),
+    ("node", "bench-node", &["pintle", "pintle-e2e"]),
     ("api", "bench-api", &["pintle-load"]),
     ("scheduler", "bench-scheduler", &["pintle-scheduler-load"]),
     ("store", "bench-store", &["pintle-store-contract"]),

@@ -62,6 +62,22 @@ pub(crate) fn cgroups_below(name: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// How many cgroups there are below those of a host, in all hierarchies.
+pub(crate) fn all_cgroups_below(name: &str) -> Result<usize> {
+    let mut own = Vec::new();
+    collect(Path::new("/sys/fs/cgroup"), 1, name, &mut own)?;
+    Ok(own.iter().map(|path| directories(path)).sum())
+}
+
+/// The directories below one. What goes away meanwhile is not there.
+fn directories(path: &Path) -> usize {
+    let below = fs::read_dir(path).into_iter().flatten().flatten();
+    below
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|one| 1 + directories(&one.path()))
+        .sum()
+}
+
 /// The shims whose sandboxes' directories lie below `directory`; they run in the sandboxes' networks.
 pub(crate) fn shims(directory: &Path) -> Result<Vec<u32>> {
     let mut found = Vec::new();

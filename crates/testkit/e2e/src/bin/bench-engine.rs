@@ -2,14 +2,13 @@
 //!
 //! Requests go to the engine's socket without a client program between, unless a row says otherwise. Words on the
 //! command line choose parts: `start`, `oci`, `crowd`, `churn`, `pull`, `build`; without any all are measured.
-#![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result, ensure};
-use pintle_e2e::{BUSYBOX, Engine, Spawned, Subject, run_command};
+use pintle_e2e::figures::{milliseconds, quantile, ratio, tell};
+use pintle_e2e::{BUSYBOX, Engine, Held, Spawned, Subject, run_command};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -33,27 +32,6 @@ fn main() -> Result<()> {
         }
     }
     engine.finish()
-}
-
-/// One line per figure.
-fn tell(name: &str, value: impl std::fmt::Display) {
-    println!("{name:<64} {value}");
-}
-
-fn milliseconds(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
-}
-
-fn ratio(one: Duration, other: Duration) -> f64 {
-    one.as_secs_f64() / other.as_secs_f64()
-}
-
-/// The quantile of some figures in any order.
-fn quantile(figures: &[Duration], share: f64) -> Duration {
-    let mut sorted = figures.to_vec();
-    sorted.sort();
-    let index = (sorted.len() as f64 * share).ceil() as usize;
-    sorted[index.clamp(1, sorted.len()) - 1]
 }
 
 fn timed(mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
@@ -238,54 +216,15 @@ fn crowd(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// What an engine holds of the machine.
-#[derive(Debug, PartialEq, Eq)]
-struct Held {
-    processes: usize,
-    descriptors: usize,
-    mounts: usize,
-    cgroups: usize,
-    links: usize,
-    rules: usize,
-    files: usize,
-}
-
-impl Held {
-    fn by(engine: &Engine) -> Result<Self> {
-        let pid = engine.pid()?;
-        let lines = |words: &[&str]| Ok::<_, anyhow::Error>(engine.host.run(words)?.ok()?.lines().count());
-        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
-        let own = engine.path("").display().to_string();
-        Ok(Self {
-            processes: engine.host.processes()?.len() + engine.shims()?.len(),
-            descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
-            mounts: mounts.lines().filter(|line| line.contains(&own)).count(),
-            cgroups: engine.container_cgroups()?.len(),
-            links: lines(&["ip", "-o", "link"])?,
-            rules: lines(&["nft", "list", "ruleset"])?,
-            files: entries(&engine.path("data"))? + entries(&engine.path("run"))?,
-        })
-    }
-}
-
-/// Entries below a directory.
-fn entries(directory: &Path) -> Result<usize> {
-    let mut count = 0;
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        count += 1;
-        if entry.file_type()?.is_dir() {
-            count += entries(&entry.path())?;
-        }
-    }
-    Ok(count)
+fn held(engine: &Engine) -> Result<Held> {
+    Held::of(&engine.host, engine.pid()?, &engine.path(""))
 }
 
 fn churn(engine: &Engine) -> Result<()> {
     for _ in 0..20 {
         run_true(engine, "bridge")?;
     }
-    let (before, memory) = (Held::by(engine)?, pss(engine.pid()?)?);
+    let (before, memory) = (held(engine)?, pss(engine.pid()?)?);
     let took = (0..CHURN).map(|_| timed(|| run_true(engine, "bridge"))).collect::<Result<Vec<_>>>()?;
     let (early, late) = (quantile(&took[..END], 0.5), quantile(&took[CHURN - END..], 0.5));
     tell(
@@ -293,11 +232,11 @@ fn churn(engine: &Engine) -> Result<()> {
         format!("{} {}, last to first {:.2}", milliseconds(early), milliseconds(late), ratio(late, early)),
     );
     // What is taken away in the background may take a moment.
-    let mut after = Held::by(engine)?;
+    let mut after = held(engine)?;
     let limit = Instant::now() + Duration::from_secs(20);
     while after != before && Instant::now() < limit {
         std::thread::park_timeout(Duration::from_millis(100));
-        after = Held::by(engine)?;
+        after = held(engine)?;
     }
     tell("held before", format!("{before:?}"));
     tell("held after", format!("{after:?}"));
