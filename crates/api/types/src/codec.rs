@@ -107,8 +107,11 @@ kinds! {
     namespaced k8s_openapi::api::policy::v1 { PodDisruptionBudget }
     namespaced k8s_openapi::api::networking::v1 { NetworkPolicy }
     cluster k8s_openapi::api::networking::v1 { IPAddress, ServiceCIDR }
+    namespaced k8s_openapi::api::resource::v1 { ResourceClaim, ResourceClaimTemplate }
+    cluster k8s_openapi::api::resource::v1 { DeviceClass, ResourceSlice }
     cluster k8s_openapi::api::scheduling::v1 { PriorityClass }
     cluster k8s_openapi::api::storage::v1 { StorageClass, VolumeAttributesClass }
+    cluster k8s_openapi::api::storagemigration::v1beta1 { StorageVersionMigration }
     cluster k8s_openapi::api::node::v1 { RuntimeClass }
     namespaced k8s_openapi::api::rbac::v1 { Role, RoleBinding }
     cluster k8s_openapi::api::rbac::v1 { ClusterRole, ClusterRoleBinding }
