@@ -1,6 +1,6 @@
 //! Watches nodes and gives a share to those that have none. A share is free again when its node is gone.
 
-use super::plan::free_shares;
+use super::plan::Book;
 use crate::context::Context;
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -9,26 +9,33 @@ use pintle_informer::{EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::Node;
 use pintle_types::{Kind, ObjectKey};
 use serde_json::json;
-use std::collections::HashMap;
+use std::sync::Arc;
 
 struct Shares {
     context: Context,
     nodes: Informer<Node>,
-    /// One, or one of each family, the primary one first.
-    ranges: Vec<IpNet>,
-    /// Given away, but perhaps not yet seen by the informer.
-    given: Mutex<HashMap<String, Vec<IpNet>>>,
+    /// What nodes have, and what was given away but perhaps not yet seen by the informer.
+    book: Arc<Mutex<Book>>,
 }
 
-/// Runs the controller until the context's stop.
+/// Runs the controller until the context's stop. Of `ranges` there is one, or one of each family, the primary one first.
 pub async fn run(context: Context, ranges: Vec<IpNet>) {
     let nodes = context.informers.of::<Node>();
     let queue: Queue<ObjectKey> = Queue::new();
-    let from_nodes = queue.clone();
-    nodes.on_change(move |change| from_nodes.add(change.object().key()));
+    let book = Arc::new(Mutex::new(Book::new(&ranges)));
+    let (from_nodes, seen) = (queue.clone(), Arc::clone(&book));
+    nodes.on_change(move |change| {
+        let node = change.object();
+        let shares = change.new().map(|node| shares_of(node)).unwrap_or_default();
+        seen.lock().saw(node.name(), &shares);
+        // Also what is gone: the worker may be giving it a share.
+        if shares.is_empty() {
+            from_nodes.add(node.key());
+        }
+    });
     nodes.synced().await;
     let stop = context.stop.clone();
-    let shares = Shares { context, nodes, ranges, given: Mutex::default() };
+    let shares = Shares { context, nodes, book };
     // One worker: two nodes must not be given the same share.
     run_reconciler("node-ipam-controller", queue, 1, |key| shares.reconcile(key), stop).await;
 }
@@ -36,21 +43,22 @@ pub async fn run(context: Context, ranges: Vec<IpNet>) {
 /// The shares that a node has.
 fn shares_of(node: &Node) -> Vec<IpNet> {
     let Some(spec) = &node.spec else { return Vec::new() };
-    let several = spec.pod_cidrs.iter().flatten();
-    // The first one of them is told twice.
-    several.chain(&spec.pod_cidr).filter_map(|text| text.parse().ok()).collect()
+    // The first of several is told twice.
+    let only = spec.pod_cidr.iter().filter(|_| spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty));
+    spec.pod_cidrs.iter().flatten().chain(only).filter_map(|text| text.parse().ok()).collect()
 }
 
 impl Shares {
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
         let Some(node) = self.nodes.get(&key) else {
-            self.given.lock().remove(&key.name);
+            self.book.lock().forget(&key.name);
             return Ok(Outcome::Done);
         };
         if !shares_of(&node).is_empty() {
             return Ok(Outcome::Done);
         }
-        let Some(shares) = self.choose(&key.name) else {
+        let shares = self.book.lock().give(&key.name);
+        let Some(shares) = shares else {
             let message = format!("Node {} status is now: CIDRNotAvailable", key.name);
             self.context.recorder.event(&*node, EventType::Normal, "CIDRNotAvailable", message);
             return Ok(Outcome::Done);
@@ -65,18 +73,5 @@ impl Shares {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(Outcome::Done),
         }
-    }
-
-    /// The shares that the node was given before, or free ones.
-    fn choose(&self, name: &str) -> Option<Vec<IpNet>> {
-        let mut given = self.given.lock();
-        if let Some(shares) = given.get(name) {
-            return Some(shares.clone());
-        }
-        let mut taken: Vec<IpNet> = self.nodes.list().iter().flat_map(|node| shares_of(node)).collect();
-        taken.extend(given.values().flatten());
-        let shares = free_shares(&self.ranges, &taken)?;
-        given.insert(name.to_owned(), shares.clone());
-        Some(shares)
     }
 }

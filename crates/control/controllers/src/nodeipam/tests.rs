@@ -1,6 +1,6 @@
 //! Every node gets a share of its own, and the share of a node that is gone is given again.
 
-use super::plan::free_share;
+use super::plan::Book;
 use super::run;
 use crate::testing::Cluster;
 use futures::FutureExt;
@@ -25,9 +25,32 @@ fn the_first_share_that_overlaps_nothing_is_free() {
         ("fd00:42::/56", vec!["fd00:42::/64", "fd00:42:0:1::/64"], Some("fd00:42:0:2::/64")),
         ("fd00:42::/64", vec!["fd00:42::/64"], None),
     ] {
-        let taken: Vec<IpNet> = taken.into_iter().map(net).collect();
-        assert_eq!(free_share(net(range), &taken), expected.map(net), "{range} {taken:?}");
+        let mut book = Book::new(&[net(range)]);
+        for (at, share) in taken.iter().enumerate() {
+            book.saw(&format!("node-{at}"), &[net(share)]);
+        }
+        assert_eq!(book.give("new"), expected.map(|share| vec![net(share)]), "{range} {taken:?}");
     }
+}
+
+#[test]
+fn shares_are_given_in_order_and_come_back() {
+    let mut book = Book::new(&[net("10.42.0.0/22"), net("fd00:42::/62")]);
+    let give = |book: &mut Book, node: &str| book.give(node).map(|shares| shares[0].to_string());
+    for (at, node) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        assert_eq!(give(&mut book, node), Some(format!("10.42.{at}.0/24")));
+    }
+    assert_eq!((give(&mut book, "e"), give(&mut book, "b")), (None, Some("10.42.1.0/24".into())));
+    book.forget("b");
+    book.forget("b");
+    assert_eq!((give(&mut book, "e"), give(&mut book, "f")), (Some("10.42.1.0/24".into()), None));
+    // Whose share is another than the one it was given frees that, and one that two nodes have is free after both.
+    book.saw("e", &[net("10.42.2.0/24")]);
+    book.saw("e", &[]);
+    book.forget("c");
+    assert_eq!((give(&mut book, "f"), give(&mut book, "g")), (Some("10.42.1.0/24".into()), None));
+    book.forget("e");
+    assert_eq!(give(&mut book, "g"), Some("10.42.2.0/24".into()));
 }
 
 fn share(api: &pintle_fake_api::FakeApi, name: &str) -> Option<String> {
