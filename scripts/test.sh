@@ -23,7 +23,15 @@ cargo xtask tidy
 # What failed is told once more at the end: a long log is often seen from there only.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-if ! cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log"; then
+failed=""
+cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" || failed=yes
+# The tests of one node once more, with another runtime below the kubelet, and with our own behind its socket.
+for runtime in containerd socket; do
+  echo "=== on the runtime: $runtime ==="
+  PINTLE_E2E_RUNTIME=$runtime cargo test -p pintle-e2e --locked --no-fail-fast --test kubelet --test storage 2>&1 |
+    tee -a "$log" || failed=yes
+done
+if [ -n "$failed" ]; then
   echo "=== failures ==="
   awk '/^failures:$/ { inside = 1 } /^test result: / { inside = 0 } inside' "$log" | tail -n 200
   exit 1
