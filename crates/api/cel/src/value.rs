@@ -62,6 +62,8 @@ pub enum Map<'a> {
 pub struct Entries<'a> {
     entries: Vec<(Value<'a>, Value<'a>)>,
     index: std::collections::HashMap<Key, u32>,
+    /// What is found at keys that are not there, though `in` says that they aren't.
+    otherwise: Option<Value<'a>>,
 }
 
 /// What keys are looked up as: numbers of different types that are equal are the same key.
@@ -189,6 +191,13 @@ impl<'a> Value<'a> {
     /// A map of these entries; the keys are texts, bools and numbers, and occur once.
     pub fn map(entries: Vec<(Value<'a>, Value<'a>)>) -> Self {
         Value::Map(Map::Owned(Arc::new(Entries::new(entries))))
+    }
+
+    /// As [`map`](Self::map), and what is not there is found to be `otherwise`.
+    pub(crate) fn map_or(entries: Vec<(Value<'a>, Value<'a>)>, otherwise: Value<'a>) -> Self {
+        let mut entries = Entries::new(entries);
+        entries.otherwise = Some(otherwise);
+        Value::Map(Map::Owned(Arc::new(entries)))
     }
 
     /// `json` seen as a `declared`: numbers, times and bytes become what is declared. What does not fit becomes what
@@ -334,16 +343,24 @@ impl<'a> Map<'a> {
     /// The value at `key`; numbers find equal numbers of other types.
     pub fn get(&self, key: &Value<'_>) -> Option<Value<'a>> {
         match (self, key) {
-            (Map::Owned(entries), key) => entries.get(key).cloned(),
+            (Map::Owned(entries), key) => entries.get(key).or(entries.otherwise.as_ref()).cloned(),
             (_, Value::String(name)) => self.get_text(name),
             _ => None,
+        }
+    }
+
+    /// Whether `key` is there.
+    pub fn contains(&self, key: &Value<'_>) -> bool {
+        match self {
+            Map::Owned(entries) => entries.get(key).is_some(),
+            _ => self.get(key).is_some(),
         }
     }
 
     /// The value at the key or field `name`.
     pub fn get_text(&self, name: &str) -> Option<Value<'a>> {
         match self {
-            Map::Owned(entries) => entries.get_text(name).cloned(),
+            Map::Owned(entries) => entries.get_text(name).or(entries.otherwise.as_ref()).cloned(),
             Map::Json(fields, map) => fields.get(name).map(|json| Value::of_json(json, value_type(map))),
             Map::Object(fields, object) => {
                 // A field that is null is one that is absent, as upstream has it.
@@ -395,7 +412,7 @@ impl<'a> Entries<'a> {
                 }
             }
         }
-        Self { entries, index }
+        Self { entries, index, otherwise: None }
     }
 
     /// Of entries with the same key the last one stays.

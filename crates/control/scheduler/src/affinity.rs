@@ -4,7 +4,7 @@ use crate::domains::{Domains, keyed};
 use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
-use crate::terms::Term;
+use crate::terms::{Term, VARYING};
 use pintle_types::k8s::api::core::v1::NodeSelectorTerm;
 use pintle_types::selector::node_term_matches;
 use std::collections::BTreeMap;
@@ -118,11 +118,6 @@ pub(crate) fn sibling_labels(pod: &PodInfo) -> Option<BTreeMap<String, String>> 
     if !matches!(owner.kind.as_str(), "ReplicaSet" | "ReplicationController" | "StatefulSet") {
         return None;
     }
-    let varying = [
-        "apps.kubernetes.io/pod-index",
-        "statefulset.kubernetes.io/pod-name",
-        "batch.kubernetes.io/job-completion-index",
-    ];
     let labels = pod.pod.metadata.labels.clone()?;
-    Some(labels.into_iter().filter(|(key, _)| !varying.contains(&key.as_str())).collect())
+    Some(labels.into_iter().filter(|(key, _)| !VARYING.contains(&key.as_str())).collect())
 }

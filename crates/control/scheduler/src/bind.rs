@@ -1,5 +1,6 @@
 //! Binds pods in the background: through the API server, or a server that does it in its place.
 
+use crate::dra;
 use crate::extender::Extender;
 use crate::metrics::{Metrics, OfProfile, Outcome, Point};
 use crate::pod::PodInfo;
@@ -16,6 +17,14 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// What is to be done before a pod is bound.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub(crate) volumes: Option<Decision>,
+    /// Of devices.
+    pub(crate) claims: Option<dra::Reservation>,
+}
 
 /// An attempt that has come to a node.
 pub(crate) struct Attempt {
@@ -49,6 +58,7 @@ impl Binder {
             Err(error) => {
                 tracing::warn!(pod = %pod.key, node, error, "a binding failed");
                 attempt.counts.attempted(Outcome::Error, attempt.since.elapsed());
+                dra::unreserve(&self.client, &self.shared, pod).await;
                 self.give_up(pod);
             }
         }

@@ -9,6 +9,7 @@ use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
 use crate::spread::Spread;
+use crate::terms::{VARYING, varying};
 use pintle_types::Kind;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -77,19 +78,41 @@ pub(crate) struct Kept {
 fn hash(pod: &PodInfo) -> u64 {
     let mut hasher = DefaultHasher::new();
     pod.key.namespace.hash(&mut hasher);
-    pod.pod.metadata.labels.hash(&mut hasher);
+    let labels = pod.pod.metadata.labels.iter().flatten();
+    labels.filter(|(key, _)| !VARYING.contains(&key.as_str())).for_each(|label| label.hash(&mut hasher));
     hasher.finish()
 }
 
-/// Whether the same is counted for both: all that counting looks at is the same.
-fn same_kind(a: &PodInfo, b: &PodInfo) -> bool {
+/// Which of the labels that vary within a kind the pod's own rules ask for, as bits.
+fn asks_for(pod: &PodInfo) -> u8 {
+    let terms = pod.terms.as_ref().map_or(0, |terms| terms.varying());
+    let constraints = pod.spec().topology_spread_constraints.iter().flatten();
+    constraints.fold(terms, |bits, constraint| {
+        let selector = constraint.label_selector.as_ref();
+        let labels = selector.iter().flat_map(|s| s.match_labels.iter().flatten()).map(|(key, _)| key.as_str());
+        let rules = selector.iter().flat_map(|s| s.match_expressions.iter().flatten()).map(|rule| rule.key.as_str());
+        let keys = constraint.match_label_keys.iter().flatten().map(String::as_str);
+        bits | varying(labels.chain(rules).chain(keys))
+    })
+}
+
+/// Whether both have the same labels, as far as anybody asks for them.
+fn same_labels(a: &PodInfo, b: &PodInfo, asked: u8) -> bool {
+    let matters = |key: &str| VARYING.iter().position(|varying| *varying == key).is_none_or(|i| asked & (1 << i) != 0);
+    let [first, second] = [a, b].map(|p| p.pod.metadata.labels.iter().flatten().filter(|(key, _)| matters(key)));
+    first.eq(second)
+}
+
+/// Whether the same is counted for both: all that counting looks at is the same. `asked` are the labels that vary and
+/// that running pods ask for.
+fn same_kind(a: &PodInfo, b: &PodInfo, asked: u8) -> bool {
     let owner = |p: &PodInfo| {
         let owners = p.pod.metadata.owner_references.iter().flatten();
         owners.filter(|o| o.controller == Some(true)).map(|o| o.uid.clone()).next()
     };
     let (first, second) = (a.spec(), b.spec());
     a.key.namespace == b.key.namespace
-        && a.pod.metadata.labels == b.pod.metadata.labels
+        && same_labels(a, b, asked | asks_for(b))
         && first.affinity == second.affinity
         && first.topology_spread_constraints == second.topology_spread_constraints
         && first.node_selector == second.node_selector
@@ -107,7 +130,9 @@ impl Kept {
         }
         self.clock += 1;
         let hash = hash(pod);
-        let known = |e: &&mut Entry| e.hash == hash && Arc::ptr_eq(&e.profile, profile) && same_kind(&e.owner, pod);
+        let asked = snapshot.asks_for();
+        let known =
+            |e: &&mut Entry| e.hash == hash && Arc::ptr_eq(&e.profile, profile) && same_kind(&e.owner, pod, asked);
         if let Some(entry) = self.entries.iter_mut().find(known) {
             entry.used = self.clock;
             return Some(Arc::clone(&entry.counts));

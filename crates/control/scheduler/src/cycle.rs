@@ -26,6 +26,8 @@ pub struct Misfit {
     pub plugins: Plugins,
     /// Nodes, by their place in the snapshot, where it could help that pods leave.
     pub(crate) resolvable: Vec<usize>,
+    /// What giving up claims to devices came to; nothing for pods that have none.
+    pub(crate) claims: &'static str,
     /// What preemption came to; empty when it found a node.
     pub preemption: String,
 }
@@ -52,7 +54,8 @@ impl Misfit {
     fn tell_preemption(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.preemption.as_str() {
             "" => Ok(()),
-            what => write!(f, " no new claims to deallocate, preemption: {what}"),
+            what if self.claims.is_empty() => write!(f, " no new claims to deallocate, preemption: {what}"),
+            what => write!(f, " {}, preemption: {what}", self.claims),
         }
     }
 }
@@ -183,9 +186,10 @@ pub(crate) fn find<'a>(pod: &PodInfo, prepared: &Prepared, snapshot: &'a Snapsho
     }
     let (all, wanted) = (snapshot.nodes().len(), enough(snapshot.known_nodes(), prepared.profile.percentage));
     let start = if all == 0 { 0 } else { start % all };
-    for place in (start..all).chain(0..start) {
+    let (before, after) = snapshot.order().split_at(start);
+    for place in after.iter().chain(before) {
         found.looked_at += 1;
-        found.look(pod, prepared, snapshot, place);
+        found.look(pod, prepared, snapshot, *place);
         if found.nodes.len() >= wanted {
             break;
         }

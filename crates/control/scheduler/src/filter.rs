@@ -2,11 +2,11 @@
 
 use crate::affinity::node_matches;
 use crate::counts::Counts;
+use crate::dra::Claims;
 use crate::limits;
 use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
-use crate::storage::Storage;
 use crate::volumes::{self, Rejection, Volumes};
 use pintle_types::k8s::api::core::v1::{Taint, Toleration};
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub(crate) struct Prepared {
     pub(crate) counts: Option<Arc<Counts>>,
     /// Most pods have no claims.
     volumes: Option<Box<Volumes>>,
+    /// Of devices.
+    pub(crate) claims: Option<Box<Claims>>,
 }
 
 impl Prepared {
@@ -27,7 +29,12 @@ impl Prepared {
         let volumes =
             if profile.filters_by(Plugin::VolumeBinding) { Volumes::new(pod, snapshot.storage())? } else { None };
         let volumes = volumes.map(Box::new);
-        Ok(Self { profile: Arc::clone(profile), counts: snapshot.counts(pod, profile), volumes })
+        let reject = |message| Rejection { plugin: Plugin::DynamicResources, message };
+        let claims = match profile.filters_by(Plugin::DynamicResources) {
+            true => Claims::new(pod, snapshot.devices()).map_err(reject)?.map(Box::new),
+            false => None,
+        };
+        Ok(Self { profile: Arc::clone(profile), counts: snapshot.counts(pod, profile), volumes, claims })
     }
 
     /// As if a pod came to the node (`by` is 1) or left it (-1).
@@ -57,11 +64,12 @@ pub(crate) enum Plugin {
     NodeVolumeLimits = 1 << 11,
     /// A server that was asked.
     Extender = 1 << 12,
+    DynamicResources = 1 << 13,
 }
 
 impl Plugin {
     /// All of them, in upstream's order.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::NodeUnschedulable,
         Self::NodeName,
         Self::TaintToleration,
@@ -74,6 +82,7 @@ impl Plugin {
         Self::VolumeZone,
         Self::PodTopologySpread,
         Self::InterPodAffinity,
+        Self::DynamicResources,
         Self::Extender,
     ];
 
@@ -93,6 +102,7 @@ impl Plugin {
             Self::PodTopologySpread => "PodTopologySpread",
             Self::InterPodAffinity => "InterPodAffinity",
             Self::Extender => "Extender",
+            Self::DynamicResources => "DynamicResources",
         }
     }
 }
@@ -103,7 +113,7 @@ pub struct Plugins(u16);
 
 impl Plugins {
     pub(crate) const fn all() -> Self {
-        Self((1 << 13) - 1)
+        Self((1 << 14) - 1)
     }
 
     pub(crate) fn insert(&mut self, plugin: Plugin) {
@@ -154,7 +164,7 @@ impl Refusal {
 }
 
 /// Why the node will not do: what the first plugin that refuses it says. Nothing when it will do.
-pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, storage: &Storage) -> Option<Refusal> {
+pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, snapshot: &Snapshot) -> Option<Refusal> {
     let profile = &*prepared.profile;
     if let Some(refusal) = unfit_node(pod, node, profile) {
         return Some(refusal);
@@ -172,10 +182,19 @@ pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, storag
     {
         return Some(refusal);
     }
-    if let Some(refusal) = unfit_volumes(pod, node, prepared, storage) {
+    if let Some(refusal) = unfit_volumes(pod, node, prepared, snapshot) {
         return Some(refusal);
     }
-    let counts = prepared.counts.as_ref()?;
+    let company = prepared.counts.as_ref().and_then(|counts| unfit_company(pod, node, profile, counts));
+    company.or_else(|| {
+        let words = prepared.claims.as_ref()?.misfit(node, snapshot.devices())?;
+        Refusal::rule(Plugin::DynamicResources, words)
+    })
+}
+
+/// What pods on the node and around it have against the pod, and it against them.
+fn unfit_company(pod: &PodInfo, node: &NodeInfo, profile: &Profile, counts: &Counts) -> Option<Refusal> {
+    let asks = |plugin| profile.filters_by(plugin);
     let rule = |plugin, (text, resolvable)| Refusal { plugin, lack: Lack::Rule(text), resolvable };
     let crowded = || counts.spread.misfit(pod, node).map(|reason| rule(Plugin::PodTopologySpread, reason));
     let unwanted = || counts.affinity.misfit(node).map(|reason| rule(Plugin::InterPodAffinity, reason));
@@ -207,7 +226,7 @@ fn unfit_node(pod: &PodInfo, node: &NodeInfo, profile: &Profile) -> Option<Refus
     None
 }
 
-fn unfit_volumes(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, storage: &Storage) -> Option<Refusal> {
+fn unfit_volumes(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, snapshot: &Snapshot) -> Option<Refusal> {
     let asks = |plugin| prepared.profile.filters_by(plugin);
     let refuse = |plugin, text, resolvable| Some(Refusal { plugin, lack: Lack::Rule(text), resolvable });
     if asks(Plugin::VolumeRestrictions) && volumes::disk_is_taken(pod, node) {
@@ -218,7 +237,7 @@ fn unfit_volumes(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, storage: &
         let text = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
         return refuse(Plugin::VolumeRestrictions, text, true);
     }
-    if asks(Plugin::NodeVolumeLimits) && limits::exceeded(pod, node, storage) {
+    if asks(Plugin::NodeVolumeLimits) && limits::exceeded(pod, node, snapshot.storage()) {
         return refuse(Plugin::NodeVolumeLimits, "node(s) exceed max volume count", true);
     }
     if asks(Plugin::VolumeBinding)
@@ -248,11 +267,11 @@ pub(crate) fn misfit_with_nominated(
             with.count(pod, node, other, 1, snapshot.namespaces());
             fuller.add(other.clone());
         }
-        if let Some(refusal) = misfit(pod, &fuller, &with, snapshot.storage()) {
+        if let Some(refusal) = misfit(pod, &fuller, &with, snapshot) {
             return Some(refusal);
         }
     }
-    misfit(pod, node, prepared, snapshot.storage())
+    misfit(pod, node, prepared, snapshot)
 }
 
 pub(crate) fn named(pod: &PodInfo, node: &NodeInfo) -> bool {

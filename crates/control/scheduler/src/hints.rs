@@ -3,9 +3,11 @@
 //! A pod that fits nowhere is tried again only when one of the plugins that refused it says that it might pass now.
 
 use crate::affinity::node_matches;
+use crate::dra::names;
 use crate::filter::{Plugin, Plugins, insufficient, named, tolerated, unschedulable};
 use crate::pod::PodInfo;
 use crate::profile::default_profile;
+use crate::room::Room;
 use crate::snapshot::NodeInfo;
 use crate::volumes::disks_conflict;
 use pintle_types::ObjectKey;
@@ -21,7 +23,8 @@ pub(crate) enum Event {
     NodeGone,
     /// A pod that runs, or will, came, went, or has other labels or requests now.
     PodAdded,
-    PodGone(Arc<PodInfo>),
+    /// With the room on its node after, when that is known.
+    PodGone(Arc<PodInfo>, Option<Arc<Room>>),
     PodChanged,
     /// Labels of a namespace changed.
     NamespaceChanged,
@@ -29,6 +32,13 @@ pub(crate) enum Event {
     ClaimChanged(ObjectKey),
     /// A volume or a class came or changed.
     StorageChanged,
+    /// A claim to devices came or changed, or let devices go.
+    DeviceClaimChanged {
+        claim: ObjectKey,
+        freed: bool,
+    },
+    /// A class or a slice of devices came or changed.
+    DevicesChanged,
 }
 
 impl Event {
@@ -39,11 +49,13 @@ impl Event {
             Self::NodeChanged(_) => "NodeUpdate",
             Self::NodeGone => "NodeDelete",
             Self::PodAdded => "AssignedPodAdd",
-            Self::PodGone(_) => "AssignedPodDelete",
+            Self::PodGone(..) => "AssignedPodDelete",
             Self::PodChanged => "AssignedPodUpdate",
             Self::NamespaceChanged => "NamespaceUpdate",
             Self::ClaimChanged(_) => "PersistentVolumeClaimUpdate",
             Self::StorageChanged => "PersistentVolumeUpdate",
+            Self::DeviceClaimChanged { .. } => "ResourceClaimUpdate",
+            Self::DevicesChanged => "ResourceSliceUpdate",
         }
     }
 }
@@ -51,7 +63,7 @@ impl Event {
 /// Whether the plugin asks about changes of that sort at all, whatever the pod.
 pub(crate) fn asks(plugin: Plugin, event: &Event) -> bool {
     match event {
-        Event::NodeAdded(_) | Event::NodeChanged(_) | Event::PodGone(_) | Event::ClaimChanged(_) => true,
+        Event::NodeAdded(_) | Event::NodeChanged(_) | Event::PodGone(..) | Event::ClaimChanged(_) => true,
         _ if plugin == Plugin::Extender => true,
         Event::NodeGone => plugin == Plugin::PodTopologySpread,
         Event::NamespaceChanged => plugin == Plugin::InterPodAffinity,
@@ -59,6 +71,7 @@ pub(crate) fn asks(plugin: Plugin, event: &Event) -> bool {
         Event::PodChanged => {
             matches!(plugin, Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity)
         }
+        Event::DeviceClaimChanged { .. } | Event::DevicesChanged => plugin == Plugin::DynamicResources,
         Event::StorageChanged => {
             matches!(plugin, Plugin::VolumeBinding | Plugin::VolumeZone | Plugin::NodeVolumeLimits)
         }
@@ -82,8 +95,11 @@ fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
     match event {
         Event::NodeAdded(node) => passes(plugin, pod, node),
         Event::NodeChanged(both) => changed(plugin, &both[0], &both[1]) && passes(plugin, pod, &both[1]),
-        Event::PodGone(gone) => match plugin {
-            Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity => true,
+        Event::PodGone(gone, room) => match plugin {
+            Plugin::NodeResourcesFit => room.as_ref().is_none_or(|room| room.may_take(pod)),
+            // Constraints count pods of the same namespace.
+            Plugin::PodTopologySpread => gone.key.namespace == pod.key.namespace,
+            Plugin::InterPodAffinity => gone.terms.is_some() || pod.terms.is_some(),
             Plugin::NodeVolumeLimits => !gone.claims.is_empty(),
             Plugin::VolumeRestrictions => {
                 pod.claim_keys().any(|claim| gone.claim_keys().any(|other| other == claim)) || disks_conflict(pod, gone)
@@ -97,6 +113,11 @@ fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
                 Plugin::VolumeRestrictions | Plugin::VolumeBinding | Plugin::VolumeZone | Plugin::NodeVolumeLimits
             ) && pod.claim_keys().any(|key| key == *claim)
         }
+        Event::DeviceClaimChanged { claim, freed } => {
+            let own = |(name, _): &(&str, bool)| *name == claim.name && pod.key.namespace == claim.namespace;
+            *freed || names(pod).is_ok_and(|names| names.iter().any(own))
+        }
+        Event::DevicesChanged => true,
         Event::NodeGone | Event::NamespaceChanged | Event::PodAdded | Event::PodChanged | Event::StorageChanged => true,
     }
 }
@@ -109,9 +130,11 @@ fn changed(plugin: Plugin, old: &NodeInfo, new: &NodeInfo) -> bool {
         Plugin::Extender => true,
         Plugin::NodeUnschedulable | Plugin::TaintToleration => spec(old) != spec(new),
         Plugin::NodeName | Plugin::NodePorts | Plugin::VolumeRestrictions | Plugin::NodeVolumeLimits => false,
-        Plugin::NodeAffinity | Plugin::InterPodAffinity | Plugin::VolumeBinding | Plugin::VolumeZone => {
-            labels(old) != labels(new)
-        }
+        Plugin::NodeAffinity
+        | Plugin::InterPodAffinity
+        | Plugin::VolumeBinding
+        | Plugin::VolumeZone
+        | Plugin::DynamicResources => labels(old) != labels(new),
         Plugin::NodeResourcesFit => old.allocatable != new.allocatable,
         Plugin::PodTopologySpread => labels(old) != labels(new) || spec(old) != spec(new),
     }
@@ -132,6 +155,7 @@ fn passes(plugin: Plugin, pod: &PodInfo, node: &NodeInfo) -> bool {
         | Plugin::VolumeBinding
         | Plugin::VolumeZone
         | Plugin::NodeVolumeLimits
+        | Plugin::DynamicResources
         | Plugin::Extender => true,
     }
 }

@@ -14,6 +14,7 @@ mod counts;
 mod csi_nodes;
 mod cycle;
 mod domains;
+mod dra;
 mod evict;
 mod extender;
 mod filter;
@@ -31,6 +32,7 @@ mod preemption_tests;
 mod profile;
 mod queue;
 mod resources;
+mod room;
 mod rules;
 mod run;
 mod score;
@@ -46,9 +48,11 @@ mod tests;
 #[cfg(test)]
 mod volume_tests;
 mod volumes;
+mod zones;
 
 pub use configuration::{Configuration, ConfigurationError};
 pub use cycle::{Choice, Misfit, schedule};
+pub use dra::Devices;
 pub use extender::ExtenderError;
 pub use filter::Plugins;
 pub use metrics::Metrics;

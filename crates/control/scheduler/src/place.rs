@@ -1,7 +1,8 @@
 //! Finds a node for one pod and keeps its room: by the plugins alone, or with servers that are asked besides.
 
-use crate::bind::decide;
+use crate::bind::{Before, decide};
 use crate::cycle::{Misfit, best, find};
+use crate::dra::reserve;
 use crate::extender::{Extender, Filtered};
 use crate::filter::{Plugin, Prepared};
 use crate::metrics::Point;
@@ -10,15 +11,14 @@ use crate::run::{Scheduler, Turn, Unplaced};
 use crate::score::scores;
 use crate::shared::Ours;
 use crate::snapshot::{NodeInfo, Snapshot};
-use crate::storage::Decision;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A node, and what is to be done about the pod's claims there.
-type Placed = (String, Option<Decision>);
+/// A node, and what is to be done before the pod is bound to it.
+type Placed = (String, Option<Before>);
 
 impl Scheduler {
     /// The node for a pod, which counts there from now on.
@@ -35,7 +35,7 @@ impl Scheduler {
         turn.start = (turn.start + found.looked_at) % snapshot.nodes().len().max(1);
         let scoring = ours.counts.ran(Point::Filter, !found.nodes.is_empty(), began);
         let node = match found.nodes.as_slice() {
-            [] => return Err(Unplaced::Misfit(found.explain(pod))),
+            [] => return Err(unplaced(&prepared, found.explain(pod))),
             [only] => only.name.clone(),
             many => {
                 let scores = scores(pod, many, &prepared, &snapshot);
@@ -45,18 +45,30 @@ impl Scheduler {
         ours.counts.ran(Point::Score, true, scoring);
         // What it was held against must not be copied when the pod is counted.
         drop((found, prepared));
-        Ok(self.keep(pod, ours, node, &mut snapshot))
+        self.keep(pod, ours, node, &mut snapshot, turn)
     }
 
     /// The pod counts on its node from now on.
-    fn keep(&self, pod: &Arc<PodInfo>, ours: &Ours, node: String, snapshot: &mut Snapshot) -> Placed {
+    fn keep(
+        &self,
+        pod: &Arc<PodInfo>,
+        ours: &Ours,
+        node: String,
+        snapshot: &mut Snapshot,
+        turn: &mut Turn,
+    ) -> Result<Placed, Unplaced> {
         let began = Instant::now();
         let binds = ours.profile.filters_by(Plugin::VolumeBinding);
-        let decision = if binds { decide(pod, &node, snapshot) } else { None };
+        let claims = match ours.profile.filters_by(Plugin::DynamicResources) {
+            true => reserve(pod, &node, snapshot, &mut turn.random).map_err(Unplaced::Error)?,
+            false => None,
+        };
+        let volumes = if binds { decide(pod, &node, snapshot) } else { None };
+        let before = (volumes.is_some() || claims.is_some()).then_some(Before { volumes, claims });
         snapshot.set_pod(Arc::clone(pod), &node);
         self.shared.assumed.lock().insert(pod.key.clone());
         ours.counts.ran(Point::Reserve, true, began);
-        (node, decision)
+        Ok((node, before))
     }
 
     /// The same, while others are asked without anything being held: what they say may be of nodes that have changed.
@@ -100,7 +112,7 @@ impl Scheduler {
         }
         let node = left[best(&totals, &mut turn.random)].name.clone();
         drop(prepared);
-        Ok(self.keep(pod, ours, node, &mut snapshot))
+        self.keep(pod, ours, node, &mut snapshot, turn)
     }
 
     /// The nodes that will do by the plugins, and what is against the others.
@@ -113,7 +125,7 @@ impl Scheduler {
         ours.counts.ran(Point::Filter, !found.nodes.is_empty(), began);
         let nodes: Vec<Arc<Node>> = found.nodes.iter().filter_map(|node| node.node.clone()).collect();
         let failed = found.explain(pod);
-        if nodes.is_empty() { Err(Unplaced::Misfit(failed)) } else { Ok((nodes, failed)) }
+        if nodes.is_empty() { Err(unplaced(&prepared, failed)) } else { Ok((nodes, failed)) }
     }
 
     /// Leaves the nodes that a server leaves.
@@ -129,6 +141,14 @@ impl Scheduler {
         }
         nodes.retain(|node| filtered.nodes.iter().any(|name| name == node.name()));
     }
+}
+
+/// Why there is no node: none will do, unless the pod's claims are wrong.
+fn unplaced(prepared: &Prepared, misfit: Misfit) -> Unplaced {
+    let wrong = prepared.claims.as_ref().and_then(|claims| claims.failure());
+    wrong.map_or(Unplaced::Misfit(misfit), |words| {
+        Unplaced::Error(format!("running \"DynamicResources\" filter plugin: {words}"))
+    })
 }
 
 fn prepare(pod: &PodInfo, ours: &Ours, snapshot: &Snapshot) -> Result<Prepared, Misfit> {

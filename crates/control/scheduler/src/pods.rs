@@ -26,6 +26,11 @@ impl Pods {
         self.place(key).map(|place| &mut self.0[place])
     }
 
+    /// Becomes a copy of another, in the memory that it has.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.0.clone_from(&other.0);
+    }
+
     /// Adds a pod that is not among them.
     pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
         self.0.push(pod);

@@ -8,9 +8,9 @@ use crate::filter::{Prepared, misfit_with_nominated};
 use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::snapshot::{NodeInfo, Snapshot};
-use pintle_types::Kind;
 use pintle_types::k8s::api::policy::v1::PodDisruptionBudget;
 use pintle_types::selector::LabelSelector;
+use pintle_types::{Kind, Time};
 use rand::Rng;
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -72,10 +72,11 @@ pub(crate) fn candidates(
     let prepared = Prepared::new(pod, profile, snapshot);
     let Ok(mut prepared) = prepared else { return Err(Preemption::NoNode(refused.to_string())) };
     let mut offers: Vec<Offer> = Vec::new();
+    let mut emptied = NodeInfo::new("");
     for i in 0..places.len() {
         // Nodes may have gone since they were looked at.
         let Some(node) = snapshot.nodes().get(places[(offset + i) % places.len()]) else { continue };
-        match victims_on(pod, node, &mut prepared, snapshot, &budgets) {
+        match victims_on(pod, node, &mut emptied, &mut prepared, snapshot, &budgets) {
             Ok(offer) => offers.push(offer),
             Err(reasons) => reasons.into_iter().for_each(|reason| refused.note(reason, 1)),
         }
@@ -117,10 +118,12 @@ fn leaves_for_another(pod: &PodInfo) -> bool {
     pod.pod.is_deleting() && target.into_iter().any(|c| c.status == "True" && c.reason.as_deref() == Some(REASON))
 }
 
-/// What of the node's pods must leave for the pod to fit, or why that would not help.
+/// What of the node's pods must leave for the pod to fit, or why that would not help. It is tried on `emptied`, whatever
+/// that was before.
 fn victims_on(
     pod: &PodInfo,
     node: &NodeInfo,
+    emptied: &mut NodeInfo,
     prepared: &mut Prepared,
     snapshot: &Snapshot,
     budgets: &[Budget<'_>],
@@ -129,23 +132,23 @@ fn victims_on(
     if lesser.is_empty() {
         return Err(vec!["No preemption victims found for incoming pod".to_owned()]);
     }
-    lesser.sort_by_cached_key(|p| importance(p));
-    let mut emptied = node.clone();
+    emptied.copy_from(node);
     for victim in &lesser {
         emptied.remove(&victim.key);
         prepared.count(pod, node, victim, -1, snapshot.namespaces());
     }
-    if let Some(refusal) = misfit_with_nominated(pod, &emptied, prepared, snapshot) {
+    if let Some(refusal) = misfit_with_nominated(pod, emptied, prepared, snapshot) {
         lesser.iter().for_each(|spared| prepared.count(pod, node, spared, 1, snapshot.namespaces()));
         return Err(refusal.reasons(pod));
     }
+    lesser.sort_by(|a, b| importance(a).cmp(&importance(b)));
     let (violating, rest) = split_by_budget(lesser, budgets);
     let (mut victims, mut violations) = (Vec::new(), 0);
     let protected = violating.len();
     for (i, other) in violating.into_iter().chain(rest).enumerate() {
         emptied.add(Arc::clone(&other));
         prepared.count(pod, node, &other, 1, snapshot.namespaces());
-        if misfit_with_nominated(pod, &emptied, prepared, snapshot).is_some() {
+        if misfit_with_nominated(pod, emptied, prepared, snapshot).is_some() {
             emptied.remove(&other.key);
             prepared.count(pod, node, &other, -1, snapshot.namespaces());
             violations += usize::from(i < protected);
@@ -154,19 +157,19 @@ fn victims_on(
     }
     // The next node is tried with all of this one's pods in their places.
     victims.iter().for_each(|victim| prepared.count(pod, node, victim, 1, snapshot.namespaces()));
-    victims.sort_by_cached_key(|p| importance(p));
+    victims.sort_by(|a, b| importance(a).cmp(&importance(b)));
     Ok(Offer { node: node.name.clone(), victims, violations })
 }
 
 /// When the pod was started; what has not been started yet counts as now.
-fn started(pod: &PodInfo) -> String {
+fn started(pod: &PodInfo) -> (bool, Option<&Time>) {
     let start = pod.pod.status.as_ref().and_then(|s| s.start_time.as_ref());
-    start.map_or_else(|| "~".to_owned(), |time| time.0.to_string())
+    (start.is_none(), start)
 }
 
 /// The order of pods, the most important first: by priority, then the longest running; their names make it total.
-fn importance(pod: &PodInfo) -> (Reverse<i32>, String, String, String) {
-    (Reverse(pod.priority), started(pod), pod.key.namespace.clone(), pod.key.name.clone())
+fn importance(pod: &PodInfo) -> impl Ord + '_ {
+    (Reverse(pod.priority), started(pod), &pod.key.namespace, &pod.key.name)
 }
 
 struct Budget<'a> {
@@ -213,10 +216,10 @@ fn split_by_budget(pods: Vec<Arc<PodInfo>>, budgets: &[Budget<'_>]) -> (Vec<Arc<
 
 /// Fewest budgets hurt, then the lowest highest priority, the lowest sum of priorities, the fewest pods, and the
 /// latest start of the longest running of the most important.
-fn cost(candidate: &Offer) -> (usize, i32, i64, usize, Reverse<String>) {
+fn cost(candidate: &Offer) -> impl Ord + '_ {
     let victims = &candidate.victims;
     let highest = victims.first().map_or(i32::MIN, |p| p.priority);
-    let sum = victims.iter().map(|p| i64::from(p.priority) + i64::from(i32::MAX) + 1).sum();
-    let earliest = victims.iter().filter(|p| p.priority == highest).map(|p| started(p)).min().unwrap_or_default();
+    let sum: i64 = victims.iter().map(|p| i64::from(p.priority) + i64::from(i32::MAX) + 1).sum();
+    let earliest = victims.iter().filter(|p| p.priority == highest).map(|p| started(p)).min();
     (candidate.violations, highest, sum, victims.len(), Reverse(earliest))
 }

@@ -50,6 +50,8 @@ pub struct Profile {
     pub(crate) weights: [i64; SCORERS],
     /// Whether pods with gates wait.
     pub(crate) gates: bool,
+    /// Whether pods wait until their claims to devices are there.
+    pub(crate) waits_for_claims: bool,
     /// Whether pods of lower priority may have to leave.
     pub(crate) preempts: bool,
     /// Of the nodes, how many that will do are looked for; by the size of the cluster when 0.
@@ -95,6 +97,7 @@ impl Profile {
             filters: Plugins::all(),
             weights: [3, 2, 2, 2, 1, 1, 1],
             gates: true,
+            waits_for_claims: true,
             preempts: true,
             percentage: 0,
             strategy: Strategy::LeastAllocated,

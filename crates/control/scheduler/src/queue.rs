@@ -365,6 +365,12 @@ impl PodQueue {
         Ok(Popped { pod: Arc::clone(&waiting.pod), arrived: waiting.arrived, attempts: waiting.attempts })
     }
 
+    /// Whether anybody waits, or is being tried, whom a change could help.
+    pub(crate) fn minds_changes(&self) -> bool {
+        let state = self.state.lock();
+        !state.unschedulable.is_empty() || state.anyone_tried()
+    }
+
     /// How many pods are active, back off and are unschedulable.
     pub(crate) fn lengths(&self) -> [usize; 3] {
         let state = self.state.lock();

@@ -32,6 +32,13 @@ impl Resources {
         out
     }
 
+    /// Becomes a copy of another, in the memory that it has.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        let others = std::mem::take(&mut self.others);
+        *self = Self { others, ..*other };
+        self.others.clone_from(&other.others);
+    }
+
     pub fn other(&self, name: &str) -> i64 {
         self.others.iter().find(|(n, _)| n == name).map_or(0, |(_, amount)| *amount)
     }

@@ -1,10 +1,11 @@
 //! The scheduler's loop: takes pods from the queue, has them bound in the background, or room made for them.
 
-use crate::bind::{Attempt, Binder};
+use crate::bind::{Attempt, Before, Binder};
 use crate::bind_volumes::{self, Failure};
 use crate::configuration::Configuration;
 use crate::csi_nodes;
 use crate::cycle::Misfit;
+use crate::dra;
 use crate::evict::Eviction;
 use crate::extender::{Extender, ExtenderError};
 use crate::metrics::{Metrics, Outcome, Point};
@@ -12,7 +13,6 @@ use crate::pod::PodInfo;
 use crate::preemption::{Offer, Preemption, candidates, pick};
 use crate::queue::Popped;
 use crate::shared::{Ours, Shared};
-use crate::storage::Decision;
 use pintle_client::{Client, Patch, PatchOptions};
 use pintle_clock::Clock;
 use pintle_informer::{EventType, Informer, Informers, Recorder};
@@ -105,8 +105,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     stop.run_until_cancelled(async {
         follow(&config.informers, &shared).await;
         let limits = csi_nodes::follow(scheduler.client.clone(), Arc::clone(&scheduler.shared), stop.clone());
+        let devices = dra::follow(config.informers.clone(), Arc::clone(&scheduler.shared), stop.clone());
         let turn = Turn { start: 0, random: StdRng::seed_from_u64(config.seed) };
-        tokio::join!(scheduler.work(turn), limits);
+        tokio::join!(scheduler.work(turn), limits, devices);
     })
     .await;
     scheduler.bindings.close();
@@ -150,11 +151,11 @@ impl Scheduler {
             let placed = self.place(&popped.pod, ours, &mut turn).await;
             self.metrics.algorithm.observe(since.elapsed().as_secs_f64());
             match placed {
-                Ok((node, decision)) => {
+                Ok((node, before)) => {
                     let attempt = Attempt { popped, counts: Arc::clone(&ours.counts), since };
-                    match decision {
+                    match before {
                         None => self.bind(attempt, node).await,
-                        Some(decision) => self.bind_with_volumes(attempt, node, decision),
+                        Some(before) => self.bind_after(attempt, node, before),
                     }
                 }
                 Err(Unplaced::Misfit(misfit)) => {
@@ -177,6 +178,7 @@ impl Scheduler {
             self.shared.queue.unschedulable(&pod.key, misfit.plugins);
             return self.report(pod, UNSCHEDULABLE, &misfit.to_string(), None).await;
         }
+        self.give_up_claims(pod, &mut misfit).await;
         let began = Instant::now();
         self.metrics.preemptions.inc();
         let found = {
@@ -203,7 +205,11 @@ impl Scheduler {
             }
             Ok(Preemption::NoNode(why_not)) => {
                 misfit.preemption = why_not;
-                let promised = self.shared.snapshot.lock().forget_nomination(&pod.key) || pod.nominated().is_some();
+                let forgotten = self.shared.snapshot.lock().forget_nomination(&pod.key);
+                if forgotten {
+                    self.shared.promise_void(pod);
+                }
+                let promised = forgotten || pod.nominated().is_some();
                 self.shared.queue.unschedulable(&pod.key, misfit.plugins);
                 self.report(pod, UNSCHEDULABLE, &misfit.to_string(), promised.then_some("")).await;
             }
@@ -212,6 +218,22 @@ impl Scheduler {
                 self.shared.queue.unschedulable(&pod.key, misfit.plugins);
                 self.report(pod, UNSCHEDULABLE, &misfit.to_string(), None).await;
             }
+        }
+    }
+
+    /// Lets a claim be allocated anew that nobody uses and that keeps the pod from all nodes.
+    async fn give_up_claims(&self, pod: &PodInfo, misfit: &mut Misfit) {
+        if !dra::wants_claims(pod) {
+            return;
+        }
+        misfit.claims = "still not schedulable";
+        if !misfit.reasons.contains_key(dra::UNAVAILABLE) {
+            return;
+        }
+        match dra::deallocate(&self.client, &self.shared, pod).await {
+            Ok(true) => misfit.claims = "deallocation of ResourceClaim completed",
+            Ok(false) => {}
+            Err(error) => tracing::warn!(pod = %pod.key, %error, "could not give up a claim"),
         }
     }
 
@@ -276,26 +298,28 @@ impl Scheduler {
         });
     }
 
-    /// The same for a pod whose claims are to be bound first, which may take long: others don't wait for it.
-    fn bind_with_volumes(&self, attempt: Attempt, node: String, decision: Decision) {
+    /// The same for a pod that something is to be done for first, which may take long: others don't wait for it.
+    fn bind_after(&self, attempt: Attempt, node: String, before: Before) {
         let (binder, permits) = (self.binder(), Arc::clone(&self.permits));
         let patience = self.shared.ours(&attempt.popped.pod).map(|ours| ours.profile.bind_timeout).unwrap_or_default();
         self.bindings.spawn(async move {
             let (pod, began) = (Arc::clone(&attempt.popped.pod), Instant::now());
-            let bound = bind_volumes::bind(&binder.client, &binder.shared, &pod, &node, &decision, patience);
-            let bound = binder.stop.run_until_cancelled(bound).await;
-            attempt.counts.ran(Point::PreBind, matches!(bound, Some(Ok(()))), began);
-            binder.shared.snapshot.lock().storage_mut().release(&decision);
-            match bound {
+            let prepared = binder.stop.run_until_cancelled(prepare(&binder, &pod, &node, &before, patience)).await;
+            attempt.counts.ran(Point::PreBind, matches!(prepared, Some(Ok(()))), began);
+            if let Some(volumes) = &before.volumes {
+                binder.shared.snapshot.lock().storage_mut().release(volumes);
+            }
+            match prepared {
                 Some(Ok(())) => {
                     let Ok(_permit) = permits.acquire_owned().await else { return };
                     binder.bind(&attempt, &node).await;
                 }
-                Some(Err(Failure::Gone)) | None => {}
-                Some(Err(error)) => {
-                    let message = format!("running PreBind plugin \"VolumeBinding\": {error}");
+                Some(Err(None)) | None => {}
+                Some(Err(Some(error))) => {
+                    let message = format!("running PreBind plugin {error}");
                     binder.recorder.event(&*pod.pod, EventType::Warning, "FailedScheduling", message);
                     attempt.counts.attempted(Outcome::Error, attempt.since.elapsed());
+                    dra::unreserve(&binder.client, &binder.shared, &pod).await;
                     binder.give_up(&pod);
                 }
             }
@@ -334,6 +358,34 @@ impl Scheduler {
         let result = self.client.patch::<Pod>(&pod.key.namespace, &pod.key.name, patch, &PatchOptions::status()).await;
         if let Err(error) = result.map(drop).or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) }) {
             tracing::warn!(pod = %pod.key, %error, "could not say on a pod why it is unschedulable");
+        }
+    }
+}
+
+/// Has the pod's claims bound, to volumes and to devices. Fails with the plugin's name and words, or with nothing when
+/// nobody waits any more.
+async fn prepare(
+    binder: &Binder,
+    pod: &PodInfo,
+    node: &str,
+    before: &Before,
+    patience: std::time::Duration,
+) -> Result<(), Option<String>> {
+    let mut bound = Ok(());
+    if let Some(volumes) = &before.volumes {
+        bound = match bind_volumes::bind(&binder.client, &binder.shared, pod, node, volumes, patience).await {
+            Err(Failure::Gone) => Err(None),
+            result => result.map_err(|error| Some(format!("\"VolumeBinding\": {error}"))),
+        };
+    }
+    let Some(claims) = &before.claims else { return bound };
+    match bound {
+        Ok(()) => dra::bind(&binder.client, &binder.shared, pod, claims)
+            .await
+            .map_err(|error| Some(format!("\"DynamicResources\": {error}"))),
+        failed => {
+            claims.release(&binder.shared);
+            failed
         }
     }
 }

@@ -1,19 +1,21 @@
 //! What the scheduler knows, and how changes of objects come to it.
 
 use crate::configuration::Configuration;
+use crate::dra::{claims_of, wants_claims};
 use crate::filter::Plugin;
 use crate::hints::Event;
 use crate::metrics::{Metrics, OfProfile, Waiting};
 use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::queue::PodQueue;
+use crate::room::Room;
 use crate::snapshot::{NodeInfo, Snapshot};
 use parking_lot::Mutex;
 use pintle_informer::Change;
 use pintle_types::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use pintle_types::k8s::api::storage::v1::StorageClass;
 use pintle_types::{Kind, ObjectKey};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -25,11 +27,15 @@ pub(crate) struct Shared {
     pub(crate) queue: PodQueue,
     /// Pods that have gates.
     pub(crate) gated: Mutex<HashSet<ObjectKey>>,
+    /// Those of them that wait for claims to devices to be made.
+    claimless: Mutex<HashMap<ObjectKey, Arc<PodInfo>>>,
     pub(crate) profiles: Vec<Ours>,
     /// Wakes those who wait for claims: a claim changed, or a pod that waited is gone.
     pub(crate) storage_changed: Notify,
     /// The first volume of a CSI driver was seen: limits of nodes matter from then on.
     pub(crate) csi_seen: Notify,
+    /// The first pod that claims devices was seen: what there is of devices matters from then on.
+    pub(crate) claims_seen: Notify,
 }
 
 /// A profile with what is counted of it.
@@ -52,6 +58,8 @@ enum Wish {
     /// Nothing: it asks for another, or is on its way out.
     None,
     Gated,
+    /// Claims of it are not there yet.
+    Claims,
     Node,
 }
 
@@ -82,6 +90,8 @@ impl Shared {
             profiles: configuration.profiles.iter().map(ours).collect(),
             storage_changed: Notify::new(),
             csi_seen: Notify::new(),
+            claims_seen: Notify::new(),
+            claimless: Mutex::default(),
         }
     }
 
@@ -96,8 +106,47 @@ impl Shared {
             None => Wish::None,
             Some(_) if pod.pod.is_deleting() || is_finished(&pod.pod) => Wish::None,
             Some(ours) if gated && ours.profile.gates => Wish::Gated,
+            Some(ours) if ours.profile.waits_for_claims && wants_claims(pod) => self.wish_with_claims(pod),
             Some(_) => Wish::Node,
         }
+    }
+
+    fn wish_with_claims(&self, pod: &PodInfo) -> Wish {
+        let snapshot = self.snapshot.lock();
+        let devices = snapshot.devices();
+        if !devices.ready {
+            self.claims_seen.notify_one();
+        }
+        let there = devices.ready && claims_of(pod, devices).is_ok();
+        if there { Wish::Node } else { Wish::Claims }
+    }
+
+    /// Claims of the namespace, or of all, changed: pods may have what they waited for.
+    pub(crate) fn claims_changed(&self, namespace: Option<&str>) {
+        let mut waiting = self.claimless.lock();
+        let concerned = |pod: &&Arc<PodInfo>| namespace.is_none_or(|namespace| pod.key.namespace == namespace);
+        let wants = |pod: &&Arc<PodInfo>| matches!(self.wish(pod), Wish::Node);
+        let free: Vec<Arc<PodInfo>> = waiting.values().filter(concerned).filter(wants).cloned().collect();
+        for pod in free {
+            waiting.remove(&pod.key);
+            self.gated.lock().remove(&pod.key);
+            self.queue.add(pod);
+        }
+    }
+
+    /// What the pod is to this scheduler. One that waits for claims is kept for the news of them.
+    fn take_in(&self, info: &Arc<PodInfo>) -> Wish {
+        if !wants_claims(info) {
+            return self.wish(info);
+        }
+        // Held while it is decided, so that no news of a claim comes in between.
+        let mut waiting = self.claimless.lock();
+        let wish = self.wish(info);
+        match wish {
+            Wish::Claims => drop(waiting.insert(info.key.clone(), Arc::clone(info))),
+            _ => drop(waiting.remove(&info.key)),
+        }
+        wish
     }
 
     /// Something changed; those whom it could help are wanted again.
@@ -168,21 +217,16 @@ impl Shared {
             }
             self.queue.remove(&key);
             self.gated.lock().remove(&key);
-            let mut snapshot = self.snapshot.lock();
-            let counted = snapshot.remove_pod(&key) | snapshot.forget_nomination(&key);
-            drop(snapshot);
-            if counted {
-                self.queue.cluster_changed(&Event::PodGone(Arc::new(PodInfo::new(Arc::clone(change.object())))));
-            }
-            return;
+            self.claimless.lock().remove(&key);
+            return self.pod_gone(&key, change.object());
         };
         let info = Arc::new(PodInfo::new(Arc::clone(pod)));
         if let Some(node) = node_name(pod) {
             self.assigned(change, &info, node);
             return;
         }
-        let wish = self.wish(&info);
-        let gated = matches!(wish, Wish::Gated);
+        let wish = self.take_in(&info);
+        let gated = matches!(wish, Wish::Gated | Wish::Claims);
         if gated || !self.gated.lock().is_empty() {
             let mut all = self.gated.lock();
             if gated {
@@ -193,10 +237,31 @@ impl Shared {
         }
         if !matches!(wish, Wish::Node) {
             self.queue.remove(&key);
-            self.snapshot.lock().forget_nomination(&key);
+            let promised = self.snapshot.lock().forget_nomination(&key);
+            if promised {
+                self.promise_void(&info);
+            }
         } else if !self.assumed.lock().contains(&key) {
             self.wants_a_node(change, info);
         }
+    }
+
+    fn pod_gone(&self, key: &ObjectKey, pod: &Arc<Pod>) {
+        let mut snapshot = self.snapshot.lock();
+        let node = snapshot.node_of(key).map(|node| node.name.clone());
+        let counted = snapshot.remove_pod(key) | snapshot.forget_nomination(key);
+        if !counted {
+            return;
+        }
+        let left = node.filter(|_| self.queue.minds_changes());
+        let left = left.and_then(|name| Some(Arc::new(Room::of(snapshot.node(&name)?, &snapshot))));
+        drop(snapshot);
+        self.queue.cluster_changed(&Event::PodGone(Arc::new(PodInfo::new(Arc::clone(pod))), left));
+    }
+
+    /// The room that was promised to the pod is anybody's.
+    pub(crate) fn promise_void(&self, pod: &Arc<PodInfo>) {
+        self.queue.cluster_changed(&Event::PodGone(Arc::clone(pod), None));
     }
 
     fn wants_a_node(&self, change: &Change<Pod>, info: Arc<PodInfo>) {

@@ -1,16 +1,19 @@
 //! The nodes and what runs on them, kept up by single changes.
 
 use crate::counts::{Counts, Kept, counts_the_same};
+use crate::dra::Devices;
 use crate::pod::PodInfo;
 use crate::pods::Pods;
 use crate::profile::Profile;
 use crate::resources::Resources;
 use crate::storage::Storage;
+use crate::terms::VARYING;
+use crate::zones::{interleaved, zone};
 use parking_lot::Mutex;
 use pintle_types::k8s::api::core::v1::Node;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The labels of namespaces, by name.
 pub(crate) type Namespaces = HashMap<String, BTreeMap<String, String>>;
@@ -38,7 +41,7 @@ impl NodeInfo {
         info
     }
 
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             node: None,
@@ -72,6 +75,16 @@ impl NodeInfo {
         self.scored.1 -= pod.scored.1;
     }
 
+    /// Becomes a copy of another, in the memory that it has.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.name.clone_from(&other.name);
+        self.node.clone_from(&other.node);
+        self.allocatable.copy_from(&other.allocatable);
+        self.requested.copy_from(&other.requested);
+        self.pods.copy_from(&other.pods);
+        (self.scored, self.with_terms) = (other.scored, other.with_terms);
+    }
+
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
         self.node.as_ref()?.label(key)
     }
@@ -88,6 +101,8 @@ struct Nomination {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     nodes: Vec<NodeInfo>,
+    /// The places of the nodes in the order in which they are looked at; worked out when it is asked for.
+    order: OnceLock<Vec<usize>>,
     by_name: HashMap<String, usize>,
     /// Where each pod counts.
     pods: HashMap<ObjectKey, usize>,
@@ -99,9 +114,12 @@ pub struct Snapshot {
     /// On how many nodes each image lies.
     images: HashMap<String, usize>,
     with_terms: usize,
+    /// How many of their terms ask for each of the labels that vary within a kind of pods.
+    varying: [usize; VARYING.len()],
     /// How many nodes can be chosen from.
     known: usize,
     storage: Storage,
+    devices: Devices,
     /// Counted for a pod when it is scheduled, and kept for those like it.
     kept: Mutex<Kept>,
 }
@@ -109,6 +127,11 @@ pub struct Snapshot {
 impl Snapshot {
     pub fn nodes(&self) -> &[NodeInfo] {
         &self.nodes
+    }
+
+    /// The places of the nodes, one of each zone in turn.
+    pub(crate) fn order(&self) -> &[usize] {
+        self.order.get_or_init(|| interleaved(&self.nodes))
     }
 
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
@@ -123,6 +146,11 @@ impl Snapshot {
     /// How many pods are on nodes.
     pub(crate) fn pods(&self) -> usize {
         self.pods.len()
+    }
+
+    /// The node that the pod counts on.
+    pub(crate) fn node_of(&self, key: &ObjectKey) -> Option<&NodeInfo> {
+        self.pods.get(key).map(|slot| &self.nodes[*slot])
     }
 
     /// The place of a node among [`nodes`](Self::nodes).
@@ -144,6 +172,15 @@ impl Snapshot {
         &mut self.storage
     }
 
+    pub(crate) fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// Claims to devices, their classes and slices, to be kept up.
+    pub fn devices_mut(&mut self) -> &mut Devices {
+        &mut self.devices
+    }
+
     pub(crate) fn namespaces(&self) -> &Namespaces {
         &self.namespaces
     }
@@ -161,6 +198,18 @@ impl Snapshot {
     /// How many pods have terms of affinity to pods, those included that a node is promised to.
     pub(crate) fn with_terms(&self) -> usize {
         self.with_terms + self.promised.values().flatten().filter(|pod| pod.terms.is_some()).count()
+    }
+
+    fn count_varying(&mut self, pod: &PodInfo, comes: bool) {
+        let bits = pod.terms.as_ref().map_or(0, |terms| terms.varying());
+        for (_, count) in self.varying.iter_mut().enumerate().filter(|(i, _)| bits & (1 << i) != 0) {
+            *count = if comes { *count + 1 } else { *count - 1 };
+        }
+    }
+
+    /// Which of the labels that vary within a kind of pods any running pod's terms ask for, as bits.
+    pub(crate) fn asks_for(&self) -> u8 {
+        self.varying.iter().enumerate().filter(|(_, count)| **count > 0).fold(0, |bits, (i, _)| bits | 1 << i)
     }
 
     pub(crate) fn has_images(&self) -> bool {
@@ -239,6 +288,7 @@ impl Snapshot {
         if let Some(index) = self.by_name.get(name) {
             return *index;
         }
+        self.order = OnceLock::new();
         self.nodes.push(NodeInfo::new(name));
         self.by_name.insert(name.to_owned(), self.nodes.len() - 1);
         self.nodes.len() - 1
@@ -256,6 +306,9 @@ impl Snapshot {
             self.count_images(&node, true);
         }
         self.known += usize::from(old.is_none());
+        if old.as_ref().is_none_or(|old| zone(old) != zone(&node)) {
+            self.order = OnceLock::new();
+        }
         let counted = |n: &Node| n.spec.as_ref().map(|s| (s.unschedulable, s.taints.clone()));
         if old.is_none_or(|old| old.metadata.labels != node.metadata.labels || counted(&old) != counted(&node)) {
             self.kept.get_mut().forget();
@@ -289,6 +342,7 @@ impl Snapshot {
         }
         let known = self.remove_pod(&pod.key);
         self.with_terms += usize::from(pod.terms.is_some());
+        self.count_varying(&pod, true);
         let slot = self.slot(node);
         self.pods.insert(pod.key.clone(), slot);
         pod.claim_keys().for_each(|claim| self.storage.count_user(claim, 1));
@@ -300,9 +354,10 @@ impl Snapshot {
     /// Returns whether the pod counted on a node.
     pub fn remove_pod(&mut self, key: &ObjectKey) -> bool {
         let Some(slot) = self.pods.remove(key) else { return false };
-        if let Some(pod) = self.nodes[slot].pods.get(key) {
+        if let Some(pod) = self.nodes[slot].pods.get(key).cloned() {
+            self.count_varying(&pod, false);
             pod.claim_keys().for_each(|claim| self.storage.count_user(claim, -1));
-            self.kept.get_mut().count(&self.nodes[slot], pod, -1, &self.namespaces);
+            self.kept.get_mut().count(&self.nodes[slot], &pod, -1, &self.namespaces);
         }
         let before = self.nodes[slot].with_terms;
         self.nodes[slot].remove(key);
@@ -315,6 +370,7 @@ impl Snapshot {
         if self.nodes[slot].node.is_some() || !self.nodes[slot].pods.is_empty() {
             return;
         }
+        self.order = OnceLock::new();
         let gone = self.nodes.swap_remove(slot);
         self.by_name.remove(&gone.name);
         let Some(moved) = self.nodes.get(slot) else { return };

@@ -29,6 +29,11 @@ impl Term {
         Self { topology_key, weight, selector, namespaces, namespace_selector }
     }
 
+    /// Which of the labels that vary within a kind of pods it asks for, as bits.
+    fn varying(&self) -> u8 {
+        varying(self.selector.requirements.iter().map(|requirement| requirement.key.as_str()))
+    }
+
     pub(crate) fn matches(&self, key: &ObjectKey, pod: &Pod, namespaces: &Namespaces) -> bool {
         let selected = || {
             let labels = namespaces.get(&key.namespace);
@@ -46,6 +51,16 @@ fn add_label_keys(selector: &mut LabelSelector, owner: &Pod, keys: Option<&[Stri
     }
 }
 
+/// Labels that are different for each pod of an owner.
+pub(crate) const VARYING: [&str; 3] =
+    ["apps.kubernetes.io/pod-index", "statefulset.kubernetes.io/pod-name", "batch.kubernetes.io/job-completion-index"];
+
+/// Which of them are among the keys, as bits.
+pub(crate) fn varying<'a>(keys: impl Iterator<Item = &'a str>) -> u8 {
+    let bit = |key: &str| VARYING.iter().position(|varying| *varying == key).map_or(0, |i| 1 << i);
+    keys.fold(0, |bits, key| bits | bit(key))
+}
+
 /// All terms of a pod.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Terms {
@@ -56,6 +71,12 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// Which of the labels that vary within a kind of pods the terms ask for, as bits.
+    pub(crate) fn varying(&self) -> u8 {
+        let all = self.required.iter().chain(&self.anti).chain(&self.preferred);
+        all.fold(0, |bits, term| bits | term.varying())
+    }
+
     /// Nothing for a pod without such affinity: most.
     pub(crate) fn of(pod: &Pod) -> Option<Box<Self>> {
         let affinity = pod.spec.as_ref()?.affinity.as_ref()?;

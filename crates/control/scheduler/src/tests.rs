@@ -252,7 +252,7 @@ async fn backing_off_gives_way_to_pods_that_do_not() {
     let queue = queue();
     queue.add(pod("refused", json!({ "spec": { "priority": 10 } })));
     let refused = queue.pop().await.pod;
-    queue.cluster_changed(&Event::PodGone(pod("x", json!({}))));
+    queue.cluster_changed(&Event::PodGone(pod("x", json!({})), None));
     let mut by = Plugins::default();
     by.insert(Plugin::NodeResourcesFit);
     queue.unschedulable(&refused.key, by);
@@ -260,4 +260,75 @@ async fn backing_off_gives_way_to_pods_that_do_not() {
     queue.add(pod("new", json!({})));
     assert_eq!(queue.pop().await.pod.key.name, "new");
     assert_eq!(queue.pop().await.pod.key.name, "refused");
+}
+
+#[test]
+fn nodes_are_looked_at_zone_by_zone() {
+    let of = |name: &str, zone: &str| {
+        node(name, json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": zone } } }))
+    };
+    let mut world =
+        snapshot(&[of("a", "1"), of("b", "1"), of("c", "1"), of("d", "2"), of("e", "3"), of("f", "2")], &[]);
+    let order = |world: &Snapshot| {
+        world.order().iter().map(|place| world.nodes()[*place].name.clone()).collect::<Vec<_>>().join("")
+    };
+    assert_eq!(order(&world), "adebfc");
+    world.set_node(of("e", "1"));
+    assert_eq!(order(&world), "adbfce");
+    world.remove_node("a");
+    assert_eq!(world.order().len(), 5);
+}
+
+#[test]
+fn pods_of_a_stateful_set_are_counted_once() {
+    let owned = |name: &str| {
+        let owner =
+            json!([{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "u", "controller": true }]);
+        let labels = json!({ "app": "db", "statefulset.kubernetes.io/pod-name": name });
+        pod(name, json!({ "metadata": { "ownerReferences": owner, "labels": labels } }))
+    };
+    let profile = default_profile();
+    let mut world = snapshot(&[node("a", json!({}))], &[(owned("db-0"), "a")]);
+    let same = |world: &Snapshot| {
+        let [first, second] = ["db-1", "db-2"].map(|name| world.counts(&owned(name), &profile).unwrap());
+        Arc::ptr_eq(&first, &second)
+    };
+    assert!(same(&world));
+    // Unless somebody asks for the one by its name.
+    let term = json!({ "labelSelector": { "matchLabels": { "statefulset.kubernetes.io/pod-name": "db-1" } }, "topologyKey": "kubernetes.io/hostname" });
+    let affinity = json!({ "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [term] } });
+    world.set_pod(pod("shy", json!({ "spec": { "affinity": affinity } })), "a");
+    assert!(!same(&world));
+    world.remove_pod(&pod("shy", json!({})).key);
+    assert!(same(&world));
+}
+
+#[test]
+fn a_pod_that_goes_helps_those_who_fit_where_it_was() {
+    use crate::room::Room;
+    let sized = |name: &str, cpu: &str, priority: i32| {
+        let container = json!({ "name": "c", "resources": { "requests": { "cpu": cpu } } });
+        pod(name, json!({ "spec": { "containers": [container], "priority": priority } }))
+    };
+    let mut world = snapshot(&[node("a", json!({}))], &[(sized("low", "1", 0), "a")]);
+    let may = |world: &Snapshot, pod: &PodInfo| Room::of(world.node("a").unwrap(), world).may_take(pod);
+    // One of two cores is free; the other is of a pod of priority 0.
+    for (cpu, priority, expected) in [("1", 0, true), ("2", 0, false), ("2", 1, true), ("3", 1, false)] {
+        assert_eq!(may(&world, &sized("p", cpu, priority)), expected, "{cpu} at {priority}");
+    }
+    let never = pod(
+        "p",
+        json!({ "spec": { "priority": 1, "preemptionPolicy": "Never", "containers": [{ "resources": { "requests": { "cpu": "2" } } }] } }),
+    );
+    assert!(!may(&world, &never));
+    // What is promised to others is not to be had; who waits for pods to leave needs what is really free.
+    let waiting = sized("w", "2", 1);
+    world.nominate(Arc::clone(&waiting), "a");
+    world.await_leaving(&waiting.key, &[sized("low", "1", 0)]);
+    assert!(!may(&world, &waiting));
+    assert!(!may(&world, &sized("p", "1", 1)));
+    world.remove_pod(&sized("low", "1", 0).key);
+    assert!(may(&world, &waiting));
+    assert!(!may(&world, &sized("p", "1", 1)));
+    assert!(may(&world, &sized("p", "1", 2)));
 }

@@ -176,8 +176,8 @@ fn a_claim_for_one_pod_keeps_others_away() {
     let second = user("second", &["own"]);
     check(&second, &world, Err(words));
     let misfit = schedule(&second, &world, 0, &mut StdRng::seed_from_u64(1)).unwrap_err();
-    assert!(helps(&Event::PodGone(first.clone()), misfit.plugins, &second));
-    assert!(!helps(&Event::PodGone(user("other", &["else"])), misfit.plugins, &second));
+    assert!(helps(&Event::PodGone(first.clone(), None), misfit.plugins, &second));
+    assert!(!helps(&Event::PodGone(user("other", &["else"]), None), misfit.plugins, &second));
     world.remove_pod(&first.key);
     check(&second, &world, Ok("a"));
 }
@@ -225,8 +225,8 @@ fn a_node_takes_so_many_volumes_of_a_driver() {
     // A volume that is there already takes no further place.
     check(&user("q", &["one"]), &world, Ok("a"));
     let misfit = schedule(&second, &world, 0, &mut StdRng::seed_from_u64(1)).unwrap_err();
-    assert!(helps(&Event::PodGone(first), misfit.plugins, &second));
-    assert!(!helps(&Event::PodGone(user("other", &[])), misfit.plugins, &second));
+    assert!(helps(&Event::PodGone(first, None), misfit.plugins, &second));
+    assert!(!helps(&Event::PodGone(user("other", &[]), None), misfit.plugins, &second));
     world.storage_mut().set_limits("a", limits_of(&json!({})));
     check(&second, &world, Ok("a"));
 }

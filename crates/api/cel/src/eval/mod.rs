@@ -207,7 +207,7 @@ impl<'a, 'p> Frame<'a, 'p> {
             }
             Value::Map(map) => {
                 self.charge(1)?;
-                Ok(Value::Bool(map.get(&element).is_some()))
+                Ok(Value::Bool(map.contains(&element)))
             }
             _ => Err(EvalError::NoSuchOverload),
         }

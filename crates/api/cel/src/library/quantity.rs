@@ -97,6 +97,11 @@ fn two(arguments: &[Value<'_>]) -> Result<(Amount, Amount), EvalError> {
     Ok((*opaque::<Amount>(arguments, 0)?, other))
 }
 
+/// The value of a quantity that is written like that.
+pub(crate) fn value(text: &str) -> Result<Value<'static>, EvalError> {
+    Amount::parse(text).map(Value::opaque)
+}
+
 pub(super) fn library() -> Library {
     let quantity = || Type::opaque(NAME);
     let parsing = |overload: Overload| overload.cost(first_traversed).estimate(estimate_traversed);

@@ -20,6 +20,11 @@ fn number<'a>(number: u64) -> Result<Value<'a>, EvalError> {
     Ok(Value::Int(number as i64))
 }
 
+/// The value of a version that is written like that.
+pub(crate) fn value(text: &str) -> Result<Value<'static>, EvalError> {
+    parse(text, false).map(Value::opaque).map_err(failed)
+}
+
 pub(super) fn library() -> Library {
     let version = || Type::opaque(NAME);
     let parsing = |overload: Overload| overload.cost(first_traversed).estimate(estimate_traversed);

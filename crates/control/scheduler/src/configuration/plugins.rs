@@ -21,7 +21,7 @@ const POINTS: [(&str, &str); 12] = [
 ];
 
 /// Every plugin with the points that it extends and the weight that it has by default, in upstream's order.
-const KNOWN: [(&str, &[&str], i64); 18] = [
+const KNOWN: [(&str, &[&str], i64); 19] = [
     ("SchedulingGates", &["preEnqueue"], 0),
     ("PrioritySort", &["queueSort"], 0),
     ("NodeUnschedulable", &["filter"], 0),
@@ -36,14 +36,13 @@ const KNOWN: [(&str, &[&str], i64); 18] = [
     ("VolumeZone", &["preFilter", "filter"], 0),
     ("PodTopologySpread", &["preFilter", "filter", "preScore", "score"], 2),
     ("InterPodAffinity", &["preFilter", "filter", "preScore", "score"], 2),
+    ("DynamicResources", &["preEnqueue", "preFilter", "filter", "postFilter", "reserve", "preBind"], 0),
     ("DefaultPreemption", &["preEnqueue", "postFilter"], 0),
     ("NodeResourcesBalancedAllocation", &["preScore", "score"], 1),
     ("ImageLocality", &["score"], 1),
     ("DefaultBinder", &["bind"], 0),
 ];
 
-/// Known to upstream, on by default there, and not here: it may be switched off, which it is.
-const ABSENT: &str = "DynamicResources";
 const ALL: &str = "*";
 
 #[derive(Clone, Default)]
@@ -110,6 +109,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>, profile: &mut Profile) -> Result
         return Err(format!("at least one bind plugin is needed for profile with scheduler name {name:?}"));
     }
     profile.gates = has("preEnqueue", "SchedulingGates");
+    profile.waits_for_claims = has("preEnqueue", "DynamicResources");
     profile.preempts = has("postFilter", "DefaultPreemption");
     profile.filters = Plugins::default();
     for plugin in Plugin::ALL.into_iter().filter(|plugin| has("filter", plugin.name())) {
@@ -190,8 +190,5 @@ fn expanded(set: &Set, everywhere: &[(String, i64)], point: &str, interface: &st
 }
 
 fn check_known(name: &str, interface: &str) -> Result<(), String> {
-    if name == ABSENT {
-        return Err(format!("plugin {name:?} is not supported by this scheduler"));
-    }
     known(name).map(drop).ok_or_else(|| format!("{interface} {name:?} does not exist"))
 }

@@ -1,0 +1,439 @@
+//! Tables of claims, classes and slices, and the allocations and refusals that must follow.
+
+use super::allocator::{Failure, allocate};
+use super::devices::Devices;
+use super::reserve;
+use crate::hints::{Event, helps};
+use crate::snapshot::NodeInfo;
+use crate::tests::{merge, node, pod, schedule, snapshot};
+use crate::{Plugins, PodInfo, Snapshot, filter::Plugin};
+use pintle_types::k8s::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
+use pintle_types::{Kind, ObjectKey};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const DRIVER: &str = "gpu.example.com";
+
+/// Devices of `node-a`, in a pool of its own.
+fn slice(name: &str, devices: Value, more: Value) -> Value {
+    let mut value = json!({
+        "metadata": { "name": name },
+        "spec": {
+            "driver": DRIVER, "pool": { "name": "a", "generation": 1, "resourceSliceCount": 1 },
+            "nodeName": "node-a", "devices": devices,
+        },
+    });
+    merge(&mut value, more);
+    value
+}
+
+fn gpu(name: &str, model: &str, numa: i64, memory: &str) -> Value {
+    json!({
+        "name": name,
+        "attributes": { "model": { "string": model }, "numa": { "int": numa } },
+        "capacity": { "memory": { "value": memory } },
+    })
+}
+
+fn gpus() -> Value {
+    json!([gpu("gpu-0", "small", 0, "10Gi"), gpu("gpu-1", "large", 0, "40Gi"), gpu("gpu-2", "large", 1, "40Gi")])
+}
+
+fn claim(name: &str, requests: Value, more: Value) -> Value {
+    let mut value = json!({
+        "metadata": { "name": name, "namespace": "default", "uid": format!("uid-{name}") },
+        "spec": { "devices": { "requests": requests } },
+    });
+    merge(&mut value, more);
+    value
+}
+
+fn exactly(name: &str, more: Value) -> Value {
+    let mut value = json!({ "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1 });
+    merge(&mut value, more);
+    json!({ "name": name, "exactly": value })
+}
+
+fn cel(expression: &str) -> Value {
+    json!({ "selectors": [{ "cel": { "expression": expression } }] })
+}
+
+fn class(name: &str, expression: &str) -> Value {
+    json!({ "metadata": { "name": name }, "spec": cel(expression) })
+}
+
+fn fill(devices: &mut Devices, slices: &[Value], claims: &[Value]) {
+    let all = format!("device.driver == '{DRIVER}'");
+    for value in [class("gpu", &all), class("large", "device.attributes['gpu.example.com'].model == 'large'")] {
+        let class = DeviceClass::from_value(value).unwrap();
+        devices.set_class(&class.name().to_owned(), Some(Arc::new(class)));
+    }
+    for value in slices {
+        let slice = ResourceSlice::from_value(value.clone()).unwrap();
+        devices.set_slice(&slice.name().to_owned(), Some(Arc::new(slice)));
+    }
+    for value in claims {
+        let claim = ResourceClaim::from_value(value.clone()).unwrap();
+        devices.set_claim(&claim.key(), Some(Arc::new(claim)));
+    }
+    devices.ready = true;
+}
+
+fn devices(slices: &[Value], claims: &[Value]) -> Devices {
+    let mut out = Devices::default();
+    fill(&mut out, slices, claims);
+    out
+}
+
+fn node_a() -> NodeInfo {
+    NodeInfo::alone(&node("node-a", json!({ "metadata": { "labels": { "zone": "z1" } } })))
+}
+
+fn try_on(node: &NodeInfo, devices: &Devices, claims: &[Value]) -> Result<Option<Vec<AllocationResult>>, Failure> {
+    let parsed: Vec<ResourceClaim> = claims.iter().map(|c| ResourceClaim::from_value(c.clone()).unwrap()).collect();
+    allocate(node, &parsed.iter().collect::<Vec<_>>(), devices)
+}
+
+/// `request=device` of each claim.
+fn chosen(results: &[AllocationResult]) -> Vec<Vec<String>> {
+    let of = |result: &AllocationResult| {
+        let devices = result.devices.iter().flat_map(|devices| devices.results.iter().flatten());
+        devices.map(|device| format!("{}={}", device.request, device.device)).collect()
+    };
+    results.iter().map(of).collect()
+}
+
+/// On `node-a`; nothing when there is no allocation.
+#[track_caller]
+fn check(devices: &Devices, claims: &[Value], expected: &[&[&str]]) {
+    let found = try_on(&node_a(), devices, claims).unwrap();
+    assert_eq!(found.map(|results| chosen(&results)).unwrap_or_default(), expected);
+}
+
+#[test]
+fn requests_get_the_first_devices_that_suit() {
+    let devices = devices(&[slice("s", gpus(), json!({}))], &[]);
+    let large = cel("device.attributes['gpu.example.com'].model == 'large'");
+    let roomy = cel("device.capacity['gpu.example.com'].memory.compareTo(quantity('20Gi')) >= 0");
+    for (requests, expected) in [
+        (json!([exactly("r", json!({}))]), &[&["r=gpu-0"][..]][..]),
+        (json!([exactly("r", large.clone())]), &[&["r=gpu-1"]]),
+        (json!([exactly("r", roomy)]), &[&["r=gpu-1"]]),
+        (json!([exactly("r", json!({ "deviceClassName": "large" }))]), &[&["r=gpu-1"]]),
+        (json!([exactly("r", json!({ "count": 2 }))]), &[&["r=gpu-0", "r=gpu-1"]]),
+        (json!([exactly("r", json!({ "count": 4 }))]), &[]),
+        // The first request goes on when the second needs what it took.
+        (
+            json!([
+                exactly("any", json!({ "count": 2 })),
+                exactly(
+                    "s",
+                    cel(
+                        "device.attributes['gpu.example.com'].numa == 0 && device.attributes['gpu.example.com'].model == 'large'"
+                    )
+                )
+            ]),
+            &[&["any=gpu-0", "any=gpu-2", "s=gpu-1"]],
+        ),
+        (json!([exactly("r", json!({ "allocationMode": "All" }))]), &[&["r=gpu-0", "r=gpu-1", "r=gpu-2"]]),
+        (
+            json!([exactly("r", json!({ "allocationMode": "All", "deviceClassName": "large" }))]),
+            &[&["r=gpu-1", "r=gpu-2"]],
+        ),
+        (json!([exactly("a", json!({})), exactly("r", json!({ "allocationMode": "All" }))]), &[]),
+    ] {
+        check(&devices, &[claim("c", requests, json!({}))], expected);
+    }
+    let two = [
+        claim("c", json!([exactly("r", large.clone())]), json!({})),
+        claim("d", json!([exactly("r", large)]), json!({})),
+    ];
+    check(&devices, &two, &[&["r=gpu-1"], &["r=gpu-2"]]);
+}
+
+#[test]
+fn alternatives_are_tried_in_order() {
+    let devices = devices(&[slice("s", gpus(), json!({}))], &[]);
+    let sub = |name: &str, class: &str, count: i64| json!({ "name": name, "deviceClassName": class, "allocationMode": "ExactCount", "count": count });
+    let request = |first: Value, second: Value| json!([{ "name": "r", "firstAvailable": [first, second] }]);
+    check(
+        &devices,
+        &[claim("c", request(sub("a", "large", 2), sub("b", "gpu", 1)), json!({}))],
+        &[&["r/a=gpu-1", "r/a=gpu-2"]],
+    );
+    check(&devices, &[claim("c", request(sub("a", "large", 3), sub("b", "gpu", 1)), json!({}))], &[&["r/b=gpu-0"]]);
+}
+
+#[test]
+fn constraints_hold_devices_together_or_apart() {
+    let devices = devices(&[slice("s", gpus(), json!({}))], &[]);
+    let constrained = |constraint: Value, count: i64| {
+        let more = json!({ "spec": { "devices": { "constraints": [constraint] } } });
+        claim("c", json!([exactly("r", json!({ "count": count }))]), more)
+    };
+    let model = format!("{DRIVER}/model");
+    check(&devices, &[constrained(json!({ "matchAttribute": model }), 2)], &[&["r=gpu-1", "r=gpu-2"]]);
+    check(&devices, &[constrained(json!({ "matchAttribute": model }), 3)], &[]);
+    check(&devices, &[constrained(json!({ "matchAttribute": format!("{DRIVER}/none") }), 1)], &[]);
+    check(
+        &devices,
+        &[constrained(json!({ "matchAttribute": model, "requests": ["other"] }), 2)],
+        &[&["r=gpu-0", "r=gpu-1"]],
+    );
+    check(
+        &devices,
+        &[constrained(json!({ "distinctAttribute": format!("{DRIVER}/numa") }), 2)],
+        &[&["r=gpu-0", "r=gpu-2"]],
+    );
+}
+
+fn allocated(name: &str, device: &str, more: Value) -> Value {
+    let mut result = json!({ "request": "r", "driver": DRIVER, "pool": "a", "device": device });
+    merge(&mut result, more);
+    claim(
+        name,
+        json!([exactly("r", json!({}))]),
+        json!({ "status": { "allocation": { "devices": { "results": [result] } } } }),
+    )
+}
+
+#[test]
+fn devices_of_others_are_left_alone_but_by_administrators() {
+    let taken = [allocated("x", "gpu-0", json!({})), allocated("y", "gpu-1", json!({ "adminAccess": true }))];
+    let mut devices = devices(&[slice("s", gpus(), json!({}))], &taken);
+    let plain = claim("c", json!([exactly("r", json!({}))]), json!({}));
+    check(&devices, std::slice::from_ref(&plain), &[&["r=gpu-1"]]);
+    check(&devices, &[claim("c", json!([exactly("r", json!({ "adminAccess": true }))]), json!({}))], &[&["r=gpu-0"]]);
+    devices.set_claim(&ObjectKey::new("default", "x"), None);
+    check(&devices, &[plain], &[&["r=gpu-0"]]);
+}
+
+#[test]
+fn tainted_devices_need_tolerations() {
+    let mut all = gpus();
+    for device in all.as_array_mut().unwrap() {
+        device["taints"] = json!([{ "key": "broken", "value": "fan", "effect": "NoSchedule" }]);
+    }
+    all[2]["taints"][0]["effect"] = json!("None");
+    let devices = devices(&[slice("s", all, json!({}))], &[]);
+    let tolerant =
+        |toleration: Value| claim("c", json!([exactly("r", json!({ "tolerations": [toleration] }))]), json!({}));
+    check(&devices, &[claim("c", json!([exactly("r", json!({}))]), json!({}))], &[&["r=gpu-2"]]);
+    check(&devices, &[tolerant(json!({ "operator": "Exists" }))], &[&["r=gpu-0"]]);
+    check(&devices, &[tolerant(json!({ "key": "broken", "operator": "Equal", "value": "fan" }))], &[&["r=gpu-0"]]);
+    check(&devices, &[tolerant(json!({ "key": "broken", "operator": "Equal", "value": "bolt" }))], &[&["r=gpu-2"]]);
+}
+
+#[test]
+fn partitions_share_counters() {
+    let part = |name: &str, memory: &str| json!({ "name": name, "consumesCounters": [{ "counterSet": "card", "counters": { "memory": { "value": memory } } }] });
+    let counters = json!({ "spec": {
+        "pool": { "resourceSliceCount": 2 },
+        "sharedCounters": [{ "name": "card", "counters": { "memory": { "value": "40Gi" } } }],
+    } });
+    let sets = slice("sets", json!([]), counters);
+    let parts = json!([part("whole", "40Gi"), part("half-0", "20Gi"), part("half-1", "20Gi"), part("third", "13Gi")]);
+    let parts = slice("parts", parts, json!({ "spec": { "pool": { "resourceSliceCount": 2 } } }));
+    let ask = |count: i64| claim("c", json!([exactly("r", json!({ "count": count }))]), json!({}));
+    let slices = [sets, parts];
+    check(&devices(&slices, &[]), &[ask(1)], &[&["r=whole"]]);
+    check(&devices(&slices, &[]), &[ask(2)], &[&["r=half-0", "r=half-1"]]);
+    check(&devices(&slices, &[]), &[ask(3)], &[]);
+    check(&devices(&slices, &[allocated("x", "third", json!({}))]), &[ask(1)], &[&["r=half-0"]]);
+    check(&devices(&slices, &[allocated("x", "whole", json!({}))]), &[ask(1)], &[]);
+}
+
+#[test]
+fn capacity_is_shared_by_what_is_asked_for() {
+    let shared = json!([{
+        "name": "nic", "allowMultipleAllocations": true,
+        "capacity": { "bandwidth": { "value": "10G", "requestPolicy": {
+            "default": "1G", "validRange": { "min": "1G", "max": "8G", "step": "2G" },
+        } } },
+    }]);
+    let devices = devices(
+        &[slice("s", shared, json!({}))],
+        &[allocated("x", "nic", json!({ "shareID": "s", "consumedCapacity": { "bandwidth": "5G" } }))],
+    );
+    let ask = |amount: &str| {
+        claim("c", json!([exactly("r", json!({ "capacity": { "requests": { "bandwidth": amount } } }))]), json!({}))
+    };
+    let consumed = |claims: &[Value]| {
+        let found = try_on(&node_a(), &devices, claims).unwrap().unwrap_or_default();
+        let all = found.iter().flat_map(|r| r.devices.iter().flat_map(|d| d.results.iter().flatten()));
+        all.map(|d| d.consumed_capacity.as_ref().unwrap()["bandwidth"].0.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(consumed(&[ask("500M")]), ["1G"]);
+    assert_eq!(consumed(&[ask("2500M")]), ["3000000000"]);
+    assert_eq!(consumed(&[ask("3G"), ask("2G")]), [""; 0], "3G and 3G beside 5G");
+    assert_eq!(consumed(&[ask("3G"), ask("1G")]), ["3G", "1G"]);
+    assert_eq!(consumed(&[claim("c", json!([exactly("r", json!({}))]), json!({}))]), ["1G"]);
+    check(&devices, &[ask("9G")], &[]);
+}
+
+#[test]
+fn pools_are_their_newest_generation() {
+    let newer = json!({ "spec": { "pool": { "generation": 2 } } });
+    let new = slice("new", json!([gpu("gpu-9", "small", 0, "1Gi")]), newer.clone());
+    let plain = claim("c", json!([exactly("r", json!({}))]), json!({}));
+    check(&devices(&[slice("s", gpus(), json!({})), new], &[]), std::slice::from_ref(&plain), &[&["r=gpu-9"]]);
+    // A pool whose slices are not all there is not used, and "all" of it is an error.
+    let half = slice("s", gpus(), json!({ "spec": { "pool": { "resourceSliceCount": 2 } } }));
+    check(&devices(std::slice::from_ref(&half), &[]), std::slice::from_ref(&plain), &[]);
+    let all = claim("c", json!([exactly("r", json!({ "allocationMode": "All" }))]), json!({}));
+    let words = "claim default/c, request r: asks for all devices, but resource pool gpu.example.com/a is currently being \
+                 updated";
+    assert_eq!(try_on(&node_a(), &devices(&[half], &[]), &[all]), Err(Failure::Wrong(words.to_owned())));
+    let twice = slice("s", json!([gpu("gpu-0", "x", 0, "1"), gpu("gpu-0", "x", 0, "1")]), json!({}));
+    assert_eq!(try_on(&node_a(), &devices(&[twice], &[]), &[plain]), Err(Failure::InvalidPools));
+}
+
+#[test]
+fn allocations_say_where_they_can_be_used() {
+    let term = json!([{ "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["z1"] }] }]);
+    let by_label = json!({ "nodeName": null, "nodeSelector": { "nodeSelectorTerms": term } });
+    let own = json!({ "nodeSelectorTerms": [
+        { "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["node-a"] }] },
+    ] });
+    let mut local = gpus();
+    local[1]["nodeName"] = json!("node-a");
+    for (spec, devices_there, expected) in [
+        (json!({}), gpus(), own.clone()),
+        (by_label, gpus(), json!({ "nodeSelectorTerms": term })),
+        (json!({ "nodeName": null, "allNodes": true }), gpus(), Value::Null),
+        (json!({ "nodeName": null, "perDeviceNodeSelection": true }), local, own),
+    ] {
+        let devices = devices(&[slice("s", devices_there, json!({ "spec": spec }))], &[]);
+        let plain = claim("c", json!([exactly("r", json!({}))]), json!({}));
+        let results = try_on(&node_a(), &devices, &[plain]).unwrap().unwrap();
+        assert_eq!(serde_json::to_value(&results[0].node_selector).unwrap(), expected);
+    }
+    let elsewhere = NodeInfo::alone(&node("node-b", json!({})));
+    let devices = devices(&[slice("s", gpus(), json!({}))], &[]);
+    let plain = claim("c", json!([exactly("r", json!({}))]), json!({}));
+    assert_eq!(try_on(&elsewhere, &devices, &[plain]), Ok(None));
+}
+
+#[test]
+fn configuration_of_classes_and_claims_goes_along() {
+    let opaque = |text: &str| json!({ "driver": DRIVER, "parameters": { "is": text } });
+    let mut devices = devices(&[slice("s", gpus(), json!({}))], &[]);
+    let with = json!({ "metadata": { "name": "gpu" }, "spec": { "config": [{ "opaque": opaque("class") }] } });
+    devices.set_class("gpu", Some(Arc::new(DeviceClass::from_value(with).unwrap())));
+    let config = json!([{ "requests": ["a"], "opaque": opaque("a") }, { "opaque": opaque("all") }, { "requests": ["x"], "opaque": opaque("x") }]);
+    let more = json!({ "spec": { "devices": { "config": config } } });
+    let asked = claim("c", json!([exactly("a", json!({})), exactly("b", json!({}))]), more);
+    let results = try_on(&node_a(), &devices, &[asked]).unwrap().unwrap();
+    let found = serde_json::to_value(&results[0].devices.as_ref().unwrap().config).unwrap();
+    let expected = json!([
+        { "source": "FromClass", "opaque": opaque("class") },
+        { "source": "FromClaim", "requests": ["a"], "opaque": opaque("a") },
+        { "source": "FromClaim", "opaque": opaque("all") },
+    ]);
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn selectors_that_fail_are_told() {
+    let devices = devices(&[slice("s", gpus(), json!({}))], &[]);
+    let wrong = claim("c", json!([exactly("r", cel("device.attributes['gpu.example.com'].missing == 1"))]), json!({}));
+    let Err(Failure::Wrong(words)) = try_on(&node_a(), &devices, &[wrong]) else { panic!("it did not fail") };
+    let expected =
+        "claim default/c: selector #0 on device gpu.example.com/a/gpu-0: CEL runtime error: no such key: missing";
+    assert!(words.starts_with(expected), "{words}");
+}
+
+#[test]
+fn a_search_without_end_is_given_up() {
+    let many: Vec<Value> = (0..128).map(|i| gpu(&format!("gpu-{i}"), "x", i, "1Gi")).collect();
+    let devices = devices(&[slice("s", Value::Array(many), json!({}))], &[]);
+    let impossible = cel("device.attributes['gpu.example.com'].numa > 1000");
+    let requests = json!([exactly("a", json!({ "count": 10 })), exactly("b", impossible)]);
+    assert_eq!(try_on(&node_a(), &devices, &[claim("c", requests, json!({}))]), Err(Failure::TooLong));
+}
+
+fn world(claims: &[Value]) -> Snapshot {
+    let mut snapshot = snapshot(&[node("node-a", json!({})), node("node-b", json!({}))], &[]);
+    fill(snapshot.devices_mut(), &[slice("s", gpus(), json!({}))], claims);
+    snapshot
+}
+
+fn user(claim: &str) -> Arc<PodInfo> {
+    pod(
+        "p",
+        json!({
+            "metadata": { "uid": "uid-p" },
+            "spec": { "resourceClaims": [{ "name": "gpu", "resourceClaimName": claim }] },
+        }),
+    )
+}
+
+#[test]
+fn pods_go_where_their_devices_are() {
+    let plain = claim("c", json!([exactly("r", json!({}))]), json!({}));
+    let many = claim("many", json!([exactly("r", json!({ "count": 4 }))]), json!({}));
+    let classless = claim("classless", json!([exactly("r", json!({ "deviceClassName": "none" }))]), json!({}));
+    let away = json!({ "status": { "allocation": { "nodeSelector": { "nodeSelectorTerms": [
+        { "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["node-z"] }] },
+    ] } } } });
+    let away = claim("away", json!([exactly("r", json!({}))]), away);
+    let others: Vec<Value> =
+        (0..256).map(|i| json!({ "resource": "pods", "name": "x", "uid": i.to_string() })).collect();
+    let used = claim(
+        "used",
+        json!([exactly("r", json!({}))]),
+        json!({ "status": { "allocation": {}, "reservedFor": others } }),
+    );
+    let world = world(&[plain, many, classless, away, used]);
+    for (name, expected) in [
+        ("c", Ok("node-a")),
+        ("many", Err("0/2 nodes are available: 2 cannot allocate all claims.")),
+        ("classless", Err("0/2 nodes are available: request r: device class none does not exist.")),
+        ("away", Err("0/2 nodes are available: 2 resourceclaim not available on the node.")),
+        ("used", Err("0/2 nodes are available: resourceclaim in use.")),
+        ("gone", Err("0/2 nodes are available: resourceclaim.resource.k8s.io \"gone\" not found.")),
+    ] {
+        let result = schedule(&user(name), &world, 0, &mut StdRng::seed_from_u64(1)).map_err(|m| m.to_string());
+        assert_eq!(result.as_ref().map(|n| *n).map_err(String::as_str), expected);
+    }
+    let made = pod("p", json!({ "spec": { "resourceClaims": [{ "name": "gpu", "resourceClaimTemplateName": "t" }] } }));
+    let words = super::names(&made).unwrap_err();
+    assert_eq!(words, "pod \"default/p\": ResourceClaim not created yet");
+}
+
+#[test]
+fn what_is_reserved_is_taken_until_the_claim_says_so() {
+    let plain = |name| claim(name, json!([exactly("r", json!({ "count": 2 }))]), json!({}));
+    let mut world = world(&[plain("c"), plain("d")]);
+    let mut random = StdRng::seed_from_u64(1);
+    reserve(&user("c"), "node-a", &mut world, &mut random).unwrap().unwrap();
+    let refused = |world: &Snapshot, name: &str| {
+        schedule(&user(name), world, 0, &mut StdRng::seed_from_u64(1)).map(str::to_owned).map_err(|m| m.to_string())
+    };
+    assert_eq!(refused(&world, "d"), Err("0/2 nodes are available: 2 cannot allocate all claims.".to_owned()));
+    let words = "0/2 nodes are available: resource claim default/c is in the process of being allocated.";
+    assert_eq!(refused(&world, "c"), Err(words.to_owned()));
+    let known = ResourceClaim::clone(world.devices().claim(&ObjectKey::new("default", "c")).unwrap());
+    world.devices_mut().release(&known);
+    assert_eq!(refused(&world, "d"), Ok("node-a".to_owned()));
+}
+
+#[test]
+fn news_of_devices_bring_back_whom_they_could_help() {
+    let mut refused_by = Plugins::default();
+    refused_by.insert(Plugin::DynamicResources);
+    let changed = |name: &str, freed| Event::DeviceClaimChanged { claim: ObjectKey::new("default", name), freed };
+    let waiting = user("c");
+    for (event, expected) in [
+        (Event::DevicesChanged, true),
+        (changed("c", false), true),
+        (changed("x", false), false),
+        (changed("x", true), true),
+        (Event::PodGone(user("c"), None), false),
+        (Event::StorageChanged, false),
+    ] {
+        assert_eq!(helps(&event, refused_by, &waiting), expected, "{event:?}");
+    }
+}
