@@ -110,6 +110,18 @@ impl Blobs {
         Ok((digest, bytes))
     }
 
+    /// Reads a blob whole, to see that it is what its name says.
+    pub(crate) fn verify(&self, digest: &str) -> Result<()> {
+        let path = self.path(digest);
+        let mut hashing = Hashing::new(File::open(&path).at("open", &path)?);
+        crate::entries::copy(&mut hashing, |_| Ok(())).at("read", &path)?;
+        let (actual, _, _) = hashing.finish();
+        if actual != digest {
+            return Err(ImageError::DigestMismatch { what: "a blob".into(), expected: digest.into(), actual });
+        }
+        Ok(())
+    }
+
     /// Removes every blob that is not in `used`.
     pub(crate) fn sweep(&self, used: &std::collections::HashSet<String>) -> Result<()> {
         for entry in fs::read_dir(&self.directory).at("list", &self.directory)? {

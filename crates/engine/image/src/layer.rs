@@ -106,19 +106,28 @@ impl Layers {
         }
     }
 
-    /// Removes every layer whose chain ID is not in `used`. Each leaves its place in one step: a layer that is there is
-    /// whole, also when this is cut off.
+    /// Removes every layer whose chain ID is not in `used`.
     pub(crate) fn sweep(&self, used: &std::collections::HashSet<String>) -> Result<()> {
         for entry in fs::read_dir(&self.directory).at("list", &self.directory)? {
             let entry = entry.at("list", &self.directory)?;
             let chain = format!("sha256:{}", entry.file_name().to_string_lossy());
             if !used.contains(&chain) {
-                let aside = tempfile::tempdir_in(&self.ingest).at("create a directory in", &self.ingest)?;
-                fs::rename(entry.path(), aside.path().join("fs")).at("move away", entry.path())?;
-                aside.close().at("remove", entry.path())?;
+                self.discard(&chain)?;
             }
         }
         Ok(())
+    }
+
+    /// Removes a layer, if it is there. It leaves its place in one step: a layer that is there is whole, also when this
+    /// is cut off.
+    pub(crate) fn discard(&self, chain_id: &str) -> Result<()> {
+        let path = self.path(chain_id);
+        let aside = tempfile::tempdir_in(&self.ingest).at("create a directory in", &self.ingest)?;
+        match fs::rename(&path, aside.path().join("fs")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.at("move away", &path),
+        }?;
+        aside.close().at("remove", &path)
     }
 }
 

@@ -24,6 +24,7 @@ mod configuration;
 mod copies;
 mod entries;
 mod history;
+mod index;
 mod layer;
 mod receive;
 mod record;

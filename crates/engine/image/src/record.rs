@@ -50,6 +50,9 @@ pub struct ImageRecord {
     pub chain: Vec<String>,
     pub(crate) manifest: String,
     pub(crate) layers: Vec<LayerRecord>,
+    /// The boot of the machine under which its files were written, until they are known to be on the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settling: Option<String>,
 }
 
 impl ImageRecord {

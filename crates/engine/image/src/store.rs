@@ -2,12 +2,12 @@
 
 use crate::assemble::oci_architecture;
 use crate::blobs::Blobs;
+use crate::index::Index;
 use crate::layer::{Layers, chain_ids};
-use crate::record::{ImageRecord, Images, LayerRecord, find, read_index, take_names};
+use crate::record::{ImageRecord, Images, LayerRecord, find, take_names};
 use crate::snapshot::{SnapshotForm, SnapshotMounts, Snapshots};
 use crate::{At, ImageError, Reference, Result, archive};
 use oci_spec::image::ImageConfiguration;
-use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
@@ -46,7 +46,7 @@ pub struct ImageStore {
     blobs: Blobs,
     layers: Layers,
     snapshots: Snapshots,
-    images: Mutex<Images>,
+    index: Arc<Index>,
     /// Held for reading for a moment, while snapshots or leases are made, for writing while what is unused goes.
     pub(crate) sweeping: parking_lot::RwLock<()>,
     /// How many are bringing something in over a longer time.
@@ -55,8 +55,15 @@ pub struct ImageStore {
     pub(crate) sweep_later: AtomicBool,
 }
 
+impl Drop for ImageStore {
+    fn drop(&mut self) {
+        self.index.close();
+    }
+}
+
 impl ImageStore {
     /// Opens the store at a directory, which is made when missing, and drops what was half written or half brought in.
+    /// Images that had not reached the disk when the machine ended are made whole again, or dropped with a warning.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         let ingest = root.join("ingest");
@@ -65,11 +72,13 @@ impl ImageStore {
             other => other.at("empty", &ingest)?,
         }
         fs::create_dir_all(&ingest).at("create", &ingest)?;
-        let images = read_index(&root.join("images.json"))?;
+        let index = Arc::new(Index::open(&root)?);
         let (blobs, layers, snapshots) = (Blobs::open(&root)?, Layers::open(&root)?, Snapshots::open(&root)?);
         let (sweeping, leases, sweep_later) = Default::default();
-        let store = Self { root, blobs, layers, snapshots, images: Mutex::new(images), sweeping, leases, sweep_later };
+        let store = Self { root, blobs, layers, snapshots, index, sweeping, leases, sweep_later };
+        store.restore()?;
         store.sweep()?;
+        store.index.settle();
         Ok(store)
     }
 
@@ -102,19 +111,15 @@ impl ImageStore {
     /// Writes down which repository an image came from, and the digest that it has there.
     pub fn note_origin(&self, id: &str, origin: &Reference) -> Result<()> {
         let digest = origin.to_string();
-        let mut images = self.images.lock();
-        let mut changed = images.clone();
-        let record = changed.get_mut(id).ok_or_else(|| ImageError::NotFound(id.into()))?;
-        if record.origins.contains(&digest) {
-            return Ok(());
-        }
-        record.origins.push(digest.clone());
-        if !record.digests.contains(&digest) {
-            record.digests.push(digest);
-        }
-        self.write_index(&changed)?;
-        *images = changed;
-        Ok(())
+        self.change(|images| {
+            let record = images.get_mut(id).ok_or_else(|| ImageError::NotFound(id.into()))?;
+            for known in [&mut record.origins, &mut record.digests] {
+                if !known.contains(&digest) {
+                    known.push(digest.clone());
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Checks an image whose blobs are in the store, unpacks its layers, and lists it.
@@ -162,55 +167,91 @@ impl ImageStore {
         for (layer, chain) in layers.iter_mut().zip(&new.chain) {
             layer.content = self.layers.content_size(chain)?;
         }
-        self.sync()?;
+        let settling = self.index.mark()?;
         let tagged = (!new.tags.is_empty()).then(now);
-        let mut images = self.images.lock();
-        let mut changed = images.clone();
-        take_names(&mut changed, &new.tags);
         let size = layers.iter().map(|l| l.size).sum();
-        let record = changed.entry(new.id.clone()).or_insert_with(|| ImageRecord {
-            id: new.id,
-            tags: Vec::new(),
-            digests: Vec::new(),
-            origins: Vec::new(),
-            parent: new.parent.clone(),
-            last_tagged: None,
-            size,
-            configuration,
-            chain: new.chain,
-            manifest: new.manifest.clone(),
-            layers,
-        });
-        record.parent = record.parent.take().or(new.parent);
-        record.last_tagged = tagged.or(record.last_tagged.take());
-        for tag in new.tags {
-            let digest = format!("{}@{}", tag.parse::<Reference>()?.name(), new.manifest);
-            if !record.digests.contains(&digest) {
-                record.digests.push(digest);
+        let record = self.change(|images| {
+            take_names(images, &new.tags);
+            let record = images.entry(new.id.clone()).or_insert_with(|| ImageRecord {
+                id: new.id,
+                tags: Vec::new(),
+                digests: Vec::new(),
+                origins: Vec::new(),
+                parent: new.parent.clone(),
+                last_tagged: None,
+                size,
+                configuration,
+                chain: new.chain,
+                manifest: new.manifest.clone(),
+                layers,
+                settling: None,
+            });
+            record.settling = settling;
+            record.parent = record.parent.take().or(new.parent);
+            record.last_tagged = tagged.or(record.last_tagged.take());
+            for tag in new.tags {
+                let digest = format!("{}@{}", tag.parse::<Reference>()?.name(), new.manifest);
+                if !record.digests.contains(&digest) {
+                    record.digests.push(digest);
+                }
+                record.tags.push(tag);
             }
-            record.tags.push(tag);
-        }
-        let record = record.clone();
-        self.write_index(&changed)?;
-        *images = changed;
+            Ok(record.clone())
+        })?;
+        self.index.settle();
         Ok(record)
     }
 
     /// Changes the index in one step: what `change` returns is given back, and all is kept as it was when it fails.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Images) -> Result<T>) -> Result<T> {
-        let mut images = self.images.lock();
-        let mut changed = images.clone();
-        let result = change(&mut changed)?;
-        if changed != *images {
-            self.write_index(&changed)?;
-            *images = changed;
-        }
-        Ok(result)
+        self.index.change(change)
     }
 
     /// Looks at the index.
     pub(crate) fn with_images<T>(&self, look: impl FnOnce(&Images) -> T) -> T {
-        look(&self.images.lock())
+        self.index.with(look)
+    }
+
+    /// Waits until all images that are listed survive a power cut.
+    pub fn wait_for_disk(&self) {
+        self.index.wait();
+    }
+
+    /// Makes images anew that were cut off by the machine's end; what stood on their layers stands on them again.
+    fn restore(&self) -> Result<()> {
+        let cut = self.index.cut_off();
+        if cut.is_empty() {
+            return Ok(());
+        }
+        let is_cut = |id: &String| cut.iter().any(|record| record.id == *id);
+        let sound: HashSet<String> = self.with_images(|images| {
+            images.values().filter(|i| !is_cut(&i.id)).flat_map(|i| i.chain.iter().cloned()).collect()
+        });
+        for chain in cut.iter().flat_map(|record| &record.chain).filter(|chain| !sound.contains(*chain)) {
+            self.layers.discard(chain)?;
+        }
+        let mut damaged = HashSet::new();
+        for record in &cut {
+            if let Err(error) = self.make_anew(record) {
+                let names = record.tags.join(", ");
+                tracing::warn!(id = record.id, names, %error, "the machine ended before the disk had this image: it is removed");
+                damaged.insert(record.id.clone());
+            }
+        }
+        self.index.sync()?;
+        self.change(|images| {
+            images.retain(|id, _| !damaged.contains(id));
+            images.values_mut().filter(|record| is_cut(&record.id)).for_each(|record| record.settling = None);
+            Ok(())
+        })
+    }
+
+    fn make_anew(&self, record: &ImageRecord) -> Result<()> {
+        let layers = record.layers.iter().map(|layer| &layer.digest);
+        for digest in layers.chain([&record.id, &record.manifest]) {
+            self.blobs.verify(digest)?;
+        }
+        self.unpack_all(&record.layers, &record.chain)
     }
 
     fn unpack_all(&self, layers: &[LayerRecord], chain: &[String]) -> Result<()> {
@@ -230,73 +271,48 @@ impl ImageStore {
         })
     }
 
-    /// Everything written so far survives a power cut.
-    fn sync(&self) -> Result<()> {
-        let directory = fs::File::open(&self.root).at("open", &self.root)?;
-        rustix::fs::syncfs(&directory).at("sync", &self.root)
-    }
-
-    fn write_index(&self, images: &Images) -> Result<()> {
-        let path = self.root.join("images.json");
-        let list: Vec<&ImageRecord> = images.values().collect();
-        let bytes =
-            serde_json::to_vec(&list).map_err(|e| ImageError::BadIndex { path: path.clone(), why: e.to_string() })?;
-        let temporary = tempfile::NamedTempFile::new_in(self.root.join("ingest")).at("create a file in", &self.root)?;
-        fs::write(temporary.path(), bytes).at("write", temporary.path())?;
-        temporary.as_file().sync_all().at("sync", temporary.path())?;
-        temporary.persist(&path).map_err(|e| e.error).at("rename to", &path)?;
-        Ok(())
-    }
-
     /// All images, in the order of their ids.
     pub fn list(&self) -> Vec<ImageRecord> {
-        self.images.lock().values().cloned().collect()
+        self.with_images(|images| images.values().cloned().collect())
     }
 
     /// Finds an image by a name, a `name@digest`, its id, or the beginning of its id.
     pub fn resolve(&self, name: &str) -> Option<ImageRecord> {
-        find(&self.images.lock(), name).cloned()
+        self.with_images(|images| find(images, name).cloned())
     }
 
     /// Gives an image one more name; another image that had it loses it.
     pub fn tag(&self, image: &str, name: &str) -> Result<()> {
         let name = name.parse::<Reference>()?.to_string();
-        let mut images = self.images.lock();
-        let id = find(&images, image).map(|r| r.id.clone()).ok_or_else(|| ImageError::NotFound(image.into()))?;
-        let mut changed = images.clone();
-        take_names(&mut changed, std::slice::from_ref(&name));
-        if let Some(record) = changed.get_mut(&id) {
-            record.tags.push(name);
-            record.last_tagged = Some(now());
-        }
-        self.write_index(&changed)?;
-        *images = changed;
-        Ok(())
+        self.change(|images| {
+            let id = find(images, image).map(|r| r.id.clone()).ok_or_else(|| ImageError::NotFound(image.into()))?;
+            take_names(images, std::slice::from_ref(&name));
+            if let Some(record) = images.get_mut(&id) {
+                record.tags.push(name);
+                record.last_tagged = Some(now());
+            }
+            Ok(())
+        })
     }
 
     /// Takes a name away, and with its last name (or by its id) the image. Layers that a snapshot stands on stay.
     /// Returns the names and, when the image went, the id that were removed.
     pub fn remove(&self, name: &str) -> Result<Vec<String>> {
-        let removed = {
-            let mut images = self.images.lock();
-            let record = find(&images, name).cloned().ok_or_else(|| ImageError::NotFound(name.into()))?;
+        let removed = self.change(|images| {
+            let record = find(images, name).cloned().ok_or_else(|| ImageError::NotFound(name.into()))?;
             let complete = name.parse::<Reference>().map(|r| r.to_string()).ok();
             let one = complete.filter(|c| record.tags.len() > 1 && record.tags.contains(c));
-            let mut changed = images.clone();
-            let removed = match (one, changed.get_mut(&record.id)) {
+            Ok(match (one, images.get_mut(&record.id)) {
                 (Some(tag), Some(kept)) => {
                     kept.tags.retain(|t| *t != tag);
                     vec![tag]
                 }
                 _ => {
-                    changed.remove(&record.id);
+                    images.remove(&record.id);
                     record.tags.into_iter().chain([record.id]).collect()
                 }
-            };
-            self.write_index(&changed)?;
-            *images = changed;
-            removed
-        };
+            })
+        })?;
         self.sweep()?;
         Ok(removed)
     }
@@ -378,11 +394,13 @@ impl ImageStore {
         }
         let mut chains = self.snapshots.used_chains()?;
         let mut blobs = HashSet::new();
-        for image in self.images.lock().values() {
-            chains.extend(image.chain.iter().cloned());
-            blobs.extend([image.id.clone(), image.manifest.clone()]);
-            blobs.extend(image.layers.iter().map(|l| l.digest.clone()));
-        }
+        self.with_images(|images| {
+            for image in images.values() {
+                chains.extend(image.chain.iter().cloned());
+                blobs.extend([image.id.clone(), image.manifest.clone()]);
+                blobs.extend(image.layers.iter().map(|l| l.digest.clone()));
+            }
+        });
         self.layers.sweep(&chains)?;
         self.blobs.sweep(&blobs)
     }

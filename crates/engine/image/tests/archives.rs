@@ -242,3 +242,51 @@ fn broken_archives_are_refused() {
     });
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
+
+/// A store with two images, one of which had not reached the disk when the machine ended; and the file of its layer.
+fn cut_off() -> (tempfile::TempDir, std::path::PathBuf) {
+    let (directory, store) = store();
+    let (sound, cut) = (tar_of(&[File("a", "1")]), tar_of(&[File("etc-motd", "hello")]));
+    store.load(&docker_archive("sound:1", &[&sound])[..]).unwrap();
+    let loaded = store.load(&docker_archive("cut:1", &[&cut])[..]).unwrap();
+    let file = store.prepare_snapshot("c1", &loaded[0].id).unwrap().lower[0].join("etc-motd");
+    store.wait_for_disk();
+    drop(store);
+    let index = directory.path().join("images.json");
+    let mut images: Vec<serde_json::Value> = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    for image in &mut images {
+        assert_eq!(image.get("settling"), None, "the disk has it");
+        if image["id"] == json!(loaded[0].id) {
+            image["settling"] = json!("an earlier boot");
+        }
+    }
+    fs::write(&index, serde_json::to_vec(&images).unwrap()).unwrap();
+    fs::write(&file, "").unwrap();
+    (directory, file)
+}
+
+#[test]
+fn an_image_that_the_machine_cut_off_is_made_anew() {
+    let (directory, file) = cut_off();
+    let store = ImageStore::open(directory.path()).unwrap();
+    assert!(store.resolve("cut:1").is_some() && store.resolve("sound:1").is_some());
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hello", "containers stand on the same place");
+    drop(store);
+    assert!(!fs::read_to_string(directory.path().join("images.json")).unwrap().contains("settling"));
+}
+
+#[test]
+fn an_image_that_the_machine_left_damaged_goes_and_others_stay() {
+    let (directory, _) = cut_off();
+    for blob in fs::read_dir(directory.path().join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let content = fs::read(&path).unwrap();
+        if content.windows(5).any(|five| five == b"hello") {
+            fs::write(&path, &content[..100]).unwrap();
+        }
+    }
+    let store = ImageStore::open(directory.path()).unwrap();
+    assert!(store.resolve("cut:1").is_none() && store.resolve("sound:1").is_some());
+    drop(store);
+    ImageStore::open(directory.path()).unwrap();
+}
