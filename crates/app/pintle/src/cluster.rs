@@ -105,8 +105,32 @@ impl Cluster {
 
     /// How long a node may give no sign of life.
     pub(crate) fn node_grace(&self) -> Result<std::time::Duration> {
-        let text = self.settings.node_monitor_grace_period();
-        pintle_auth::configuration::duration(&text).map_err(|why| anyhow::anyhow!("--node-monitor-grace-period: {why}"))
+        duration("node-monitor-grace-period", &self.settings.node_monitor_grace_period())
+    }
+
+    /// How autoscalers work that say nothing else.
+    pub(crate) fn autoscaling(&self) -> Result<pintle_controllers::AutoscalerSettings> {
+        let of = |name: &str, text: String| duration(&format!("horizontal-pod-autoscaler-{name}"), &text);
+        let settings = &self.settings;
+        let period = of("sync-period", settings.horizontal_pod_autoscaler_sync_period())?;
+        let down = of("downscale-stabilization", settings.horizontal_pod_autoscaler_downscale_stabilization())?;
+        let cpu = of("cpu-initialization-period", settings.horizontal_pod_autoscaler_cpu_initialization_period())?;
+        let ready = of("initial-readiness-delay", settings.horizontal_pod_autoscaler_initial_readiness_delay())?;
+        ensure!(!period.is_zero(), "--horizontal-pod-autoscaler-sync-period must be more than nothing, such as 15s");
+        let text = settings.horizontal_pod_autoscaler_tolerance();
+        let tolerance: Option<f64> = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        let tolerance = tolerance.with_context(|| {
+            format!("--horizontal-pod-autoscaler-tolerance {text:?} must be a share between 0 and 1, such as 0.1")
+        })?;
+        Ok(pintle_controllers::AutoscalerSettings {
+            period,
+            tolerance,
+            down_window: i32::try_from(down.as_secs()).unwrap_or(i32::MAX),
+            youth: pintle_controllers::AutoscalerYouth {
+                cpu_ms: i64::try_from(cpu.as_millis()).unwrap_or(i64::MAX / 2),
+                readiness_ms: i64::try_from(ready.as_millis()).unwrap_or(i64::MAX / 2),
+            },
+        })
     }
 
     /// The URL of this server as programs on this machine reach it.
@@ -115,6 +139,11 @@ impl Cluster {
         let host = if bind.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { bind };
         format!("https://{host}:{}", self.settings.https_port())
     }
+}
+
+/// A flag's duration, written as in Go.
+fn duration(flag: &str, text: &str) -> Result<std::time::Duration> {
+    pintle_auth::configuration::duration(text).map_err(|why| anyhow::anyhow!("--{flag}: {why}"))
 }
 
 /// One range, or one of each family with a comma between them; not empty.

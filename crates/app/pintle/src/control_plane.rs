@@ -28,6 +28,7 @@ pub(crate) struct ControlPlane {
     auth: Arc<Auth>,
     pod_ranges: Vec<ipnet::IpNet>,
     node_grace: std::time::Duration,
+    autoscaling: pintle_controllers::AutoscalerSettings,
     node_name: String,
     /// Whether other servers may work on the same store.
     shares_store: bool,
@@ -60,6 +61,7 @@ impl ControlPlane {
         let informers = Informers::new(client_of(&server, manager, MANAGER), stop);
         let authority = Arc::clone(&credentials.authority);
         let node_grace = cluster.node_grace()?;
+        let autoscaling = cluster.autoscaling()?;
         let (node_name, pod_ranges) = (cluster.node_name.clone(), cluster.pod_ranges.clone());
         Ok(Self {
             server,
@@ -68,6 +70,7 @@ impl ControlPlane {
             auth,
             pod_ranges,
             node_grace,
+            autoscaling,
             node_name,
             shares_store,
             authority,
@@ -111,6 +114,7 @@ impl ControlPlane {
             clock: Arc::clone(&self.clock),
             pod_ranges: self.pod_ranges.clone(),
             node_grace: self.node_grace,
+            autoscaling: self.autoscaling,
             authority: Arc::clone(&self.authority),
         };
         let election = self.election(User::new("system:kube-controller-manager", &[]), MANAGER);

@@ -164,6 +164,7 @@ impl Plane {
             }),
             clock: self.clock(),
             node_grace: self.node_grace,
+            autoscaling: pintle_controllers::AutoscalerSettings::default(),
             pod_ranges: vec![self.pod_range.into()],
             authority: Arc::clone(&self.authority),
             issue_token: Arc::new(|_, _| Err("the simulator makes no lasting tokens".into())),

@@ -3,8 +3,8 @@
 use crate::context::Context;
 use crate::{
     bootstrap, certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, ephemeral, garbage,
-    hpa, job, loadbalancer, namespace, node, nodeipam, nodettl, podgc, protection, provisioner, replicaset,
-    resourcequota, serviceaccount, servicecidr, statefulset, ttl, volume,
+    hpa, job, loadbalancer, migration, namespace, node, nodeipam, nodettl, podgc, protection, provisioner, replicaset,
+    resourceclaim, resourcequota, serviceaccount, servicecidr, statefulset, ttl, volume,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -26,6 +26,8 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
     /// How long a node may give no sign of life, as upstream's `--node-monitor-grace-period`.
     pub node_grace: std::time::Duration,
+    /// How autoscalers work that say nothing else.
+    pub autoscaling: hpa::Settings,
     /// The addresses of all pods, of which every node gets a share.
     pub pod_ranges: Vec<ipnet::IpNet>,
     /// Its certificate is what pods trust the API server by; the built-in signers of certificate requests are it.
@@ -45,14 +47,16 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpoint-controller", |context| endpoints::run_legacy(context).boxed()),
     ("endpointslicemirroring-controller", |context| endpoints::run_mirror(context).boxed()),
     ("ephemeral-volume-controller", |context| ephemeral::run(context).boxed()),
+    // Upstream's role of the migrator is there with its feature gate only; the collector's allows what it does.
+    ("generic-garbage-collector", |context| migration::run(context).boxed()),
     ("namespace-controller", |context| namespace::run(context).boxed()),
     ("generic-garbage-collector", |context| garbage::run(context).boxed()),
     ("statefulset-controller", |context| statefulset::run(context).boxed()),
     ("daemon-set-controller", |context| daemonset::run(context).boxed()),
     ("cronjob-controller", |context| cronjob::run(context).boxed()),
     ("disruption-controller", |context| disruption::run(context).boxed()),
-    ("horizontal-pod-autoscaler", |context| hpa::run(context, hpa::SYNC_PERIOD).boxed()),
     ("job-controller", |context| job::run(context).boxed()),
+    ("resource-claim-controller", |context| resourceclaim::run(context).boxed()),
     ("resourcequota-controller", |context| resourcequota::run(context).boxed()),
     ("ttl-after-finished-controller", |context| ttl::run(context).boxed()),
     ("node-controller", |context| node::run_eviction(context).boxed()),
@@ -80,6 +84,7 @@ pub async fn run(config: Config, stop: CancellationToken) {
     }
     running.spawn(node::run(context(&config, "node-controller", &stop), config.node_grace));
     running.spawn(nodeipam::run(context(&config, "node-controller", &stop), config.pod_ranges.clone()));
+    running.spawn(hpa::run(context(&config, "horizontal-pod-autoscaler", &stop), config.autoscaling));
     let root_ca = config.authority.certificate_pem().to_owned();
     let tokens = serviceaccount::run_tokens(
         context(&config, "tokens-controller", &stop),

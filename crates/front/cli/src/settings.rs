@@ -110,6 +110,16 @@ settings! {
     pod_network: PodNetwork = PodNetwork::Vxlan, "HOW";
     /// How long a node may give no sign of life before it is NotReady [default: 50s]
     node_monitor_grace_period: String = "50s", "DURATION";
+    /// How often autoscalers look at what their pods use [default: 15s]
+    horizontal_pod_autoscaler_sync_period: String = "15s", "DURATION";
+    /// How far use may be from its target before autoscalers act, as a share of it [default: 0.1]
+    horizontal_pod_autoscaler_tolerance: String = "0.1", "SHARE";
+    /// How long autoscalers wait before they go down, unless they say otherwise [default: 5m]
+    horizontal_pod_autoscaler_downscale_stabilization: String = "5m", "DURATION";
+    /// For how long after its start what a pod uses of the processor counts only while it is ready [default: 5m]
+    horizontal_pod_autoscaler_cpu_initialization_period: String = "5m", "DURATION";
+    /// A pod that was not ready within this time of its start has never been ready [default: 30s]
+    horizontal_pod_autoscaler_initial_readiness_delay: String = "30s", "DURATION";
     /// How long this node's lease lasts; it is renewed four times as often [default: 40]
     node_lease_duration_seconds: u32 = 40u32, "SECONDS";
     /// The API server that an agent asks, as `https://ADDRESS:6443`; `join` writes it down

@@ -6,6 +6,7 @@ mod mirror;
 mod plan;
 mod reconcile;
 mod slices;
+mod topology;
 #[cfg(test)]
 mod tests;
 

@@ -2,19 +2,21 @@
 
 use super::plan::{differs, selector_of};
 use super::slices::{self, MANAGED_BY, MANAGER, SERVICE_NAME};
+use super::topology::{self, ZONE};
 use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::ownership::labels_of;
+use parking_lot::Mutex;
 use pintle_client::{Client, ClientError, DeleteOptions};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Node, Pod, Service};
 use pintle_types::k8s::api::discovery::v1::EndpointSlice;
 use pintle_types::{Kind, ObjectKey};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 const WORKERS: usize = 5;
 const BY_SERVICE: &str = "service";
-const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Values for the index of managed slices by their Service.
 fn service_of(slice: &EndpointSlice) -> Vec<String> {
@@ -53,6 +55,8 @@ struct Controller {
     nodes: Informer<Node>,
     slices: Informer<EndpointSlice>,
     expectations: Arc<Expectations>,
+    /// The Services that ask for hints by the shares of zones, and whether they have any.
+    shared: Arc<Mutex<HashMap<ObjectKey, bool>>>,
 }
 
 /// Runs the controller until the context's stop.
@@ -63,6 +67,7 @@ pub async fn run(context: Context) {
         nodes: context.informers.of(),
         slices: context.informers.of(),
         expectations: Arc::default(),
+        shared: Arc::default(),
         context: context.clone(),
     };
     let queue: Queue<ObjectKey> = Queue::new();
@@ -81,8 +86,12 @@ pub async fn run(context: Context) {
         }
         from_slices.add(key);
     });
-    let (services, from_nodes) = (controller.services.clone(), queue.clone());
+    let (services, from_nodes, shared) = (controller.services.clone(), queue.clone(), controller.shared.clone());
     controller.nodes.on_change(move |change| {
+        let weight = |node: Option<&Arc<Node>>| node.and_then(|node| topology::weight(node));
+        if weight(change.old()) != weight(change.new()) {
+            shared.lock().keys().for_each(|service| from_nodes.add(service.clone()));
+        }
         let zone = |node: Option<&Arc<Node>>| node.and_then(|node| node.label(ZONE).map(str::to_owned));
         if change.old().is_some() && zone(change.old()) != zone(change.new()) {
             services.list().iter().for_each(|service| from_nodes.add(service.key()));
@@ -101,6 +110,7 @@ impl Controller {
         let Some(service) = self.services.get(&key) else {
             // The garbage collector takes the slices with their owner.
             self.expectations.forget(&key);
+            self.shared.lock().remove(&key);
             return Ok(Outcome::Done);
         };
         let Some(selector) = selector_of(&service).filter(|_| !service.is_deleting()) else { return Ok(Outcome::Done) };
@@ -115,7 +125,8 @@ impl Controller {
         };
         let existing = self.slices.by_index(BY_SERVICE, &key.to_string());
         let existing = existing.into_iter().filter(|slice| !slice.is_deleting()).collect();
-        let changes = slices::plan(&service, &pods, existing, zone);
+        let mut changes = slices::plan(&service, &pods, existing, zone, || topology::shares(&self.nodes.list()));
+        let hinted = std::mem::take(&mut changes.hinted);
         let result = apply(&self.context.client, &self.expectations, &key, changes).await;
         // A conflict only says that the cache is behind, which the next event mends.
         if let Err(error) = result.as_ref()
@@ -125,7 +136,38 @@ impl Controller {
             let recorder = &self.context.recorder;
             recorder.event(&*service, EventType::Warning, "FailedToUpdateEndpointSlices", message);
         }
+        self.tell_hints(&service, hinted);
         result.map(|()| Outcome::Done)
+    }
+
+    /// Tells when hints by the shares of zones come, and why there are none.
+    fn tell_hints(&self, service: &Service, hinted: Vec<(String, Result<(), String>)>) {
+        let had = self.shared.lock().remove(&service.key());
+        let has = hinted.iter().any(|(_, done)| done.is_ok());
+        let tell = |type_, reason, message: &str, family: &str| {
+            let message = format!("{message}, addressType: {family}");
+            self.context.recorder.event(service, type_, reason, message);
+        };
+        if hinted.is_empty() {
+            if had == Some(true) {
+                for family in super::plan::families(service) {
+                    let message = "Topology Aware Hints has been disabled";
+                    tell(EventType::Warning, "TopologyAwareHintsDisabled", message, &family);
+                }
+            }
+            return;
+        }
+        for (family, done) in hinted {
+            match done {
+                Err(why) => tell(EventType::Warning, "TopologyAwareHintsDisabled", &why, &family),
+                Ok(()) if had != Some(true) => {
+                    let message = "Topology Aware Hints has been enabled";
+                    tell(EventType::Normal, "TopologyAwareHintsEnabled", message, &family);
+                }
+                Ok(()) => {}
+            }
+        }
+        self.shared.lock().insert(service.key(), has);
     }
 }
 

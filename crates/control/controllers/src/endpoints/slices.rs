@@ -1,6 +1,7 @@
 //! Lays endpoints out in slices of at most a hundred, moving as few of them as possible.
 
 use super::plan::{self, Port};
+use super::topology::{self, Shares};
 use crate::ownership::controller_ref;
 use crate::pods;
 use pintle_types::k8s::api::core::v1::{Pod, Service};
@@ -24,20 +25,27 @@ pub struct Changes {
     pub create: Vec<EndpointSlice>,
     pub update: Vec<EndpointSlice>,
     pub delete: Vec<Arc<EndpointSlice>>,
+    /// Where hints by the shares of zones were asked for: each family, and why it has none.
+    pub hinted: Vec<(String, Result<(), String>)>,
 }
 
 /// Endpoints that have the same family and ports, and so may share slices.
 type Groups = BTreeMap<(String, Vec<Port>), Vec<Endpoint>>;
 
-/// Compares the slices there are with the pods that there should be slices for. `zone` tells a node's zone.
+/// Compares the slices there are with the pods that there should be slices for. `zone` tells a node's zone, `shares` the
+/// shares of zones for Services that ask for hints by them.
 pub fn plan(
     service: &Service,
     pods: &[Arc<Pod>],
     existing: Vec<Arc<EndpointSlice>>,
     zone: impl Fn(&str) -> Option<String>,
+    shares: impl FnOnce() -> Option<Shares>,
 ) -> Changes {
     let mut groups = group(service, pods, zone);
     let mut changes = Changes::default();
+    if topology::is_auto(service) {
+        changes.hinted = hint_by_shares(service, &mut groups, &existing, shares());
+    }
     let mut present: BTreeMap<(String, Vec<Port>), Vec<Arc<EndpointSlice>>> = BTreeMap::new();
     for slice in existing {
         present.entry((slice.address_type.clone(), ports_in(&slice))).or_default().push(slice);
@@ -55,6 +63,33 @@ pub fn plan(
     }
     changes.delete.extend(present.into_values().flatten());
     changes
+}
+
+/// Hints for all endpoints of each family together.
+fn hint_by_shares(
+    service: &Service,
+    groups: &mut Groups,
+    existing: &[Arc<EndpointSlice>],
+    shares: Option<Shares>,
+) -> Vec<(String, Result<(), String>)> {
+    let of_family = |family: String| {
+        let slices = existing.iter().filter(|slice| slice.address_type == family);
+        let before: BTreeMap<_, _> =
+            slices.flat_map(|slice| slice.endpoints.iter().flatten()).filter_map(hinted).collect();
+        let mut endpoints: Vec<&mut Endpoint> =
+            groups.iter_mut().filter(|((of, _), _)| *of == family).flat_map(|(_, endpoints)| endpoints).collect();
+        endpoints.sort_by(|a, b| a.addresses.cmp(&b.addresses));
+        let known = |endpoint: &Endpoint| before.get(&identity(endpoint)).map(|zone| (*zone).to_owned());
+        let done = topology::hint(&mut endpoints, shares.as_ref(), known, before.len());
+        (family, done)
+    };
+    plan::families(service).into_iter().map(of_family).collect()
+}
+
+/// The zone that an endpoint is meant for.
+fn hinted(endpoint: &Endpoint) -> Option<((Option<&str>, &[String]), &str)> {
+    let zone = endpoint.hints.as_ref()?.for_zones.as_ref()?.first()?;
+    Some((identity(endpoint), &zone.name))
 }
 
 fn group(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -> Option<String>) -> Groups {
@@ -97,6 +132,9 @@ fn endpoint(service: &Service, pod: &Pod, addresses: Vec<String>, zone: impl Fn(
 
 /// For whom an endpoint is meant first, as the Service wants its traffic to be distributed.
 fn hints(service: &Service, node: &str, zone: Option<&str>) -> Option<EndpointHints> {
+    if topology::is_auto(service) {
+        return None;
+    }
     let wanted = service.spec.as_ref()?.traffic_distribution.as_deref()?;
     let zones = zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
     let nodes = (wanted == "PreferSameNode" && !node.is_empty()).then(|| vec![ForNode { name: node.to_owned() }]);

@@ -168,3 +168,37 @@ async fn endpoints_that_people_write_are_mirrored() {
     });
     cluster.until("none", |api| api.all::<EndpointSlice>().is_empty()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn zones_get_their_share_of_endpoints_where_the_service_asks_for_it() {
+    let cluster = cluster();
+    for zone in ["a", "b"] {
+        let status = json!({ "allocatable": { "cpu": "2" }, "conditions": [{ "type": "Ready", "status": "True" }] });
+        let meta = json!({ "name": zone, "labels": { "topology.kubernetes.io/zone": zone } });
+        cluster.create::<Node>(json!({ "metadata": meta, "status": status })).await;
+    }
+    let mut asking = service();
+    asking["metadata"]["annotations"] = json!({ "service.kubernetes.io/topology-mode": "Auto" });
+    cluster.create::<Service>(asking).await;
+    let few = "TopologyAwareHintsDisabled: Insufficient number of endpoints (0 endpoints, 2 zones), addressType: IPv4";
+    cluster.until("too few", |_| cluster.events().iter().any(|event| event == few)).await;
+    for name in ["one", "two"] {
+        cluster.create::<Pod>(pod(name)).await;
+        cluster.report("default", name, "Running");
+        cluster.change::<Pod>("default", name, |pod| pod.spec.as_mut().unwrap().node_name = Some("a".into()));
+    }
+    let hints = || {
+        let zone = |endpoint: Endpoint| Some(endpoint.hints?.for_zones?.remove(0).name);
+        let mut zones: Vec<String> = endpoints(&cluster).into_iter().filter_map(zone).collect();
+        zones.sort();
+        zones
+    };
+    cluster.until("one is lent", |_| hints() == ["a", "b"]).await;
+    let enabled = "TopologyAwareHintsEnabled: Topology Aware Hints has been enabled, addressType: IPv4";
+    cluster.until("it is told", |_| cluster.events().iter().any(|event| event == enabled)).await;
+    // Of one zone alone no share can be told.
+    cluster.change::<Node>("", "b", |node| {
+        node.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "False".into();
+    });
+    cluster.until("no hints", |_| hints().is_empty()).await;
+}

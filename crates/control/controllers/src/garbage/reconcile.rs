@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::discovery::{Resource, discover};
 use crate::metadata::Metadata;
 use parking_lot::RwLock;
-use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions, Preconditions};
+use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions, Preconditions, Propagation};
 use pintle_informer::{Outcome, Queue, Sink, Source, reflect, run_reconciler};
 use pintle_types::{GroupVersion, OwnerReference};
 use serde_json::json;
@@ -126,6 +126,10 @@ impl Collector {
         match decide(&meta, &owners, !dependents.is_empty()) {
             Decision::Keep => (),
             Decision::Disown(owners) => self.disown(&node, &meta, &owners).await?,
+            Decision::Delete(Propagation::Foreground) if closes_circle(&meta, &dependents) => {
+                // That this is written wakes the next look, which deletes it.
+                self.unblock(&node, &meta).await?;
+            }
             Decision::Delete(policy) => {
                 let options = DeleteOptions {
                     propagation_policy: Some(policy),
@@ -195,6 +199,13 @@ impl Collector {
         self.patch_metadata(node, json!({ "ownerReferences": left }), meta).await
     }
 
+    /// Lets the owners of an object go before it.
+    async fn unblock(&self, node: &Node, meta: &Metadata) -> Result<(), ClientError> {
+        let mut references = meta.owner_references.clone();
+        references.iter_mut().for_each(|reference| reference.block_owner_deletion = Some(false));
+        self.patch_metadata(node, json!({ "ownerReferences": references }), meta).await
+    }
+
     async fn remove_finalizer(&self, node: &Node, meta: &Metadata, finalizer: &str) -> Result<(), ClientError> {
         let left: Vec<&String> = meta.finalizers.iter().filter(|known| *known != finalizer).collect();
         self.patch_metadata(node, json!({ "finalizers": left }), meta).await
@@ -213,6 +224,12 @@ impl Collector {
         let result = self.context.client.patch_path(&node.place.path(), &patch, &PatchOptions::default()).await;
         absent_is_fine(result.map(drop))
     }
+}
+
+/// Whether an object that its owner waits for owns, in its turn, what waits for it: each would wait for the other.
+fn closes_circle(meta: &Metadata, dependents: &[(String, Node)]) -> bool {
+    dependents.iter().any(|(_, dependent)| dependent.deleting_dependents)
+        && meta.owner_references.iter().any(|reference| reference.block_owner_deletion == Some(true))
 }
 
 fn absent_is_fine(result: Result<(), ClientError>) -> Result<(), ClientError> {

@@ -121,3 +121,26 @@ async fn of_two_owners_one_is_enough() {
     cluster.until("the other pod goes", |api| api.get::<Pod>("d", "two").is_none_or(|pod| pod.is_deleting())).await;
     assert!(!cluster.api.get::<Pod>("d", "one").unwrap().is_deleting(), "{}", set.uid());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_circle_is_opened() {
+    let cluster = cluster().start(|context| run(context).boxed());
+    let names = ["one", "two", "three"];
+    for name in names {
+        cluster.create::<ConfigMap>(json!({ "metadata": { "name": name, "namespace": "d" } })).await;
+    }
+    for (name, owner) in names.iter().zip(["three", "one", "two"]) {
+        let uid = cluster.api.get::<ConfigMap>("d", owner).unwrap().uid().to_owned();
+        cluster.change::<ConfigMap>("d", name, |map| {
+            let reference = json!([{
+                "apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid, "blockOwnerDeletion": true,
+            }]);
+            map.metadata.owner_references = Some(serde_json::from_value(reference).unwrap());
+        });
+    }
+    cluster.pass(1.0).await;
+    assert_eq!(cluster.api.all::<ConfigMap>().len(), 3);
+    let options = DeleteOptions { propagation_policy: Some(Propagation::Foreground), ..DeleteOptions::default() };
+    cluster.client.delete::<ConfigMap>("d", "one", &options).await.unwrap();
+    cluster.until("all are gone", |api| api.all::<ConfigMap>().is_empty()).await;
+}

@@ -4,14 +4,14 @@
 
 use pintle_types::k8s::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};
 
-/// Going down waits for so long unless the autoscaler says otherwise, in seconds.
-const DOWN_WINDOW: i32 = 300;
 /// Without policies the number may at most double at once, and may always become this.
 const UP_LEAST: i32 = 4;
 
 /// What was proposed and done lately. Times are milliseconds since 1970.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
+    /// Going down waits for so long unless the autoscaler says otherwise, in seconds.
+    down_window: i32,
     proposals: Vec<(i64, i32)>,
     ups: Vec<(i64, i32)>,
     downs: Vec<(i64, i32)>,
@@ -55,6 +55,11 @@ const TOO_MANY: (&str, &str) = ("TooManyReplicas", "the desired replica count is
 const TOO_FEW: (&str, &str) = ("TooFewReplicas", "the desired replica count is less than the minimum replica count");
 
 impl History {
+    /// Nothing was proposed yet; going down waits for `down_window` seconds unless the autoscaler says otherwise.
+    pub fn new(down_window: i32) -> Self {
+        Self { down_window, proposals: Vec::new(), ups: Vec::new(), downs: Vec::new() }
+    }
+
     /// The first number that is seen counts as proposed.
     pub fn begin(&mut self, current: i32, now: i64) {
         if self.proposals.is_empty() {
@@ -92,7 +97,7 @@ impl History {
     }
 
     fn highest(&mut self, proposed: i32, now: i64) -> i32 {
-        let since = now - i64::from(DOWN_WINDOW) * 1000;
+        let since = now - i64::from(self.down_window) * 1000;
         self.proposals.retain(|(at, _)| *at >= since);
         let highest = self.proposals.iter().map(|(_, replicas)| *replicas).max().unwrap_or(proposed);
         self.proposals.push((now, proposed));
@@ -109,7 +114,7 @@ impl History {
             let window = rules.as_ref().and_then(|rules| rules.stabilization_window_seconds).unwrap_or(default);
             now - i64::from(window) * 1000
         };
-        let (up, down) = (since(&behavior.scale_up, 0), since(&behavior.scale_down, DOWN_WINDOW));
+        let (up, down) = (since(&behavior.scale_up, 0), since(&behavior.scale_down, self.down_window));
         let recent =
             |since: i64| self.proposals.iter().filter(move |(at, _)| *at > since).map(|(_, replicas)| *replicas);
         let least = recent(up).min().unwrap_or(wish.proposed).min(wish.proposed);

@@ -7,8 +7,10 @@ mod limits;
 mod metrics;
 mod plan;
 mod reconcile;
+mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
 
-pub use reconcile::{SYNC_PERIOD, run};
+pub use reconcile::run;
+pub use settings::{Settings, Youth};

@@ -2,19 +2,13 @@
 //!
 //! Source: "Algorithm details" of the documentation of horizontal pod autoscaling; upstream's `replica_calculator.go`.
 
+use super::settings::Youth;
 use crate::pods;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Container, Pod, ResourceRequirements};
 use pintle_types::quantity::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// After its start, a pod's processor use counts only while it is ready, in milliseconds.
-pub const CPU_INITIALIZATION: i64 = 300_000;
-/// A pod that was not ready within this time of its start has never been ready, in milliseconds.
-pub const READINESS_DELAY: i64 = 30_000;
-/// What upstream's `--horizontal-pod-autoscaler-tolerance` is by default.
-const TOLERANCE: f64 = 0.1;
 
 /// What a pod uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -37,12 +31,6 @@ pub struct Tolerance {
     pub up: f64,
 }
 
-impl Default for Tolerance {
-    fn default() -> Self {
-        Self { down: TOLERANCE, up: TOLERANCE }
-    }
-}
-
 impl Tolerance {
     fn covers(self, ratio: f64) -> bool {
         (1.0 - self.down..=1.0 + self.up).contains(&ratio)
@@ -56,6 +44,8 @@ pub struct Present<'a> {
     /// Those that the target's selector finds.
     pub pods: &'a [Arc<Pod>],
     pub tolerance: Tolerance,
+    /// Which pods are too young to count.
+    pub youth: Youth,
     /// Milliseconds since 1970.
     pub now: i64,
 }
@@ -88,7 +78,7 @@ fn group(present: &Present<'_>, readings: &Readings, is_cpu: bool) -> Groups {
         } else if pods::phase(pod) == "Pending" {
             groups.unready.insert(name);
         } else if let Some(reading) = readings.get(&name) {
-            if is_cpu && is_unready(pod, reading, present.now) {
+            if is_cpu && is_unready(pod, reading, present) {
                 groups.unready.insert(name);
             } else {
                 groups.ready += 1;
@@ -101,16 +91,16 @@ fn group(present: &Present<'_>, readings: &Readings, is_cpu: bool) -> Groups {
 }
 
 /// Whether what a pod uses of the processor says nothing yet.
-fn is_unready(pod: &Pod, reading: &Reading, now: i64) -> bool {
+fn is_unready(pod: &Pod, reading: &Reading, present: &Present<'_>) -> bool {
     let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     let (Some(ready), Some(started)) = (pods::condition(pod, "Ready"), started) else { return true };
     let started = started.0.as_millisecond();
     let changed = ready.last_transition_time.as_ref().map_or(0, |time| time.0.as_millisecond());
     let not_ready = ready.status == "False";
-    if started + CPU_INITIALIZATION > now {
+    if started + present.youth.cpu_ms > present.now {
         return not_ready || reading.at < changed + reading.window;
     }
-    not_ready && started + READINESS_DELAY > changed
+    not_ready && started + present.youth.readiness_ms > changed
 }
 
 /// By what is used of what the pods' containers (or the one of that name) request of a resource; `target` is percent.

@@ -5,6 +5,7 @@
 use super::limits::{History, Limited, Wish};
 use super::metrics::{Failure, Question};
 use super::plan::{Present, Tolerance};
+use super::settings::Settings;
 use crate::context::Context;
 use crate::discovery::{Resource, discover};
 use crate::ownership::labels_of;
@@ -23,15 +24,13 @@ use pintle_types::{GroupVersion, Kind, ObjectKey};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Between two looks: what upstream's `--horizontal-pod-autoscaler-sync-period` is by default.
-pub const SYNC_PERIOD: Duration = Duration::from_secs(15);
 /// What upstream's `--concurrent-horizontal-pod-autoscaler-syncs` is by default.
 const WORKERS: usize = 5;
 
 struct Controller {
     context: Context,
+    settings: Settings,
     autoscalers: Informer<HorizontalPodAutoscaler>,
     pods: Informer<Pod>,
     histories: Mutex<HashMap<ObjectKey, History>>,
@@ -42,7 +41,8 @@ struct Controller {
 }
 
 /// Runs the controller until the context's stop.
-pub async fn run(context: Context, period: Duration) {
+pub async fn run(context: Context, settings: Settings) {
+    let period = settings.period;
     let controller = Arc::new(Controller {
         autoscalers: context.informers.of(),
         pods: context.informers.of(),
@@ -50,6 +50,7 @@ pub async fn run(context: Context, period: Duration) {
         resources: Mutex::default(),
         selectors: Mutex::default(),
         context: context.clone(),
+        settings,
     });
     let queue: Queue<ObjectKey> = Queue::new();
     let from_autoscalers = queue.clone();
@@ -162,6 +163,12 @@ impl Look<'_> {
         condition.message = Some(message.into());
     }
 
+    fn with_history<T>(&self, act: impl FnOnce(&mut History) -> T) -> T {
+        let window = self.controller.settings.down_window;
+        let mut histories = self.controller.histories.lock();
+        act(histories.entry(self.hpa.key()).or_insert_with(|| History::new(window)))
+    }
+
     async fn take(mut self) -> Result<(), String> {
         let before = self.hpa.status.clone();
         let done = self.scale().await;
@@ -199,8 +206,7 @@ impl Look<'_> {
         let message = "the HPA controller was able to get the target's current scale";
         self.set("AbleToScale", true, "SucceededGetScale", message);
         let (spec, now, current) = (self.spec(), self.now(), scale.replicas("spec"));
-        let key = self.hpa.key();
-        self.controller.histories.lock().entry(key.clone()).or_default().begin(current, now);
+        self.with_history(|history| history.begin(current, now));
         let min = spec.min_replicas.unwrap_or(1);
         if current == 0 && min != 0 {
             let message = "scaling is disabled since the replica count of the target is zero";
@@ -228,7 +234,7 @@ impl Look<'_> {
             _ => format!("{} above target", proposed.name),
         };
         let wish = Wish { current, proposed: proposed.replicas, min, max: spec.max_replicas };
-        let limited = self.controller.histories.lock().entry(key).or_default().limit(spec.behavior.as_ref(), wish, now);
+        let limited = self.with_history(|history| history.limit(spec.behavior.as_ref(), wish, now));
         self.tell_limits(&limited);
         if limited.replicas == current {
             self.set_status(current, current, statuses, false);
@@ -291,7 +297,8 @@ impl Look<'_> {
             present: Present {
                 replicas: scale.replicas("spec"),
                 pods: &pods,
-                tolerance: tolerance(spec),
+                tolerance: tolerance(spec, self.controller.settings.tolerance),
+                youth: self.controller.settings.youth,
                 now: self.now(),
             },
             replicas_there: scale.replicas("status"),
@@ -404,9 +411,7 @@ impl Look<'_> {
         let message = format!("New size: {desired}; reason: {why}");
         context.recorder.event(&self.hpa, EventType::Normal, "SuccessfulRescale", message);
         let (behavior, now) = (self.spec().behavior, self.now());
-        let mut histories = self.controller.histories.lock();
-        histories.entry(self.hpa.key()).or_default().note_change(behavior.as_ref(), current, desired, now);
-        drop(histories);
+        self.with_history(|history| history.note_change(behavior.as_ref(), current, desired, now));
         self.set_status(current, desired, statuses, true);
         Ok(())
     }
@@ -423,8 +428,9 @@ impl Look<'_> {
     }
 }
 
-fn tolerance(spec: &HorizontalPodAutoscalerSpec) -> Tolerance {
-    let mut tolerance = Tolerance::default();
+/// What the autoscaler says, or else what is usual.
+fn tolerance(spec: &HorizontalPodAutoscalerSpec, usual: f64) -> Tolerance {
+    let mut tolerance = Tolerance { down: usual, up: usual };
     let Some(behavior) = &spec.behavior else { return tolerance };
     let given = |quantity: &_| Quantity::from(quantity).nanos() as f64 / 1e9;
     if let Some(up) = behavior.scale_up.as_ref().and_then(|rules| rules.tolerance.as_ref()) {

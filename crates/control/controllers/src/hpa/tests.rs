@@ -2,6 +2,7 @@
 
 use super::limits::{History, Limited, Wish};
 use super::plan::{Present, Proposal, Reading, Readings, Tolerance, by_average, by_ratio, by_share, by_utilization};
+use super::settings::Youth;
 use pintle_types::Kind;
 use pintle_types::k8s::api::autoscaling::v2::HorizontalPodAutoscalerBehavior;
 use pintle_types::k8s::api::core::v1::Pod;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 /// Now, in milliseconds since 1970; the pods of tests began an hour before.
 const NOW: i64 = 1_700_000_000_000;
+const USUAL: Tolerance = Tolerance { down: 0.1, up: 0.1 };
 
 fn time(at: i64) -> String {
     jiff::Timestamp::from_millisecond(at).unwrap().to_string()
@@ -53,7 +55,7 @@ fn case(given: &[(&str, Option<i64>)]) -> (Vec<Arc<Pod>>, Readings) {
 }
 
 fn present(pods: &[Arc<Pod>], replicas: i32) -> Present<'_> {
-    Present { replicas, pods, tolerance: Tolerance::default(), now: NOW }
+    Present { replicas, pods, tolerance: USUAL, youth: Youth::default(), now: NOW }
 }
 
 fn utilization(given: &[(&str, Option<i64>)], target: i32) -> Result<(i32, i32), String> {
@@ -138,7 +140,7 @@ fn averages_ratios_and_shares() {
     for (replicas, value, target, expected) in
         [(3, 8600, 2000, (5, 2867)), (4, 8600, 2150, (4, 2150)), (5, 1000, 5000, (1, 200)), (1, 0, 5000, (0, 0))]
     {
-        assert_eq!(by_share(replicas, value, target, Tolerance::default()), expected);
+        assert_eq!(by_share(replicas, value, target, USUAL), expected);
     }
 }
 
@@ -171,7 +173,7 @@ fn number(limited: &Limited) -> (i32, &'static str) {
 
 #[test]
 fn without_behavior_the_number_doubles_at_most_and_goes_down_late() {
-    let mut history = History::default();
+    let mut history = History::new(300);
     history.begin(5, NOW);
     let rows = [
         (0, wish(5, 20), 10, "ScaleUpLimit", "ReadyForNewScale"),
@@ -203,24 +205,24 @@ fn policies_bound_the_rate() {
         ("Min", 20, 18),
         ("Disabled", 80, 80),
     ] {
-        let found = History::default().limit(Some(&down(select)), wish(current, 1), NOW);
+        let found = History::new(300).limit(Some(&down(select)), wish(current, 1), NOW);
         assert_eq!(number(&found), (expected, "ScaleDownLimit"), "{select} {current}");
     }
     // "double the replicas, or add 4, in 15 seconds": what is higher.
     let up = behavior(json!({"scaleUp": rules("Max", 0, &[("Percent", 100, 15), ("Pods", 4, 15)])}));
     for (current, expected) in [(1, 5), (3, 7), (5, 10), (40, 80)] {
-        let found = History::default().limit(Some(&up), wish(current, 99), NOW);
+        let found = History::new(300).limit(Some(&up), wish(current, 99), NOW);
         assert_eq!(number(&found), (expected, "ScaleUpLimit"));
     }
     // A share of few pods is rounded such that something happens.
     let slow = behavior(json!({"scaleUp": rules("Max", 0, &[("Percent", 10, 60)])}));
-    assert_eq!(number(&History::default().limit(Some(&slow), wish(1, 9), NOW)), (2, "ScaleUpLimit"));
+    assert_eq!(number(&History::new(300).limit(Some(&slow), wish(1, 9), NOW)), (2, "ScaleUpLimit"));
 }
 
 #[test]
 fn changes_count_for_their_period() {
     let slow = behavior(json!({"scaleUp": rules("Max", 0, &[("Pods", 4, 60)])}));
-    let mut history = History::default();
+    let mut history = History::new(300);
     assert_eq!(number(&history.limit(Some(&slow), wish(1, 20), NOW)), (5, "ScaleUpLimit"));
     history.note_change(Some(&slow), 1, 5, NOW);
     let later = NOW + 30_000;
@@ -235,7 +237,7 @@ fn windows_keep_the_number_where_it_was() {
         "scaleUp": rules("Max", 60, &[("Percent", 100, 15)]),
         "scaleDown": rules("Max", 60, &[("Percent", 100, 15)]),
     }));
-    let mut history = History::default();
+    let mut history = History::new(300);
     history.begin(4, NOW);
     let up = history.limit(Some(&calm), wish(4, 8), NOW + 15_000);
     assert_eq!((up.replicas, up.able.0), (4, "ScaleUpStabilized"));
