@@ -51,7 +51,12 @@ impl Domains {
 
     /// The number in the node's domain; nothing when the node has none or it is not known.
     pub(crate) fn get(&self, node: &NodeInfo) -> Option<i64> {
-        self.values.get(node.label(&self.key)?).copied()
+        self.number(node.label(&self.key)?)
+    }
+
+    /// The number in the domain of that value.
+    pub(crate) fn number(&self, value: &str) -> Option<i64> {
+        self.values.get(value).copied()
     }
 
     pub(crate) fn at(&self, node: &NodeInfo) -> i64 {

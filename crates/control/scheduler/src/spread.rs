@@ -12,7 +12,7 @@ use crate::snapshot::NodeInfo;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::TopologySpreadConstraint;
 use pintle_types::selector::{LabelSelector, Operator, Requirement};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
 
@@ -55,6 +55,21 @@ impl Constraint {
 
     fn counts_node(&self, owner: &PodInfo, node: &NodeInfo) -> bool {
         (!self.honor_affinity || node_matches(owner, node)) && (!self.honor_taints || tolerated(owner, node))
+    }
+
+    /// In how many domains the nodes lie, and the number of each one's domain; nothing for a node without the key. This
+    /// is asked of all nodes for every pod: a node's label is looked up once.
+    fn numbers(&self, nodes: &[&NodeInfo], considered: &[bool]) -> (usize, Vec<Option<i64>>) {
+        let mut known: HashMap<&str, i64> = HashMap::new();
+        let mut numbers = Vec::with_capacity(nodes.len());
+        for (node, considered) in nodes.iter().zip(considered) {
+            let value = node.label(self.key()).filter(|_| *considered);
+            numbers.push(value.map(|value| match self.by_host() {
+                true => self.hosts.get(&node.name).copied().unwrap_or(0),
+                false => *known.entry(value).or_insert_with(|| self.domains.number(value).unwrap_or(0)),
+            }));
+        }
+        (known.len(), numbers)
     }
 
     fn add(&mut self, owner: &PodInfo, node: &NodeInfo, by: i64) {
@@ -190,22 +205,19 @@ impl Spread {
         if soft.is_empty() {
             return None;
         }
-        let considered = |node: &NodeInfo| self.considers(false, node);
-        let scored = nodes.iter().filter(|node| considered(node)).count();
-        // What matters is in how many domains the nodes lie that could be chosen.
-        let size = |c: &&Constraint| {
-            let values = || nodes.iter().filter(|n| considered(n)).filter_map(|n| n.label(c.key()));
-            if c.by_host() { scored } else { values().collect::<HashSet<&str>>().len() }
-        };
-        let weights: Vec<f64> = soft.iter().map(|c| (size(c) as f64 + 2.0).ln()).collect();
-        let crowd = |node: &&NodeInfo| {
-            let each = soft.iter().zip(&weights).filter_map(|(c, weight)| {
-                node.label(c.key())?;
-                let here = if c.by_host() { c.hosts.get(&node.name).copied().unwrap_or(0) } else { c.domains.at(node) };
-                Some(here as f64 * weight + (c.max_skew - 1) as f64)
-            });
-            considered(node).then(|| each.sum::<f64>().round() as i64)
-        };
-        Some(nodes.iter().map(crowd).collect())
+        let considered: Vec<bool> = nodes.iter().map(|node| self.considers(false, node)).collect();
+        let scored = considered.iter().filter(|considered| **considered).count();
+        let mut crowds = vec![0.0; nodes.len()];
+        for constraint in soft {
+            let (domains, numbers) = constraint.numbers(nodes, &considered);
+            // What matters is in how many domains the nodes lie that could be chosen.
+            let size = if constraint.by_host() { scored } else { domains };
+            let (weight, allowed) = ((size as f64 + 2.0).ln(), (constraint.max_skew - 1) as f64);
+            for (crowd, number) in crowds.iter_mut().zip(numbers) {
+                *crowd += number.map_or(0.0, |number| number as f64 * weight + allowed);
+            }
+        }
+        let shown = considered.into_iter().zip(crowds);
+        Some(shown.map(|(considered, crowd)| considered.then(|| crowd.round() as i64)).collect())
     }
 }
