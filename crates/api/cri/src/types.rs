@@ -283,6 +283,9 @@ pub struct ContainerConfig {
     pub security: ContainerSecurityContext,
     /// A signal name such as `SIGQUIT`; empty is the image's, or SIGTERM.
     pub stop_signal: String,
+    /// Devices by their names in the container device interface: `vendor.com/class=name`.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use crate::options::{ContainerOptions, Owner, SandboxOptions};
 use crate::sandboxes::HANDLERS;
 use async_trait::async_trait;
 use pintle_cri::{
-    AttachRequest, ByteStream, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, CriResult,
-    EventStream, ExecRequest, ExecSession, ExecSyncResponse, LinuxContainerResources, PodSandbox, PodSandboxConfig,
+    AttachRequest, ByteStream, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, CriError,
+    CriResult, EventStream, ExecRequest, ExecSession, ExecSyncResponse, LinuxContainerResources, PodSandbox, PodSandboxConfig,
     PodSandboxFilter, PodSandboxStatus, RuntimeHandler, RuntimeService, RuntimeStatus, VersionResponse,
 };
 use tokio::sync::broadcast::error::RecvError;
@@ -53,6 +53,9 @@ impl RuntimeService for Engine {
         config: ContainerConfig,
         _sandbox_config: &PodSandboxConfig,
     ) -> CriResult<String> {
+        if let Some(device) = config.cdi_devices.first() {
+            return Err(CriError::Unimplemented(format!("the CDI device {device:?} of this runtime")));
+        }
         self.create(sandbox_id, config, ContainerOptions::default()).await
     }
 

@@ -314,6 +314,7 @@ fn container_config() -> ContainerConfig {
             readonly_paths: texts(&["/proc/sys"]),
         },
         stop_signal: "SIGRTMIN+3".to_owned(),
+        cdi_devices: vec!["vendor.com/class=one".to_owned()],
     }
 }
 

@@ -76,6 +76,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("processors, memory and devices can't be given out: {0}")]
+    Placement(#[from] pintle_placement::OpenError),
     #[error("cannot {action} {path:?}: {source}")]
     Directory {
         action: &'static str,

@@ -7,7 +7,7 @@ use crate::host::{Host, RuntimeFacts, is_plain_name};
 use crate::labels;
 use crate::reference::spec;
 use crate::volumes::{Paths, is_read_only, prepare_sub_path};
-use crate::{etc_hosts, resources, sandbox_config, security};
+use crate::{etc_hosts, placement, resources, sandbox_config, security};
 use pintle_cri::{ContainerConfig, ContainerMetadata, Device, Image, Mount, MountPropagation};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
@@ -51,7 +51,7 @@ impl Making<'_> {
         let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|t| expand(t, lookup)).collect();
         let (command, args) = (expanded(&container.command), expanded(&container.args));
         let mounts = self.mounts(&envs)?;
-        Ok(ContainerConfig {
+        let mut config = ContainerConfig {
             metadata: ContainerMetadata { name: container.name.clone(), attempt: self.attempt },
             image: named(self.image, container.image.as_deref().unwrap_or_default()),
             command,
@@ -70,7 +70,10 @@ impl Making<'_> {
             resources: resources::of_container(pod, container, settings.machine_memory),
             security,
             stop_signal: stop_signal(container),
-        })
+            cdi_devices: Vec::new(),
+        };
+        placement::apply(host, pod, container, &mut config).await?;
+        Ok(config)
     }
 
     fn mounts(&self, envs: &[(String, String)]) -> Result<Vec<Mount>, StartFailure> {

@@ -2,6 +2,7 @@
 
 use crate::api::Api;
 use crate::cgroups::Cgroups;
+use crate::credential_providers::CredentialProviders;
 use crate::events::Events;
 use crate::eviction::pressure::Pressures;
 use crate::hardware::Hardware;
@@ -12,6 +13,7 @@ use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Mounter;
 use pintle_clock::Clock;
 use pintle_cri::Runtime;
+use pintle_placement::Placement;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Pod;
 use std::net::IpAddr;
@@ -31,6 +33,8 @@ pub struct Host {
     pub pressures: Pressures,
     pub pulled: PulledImages,
     pub allocations: Allocations,
+    pub placement: Arc<Placement>,
+    pub credential_providers: Option<Arc<CredentialProviders>>,
     pub user_namespaces: UserNamespaces,
     pub settings: Settings,
 }

@@ -132,9 +132,8 @@ impl Puller<'_> {
 
     async fn try_pull(&self) -> Result<Image, String> {
         let runtime = &self.memory.host.runtime;
-        let auth = self.auth().await;
         let before = runtime.image_status(self.image).await.ok().flatten();
-        runtime.pull_image(self.image, auth).await.map_err(|e| e.to_string())?;
+        self.pull_with_any(self.auths().await).await?;
         let status = runtime.image_status(self.image).await.map_err(|e| e.to_string())?;
         let image = status.ok_or_else(|| format!("image {:?} is not there after it was pulled", self.image))?;
         if before.is_none_or(|before| before.id != image.id) {
@@ -143,18 +142,40 @@ impl Puller<'_> {
         Ok(image)
     }
 
-    /// The first of the pod's pull secrets that knows the image's registry. Missing secrets are passed over.
-    async fn auth(&self) -> Option<AuthConfig> {
+    /// Pulls with the first credentials that the registry takes; without any when there are none.
+    async fn pull_with_any(&self, auths: Vec<AuthConfig>) -> Result<(), String> {
+        let runtime = &self.memory.host.runtime;
+        let tries: Vec<Option<AuthConfig>> =
+            if auths.is_empty() { vec![None] } else { auths.into_iter().map(Some).collect() };
+        let mut errors: Vec<String> = Vec::new();
+        for auth in tries {
+            match runtime.pull_image(self.image, auth).await {
+                Ok(_) => return Ok(()),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        errors.dedup();
+        Err(match errors.as_slice() {
+            [one] => one.clone(),
+            all => format!("[{}]", all.join(", ")),
+        })
+    }
+
+    /// Of the pod's pull secrets that know the image's registry, then of the machine's providers. Missing secrets are
+    /// passed over.
+    async fn auths(&self) -> Vec<AuthConfig> {
+        let mut found = Vec::new();
         for reference in spec(self.pod).image_pull_secrets.iter().flatten() {
             let Ok(secret) = self.memory.host.api.secret(self.pod.namespace(), &reference.name).await else { continue };
             let data = secret.data.as_ref();
             let modern = data.and_then(|d| d.get(".dockerconfigjson"));
             let Some(bytes) = modern.or_else(|| data.and_then(|d| d.get(".dockercfg"))) else { continue };
-            if let Some(auth) = auth_for(&bytes.0, self.image) {
-                return Some(auth);
-            }
+            found.extend(auth_for(&bytes.0, self.image));
         }
-        None
+        if let Some(providers) = &self.memory.host.credential_providers {
+            found.extend(providers.of(&repository(self.image)).await);
+        }
+        found
     }
 }
 
@@ -186,6 +207,19 @@ fn auth_for(config: &[u8], image: &str) -> Option<AuthConfig> {
     Some(AuthConfig { username, password, server_address: key.clone(), ..Default::default() })
 }
 
+/// An image's name with its registry, without tag and digest.
+fn repository(image: &str) -> String {
+    let name = image.split('@').next().unwrap_or_default();
+    let tag = name.rfind(':').filter(|at| !name[*at..].contains('/'));
+    let name = &name[..tag.unwrap_or(name.len())];
+    let host = registry(name);
+    match name.strip_prefix(host) {
+        Some(_) if name.contains('/') => name.to_owned(),
+        _ if name.contains('/') => format!("{host}/{name}"),
+        _ => format!("{host}/library/{name}"),
+    }
+}
+
 /// The registry's host in an image's reference.
 fn registry(image: &str) -> &str {
     match image.split_once('/') {
@@ -207,5 +241,17 @@ mod tests {
             assert_eq!(auth_for(config, image).map(|a| a.username).as_deref(), user, "{image}");
         }
         assert!(auth_for(b"not json", "nginx").is_none());
+    }
+
+    #[test]
+    fn repositories_have_their_registry_and_no_tag() {
+        for (image, name) in [
+            ("nginx", "docker.io/library/nginx"),
+            ("team/web:1", "docker.io/team/web"),
+            ("r.io:5000/x/y:1@sha256:0", "r.io:5000/x/y"),
+            ("docker.io/library/nginx:1", "docker.io/library/nginx"),
+        ] {
+            assert_eq!(repository(image), name, "{image}");
+        }
     }
 }

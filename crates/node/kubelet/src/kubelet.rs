@@ -14,10 +14,11 @@ use crate::static_pods::{Mirrors, Source, is_mirror, is_static};
 use crate::stats::Collector;
 use crate::status::{Ended, is_final};
 use crate::user_namespaces::UserNamespaces;
-use crate::{admission, node, purge, server};
+use crate::{admission, node, placement, purge, server};
 use futures::{FutureExt, StreamExt};
 use pintle_cri::{EventStream, RuntimeEvent};
 use pintle_informer::{Change, Informer, Recorder, Selector};
+use pintle_placement::{Layout, Placement};
 use pintle_types::k8s::api::core::v1::{Pod, Service};
 use pintle_types::{Kind, ObjectKey};
 use std::collections::{HashMap, HashSet};
@@ -57,6 +58,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         pressures: Pressures::new(config.options.pressure_transition),
         pulled: PulledImages::new(&config.root_dir),
         user_namespaces: UserNamespaces::new(config.root_dir.join("pods")),
+        placement: Arc::new(open_placement(&config, &machine)?),
+        credential_providers: config.options.credential_providers.clone(),
         settings: settings(&config, &machine, facts),
     });
     for dir in [&config.root_dir, &config.log_dir] {
@@ -67,6 +70,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         None => None,
     };
     let mut tasks = JoinSet::new();
+    serve_placement(&config, &host, &pods, &mut tasks, &stop);
     let mirrors = Mirrors::new(config.client.clone(), config.node_name.clone(), pods.clone());
     let stats = Arc::new(Collector::new(Arc::clone(&host)));
     let orders = look_after(&config, &host, &pods, &stats, &recorder, &mut tasks, &stop);
@@ -129,6 +133,33 @@ fn look_after(
     };
     tasks.spawn(evictor.run(stop.clone()));
     ordered
+}
+
+fn open_placement(config: &Config, machine: &Machine) -> Result<Placement, Error> {
+    let layout = || Layout::read(Path::new("/sys/devices/system"), machine.memory_bytes);
+    Ok(Placement::open(&config.options.placement, layout, &config.root_dir)?)
+}
+
+/// Opens the sockets on which device plugins register and monitors ask. A node goes without those it can't have.
+fn serve_placement(
+    config: &Config,
+    host: &Arc<Host>,
+    pods: &Informer<Pod>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) {
+    let Some(folder) = &config.options.device_plugins else { return };
+    match host.placement.serve_plugins(folder, stop.clone()) {
+        Ok(serving) => drop(tasks.spawn(serving)),
+        Err(error) => tracing::warn!(%error, ?folder, "device plugins can't register (--device-plugin-dir)"),
+    }
+    let folder = folder.with_file_name("pod-resources");
+    let pods = pods.clone();
+    let names = move || pods.list().iter().filter_map(|pod| placement::names(pod)).collect();
+    match host.placement.serve_pod_resources(&folder, names, stop.clone()) {
+        Ok(serving) => drop(tasks.spawn(serving)),
+        Err(error) => tracing::warn!(%error, ?folder, "nobody can ask which pods have which devices"),
+    }
 }
 
 fn make_directory(dir: &Path) -> Result<(), Error> {
@@ -430,6 +461,7 @@ impl Pods {
             }
         };
         let known: HashSet<String> = self.informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
+        self.host.placement.retain(|uid| known.contains(uid) || self.handles.contains_key(uid));
         for uid in present {
             if known.contains(&uid) || self.handles.contains_key(&uid) || !self.orphans.insert(uid.clone()) {
                 continue;

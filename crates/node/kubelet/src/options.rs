@@ -1,8 +1,10 @@
 //! What may be set of the kubelet, with upstream's defaults.
 
+use crate::credential_providers::CredentialProviders;
 use crate::eviction::flags::{EvictionFlags, ThresholdError};
 use crate::eviction::thresholds::{self, Threshold};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// When unused images are deleted.
@@ -36,6 +38,13 @@ pub struct Options {
     pub images: ImageLimits,
     /// Sysctls beyond the safe ones that pods may set; one that ends in `*` is a prefix.
     pub unsafe_sysctls: Vec<String>,
+    /// How processors and memory are given out.
+    pub placement: pintle_placement::Options,
+    /// The folder of device plugins; none can register without. Who asks for what pods have finds the socket in
+    /// `pod-resources` beside it.
+    pub device_plugins: Option<PathBuf>,
+    /// Who is asked for credentials of images, beside the secrets of pods.
+    pub credential_providers: Option<Arc<CredentialProviders>>,
 }
 
 impl Default for Options {
@@ -47,6 +56,9 @@ impl Default for Options {
             pressure_transition: Duration::from_secs(300),
             images: ImageLimits::default(),
             unsafe_sysctls: Vec::new(),
+            placement: pintle_placement::Options::default(),
+            device_plugins: None,
+            credential_providers: None,
         }
     }
 }

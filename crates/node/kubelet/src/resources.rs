@@ -37,7 +37,7 @@ fn amount(list: Option<&BTreeMap<String, Text>>, name: &str) -> Option<Quantity>
 }
 
 /// A container's request; its limit stands for one that is not there.
-fn request(resources: Option<&ResourceRequirements>, name: &str) -> Option<Quantity> {
+pub fn request(resources: Option<&ResourceRequirements>, name: &str) -> Option<Quantity> {
     let resources = resources?;
     amount(resources.requests.as_ref(), name).or_else(|| amount(resources.limits.as_ref(), name))
 }

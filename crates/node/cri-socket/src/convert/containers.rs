@@ -129,7 +129,7 @@ impl From<cri::ContainerConfig> for m::ContainerConfig {
             stdin_once: of.stdin_once,
             tty: of.tty,
             linux: Some(linux),
-            cdi_devices: Vec::new(),
+            cdi_devices: of.cdi_devices.into_iter().map(|name| m::CDIDevice { name }).collect(),
             stop_signal: signals::number(&of.stop_signal),
         }
     }
@@ -139,9 +139,6 @@ impl TryFrom<m::ContainerConfig> for cri::ContainerConfig {
     type Error = Status;
     fn try_from(of: m::ContainerConfig) -> Converted<Self> {
         let metadata = of.metadata.ok_or_else(|| Status::invalid("container config must include metadata"))?;
-        if let Some(device) = of.cdi_devices.first() {
-            return Err(Status::invalid(format!("CDI devices are not supported: {:?}", device.name)));
-        }
         let linux = of.linux.unwrap_or_default();
         Ok(Self {
             metadata: metadata.into(),
@@ -163,6 +160,7 @@ impl TryFrom<m::ContainerConfig> for cri::ContainerConfig {
             resources: linux.resources.unwrap_or_default().into(),
             security: linux.security_context.unwrap_or_default().try_into()?,
             stop_signal: signals::name(of.stop_signal)?,
+            cdi_devices: of.cdi_devices.into_iter().map(|of| of.name).collect(),
         })
     }
 }

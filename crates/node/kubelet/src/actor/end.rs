@@ -4,7 +4,7 @@ use super::{Actor, FIRST_RETRY, Next, Stage};
 use crate::api::ApiError;
 use crate::objects_pinned::Pinned;
 use crate::reference::pod_text;
-use crate::{purge, terminate};
+use crate::{placement, purge, terminate};
 use pintle_types::Kind;
 use std::sync::Arc;
 
@@ -46,6 +46,7 @@ impl Actor {
         self.retry = FIRST_RETRY;
         self.workers.stop_all();
         self.memory.host.allocations.forget(self.pod.uid());
+        placement::release(&self.memory.host, self.pod.uid()).await;
         self.stage = Stage::Terminated;
         Next::Again
     }

@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::memory::Memory;
 use crate::objects_pinned::Pinned;
 use crate::observed::Observed;
+use crate::placement;
 use crate::probe::Workers;
 use crate::reference::{pod_text, spec};
 use crate::resize::{self, Pending};
@@ -134,6 +135,8 @@ impl Actor {
     /// Works until nothing of the pod is left.
     pub async fn run(mut self) {
         if let Some(refused) = self.refused.take() {
+            self.refuse(refused).await;
+        } else if let Some(refused) = placement::admit(&self.memory.host, &self.pod).await {
             self.refuse(refused).await;
         }
         loop {

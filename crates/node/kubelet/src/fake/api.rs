@@ -134,6 +134,12 @@ impl Events for FakeEvents {
     }
 }
 
+/// Gives out nothing: no plugin is there and no policy asked for.
+fn no_placement(root: &Path) -> pintle_placement::Placement {
+    let (options, layout) = (pintle_placement::Options::default(), pintle_placement::Layout::default);
+    pintle_placement::Placement::open(&options, layout, root).expect("nothing was given out before")
+}
+
 /// A host of fakes whose files are below `root`.
 pub fn host(
     root: &Path,
@@ -155,6 +161,8 @@ pub fn host(
         allocations: crate::resize::Allocations::new(2000, 4 << 30),
         pulled: crate::image_gc::PulledImages::new(root),
         user_namespaces: crate::user_namespaces::UserNamespaces::new(settings(root).root_dir.join("pods")),
+        placement: Arc::new(no_placement(root)),
+        credential_providers: None,
         settings: settings(root),
     })
 }

@@ -120,6 +120,7 @@ async fn report(facts: &Facts, recorder: &Recorder) {
         tokio::select! {
             () = wait(&changed, LOOK) => {}
             () = facts.host.pressures.changed.notified() => {}
+            () = facts.host.placement.changed() => {}
         }
     }
 }

@@ -46,14 +46,14 @@ fn labels(facts: &Facts) -> BTreeMap<String, String> {
 pub async fn status(facts: &Facts, before: Option<&Node>) -> Value {
     let config = &facts.config;
     let machine = &facts.machine;
-    let resources = resources(facts);
+    let (capacity, allocatable) = resources(facts, before);
     let port = config.server.as_ref().map_or(10250, |s| s.bind.port());
     let internal = config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()}));
     let addresses: Vec<Value> = internal.chain([json!({"type": "Hostname", "address": config.node_name})]).collect();
     json!({
         "addresses": addresses,
-        "capacity": resources,
-        "allocatable": resources,
+        "capacity": capacity,
+        "allocatable": allocatable,
         "conditions": conditions(facts, before).await,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "images": images(facts).await,
@@ -73,7 +73,32 @@ pub async fn status(facts: &Facts, before: Option<&Node>) -> Value {
     })
 }
 
-fn resources(facts: &Facts) -> Value {
+/// What there is, and what of it pods can have: not what is reserved, and no devices that are unwell. Resources that
+/// others say the node has are theirs to count; all of those can be had.
+fn resources(facts: &Facts, before: Option<&Node>) -> (Value, Value) {
+    let mut capacity = machine_resources(facts);
+    let mut allocatable = capacity.clone();
+    let reserved = facts.config.options.placement.reserved;
+    if reserved.milli_cpu > 0 {
+        let milli = (u64::from(facts.machine.processors) * 1000).saturating_sub(reserved.milli_cpu);
+        let text = format!("{milli}m");
+        allocatable["cpu"] = text.parse::<Quantity>().map_or(text, |quantity| quantity.to_string()).into();
+    }
+    allocatable["memory"] = kibibytes(facts.machine.memory_bytes.saturating_sub(reserved.memory_bytes)).into();
+    let counts = facts.host.placement.counts();
+    let told = before.and_then(|node| node.status.as_ref()?.capacity.as_ref()).into_iter().flatten();
+    for (name, amount) in told.filter(|(name, _)| name.contains('/') && !counts.contains_key(*name)) {
+        capacity[name] = amount.0.clone().into();
+        allocatable[name] = amount.0.clone().into();
+    }
+    for (name, count) in counts {
+        capacity[&name] = count.capacity.to_string().into();
+        allocatable[&name] = count.allocatable.to_string().into();
+    }
+    (capacity, allocatable)
+}
+
+fn machine_resources(facts: &Facts) -> Value {
     let storage = facts.config.hardware.disk(&facts.config.root_dir).map_or(0, |(all, _)| all);
     json!({
         "cpu": facts.machine.processors.to_string(),
