@@ -117,7 +117,10 @@ fn rest(errors: &mut Errors, path: &Path, change: &Change) {
     if over && active > 0 && (turned || change.changes(&["active"])) {
         errors.invalid(&path.child("active"), active, "active>0 is invalid for finished job");
     }
-    if over && !tree::has(change.new, "startTime") && (turned || change.changes(&["startTime"])) {
+    // What is suspended and has nothing to complete is over without having begun.
+    let never_begins = tree::flag(change.spec, "suspend") && change.spec["completions"] == 0;
+    let looks = turned || change.changes(&["startTime"]);
+    if over && !never_begins && !tree::has(change.new, "startTime") && looks {
         errors.required(&path.child("startTime"), "startTime is required for finished job");
     }
     let pods = &change.new["uncountedTerminatedPods"];
