@@ -1,6 +1,7 @@
 //! Tests of plans, statuses and whole lives of pods.
 
 mod api_server;
+mod devices;
 mod life;
 mod machine;
 mod objects;

@@ -18,17 +18,17 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-struct Kubelet {
-    server: Arc<Server>,
+pub(super) struct Kubelet {
+    pub(super) server: Arc<Server>,
     runtime: Arc<FakeRuntime>,
     cidrs: Arc<Mutex<Vec<String>>>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), crate::Error>>,
-    dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
 }
 
 impl Kubelet {
-    fn start(api: Option<ServerConfig>) -> Self {
+    pub(super) fn start(api: Option<ServerConfig>) -> Self {
         let runtime = FakeRuntime::new(pintle_clock::system());
         Self::start_with(Server::new(), runtime, crate::fake::temporary_directory(), api)
     }
@@ -44,13 +44,14 @@ impl Kubelet {
         let mut config = config(&server, runtime.clone(), dir.path(), &stop);
         config.server = api;
         config.options.static_pods = Some(dir.path().join("manifests")).filter(|path| path.exists());
+        config.options.device_plugins = Some(dir.path().join("device-plugins"));
         let told = Arc::clone(&cidrs);
         config.on_pod_cidrs = Some(Arc::new(move |list| *told.lock().unwrap() = list.to_vec()));
         let running = tokio::spawn(crate::run(config, stop.clone()));
         Self { server, runtime, cidrs, stop, running, dir }
     }
 
-    async fn stop(self) -> (Arc<Server>, Arc<FakeRuntime>, tempfile::TempDir) {
+    pub(super) async fn stop(self) -> (Arc<Server>, Arc<FakeRuntime>, tempfile::TempDir) {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();
         (self.server, self.runtime, self.dir)
