@@ -131,7 +131,10 @@ impl Registry {
             let object = target.shown(object).into();
             Ok(Attempt::Done(Written { object, created: false }))
         };
-        let stale = || self.store.is_stale(target.def.storage.key(target.ns, target.name).as_bytes());
+        let stale = || {
+            self.store.is_stale(target.def.storage.key(target.ns, target.name).as_bytes())
+                || self.is_of_old_version(target)
+        };
         if target.by.dry_run || (new == *old.value && !plan::is_finished(target.def, &new) && !stale()) {
             return done(&new);
         }
@@ -152,6 +155,14 @@ impl Registry {
 }
 
 impl Registry {
+    /// Whether an object is stored in a version that is not the one to store any more, which the converted form of it
+    /// does not show.
+    fn is_of_old_version(&self, target: &Target<'_>) -> bool {
+        let stored = || self.entry(target.def, target.ns, target.name).ok().flatten();
+        target.def.strategy.converter().is_some()
+            && stored().is_some_and(|entry| !entry.is_of(&target.def.storage.api_version()))
+    }
+
     /// What is wrong when an update writes the verbatim field with other white space than it is stored with.
     fn rewritten(&self, target: &Target<'_>, new: &Value, old: &Current) -> Result<Option<FieldError>, Status> {
         let Some(field) = target.def.strategy.verbatim_field() else { return Ok(None) };
