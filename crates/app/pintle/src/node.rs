@@ -22,6 +22,8 @@ use tokio_util::task::TaskTracker;
 
 /// What a kubelet tells of itself.
 const VERSION: &str = concat!("v1.36.2+pintle.", env!("CARGO_PKG_VERSION"));
+/// Where device plugins look for the kubelet's sockets.
+const KUBELET_DIR: &str = "/var/lib/kubelet";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
 const DNS_METRICS_PORT: u16 = 9153;
@@ -134,13 +136,60 @@ impl Node {
                 tokio::task::block_in_place(|| network.assign_told(cidrs));
             })),
             lease_seconds: cluster.settings.node_lease_duration_seconds(),
-            options: kubelet_options(&cluster.settings)?,
+            options: kubelet_options(cluster)?,
             kubelet_version: VERSION.into(),
         })
     }
 }
 
-fn kubelet_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::Options> {
+/// Plugins look for the kubelet there; a cluster with a data directory of its own is not the machine's only one.
+pub(crate) fn device_plugins(cluster: &Cluster) -> std::path::PathBuf {
+    let settings = &cluster.settings;
+    let usual = settings.data_dir() == pintle_cli::Settings::default().data_dir();
+    let default = || match usual {
+        true => std::path::PathBuf::from(KUBELET_DIR),
+        false => cluster.data("kubelet"),
+    };
+    settings.device_plugin_dir.clone().unwrap_or_else(|| default().join("device-plugins"))
+}
+
+/// How processors and memory are given out, as upstream's flags have it.
+fn placement_options(settings: &pintle_cli::Settings) -> Result<pintle_placement::Options> {
+    use pintle_placement::{CpuOptions, Options, Reserved};
+    let amount = |text: &str| text.parse::<pintle_types::quantity::Quantity>().ok().map(|quantity| quantity.milli());
+    let text = |setting: &Option<String>| setting.clone().unwrap_or_default();
+    let reserved = |setting, flag| Reserved::parse(&text(setting), amount).context(flag);
+    let cpu = CpuOptions::parse(&text(&settings.cpu_manager_policy), &text(&settings.cpu_manager_policy_options));
+    let reserved_cpus = settings.reserved_cpus.as_deref().map(str::parse).transpose();
+    Ok(Options {
+        cpu: cpu.context("--cpu-manager-policy")?,
+        reserved_cpus: reserved_cpus.context("--reserved-cpus")?,
+        reserved: reserved(&settings.kube_reserved, "--kube-reserved")?
+            .and(reserved(&settings.system_reserved, "--system-reserved")?),
+        memory: Options::memory_policy(&text(&settings.memory_manager_policy)).context("--memory-manager-policy")?,
+        reserved_memory: Options::memory_of_nodes(&text(&settings.reserved_memory), amount)
+            .context("--reserved-memory")?,
+        topology: text(&settings.topology_manager_policy).parse().context("--topology-manager-policy")?,
+        scope: text(&settings.topology_manager_scope).parse().context("--topology-manager-scope")?,
+    })
+}
+
+fn credential_providers(settings: &pintle_cli::Settings) -> Result<Option<Arc<pintle_kubelet::CredentialProviders>>> {
+    let (config, programs) = (&settings.image_credential_provider_config, &settings.image_credential_provider_bin_dir);
+    match (config, programs) {
+        (None, None) => Ok(None),
+        (Some(config), Some(programs)) => {
+            let opened = pintle_kubelet::CredentialProviders::open(config, programs);
+            Ok(Some(Arc::new(opened.context("--image-credential-provider-config")?)))
+        }
+        _ => {
+            anyhow::bail!("--image-credential-provider-config and --image-credential-provider-bin-dir need each other")
+        }
+    }
+}
+
+fn kubelet_options(cluster: &Cluster) -> Result<pintle_kubelet::Options> {
+    let settings = &cluster.settings;
     let defaults = pintle_kubelet::Options::default();
     let sysctls = settings.allowed_unsafe_sysctls.as_deref().unwrap_or_default();
     let options = pintle_kubelet::Options {
@@ -151,6 +200,9 @@ fn kubelet_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::Op
             ..defaults.images
         },
         eviction_max_pod_grace: Duration::from_secs(settings.eviction_max_pod_grace_period().into()),
+        placement: placement_options(settings)?,
+        device_plugins: Some(device_plugins(cluster)),
+        credential_providers: credential_providers(settings)?,
         unsafe_sysctls: sysctls.split(',').filter(|s| !s.is_empty()).map(|s| s.trim().to_owned()).collect(),
         ..defaults
     };

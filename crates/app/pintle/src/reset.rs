@@ -1,7 +1,7 @@
 //! `pintle reset`: removes everything that a server or an agent left on this machine.
 
 use crate::cluster::{self, Cluster};
-use crate::node::{open_engine, pod_sandboxes};
+use crate::node::{device_plugins, open_engine, pod_sandboxes};
 use crate::pod_network::{self, PodNetwork};
 use crate::{background, say};
 use anyhow::{Context, Result, ensure};
@@ -30,11 +30,26 @@ pub(crate) async fn run(arguments: pintle_cli::Reset) -> Result<()> {
         unmount_below(&path)?;
         remove(&path)?;
     }
+    remove_kubelet_sockets(&device_plugins(&cluster))?;
     // An agent has written none: one that is there is somebody else's.
     if cluster.settings.server.is_none() {
         remove_kubeconfig(&cluster.settings.write_kubeconfig())?;
     }
     say("everything is removed");
+    Ok(())
+}
+
+/// Those outside the data directory, and their folders where nobody else has something in them.
+fn remove_kubelet_sockets(plugins: &Path) -> Result<()> {
+    for folder in [plugins.to_owned(), plugins.with_file_name("pod-resources")] {
+        remove_file(&folder.join("kubelet.sock"))?;
+        // Sockets of plugins may be in it: then it stays.
+        let _ = std::fs::remove_dir(folder);
+    }
+    if let Some(parent) = plugins.parent() {
+        // As above.
+        let _ = std::fs::remove_dir(parent);
+    }
     Ok(())
 }
 

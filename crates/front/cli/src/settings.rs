@@ -211,6 +211,32 @@ settings! {
     image_gc_high_threshold: u8 = 85u8, "PERCENT";
     /// Percent of it in use until which they are deleted [default: 80]
     image_gc_low_threshold: u8 = 80u8, "PERCENT";
+    /// Whether containers of guaranteed pods get processors of their own: `none` or `static` [default: none]
+    cpu_manager_policy: String, "POLICY";
+    /// How: `full-pcpus-only=true,strict-cpu-reservation=true`
+    cpu_manager_policy_options: String, "OPTIONS";
+    /// Processors that pods get none of for themselves, as `0-1,8`; in place of the reserved amounts
+    reserved_cpus: String, "CPUS";
+    /// What of this node is kept for Kubernetes' own parts, as `cpu=500m,memory=1Gi`
+    kube_reserved: String, "RESOURCES";
+    /// What of this node is kept for the rest of its system
+    system_reserved: String, "RESOURCES";
+    /// Whether containers of guaranteed pods get memory of certain NUMA nodes: `None` or `Static` [default: None]
+    memory_manager_policy: String, "POLICY";
+    /// Memory of each NUMA node that pods don't get then, as `0:memory=1Gi;1:memory=1Gi`
+    reserved_memory: String, "NODES";
+    /// How far what a container gets must be of the same NUMA nodes: `none`, `best-effort`, `restricted` or
+    /// `single-numa-node` [default: none]
+    topology_manager_policy: String, "POLICY";
+    /// Whether that is said of each `container` or of the `pod` [default: container]
+    topology_manager_scope: String, "SCOPE";
+    /// The folder on whose socket device plugins register [default: /var/lib/kubelet/device-plugins, where plugins look
+    /// for it, or one in the data directory when that is not the default one]
+    device_plugin_dir: PathBuf, "DIR";
+    /// A file that says which programs know credentials for which images
+    image_credential_provider_config: PathBuf, "FILE";
+    /// The folder of those programs
+    image_credential_provider_bin_dir: PathBuf, "DIR";
     /// Sysctls that pods may set besides the safe ones; one that ends in `*` is a prefix
     allowed_unsafe_sysctls: String, "NAME,…";
     /// A folder of CNI configurations, the first of which connects pods in the place of pintle's bridge
