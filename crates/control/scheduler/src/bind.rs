@@ -79,10 +79,12 @@ impl Binder {
     }
 
     /// The pod has no node after all. One that is gone leaves the queue by its own event.
-    pub(crate) fn give_up(&self, pod: &PodInfo) {
+    pub(crate) fn give_up(&self, pod: &Arc<PodInfo>) {
         self.shared.assumed.lock().remove(&pod.key);
         self.shared.snapshot.lock().remove_pod(&pod.key);
         self.shared.queue.retry(&pod.key);
+        // What it was to take is anybody's.
+        self.shared.promise_void(pod);
     }
 }
 

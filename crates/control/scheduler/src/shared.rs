@@ -280,6 +280,9 @@ impl Shared {
         let known = self.snapshot.lock().set_pod(Arc::clone(info), node);
         self.assumed.lock().remove(&info.key);
         self.queue.remove(&info.key);
+        if wants_claims(info) && self.claimless.lock().remove(&info.key).is_some() {
+            self.gated.lock().remove(&info.key);
+        }
         let differs = |old: &Arc<Pod>| {
             old.metadata.labels != info.pod.metadata.labels
                 || old.is_deleting() != info.pod.is_deleting()

@@ -8,6 +8,7 @@ use pintle_types::k8s::api::resource::v1::{
     AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceRequestAllocationResult,
 };
 use pintle_types::k8s::apimachinery::pkg::api::resource::Quantity as Raw;
+use pintle_types::quantity::{Format, Quantity};
 
 /// The allocation of a claim. Shares have no names yet: whoever writes it gives them.
 pub(super) fn build(
@@ -21,14 +22,11 @@ pub(super) fn build(
         let from = &candidates[chosen.candidate];
         let written = from.device.capacity.as_ref();
         let amount = |(name, nanos): (&String, &i128)| {
-            // As the driver or the user wrote it, when the amount is the same.
-            let texts = way
-                .capacity
-                .into_iter()
-                .flat_map(|c| c.get(name))
-                .chain(written.and_then(|capacity| capacity.get(name)).map(|capacity| &capacity.value));
-            let same = texts.clone().find(|raw| super::capacity::nanos(raw) == *nanos).cloned();
-            (name.clone(), same.unwrap_or_else(|| Raw(text(*nanos))))
+            // In the manner of who asked, or of the driver.
+            let asked = way.capacity.and_then(|capacity| capacity.get(name));
+            let like = asked.or_else(|| Some(&written?.get(name)?.value));
+            let format = like.map_or(Format::DecimalSi, |raw| Quantity::from(raw).format());
+            (name.clone(), Raw(text(*nanos, format)))
         };
         DeviceRequestAllocationResult {
             request: way.name(),
@@ -47,11 +45,13 @@ pub(super) fn build(
     Ok(AllocationResult { devices: Some(devices), node_selector, ..Default::default() })
 }
 
-/// An amount of billionths in whole units, or in the largest unit that says it exactly.
-fn text(nanos: i128) -> String {
-    let units: [(i128, &str); 4] = [(1_000_000_000, ""), (1_000_000, "m"), (1_000, "u"), (1, "n")];
-    let (unit, suffix) = units.into_iter().find(|(unit, _)| nanos % unit == 0).unwrap_or((1, "n"));
-    format!("{}{suffix}", nanos / unit)
+/// An amount of billionths.
+fn text(nanos: i128, format: Format) -> String {
+    const UNIT: i128 = 1_000_000_000;
+    match i64::try_from(nanos / UNIT) {
+        Ok(units) if nanos % UNIT == 0 => Quantity::from_units(units, format).to_string(),
+        _ => format!("{nanos}n"),
+    }
 }
 
 /// The classes' configuration, then the claim's own, as far as it is of what was chosen.

@@ -266,7 +266,7 @@ fn capacity_is_shared_by_what_is_asked_for() {
         all.map(|d| d.consumed_capacity.as_ref().unwrap()["bandwidth"].0.clone()).collect::<Vec<_>>()
     };
     assert_eq!(consumed(&[ask("500M")]), ["1G"]);
-    assert_eq!(consumed(&[ask("2500M")]), ["3000000000"]);
+    assert_eq!(consumed(&[ask("2500M")]), ["3G"]);
     assert_eq!(consumed(&[ask("3G"), ask("2G")]), [""; 0], "3G and 3G beside 5G");
     assert_eq!(consumed(&[ask("3G"), ask("1G")]), ["3G", "1G"]);
     assert_eq!(consumed(&[claim("c", json!([exactly("r", json!({}))]), json!({}))]), ["1G"]);
