@@ -461,7 +461,7 @@ impl Pods {
             }
         };
         let known: HashSet<String> = self.informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
-        self.host.placement.retain(|uid| known.contains(uid) || self.handles.contains_key(uid));
+        placement::retain(&self.host, |uid| known.contains(uid) || self.handles.contains_key(uid)).await;
         for uid in present {
             if known.contains(&uid) || self.handles.contains_key(&uid) || !self.orphans.insert(uid.clone()) {
                 continue;

@@ -53,7 +53,12 @@ pub async fn admit(host: &Host, pod: &Pod) -> Option<Ended> {
 
 /// Takes back what a pod has.
 pub async fn release(host: &Host, uid: &str) {
-    if host.placement.release(uid) {
+    retain(host, |other| other != uid).await;
+}
+
+/// Takes back what pods have that are not among those.
+pub async fn retain(host: &Host, stays: impl Fn(&str) -> bool) {
+    if host.placement.retain(stays) {
         share_out(host).await;
     }
 }

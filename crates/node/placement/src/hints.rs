@@ -1,7 +1,7 @@
 //! Agrees on the memory nodes that a container's resources come from. Pure.
 //!
-//! Source: `pkg/kubelet/cm/topologymanager`: each provider says which sets of nodes could serve it and which of them are
-//! as good as can be; one of each is chosen so that what they have in common is best.
+//! Source: `pkg/kubelet/cm/topologymanager`: each provider says which sets of nodes could serve it and which of them
+//! are as good as can be; one of each is chosen so that what they have in common is best.
 
 use crate::cpu_set::CpuSet;
 use crate::options::TopologyPolicy;

@@ -85,7 +85,7 @@ fn node_memory(text: &str) -> u64 {
 pub(crate) mod examples {
     use super::*;
 
-    /// Sockets of nodes of cores of threads; threads are numbered as Linux does it: all first ones, then all second ones.
+    /// Sockets of nodes of cores of threads, numbered as Linux does it: all first threads, then all second ones.
     pub(crate) fn machine(sockets: u32, nodes: u32, cores: u32, threads: u32) -> Layout {
         let all = sockets * nodes * cores;
         let cpu = |id: u32| {

@@ -1,4 +1,4 @@
-//! Asks programs for the credentials of images, as the machine's configuration says, and keeps their answers for a while.
+//! Asks programs for the credentials of images, as the machine's configuration says, and keeps answers for a while.
 //!
 //! Source: `pkg/credentialprovider/plugin`, KEP-2133. A program gets a CredentialProviderRequest and answers with a
 //! CredentialProviderResponse, both of `credentialprovider.kubelet.k8s.io/v1`; one that fails is as good as one that
