@@ -126,7 +126,8 @@ impl Ledger {
             }
         }
         for (element, target) in wanted {
-            let claims = self.claims.entry(*element).or_default();
+            // Hardly any element is wanted twice, and there are many: a vector by itself begins with room for four.
+            let claims = self.claims.entry(*element).or_insert_with(|| Vec::with_capacity(1));
             match claims.iter_mut().find(|(holder, _)| holder == key) {
                 Some((_, held)) => *held = target.clone(),
                 None => claims.push((key.clone(), target.clone())),
