@@ -1,7 +1,7 @@
 //! The settings that protect the API server and what it keeps: admission, audit, encryption at rest, limits.
 
-use anyhow::{Context, Result, bail};
-use pintle_apiserver::{AdmissionSettings, AuditConfig, AuditLogOptions};
+use anyhow::{Context, Result, bail, ensure};
+use pintle_apiserver::{AdmissionSettings, AuditConfig, AuditLogOptions, RuntimeConfig};
 use pintle_cli::Settings;
 use pintle_kinds::Table;
 use pintle_store::sealed::Configuration;
@@ -37,8 +37,20 @@ pub(crate) fn configure(config: &mut pintle_apiserver::Config, settings: &Settin
         enable.push(DENY_EXTERNAL_ADDRESSES.to_owned());
     }
     config.admission = AdmissionSettings::new(&enable, &disable, settings.admission_control_config_file.as_deref())?;
+    config.runtime_config = runtime_config(settings.runtime_config.as_deref().unwrap_or_default())?;
     config.cbor = serves_cbor(settings.feature_gates.as_deref().unwrap_or_default())?;
     Ok(())
+}
+
+/// Reads which versions are served; one that is not there is refused rather than promised.
+fn runtime_config(text: &str) -> Result<RuntimeConfig> {
+    let config = text.parse::<RuntimeConfig>().context("--runtime-config")?;
+    let table = Table::builtin();
+    for (group, version) in config.named() {
+        let known = table.iter().any(|def| def.group == group && def.version == version);
+        ensure!(known, "--runtime-config: there is no version {version} of a group {group:?}");
+    }
+    Ok(config)
 }
 
 /// Reads the gates; one that is not known is refused rather than promised.
@@ -80,7 +92,16 @@ fn audit(settings: &Settings) -> Result<Option<AuditConfig>> {
 
 #[cfg(test)]
 mod tests {
-    use super::serves_cbor;
+    use super::{runtime_config, serves_cbor};
+
+    #[test]
+    fn unknown_versions_are_refused() {
+        assert!(runtime_config("storagemigration.k8s.io/v1beta1=true, api/beta=false").is_ok());
+        let refused = |text: &str| format!("{:#}", runtime_config(text).unwrap_err());
+        let unknown = "--runtime-config: there is no version v1beta9 of a group \"apps\"";
+        assert_eq!(refused("apps/v1beta9=true"), unknown);
+        assert!(refused("much").starts_with("--runtime-config: \"much\" is no version"));
+    }
 
     #[test]
     fn unknown_gates_are_refused() {

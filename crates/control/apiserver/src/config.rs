@@ -2,6 +2,7 @@
 
 use crate::admission::AdmissionSettings;
 use crate::audit::AuditConfig;
+use crate::runtime_config::RuntimeConfig;
 use pintle_auth::User;
 use pintle_pki::{Identity, SigningKey};
 use std::net::{IpAddr, SocketAddr};
@@ -52,8 +53,8 @@ pub struct Config {
     pub strict_transport_security: Option<http::HeaderValue>,
     /// Whether there is anything under `/debug/pprof/`.
     pub profiling: bool,
-    /// Whether alpha and beta versions of built-in kinds are served too.
-    pub all_versions: bool,
+    /// Which versions of built-in kinds are served.
+    pub runtime_config: RuntimeConfig,
     /// Whether objects can be had and given in CBOR: upstream's alpha feature `CBORServingAndStorage`.
     pub cbor: bool,
 }
@@ -91,7 +92,7 @@ impl Config {
             audit: None,
             strict_transport_security: None,
             profiling: true,
-            all_versions: false,
+            runtime_config: RuntimeConfig::default(),
             cbor: false,
         }
     }

@@ -192,6 +192,8 @@ settings! {
     max_mutating_requests_inflight: u32 = 200u32, "NUMBER";
     /// Whether the API server has something under /debug/pprof/ for those who may read it [default: true]
     profiling: bool, "BOOL";
+    /// Versions of kinds to serve or not, as `GROUP/VERSION=true,api/beta=false,…` [default: the stable ones]
+    runtime_config: String, "VERSIONS";
     /// Features that are off by default, as `NAME=true,…`; the one there is: CBORServingAndStorage
     feature_gates: String, "GATES";
     /// A directory (or file) of pods that this node runs by itself, with mirrors in the API

@@ -20,13 +20,11 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-/// Stable versions rank here; others are served only on request, as upstream does.
-const STABLE: u8 = 3;
 
 impl Server {
-    /// Whether a definition is served: stable built-in versions, and all of custom resources.
+    /// Whether a definition is served: the built-in versions that the configuration says, and all of custom resources.
     pub(crate) fn serves(&self, def: &ResourceDef) -> bool {
-        self.config.all_versions || def.schema.is_some() || version_rank(&def.version).0 == STABLE
+        def.schema.is_some() || self.config.runtime_config.serves(&def.group, &def.version)
     }
 
     pub(crate) fn serves_group(&self, group: &str) -> bool {
