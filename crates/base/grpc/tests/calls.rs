@@ -88,10 +88,7 @@ async fn failures_are_told() {
     let unknown = call("/test.Echo/None", &Text::default()).await;
     assert_eq!(unknown, "rpc error: code = Unimplemented desc = unknown method None for service test.Echo");
     let large = call("/test.Echo/Once", &text(&"x".repeat(2000), 0)).await;
-    assert_eq!(
-        large,
-        "rpc error: code = ResourceExhausted desc = received message larger than max (2003 vs. 1000)"
-    );
+    assert_eq!(large, "rpc error: code = ResourceExhausted desc = received message larger than max (2003 vs. 1000)");
     let channel = served.client.channel().await.unwrap();
     let broken = channel.call_bytes("/test.Echo/Once", &[0x0a, 9], None).await.unwrap_err().status();
     assert_eq!(broken.code, Code::INTERNAL);

@@ -14,6 +14,7 @@ pub mod mount;
 pub mod netns;
 pub mod path;
 pub mod process;
+pub mod profile;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;

@@ -173,6 +173,10 @@ async fn administrators_see_what_the_server_is() {
     let reply = cluster.send(User::new("jane", &[]), request(Method::GET, "/debug/pprof/", Value::Null)).await;
     assert_eq!(reply.code, StatusCode::FORBIDDEN);
     assert!(text(&cluster, "/debug/pprof/").await.1.contains("\tcmdline\n"));
+    let (taken, other) = tokio::join!(cluster.get("/debug/pprof/profile?seconds=1"), async {
+        cluster.get("/debug/pprof/profile?seconds=1").await.code
+    });
+    assert_eq!((taken.code.as_u16(), other.as_u16()), (200, 500), "one at a time");
     let without = Cluster::with(|config, _| config.profiling = false).await;
     for path in ["/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/profile"] {
         assert_eq!(text(&without, path).await.0, 404, "{path}");

@@ -6,8 +6,9 @@ use crate::sandboxes::HANDLERS;
 use async_trait::async_trait;
 use pintle_cri::{
     AttachRequest, ByteStream, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, CriError,
-    CriResult, EventStream, ExecRequest, ExecSession, ExecSyncResponse, LinuxContainerResources, PodSandbox, PodSandboxConfig,
-    PodSandboxFilter, PodSandboxStatus, RuntimeHandler, RuntimeService, RuntimeStatus, VersionResponse,
+    CriResult, EventStream, ExecRequest, ExecSession, ExecSyncResponse, LinuxContainerResources, PodSandbox,
+    PodSandboxConfig, PodSandboxFilter, PodSandboxStatus, RuntimeHandler, RuntimeService, RuntimeStatus,
+    VersionResponse,
 };
 use tokio::sync::broadcast::error::RecvError;
 

@@ -11,7 +11,7 @@ const WARNING: &str = "Warning: This endpoint is not meant to be machine parseab
                        guarantees and is for debugging purposes only.";
 
 /// Paths under `/debug/`.
-pub(crate) fn answer(call: &Call, rest: &[&str]) -> Response<Body> {
+pub(crate) async fn answer(call: &Call, rest: &[&str]) -> Response<Body> {
     let fairness = &call.server.fairness;
     match rest {
         ["api_priority_and_fairness", "dump_priority_levels"] => text(StatusCode::OK, fairness.dump_levels()),
@@ -20,15 +20,17 @@ pub(crate) fn answer(call: &Call, rest: &[&str]) -> Response<Body> {
         ["flags", "v"] if call.method == Method::PUT => not_supported("changing what is logged while the server runs"),
         ["flags"] => text(StatusCode::OK, "[\"/debug/flags/v\"]\n"),
         ["pprof", ..] if !call.server.config.profiling => page_not_found(),
-        ["pprof"] => text(StatusCode::OK, "/debug/pprof/\n\nProfiles of this server:\n\tcmdline\n"),
+        ["pprof"] => {
+            text(StatusCode::OK, "/debug/pprof/\n\nProfiles of this server:\n\tcmdline\n\tprofile?seconds=30\n")
+        }
         ["pprof", "cmdline"] => {
             let arguments: Vec<String> = std::env::args().collect();
             text(StatusCode::OK, arguments.join("\0"))
         }
-        [
-            "pprof",
-            "profile" | "trace" | "symbol" | "heap" | "goroutine" | "allocs" | "block" | "mutex" | "threadcreate",
-        ] => not_supported("this profile; `perf record -p PID` gives one of the processor"),
+        ["pprof", "profile"] => super::profile::answer(call).await,
+        ["pprof", "trace" | "symbol" | "heap" | "goroutine" | "allocs" | "block" | "mutex" | "threadcreate"] => {
+            not_supported("this profile; there is one of processor time, `profile`")
+        }
         _ => page_not_found(),
     }
 }

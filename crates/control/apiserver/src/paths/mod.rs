@@ -5,6 +5,7 @@ pub(crate) mod discovery;
 mod health;
 mod metrics;
 pub(crate) mod openapi;
+mod profile;
 
 use crate::pipeline::Call;
 use crate::response::{self, Answer, JSON, with_type};
@@ -30,7 +31,7 @@ pub(crate) async fn answer(call: &Call) -> Answer {
         ["version"] => Ok(version()),
         ["metrics"] => Ok(metrics::all(call)),
         ["metrics", "slis"] => Ok(metrics::slis(call)),
-        ["debug", rest @ ..] => Ok(debug::answer(call, rest)),
+        ["debug", rest @ ..] => Ok(debug::answer(call, rest).await),
         ["configz"] => Ok(debug::configz(call)),
         ["statusz"] => Ok(debug::statusz(call)),
         ["flagz"] => Ok(debug::flagz(call)),

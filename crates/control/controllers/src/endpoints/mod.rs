@@ -6,9 +6,9 @@ mod mirror;
 mod plan;
 mod reconcile;
 mod slices;
-mod topology;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 pub use legacy::run as run_legacy;
 pub use mirror::run as run_mirror;

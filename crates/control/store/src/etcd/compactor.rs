@@ -3,9 +3,9 @@
 
 use super::endpoints::{Endpoints, Kind};
 use super::grpc::CallError;
-use pintle_grpc::wire::{BadMessage, read};
 use super::{COMPACT, TXN, messages};
 use crate::Revision;
+use pintle_grpc::wire::{BadMessage, read};
 use std::sync::Arc;
 use std::time::Duration;
 

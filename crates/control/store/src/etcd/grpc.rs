@@ -2,8 +2,8 @@
 
 use super::endpoints::Address;
 use http::{HeaderName, HeaderValue};
-pub(super) use pintle_grpc::{Answers, CallError, Channel, Messages};
 use pintle_grpc::ChannelOptions;
+pub(super) use pintle_grpc::{Answers, CallError, Channel, Messages};
 use std::time::Duration;
 use tokio::net::TcpStream;
 

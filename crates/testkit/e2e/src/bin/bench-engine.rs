@@ -18,7 +18,40 @@ const CROWD: usize = 500;
 const END: usize = 50;
 const CHURN: usize = 1000;
 const PULLS: usize = 10;
-const FAR: &str = "127.0.0.1:5000/bench/far:1";
+/// Puts `$images` images of three layers each into the registry; no two have a layer in common. Prints the sizes of one.
+const FAR_IMAGES: &str = r#"
+cd "$root"
+find /usr/lib /usr/share -type f -size -1024k -size +0 2>/dev/null | sort | head -9000 > all
+split -n l/3 all part-
+mkdir -p oci/blobs/sha256
+keep() { digest=$(sha256sum < "$1" | cut -d' ' -f1); size=$(stat -c %s "$1"); mv "$1" "oci/blobs/sha256/$digest"; }
+descriptor() { printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%s}' "$1" "$digest" "$size"; }
+echo '{"imageLayoutVersion":"1.0.0"}' > oci/oci-layout
+for image in $(seq "$images"); do
+  echo "$image" > stamp
+  layers= diffs= packed=0 unpacked=0
+  for part in aa ab ac; do
+    tar -c stamp --files-from part-$part --file layer.tar 2>/dev/null
+    diffs="$diffs${diffs:+,}\"sha256:$(sha256sum < layer.tar | cut -d' ' -f1)\""
+    unpacked=$((unpacked + $(stat -c %s layer.tar)))
+    gzip -1 layer.tar
+    keep layer.tar.gz
+    packed=$((packed + size))
+    layers="$layers${layers:+,}$(descriptor layer.v1.tar+gzip)"
+  done
+  printf '{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[%s]}}' "$diffs" > config
+  keep config
+  printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":%s,"layers":[%s]}' \
+    "$(descriptor config.v1+json)" "$layers" > manifest
+  keep manifest
+  printf '{"schemaVersion":2,"manifests":[%s]}' "$(descriptor manifest.v1+json)" > oci/index.json
+  skopeo --insecure-policy copy --quiet --dest-tls-verify=false oci:oci "docker://$far:$image"
+  rm -r oci/blobs/sha256 && mkdir oci/blobs/sha256
+done
+echo "$((unpacked / 1000000)) MB $((packed / 1000000)) MB"
+"#;
+/// Images that only the registry has, tagged from 1 on.
+const FAR: &str = "127.0.0.1:5000/bench/far";
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -258,55 +291,41 @@ fn registry(engine: &Engine) -> Result<Spawned> {
     command.arg("serve").arg(folder.join("config.yml"));
     let registry = engine.start_program(command)?;
     registry.expect("listening on", Duration::from_secs(30))?;
-    engine.shell(&format!(
-        "mkdir -p {root}/context && cd {root}/context
-         find /usr/lib /usr/share -type f -size -1024k -size +0 2>/dev/null | sort | head -9000 > all
-         split -n l/3 all part-
-         for part in aa ab ac; do tar -c --files-from part-$part --file $part.tar 2>/dev/null; done
-         printf 'FROM scratch\\nADD aa.tar /a\\nADD ab.tar /b\\nADD ac.tar /c\\n' > Dockerfile
-         docker build -q -t {FAR} . && docker push -q {FAR}"
-    ))?;
-    let bytes = engine.ok(&["image", "inspect", "-f", "{{.Size}}", FAR])?.parse::<u64>()?;
-    let stored = engine.shell(&format!("du -sb {root}/data | cut -f1"))?.parse::<u64>()?;
-    tell(
-        "the image: bytes of files, bytes in the registry",
-        format!("{} MB {} MB", bytes / 1_000_000, stored / 1_000_000),
-    );
+    let images = PULLS + 1;
+    let made = engine.shell(&format!("root={root} far={FAR} images={images}\n{FAR_IMAGES}"))?;
+    tell("the image: bytes of files, bytes in the registry", made.trim());
     Ok(registry)
 }
 
+/// Pulls images that nobody has yet: a file system is slow to make files where others were just deleted.
 fn pulls(engine: &Engine) -> Result<()> {
     let _registry = registry(engine)?;
-    let (name, tag) = FAR.rsplit_once(':').context("a tag")?;
-    let mut ours = Vec::new();
-    for _ in 0..PULLS {
-        engine.shell(&format!("docker rmi {FAR}; docker image prune -f"))?;
-        let path = format!("/images/create?fromImage={}&tag={tag}", name.replace('/', "%2F"));
-        ours.push(timed(|| {
+    let mut tag = 0;
+    let ours = quantile(
+        &figures(PULLS, || {
+            tag += 1;
+            let path = format!("/images/create?fromImage={}&tag={tag}", FAR.replace('/', "%2F"));
             let told = ask(engine, "POST", &path, &Value::Null)?;
             ensure!(told.contains("Downloaded newer image"), "{told}");
             Ok(())
-        })?);
-    }
-    let ours = quantile(&ours, 0.5);
-    tell("pull and unpack from a registry on the loopback, p50", milliseconds(ours));
-    let target = engine.path("skopeo").display().to_string();
-    let mut theirs = Vec::new();
-    for _ in 0..PULLS {
-        engine.shell(&format!("rm -rf {target}"))?;
-        theirs.push(timed(|| {
-            let mut command: Command = engine.command("skopeo");
-            command.args(["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false"]);
-            command.arg(format!("docker://{FAR}")).arg(format!("dir:{target}"));
-            run_command(command, "")?.ok().map(drop)
-        })?);
-    }
-    let theirs = quantile(&theirs, 0.5);
-    tell(
-        "skopeo copy to a directory, which unpacks nothing, p50",
-        format!("{}, ours to theirs {:.2}", milliseconds(theirs), ratio(ours, theirs)),
+        })?,
+        0.5,
     );
-    engine.shell(&format!("docker rmi {FAR}; docker image prune -f")).map(drop)
+    tell("pull and unpack from a registry on the loopback, p50", milliseconds(ours));
+    let place = engine.path("podman").display().to_string();
+    let mut tag = 0;
+    let theirs = figures(PULLS, || {
+        tag += 1;
+        let mut command: Command = engine.command("podman");
+        command.args(["--root", &format!("{place}/root"), "--runroot", &format!("{place}/run")]);
+        command.args(["--storage-driver", "overlay", "pull", "-q", "--tls-verify=false", &format!("{FAR}:{tag}")]);
+        run_command(command, "")?.ok().map(drop)
+    });
+    engine
+        .shell(&format!("podman --root {place}/root --runroot {place}/run --storage-driver overlay system reset -f"))?;
+    let theirs = quantile(&theirs?, 0.5);
+    tell("podman pull, p50", format!("{}, ours to theirs {:.2}", milliseconds(theirs), ratio(ours, theirs)));
+    engine.shell("docker image prune -af").map(drop)
 }
 
 fn builds(engine: &Engine) -> Result<()> {
