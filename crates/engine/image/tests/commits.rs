@@ -30,12 +30,12 @@ fn root_archive() -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// A store with the image `bb`.
+/// A store with the image `box`: a name that is no beginning of an id, which would be taken for one.
 fn base() -> (tempfile::TempDir, Arc<ImageStore>, String) {
     let (directory, store) = store();
     let mut config = json!({});
     apply_changes(&mut config, &["CMD [\"sh\"]".into(), "ENV PATH=/bin".into()]).unwrap();
-    let tag = Some("bb".parse::<Reference>().unwrap());
+    let tag = Some("box".parse::<Reference>().unwrap());
     let image = store.import(&root_archive()[..], &Import { config, tag, ..Import::default() }).unwrap();
     (directory, store, image.id)
 }
@@ -140,7 +140,7 @@ fn a_commit_gives_the_same_files_again() {
     assert_eq!(fs::metadata(mounts.lower[0].join("new/one")).unwrap().nlink(), 2);
     let history = store.history(&spent.id).unwrap();
     assert_eq!((history[0].id.as_str(), history[0].created_by.as_str()), (spent.id.as_str(), "sh"));
-    assert_eq!((history[1].tags.as_slice(), history[1].size), (["bb:latest".to_owned()].as_slice(), 12));
+    assert_eq!((history[1].tags.as_slice(), history[1].size), (["box:latest".to_owned()].as_slice(), 12));
 }
 
 #[test]
@@ -164,22 +164,22 @@ fn a_moved_layer_is_the_layer_that_its_archive_unpacks_to() {
 fn a_commit_of_nothing_adds_no_layer() {
     let (_directory, store, id) = base();
     store.prepare_snapshot("c", &id).unwrap();
-    let commit = Commit { source: CommitSource::Snapshot("c"), parent: Some("bb"), ..Commit::default() };
+    let commit = Commit { source: CommitSource::Snapshot("c"), parent: Some("box"), ..Commit::default() };
     let image = store.commit(&commit).unwrap();
-    assert_eq!(image.chain, store.resolve("bb").unwrap().chain);
+    assert_eq!(image.chain, store.resolve("box").unwrap().chain);
     assert_eq!(image.configuration.history().clone().unwrap()[1].empty_layer(), Some(true));
 }
 
 #[test]
 fn save_and_load_keep_names_and_manifests() {
     let (_directory, store, _) = base();
-    store.tag("bb", "bb:two").unwrap();
+    store.tag("box", "box:two").unwrap();
     let mut archive = Vec::new();
-    store.save(&["bb".into()], &mut archive).unwrap();
+    store.save(&["box".into()], &mut archive).unwrap();
     let (_other, other) = self::store();
     let loaded = other.load(&archive[..]).unwrap();
-    assert_eq!(loaded[0].tags, ["docker.io/library/bb:latest", "docker.io/library/bb:two"]);
-    let (before, after) = (store.resolve("bb").unwrap(), other.resolve("bb:two").unwrap());
+    assert_eq!(loaded[0].tags, ["docker.io/library/box:latest", "docker.io/library/box:two"]);
+    let (before, after) = (store.resolve("box").unwrap(), other.resolve("box:two").unwrap());
     assert_eq!((before.manifest(), before.unpacked_size()), (after.manifest(), after.unpacked_size()));
     assert!(matches!(store.save(&["nosuch".into()], Vec::new()), Err(ImageError::NoReference(_))));
     assert!(matches!(store.load(&b"not a tar"[..]), Err(ImageError::CutShort)));
@@ -199,17 +199,20 @@ fn text(removed: &[Removed]) -> Vec<String> {
 fn images_are_removed_by_dockers_rules() {
     let (_directory, store, id) = base();
     let user = |image: &str, running| ImageUser { container_id: "c".repeat(64), image_id: image.into(), running };
-    store.tag("bb", "b2").unwrap();
+    store.tag("box", "twin").unwrap();
     let users = [user(&id, false)];
-    assert_eq!(text(&store.remove_image("b2", false, true, &users).unwrap()), ["untagged docker.io/library/b2:latest"]);
+    assert_eq!(
+        text(&store.remove_image("twin", false, true, &users).unwrap()),
+        ["untagged docker.io/library/twin:latest"]
+    );
     let refused =
         |name: &str, users: &[ImageUser]| store.remove_image(name, false, true, users).unwrap_err().to_string();
     let expected = format!(
-        "conflict: unable to remove repository reference \"bb\" (must force) - container cccccccccccc is using its \
+        "conflict: unable to remove repository reference \"box\" (must force) - container cccccccccccc is using its \
          referenced image {}",
         &id[7..19]
     );
-    assert_eq!(refused("bb", &users), expected);
+    assert_eq!(refused("box", &users), expected);
     let by_id = |why: &str| format!("conflict: unable to delete {} {why}", &id[7..19]);
     let stopped = by_id("(must be forced) - image is being used by stopped container cccccccccccc");
     assert_eq!(refused(&id[7..15], &users), stopped);
@@ -232,8 +235,8 @@ fn images_are_removed_by_dockers_rules() {
     store.remove_image("other/top:1", false, true, &[]).unwrap();
     let removed = store.remove_image("top", false, true, &[]).unwrap();
     assert_eq!(text(&removed), ["untagged docker.io/library/top:latest", "image", "image"]);
-    let removed = store.remove_image("bb", false, true, &[]).unwrap();
-    assert_eq!(text(&removed), ["untagged docker.io/library/bb:latest", "image", "layer 12"]);
+    let removed = store.remove_image("box", false, true, &[]).unwrap();
+    assert_eq!(text(&removed), ["untagged docker.io/library/box:latest", "image", "layer 12"]);
     assert!(store.list().is_empty());
 }
 
@@ -261,7 +264,7 @@ fn sweeping_takes_nothing_that_is_being_brought_in() {
     let (_directory, store, _) = base();
     let archive = {
         let mut bytes = Vec::new();
-        store.save(&["bb".into()], &mut bytes).unwrap();
+        store.save(&["box".into()], &mut bytes).unwrap();
         bytes
     };
     std::thread::scope(|scope| {
@@ -281,7 +284,7 @@ fn sweeping_takes_nothing_that_is_being_brought_in() {
         scope.spawn(|| {
             for _ in 0..60 {
                 // Whether it is there just now is chance.
-                let _ = store.remove_image("bb", true, true, &[]);
+                let _ = store.remove_image("box", true, true, &[]);
                 store.sweep().unwrap();
             }
         });
@@ -291,6 +294,6 @@ fn sweeping_takes_nothing_that_is_being_brought_in() {
 }
 
 fn exported_count(store: &ImageStore) -> usize {
-    store.prepare_snapshot("last", "bb").unwrap();
+    store.prepare_snapshot("last", "box").unwrap();
     exported(store, "last").keys().filter(|name| !name.ends_with('/')).count()
 }
