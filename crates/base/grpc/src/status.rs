@@ -116,8 +116,9 @@ pub(crate) fn tell(outcome: Result<(), &Status>, headers: &mut HeaderMap) {
     let code = outcome.err().map_or(0, |status| status.code.0);
     headers.insert("grpc-status", HeaderValue::from(code));
     let Err(status) = outcome else { return };
-    let cut = status.message.floor_char_boundary(MAX_MESSAGE_BYTES);
-    let text = utf8_percent_encode(&status.message[..cut], MESSAGE).to_string();
+    let message = &status.message;
+    let cut = (0..=message.len().min(MAX_MESSAGE_BYTES)).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+    let text = utf8_percent_encode(&message[..cut], MESSAGE).to_string();
     if let Ok(text) = HeaderValue::from_str(&text) {
         headers.insert("grpc-message", text);
     }

@@ -4,6 +4,7 @@ use super::Served;
 use crate::convert::of_cri;
 use crate::messages as m;
 use futures::StreamExt;
+use pintle_clock::{Clock, SystemClock};
 use pintle_cri::{ContainerFilter, EventKind, Runtime, RuntimeEvent};
 use pintle_grpc::{Answer, Status};
 use std::sync::Arc;
@@ -48,11 +49,10 @@ async fn told(runtime: &dyn Runtime, event: RuntimeEvent) -> m::ContainerEventRe
             ..Default::default()
         },
     };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     m::ContainerEventResponse {
         container_id: if event.container_id.is_empty() { event.sandbox_id } else { event.container_id },
         container_event_type,
-        created_at: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+        created_at: i64::try_from(SystemClock.unix_nanos()).unwrap_or(i64::MAX),
         pod_sandbox_status: Some(sandbox),
         containers_statuses: statuses.into_iter().map(Into::into).collect(),
     }
