@@ -313,6 +313,10 @@ fn pulls(engine: &Engine) -> Result<()> {
     );
     tell("pull and unpack from a registry on the loopback, p50", milliseconds(ours));
     let place = engine.path("podman").display().to_string();
+    // podman insists on the file that DOCKER_CONFIG names.
+    let known = engine.path("docker-config");
+    std::fs::create_dir_all(&known)?;
+    std::fs::write(known.join("config.json"), "{}")?;
     let mut tag = 0;
     let theirs = figures(PULLS, || {
         tag += 1;
