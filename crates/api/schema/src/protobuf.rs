@@ -12,12 +12,11 @@ mod partial;
 mod table;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use crate::decode::Limits;
 use crate::{Schema, TypeRef};
+use pintle_protobuf::wire::{self, Payload, WireError};
 use serde_json::{Map, Value};
-use wire::{Payload, Reader};
 
 /// What every object in this form starts with.
 pub const MAGIC: [u8; 4] = *b"k8s\0";
@@ -31,16 +30,10 @@ pub enum ProtobufError {
     Empty,
     #[error("empty body")]
     EmptyBody,
-    #[error("unexpected EOF")]
-    Truncated,
-    #[error("proto: integer overflow")]
-    Overflow,
-    #[error("proto: illegal tag {0}")]
-    Tag(u64),
-    #[error("proto: illegal wireType {0}")]
-    WireType(u8),
+    #[error(transparent)]
+    Wire(#[from] WireError),
     #[error("proto: wrong wireType = {wire} for field {field}")]
-    FieldType { wire: u8, field: String },
+    FieldType { wire: u64, field: String },
     #[error("exceeded max depth")]
     Depth,
     #[error("the message has {bytes} bytes, {limit} are allowed")]
@@ -84,8 +77,8 @@ impl<'a> Envelope<'a> {
             return Err(ProtobufError::EmptyBody);
         }
         let mut envelope = Self { api_version: String::new(), kind: String::new(), raw: &[] };
-        let mut reader = Reader::new(body);
-        while let Some((number, payload)) = reader.next()? {
+        let mut rest = body;
+        while let Some((number, payload)) = wire::next(&mut rest)? {
             match (number, payload) {
                 (1, Payload::Bytes(bytes)) => envelope.read_type(bytes)?,
                 (2, Payload::Bytes(bytes)) => envelope.raw = bytes,
@@ -96,8 +89,8 @@ impl<'a> Envelope<'a> {
     }
 
     fn read_type(&mut self, bytes: &[u8]) -> Result<(), ProtobufError> {
-        let mut reader = Reader::new(bytes);
-        while let Some((number, payload)) = reader.next()? {
+        let mut rest = bytes;
+        while let Some((number, payload)) = wire::next(&mut rest)? {
             match (number, payload) {
                 (1, Payload::Bytes(text)) => self.api_version = wire::text(text),
                 (2, Payload::Bytes(text)) => self.kind = wire::text(text),
@@ -183,8 +176,8 @@ pub fn encode_list(
 
 /// The numbers of a list's fields.
 struct ListOrder {
-    metadata: u8,
-    items: u8,
+    metadata: u32,
+    items: u32,
 }
 
 fn list_order(api_version: &str, kind: &str) -> Option<ListOrder> {
@@ -192,7 +185,8 @@ fn list_order(api_version: &str, kind: &str) -> Option<ListOrder> {
         return Some(ListOrder { metadata, items });
     }
     let layout = table::layout(message_of(api_version, kind)?)?;
-    let number = |name: &str| layout.entries.iter().find(|entry| entry.field.name() == name).map(|e| e.path[0]);
+    let entry = |name: &str| layout.entries.iter().find(|entry| entry.field.name() == name);
+    let number = |name: &str| entry(name).map(|entry| entry.path[0].into());
     Some(ListOrder { metadata: number("metadata")?, items: number("items")? })
 }
 

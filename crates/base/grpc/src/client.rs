@@ -1,8 +1,8 @@
 //! Calls over one HTTP/2 connection: with one answer, with many, and such that stay open in both directions.
 
 use crate::frames::{Frames, framed};
-use crate::message::{Message, decode};
 use crate::status::{Code, Status, of_http, told};
+use crate::{Message, decode};
 use bytes::Bytes;
 use futures::channel::mpsc;
 use http::{HeaderName, HeaderValue, Request, Response, header};

@@ -3,8 +3,8 @@
 //! Bounded are connections, calls on each, the sizes of requests, and the time that `grpc-timeout` gives.
 
 use crate::frames::{Frames, framed};
-use crate::message::{Message, decode};
 use crate::status::{Code, Status, tell};
+use crate::{Message, decode};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};

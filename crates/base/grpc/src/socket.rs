@@ -1,7 +1,7 @@
 //! Calls to a server on a unix socket: connects when the first call needs it, and again when the server was away.
 
+use crate::Message;
 use crate::client::{CallError, Channel, ChannelOptions, Stream};
-use crate::message::Message;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,78 +1,63 @@
 //! The v2 document in the protobuf form that older clients insist on (gnostic's `openapi_v2.Document`).
 
+use pintle_protobuf::wire;
 use serde_json::{Map, Value};
 
 /// A protobuf message as it is written.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
-/// The numbers of the wire types.
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const LENGTH: u64 = 2;
-
 impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
+    fn bytes(&mut self, field: u32, bytes: &[u8]) {
+        wire::put_bytes(&mut self.0, field, bytes);
     }
 
-    fn bytes(&mut self, field: u64, bytes: &[u8]) {
-        self.varint(field << 3 | LENGTH);
-        self.varint(bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
+    fn message(&mut self, field: u32, fill: impl FnOnce(&mut Self)) {
+        wire::put_nested(&mut self.0, field, |out| {
+            let mut inner = Self(std::mem::take(out));
+            fill(&mut inner);
+            *out = inner.0;
+        });
     }
 
-    fn message(&mut self, field: u64, fill: impl FnOnce(&mut Self)) {
-        let mut inner = Self::default();
-        fill(&mut inner);
-        self.bytes(field, &inner.0);
-    }
-
-    fn text(&mut self, field: u64, value: &Value) {
+    fn text(&mut self, field: u32, value: &Value) {
         if let Some(text) = value.as_str().filter(|text| !text.is_empty()) {
             self.bytes(field, text.as_bytes());
         }
     }
 
-    fn texts(&mut self, field: u64, value: &Value) {
+    fn texts(&mut self, field: u32, value: &Value) {
         let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
         texts.for_each(|text| self.bytes(field, text.as_bytes()));
     }
 
-    fn flag(&mut self, field: u64, value: &Value) {
+    fn flag(&mut self, field: u32, value: &Value) {
         if *value == true {
-            self.varint(field << 3 | VARINT);
-            self.varint(1);
+            wire::put_varint(&mut self.0, field, 1);
         }
     }
 
-    fn integer(&mut self, field: u64, value: &Value) {
+    fn integer(&mut self, field: u32, value: &Value) {
         if let Some(integer) = value.as_i64() {
-            self.varint(field << 3 | VARINT);
-            self.varint(integer as u64);
+            wire::put_varint(&mut self.0, field, integer as u64);
         }
     }
 
-    fn double(&mut self, field: u64, value: &Value) {
+    fn double(&mut self, field: u32, value: &Value) {
         if let Some(double) = value.as_f64() {
-            self.varint(field << 3 | FIXED64);
-            self.0.extend_from_slice(&double.to_le_bytes());
+            wire::put_double(&mut self.0, field, double);
         }
     }
 
     /// A value without a schema: as YAML, and JSON is YAML.
-    fn any(&mut self, field: u64, value: &Value) {
+    fn any(&mut self, field: u32, value: &Value) {
         if !value.is_null() {
             self.message(field, |any| any.bytes(2, value.to_string().as_bytes()));
         }
     }
 
     /// An entry of a map with names: `{name, value}`.
-    fn named(&mut self, field: u64, name: &str, fill: impl FnOnce(&mut Self)) {
+    fn named(&mut self, field: u32, name: &str, fill: impl FnOnce(&mut Self)) {
         self.message(field, |entry| {
             entry.bytes(1, name.as_bytes());
             entry.message(2, fill);
@@ -80,7 +65,7 @@ impl Message {
     }
 
     /// The `x-…` keys of an object.
-    fn extensions(&mut self, field: u64, object: &Value) {
+    fn extensions(&mut self, field: u32, object: &Value) {
         for (name, value) in entries(object).filter(|(name, _)| name.starts_with("x-")) {
             self.named(field, name, |any| any.bytes(2, value.to_string().as_bytes()));
         }
@@ -155,7 +140,7 @@ fn operation(out: &mut Message, operation: &Value) {
     out.extensions(13, operation);
 }
 
-fn parameters(out: &mut Message, field: u64, list: &Value) {
+fn parameters(out: &mut Message, field: u32, list: &Value) {
     for parameter in list.as_array().into_iter().flatten() {
         out.message(field, |item| {
             item.message(1, |out| match parameter["in"].as_str() {
@@ -174,7 +159,7 @@ fn parameters(out: &mut Message, field: u64, list: &Value) {
 }
 
 /// A parameter in the path or the query; the field numbers of `type` and `uniqueItems` differ.
-fn plain_parameter(out: &mut Message, parameter: &Value, [ty, unique]: [u64; 2]) {
+fn plain_parameter(out: &mut Message, parameter: &Value, [ty, unique]: [u32; 2]) {
     out.flag(1, &parameter["required"]);
     out.text(2, &parameter["in"]);
     out.text(3, &parameter["description"]);

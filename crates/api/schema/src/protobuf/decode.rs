@@ -4,13 +4,13 @@
 //! so that both forms give the same tree.
 
 use super::table::{self, Entry, Form, Found, Layout, Path};
-use super::wire::{self, Payload, Reader};
 use super::{Envelope, MAGIC, ProtobufError, message_of};
 use crate::decode::Limits;
 use crate::normalize::{is_empty, is_kept};
 use crate::{Print, Shape, TypeRef};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pintle_protobuf::wire::{self, FIXED_64, Payload, VARINT};
 use serde_json::{Map, Value};
 
 type Result<T> = std::result::Result<T, ProtobufError>;
@@ -40,7 +40,7 @@ impl Place<'_> {
         if let Some(first) = name.get_mut(..1) {
             first.make_ascii_uppercase();
         }
-        ProtobufError::FieldType { wire: payload.wire_type(), field: name }
+        ProtobufError::FieldType { wire: payload.form(), field: name }
     }
 
     fn bytes<'b>(&self, payload: Payload<'b>) -> Result<&'b [u8]> {
@@ -83,8 +83,8 @@ impl Decoder {
         if depth >= self.limits.max_depth {
             return Err(ProtobufError::Depth);
         }
-        let mut reader = Reader::new(bytes);
-        while let Some((number, payload)) = reader.next()? {
+        let mut rest = bytes;
+        while let Some((number, payload)) = wire::next(&mut rest)? {
             match (layout.find(prefix, level, number), payload) {
                 (Found::Field(entry), payload) => {
                     self.field(entry, payload, map, Place { field: entry.field.name(), depth })?
@@ -153,14 +153,10 @@ impl Decoder {
                 return Ok(());
             }
         };
-        let double = matches!(ty.shape(), Shape::Number);
-        let mut reader = Reader::new(packed);
-        while !reader.is_empty() {
-            let payload = if double {
-                Payload::Fixed64(u64::from_le_bytes(reader.array()?))
-            } else {
-                Payload::Varint(reader.varint()?)
-            };
+        let packed_form = if matches!(ty.shape(), Shape::Number) { FIXED_64 } else { VARINT };
+        let mut rest = packed;
+        while !rest.is_empty() {
+            let payload = wire::untagged(packed_form, &mut rest)?;
             items.push(self.value(ty, form, payload, None, place)?.unwrap_or_default());
         }
         Ok(())
@@ -169,8 +165,8 @@ impl Decoder {
     /// One entry of a map.
     fn pair(&mut self, ty: TypeRef<'_>, form: Form, payload: Payload<'_>, place: Place<'_>) -> Result<(String, Value)> {
         let (mut key, mut value) = (String::new(), None);
-        let mut reader = Reader::new(place.bytes(payload)?);
-        while let Some((number, payload)) = reader.next()? {
+        let mut rest = place.bytes(payload)?;
+        while let Some((number, payload)) = wire::next(&mut rest)? {
             match number {
                 1 => key = wire::text(place.bytes(payload)?),
                 2 => value = self.value(ty, form, payload, None, place)?,
@@ -221,8 +217,8 @@ impl Decoder {
     /// `{items}`.
     fn wrapped(&mut self, bytes: &[u8], place: Place<'_>) -> Result<Value> {
         let mut items = Vec::new();
-        let mut reader = Reader::new(bytes);
-        while let Some((number, payload)) = reader.next()? {
+        let mut rest = bytes;
+        while let Some((number, payload)) = wire::next(&mut rest)? {
             if number == 1 {
                 self.spend(1)?;
                 items.push(wire::text(place.bytes(payload)?).into());
@@ -234,8 +230,8 @@ impl Decoder {
     /// A schema or something else.
     fn either(&mut self, form: Form, bytes: &[u8], place: Place<'_>) -> Result<Value> {
         let (mut schema, mut list, mut allows) = (None, Vec::new(), false);
-        let mut reader = Reader::new(bytes);
-        while let Some((number, payload)) = reader.next()? {
+        let mut rest = bytes;
+        while let Some((number, payload)) = wire::next(&mut rest)? {
             match (form, number) {
                 (Form::SchemaOrBool, 1) => allows = place.varint(payload)? != 0,
                 (Form::SchemaOrNames, 2) => {
@@ -265,8 +261,8 @@ impl Decoder {
     /// `{raw}`: JSON, or an object in an envelope of its own.
     fn raw(&mut self, bytes: &[u8], place: Place<'_>) -> Result<Option<Value>> {
         let mut raw: &[u8] = &[];
-        let mut reader = Reader::new(bytes);
-        while let Some((number, payload)) = reader.next()? {
+        let mut rest = bytes;
+        while let Some((number, payload)) = wire::next(&mut rest)? {
             if number == 1 {
                 raw = place.bytes(payload)?;
             }
@@ -330,8 +326,8 @@ fn number(value: f64) -> Value {
 
 fn quantity(bytes: &[u8]) -> Result<Value> {
     let mut text = String::new();
-    let mut reader = Reader::new(bytes);
-    while let Some((number, payload)) = reader.next()? {
+    let mut rest = bytes;
+    while let Some((number, payload)) = wire::next(&mut rest)? {
         if let (1, Payload::Bytes(bytes)) = (number, payload) {
             text = wire::text(bytes);
         }
@@ -341,8 +337,8 @@ fn quantity(bytes: &[u8]) -> Result<Value> {
 
 fn int_or_string(bytes: &[u8]) -> Result<Value> {
     let (mut is_text, mut int, mut text) = (false, 0, String::new());
-    let mut reader = Reader::new(bytes);
-    while let Some((number, payload)) = reader.next()? {
+    let mut rest = bytes;
+    while let Some((number, payload)) = wire::next(&mut rest)? {
         match (number, payload) {
             (1, Payload::Varint(kind)) => is_text = kind != 0,
             (2, Payload::Varint(value)) => int = value as i32,
@@ -359,8 +355,8 @@ fn time(bytes: &[u8], micro: bool) -> Result<Option<Value>> {
         return Ok(None);
     }
     let (mut seconds, mut nanos) = (0, 0);
-    let mut reader = Reader::new(bytes);
-    while let Some((number, payload)) = reader.next()? {
+    let mut rest = bytes;
+    while let Some((number, payload)) = wire::next(&mut rest)? {
         match (number, payload) {
             (1, Payload::Varint(value)) => seconds = value as i64,
             (2, Payload::Varint(value)) => nanos = u32::try_from(value).unwrap_or_default(),

@@ -2,10 +2,10 @@
 //! no pointers even when they are empty.
 
 use super::table::{self, Entry, Form, MAX_LEVELS};
-use super::wire::{put_bytes, put_double, put_nested, put_varint};
 use crate::{Print, Shape, TypeRef};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pintle_protobuf::wire::{put_bytes, put_double, put_nested, put_varint};
 use serde_json::{Map, Value};
 use std::io::Write;
 
@@ -19,7 +19,7 @@ pub(super) fn object(ty: TypeRef<'_>, map: &Map<String, Value>, out: &mut Vec<u8
 /// Writes entries that share the numbers of the first levels. All but the last level are embedded structs.
 fn fields(entries: &[Entry], level: usize, map: &Map<String, Value>, out: &mut Vec<u8>) {
     for group in entries.chunk_by(|a, b| a.path[level] == b.path[level]) {
-        let number = group[0].path[level];
+        let number = group[0].path[level].into();
         if level + 1 < MAX_LEVELS && group[0].path[level + 1] != 0 {
             put_nested(out, number, |out| fields(group, level + 1, map, out));
         } else {
@@ -28,7 +28,7 @@ fn fields(entries: &[Entry], level: usize, map: &Map<String, Value>, out: &mut V
     }
 }
 
-fn field(entry: &Entry, number: u8, map: &Map<String, Value>, out: &mut Vec<u8>) {
+fn field(entry: &Entry, number: u32, map: &Map<String, Value>, out: &mut Vec<u8>) {
     let ty = entry.field.ty();
     let value = map.get(entry.field.name()).filter(|value| !value.is_null());
     match (ty.shape(), value) {
@@ -65,7 +65,7 @@ fn is_written_empty(entry: &Entry) -> bool {
 }
 
 /// Writes one value. A null is the zero value of its type.
-fn put(ty: TypeRef<'_>, form: Form, number: u8, value: &Value, out: &mut Vec<u8>) {
+fn put(ty: TypeRef<'_>, form: Form, number: u32, value: &Value, out: &mut Vec<u8>) {
     match (ty.shape(), value) {
         _ if form == Form::Wrapped => put_nested(out, number, |out| wrapped(value, out)),
         _ if form != Form::Plain => put_nested(out, number, |out| either(form, value, out)),
@@ -109,7 +109,7 @@ fn wrapped(value: &Value, out: &mut Vec<u8>) {
 }
 
 fn either(form: Form, value: &Value, out: &mut Vec<u8>) {
-    let schema = |out: &mut Vec<u8>, number: u8, value: &Value| {
+    let schema = |out: &mut Vec<u8>, number: u32, value: &Value| {
         put_nested(out, number, |out| {
             if let (Some(ty), Value::Object(map)) = (table::schema_type(), value) {
                 object(ty, map, out);

@@ -1,7 +1,8 @@
 //! `PartialObjectMetadata` and its list, which no schema describes: the metadata of any object, custom ones too.
 
-use super::{encode, wire};
+use super::encode;
 use crate::Schema;
+use pintle_protobuf::wire;
 use serde_json::Value;
 
 const KIND: &str = "PartialObjectMetadata";
@@ -50,6 +51,6 @@ fn one(object: &Value, out: &mut Vec<u8>) -> Option<()> {
 }
 
 /// The numbers of `metadata` and `items` in a list; the older version has them the other way round.
-pub(super) fn list_order(api_version: &str, kind: &str) -> Option<(u8, u8)> {
+pub(super) fn list_order(api_version: &str, kind: &str) -> Option<(u32, u32)> {
     version(api_version, kind, LIST).map(|version| if version == "v1" { (1, 2) } else { (2, 1) })
 }

@@ -280,13 +280,13 @@ fn metadata_alone_has_a_form() {
     };
     let one = with("meta.k8s.io/v1", "PartialObjectMetadata", metadata.clone());
     let envelope = Envelope::open(&one).unwrap();
-    let (field, inner) = Reader::new(envelope.raw).next().unwrap().unwrap();
+    let (field, inner) = wire::next(&mut &*envelope.raw).unwrap().unwrap();
     assert_eq!(field, 1);
     assert!(matches!(inner, Payload::Bytes(bytes) if bytes.starts_with(b"\x0a\x01n")));
     let list = json!({"metadata": {"resourceVersion": "5"}, "items": [metadata]});
     let first = |version: &str| {
         let list = with(version, "PartialObjectMetadataList", list.clone());
-        Reader::new(Envelope::open(&list).unwrap().raw).next().unwrap().unwrap().1
+        wire::next(&mut Envelope::open(&list).unwrap().raw).unwrap().unwrap().1
             == Payload::Bytes(Envelope::open(&one).unwrap().raw)
     };
     assert!(first("meta.k8s.io/v1beta1"), "items come first there");

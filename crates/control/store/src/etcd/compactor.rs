@@ -5,7 +5,7 @@ use super::endpoints::{Endpoints, Kind};
 use super::grpc::CallError;
 use super::{COMPACT, TXN, messages};
 use crate::Revision;
-use pintle_grpc::wire::{BadMessage, read};
+use pintle_protobuf::wire::{WireError, read};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn step(endpoints: &Endpoints, turn: Turn) -> Result<Turn, CallError> {
 }
 
 /// Whether the turn was won; and the key's version if not, with the newest revision.
-fn read_turn(answer: &[u8]) -> Result<(bool, Turn), BadMessage> {
+fn read_turn(answer: &[u8]) -> Result<(bool, Turn), WireError> {
     let result = messages::read_txn(&messages::Names::new("", ""), answer)?;
     let version = result.results.first().and_then(|kvs| kvs.first()).map_or(0, |kv| kv.version);
     // The whole answer must have been of the right form.

@@ -5,7 +5,7 @@
 
 use crate::{Compare, Event, KeyRange, KeyValue, LeaseId, Op, RangeRequest, RangeResult, Revision, Txn, TxnResult};
 use bytes::Bytes;
-use pintle_grpc::wire::{BadMessage, Payload, Writer, read};
+use pintle_protobuf::wire::{Payload, WireError, Writer, read};
 
 /// How keys are named in etcd: the beginning that callers use, and the one that is stored instead.
 #[derive(Clone, Debug)]
@@ -151,7 +151,7 @@ pub(super) fn progress_request() -> Bytes {
     w.finish()
 }
 
-fn header_revision(header: &[u8]) -> Result<Revision, BadMessage> {
+fn header_revision(header: &[u8]) -> Result<Revision, WireError> {
     let mut revision = 0;
     read(header, |number, field| {
         if number == 3 {
@@ -163,7 +163,7 @@ fn header_revision(header: &[u8]) -> Result<Revision, BadMessage> {
 }
 
 /// The revision in a response's header.
-pub(super) fn read_revision(message: &[u8]) -> Result<Revision, BadMessage> {
+pub(super) fn read_revision(message: &[u8]) -> Result<Revision, WireError> {
     let mut revision = 0;
     read(message, |number, field| {
         if number == 1 {
@@ -174,7 +174,7 @@ pub(super) fn read_revision(message: &[u8]) -> Result<Revision, BadMessage> {
     Ok(revision)
 }
 
-fn key_value(names: &Names, message: &[u8]) -> Result<KeyValue, BadMessage> {
+fn key_value(names: &Names, message: &[u8]) -> Result<KeyValue, WireError> {
     let mut kv =
         KeyValue { key: Bytes::new(), value: Bytes::new(), create_revision: 0, mod_revision: 0, version: 0, lease: 0 };
     read(message, |number, field| {
@@ -192,13 +192,13 @@ fn key_value(names: &Names, message: &[u8]) -> Result<KeyValue, BadMessage> {
     Ok(kv)
 }
 
-pub(super) fn read_range(names: &Names, message: &[u8]) -> Result<RangeResult, BadMessage> {
+pub(super) fn read_range(names: &Names, message: &[u8]) -> Result<RangeResult, WireError> {
     let mut result = RangeResult::default();
     read(message, |number, field| {
         match number {
             1 => result.revision = header_revision(field.bytes())?,
             2 => result.kvs.push(key_value(names, field.bytes())?),
-            4 => result.count = usize::try_from(field.int()).map_err(|_| BadMessage)?,
+            4 => result.count = usize::try_from(field.int()).map_err(|_| WireError::Overflow)?,
             _ => {}
         }
         Ok(())
@@ -206,7 +206,7 @@ pub(super) fn read_range(names: &Names, message: &[u8]) -> Result<RangeResult, B
     Ok(result)
 }
 
-pub(super) fn read_txn(names: &Names, message: &[u8]) -> Result<TxnResult, BadMessage> {
+pub(super) fn read_txn(names: &Names, message: &[u8]) -> Result<TxnResult, WireError> {
     let mut result = TxnResult::default();
     read(message, |number, field| {
         match number {
@@ -221,7 +221,7 @@ pub(super) fn read_txn(names: &Names, message: &[u8]) -> Result<TxnResult, BadMe
 }
 
 /// The keys that an operation read or deleted.
-fn read_op(names: &Names, message: &[u8]) -> Result<Vec<KeyValue>, BadMessage> {
+fn read_op(names: &Names, message: &[u8]) -> Result<Vec<KeyValue>, WireError> {
     let mut kvs = Vec::new();
     read(message, |kind, response| {
         read(response.bytes(), |number, field| {
@@ -235,16 +235,16 @@ fn read_op(names: &Names, message: &[u8]) -> Result<Vec<KeyValue>, BadMessage> {
 }
 
 /// The number of a granted lease.
-pub(super) fn read_lease(message: &[u8]) -> Result<LeaseId, BadMessage> {
+pub(super) fn read_lease(message: &[u8]) -> Result<LeaseId, WireError> {
     int_of(message, 2).map(|id| id as LeaseId)
 }
 
 /// The time that a renewed lease has; 0 when there is none.
-pub(super) fn read_ttl(message: &[u8]) -> Result<u64, BadMessage> {
+pub(super) fn read_ttl(message: &[u8]) -> Result<u64, WireError> {
     int_of(message, 3)
 }
 
-fn int_of(message: &[u8], wanted: u32) -> Result<u64, BadMessage> {
+fn int_of(message: &[u8], wanted: u32) -> Result<u64, WireError> {
     let mut found = 0;
     read(message, |number, field| {
         if number == wanted {
@@ -256,7 +256,7 @@ fn int_of(message: &[u8], wanted: u32) -> Result<u64, BadMessage> {
 }
 
 /// The version of a member, such as "3.5.21".
-pub(super) fn read_version(message: &[u8]) -> Result<String, BadMessage> {
+pub(super) fn read_version(message: &[u8]) -> Result<String, WireError> {
     let mut version = String::new();
     read(message, |number, field| {
         if number == 2 {
@@ -282,7 +282,7 @@ pub(super) struct Watched {
     pub events: Vec<(Revision, Event)>,
 }
 
-pub(super) fn read_watched(names: &Names, message: &[u8]) -> Result<Watched, BadMessage> {
+pub(super) fn read_watched(names: &Names, message: &[u8]) -> Result<Watched, WireError> {
     let mut watched = Watched::default();
     read(message, |number, field| {
         match number {
@@ -300,7 +300,7 @@ pub(super) fn read_watched(names: &Names, message: &[u8]) -> Result<Watched, Bad
     Ok(watched)
 }
 
-fn read_event(names: &Names, event: Payload<'_>) -> Result<(Revision, Event), BadMessage> {
+fn read_event(names: &Names, event: Payload<'_>) -> Result<(Revision, Event), WireError> {
     let (mut deleted, mut now, mut prev) = (false, None, None);
     read(event.bytes(), |number, field| {
         match number {
@@ -311,7 +311,7 @@ fn read_event(names: &Names, event: Payload<'_>) -> Result<(Revision, Event), Ba
         }
         Ok(())
     })?;
-    let kv = now.ok_or(BadMessage)?;
+    let kv = now.ok_or(WireError::Truncated)?;
     let revision = kv.mod_revision;
     Ok((revision, if deleted { Event::Delete { kv, prev } } else { Event::Put { kv, prev } }))
 }

@@ -142,7 +142,7 @@ fn lease_error(error: CallError, lease: LeaseId) -> StoreError {
     }
 }
 
-fn understood<T>(read: Result<T, pintle_grpc::wire::BadMessage>) -> Result<T, StoreError> {
+fn understood<T>(read: Result<T, pintle_protobuf::wire::WireError>) -> Result<T, StoreError> {
     read.map_err(|e| StoreError::Unavailable(e.to_string()))
 }
 

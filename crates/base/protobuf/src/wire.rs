@@ -10,9 +10,18 @@ pub const FIXED_64: u64 = 1;
 pub const DELIMITED: u64 = 2;
 pub const FIXED_32: u64 = 5;
 
+/// Bytes that are no message, in the words of Go's decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the message ends in the middle of a field or has one of an unknown form")]
-pub struct BadMessage;
+pub enum WireError {
+    #[error("unexpected EOF")]
+    Truncated,
+    #[error("proto: integer overflow")]
+    Overflow,
+    #[error("proto: illegal tag {0}")]
+    Tag(u64),
+    #[error("proto: illegal wireType {0}")]
+    Form(u64),
+}
 
 /// A field's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +33,16 @@ pub enum Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
+    /// The number of the wire type.
+    pub fn form(self) -> u64 {
+        match self {
+            Self::Varint(_) => VARINT,
+            Self::Fixed64(_) => FIXED_64,
+            Self::Bytes(_) => DELIMITED,
+            Self::Fixed32(_) => FIXED_32,
+        }
+    }
+
     /// The number; 0 when it is none.
     pub fn int(self) -> u64 {
         if let Self::Varint(number) = self { number } else { 0 }
@@ -47,8 +66,7 @@ pub struct Writer(Vec<u8>);
 impl Writer {
     pub fn int(&mut self, field: u32, number: u64) {
         if number != 0 {
-            put_tag(&mut self.0, field, VARINT);
-            put_varint(&mut self.0, number);
+            put_varint(&mut self.0, field, number);
         }
     }
 
@@ -64,12 +82,11 @@ impl Writer {
 
     /// A message within; it is there even when all of its fields have their defaults.
     pub fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
-        let mut taken = Self(std::mem::take(&mut self.0));
-        put_tag(&mut taken.0, field, DELIMITED);
-        let start = open_length(&mut taken.0);
-        write(&mut taken);
-        close_length(&mut taken.0, start);
-        *self = taken;
+        put_nested(&mut self.0, field, |out| {
+            let mut inner = Self(std::mem::take(out));
+            write(&mut inner);
+            *out = inner.0;
+        });
     }
 
     pub fn finish(self) -> Bytes {
@@ -80,11 +97,11 @@ impl Writer {
 /// Calls `each` with every field of a message.
 ///
 /// # Errors
-/// [`BadMessage`], also when `each` says so.
+/// [`WireError`], also when `each` says so.
 pub fn read<'a>(
     message: &'a [u8],
-    mut each: impl FnMut(u32, Payload<'a>) -> Result<(), BadMessage>,
-) -> Result<(), BadMessage> {
+    mut each: impl FnMut(u32, Payload<'a>) -> Result<(), WireError>,
+) -> Result<(), WireError> {
     let mut rest = message;
     while let Some((number, payload)) = next(&mut rest)? {
         each(number, payload)?;
@@ -95,41 +112,40 @@ pub fn read<'a>(
 /// The next field's number and content; nothing at the end.
 ///
 /// # Errors
-/// [`BadMessage`].
-pub fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u32, Payload<'a>)>, BadMessage> {
+/// [`WireError`].
+pub fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u32, Payload<'a>)>, WireError> {
     if rest.is_empty() {
         return Ok(None);
     }
     let tag = varint(rest)?;
-    let payload = untagged(tag & 7, rest)?;
-    let number = u32::try_from(tag >> 3).ok().filter(|number| *number != 0).ok_or(BadMessage)?;
-    Ok(Some((number, payload)))
+    let number = u32::try_from(tag >> 3).ok().filter(|number| *number != 0).ok_or(WireError::Tag(tag >> 3))?;
+    Ok(Some((number, untagged(tag & 7, rest)?)))
 }
 
 /// The next content of a form, without its tag.
 ///
 /// # Errors
-/// [`BadMessage`].
-pub fn untagged<'a>(form: u64, rest: &mut &'a [u8]) -> Result<Payload<'a>, BadMessage> {
+/// [`WireError`].
+pub fn untagged<'a>(form: u64, rest: &mut &'a [u8]) -> Result<Payload<'a>, WireError> {
     Ok(match form {
         VARINT => Payload::Varint(varint(rest)?),
         DELIMITED => {
-            let length = usize::try_from(varint(rest)?).map_err(|_| BadMessage)?;
-            let (bytes, after) = rest.split_at_checked(length).ok_or(BadMessage)?;
+            let length = usize::try_from(varint(rest)?).map_err(|_| WireError::Truncated)?;
+            let (bytes, after) = rest.split_at_checked(length).ok_or(WireError::Truncated)?;
             *rest = after;
             Payload::Bytes(bytes)
         }
         FIXED_64 => Payload::Fixed64(u64::from_le_bytes(array(rest)?)),
         FIXED_32 => Payload::Fixed32(u32::from_le_bytes(array(rest)?)),
-        _ => return Err(BadMessage),
+        other => return Err(WireError::Form(other)),
     })
 }
 
 /// A number of seven bits a byte, the lowest first.
 ///
 /// # Errors
-/// [`BadMessage`] when it does not end, or is longer than ten bytes.
-pub fn varint(rest: &mut &[u8]) -> Result<u64, BadMessage> {
+/// [`WireError`] when it does not end, or is longer than ten bytes.
+pub fn varint(rest: &mut &[u8]) -> Result<u64, WireError> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
         let [byte] = array(rest)?;
@@ -138,16 +154,22 @@ pub fn varint(rest: &mut &[u8]) -> Result<u64, BadMessage> {
             return Ok(number);
         }
     }
-    Err(BadMessage)
+    Err(WireError::Overflow)
 }
 
-fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadMessage> {
-    let (head, after) = rest.split_first_chunk().ok_or(BadMessage)?;
+fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], WireError> {
+    let (head, after) = rest.split_first_chunk().ok_or(WireError::Truncated)?;
     *rest = after;
     Ok(*head)
 }
 
-pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+/// Text as Go prints it in JSON: what is no UTF-8 is replaced.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Appends a number without a tag.
+pub fn put_untagged(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -156,24 +178,37 @@ pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 }
 
 pub fn put_tag(out: &mut Vec<u8>, field: u32, form: u64) {
-    put_varint(out, u64::from(field) << 3 | form);
+    put_untagged(out, u64::from(field) << 3 | form);
+}
+
+pub fn put_varint(out: &mut Vec<u8>, field: u32, number: u64) {
+    put_tag(out, field, VARINT);
+    put_untagged(out, number);
+}
+
+pub fn put_double(out: &mut Vec<u8>, field: u32, number: f64) {
+    put_tag(out, field, FIXED_64);
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// What stands before `length` bytes that are appended next.
+pub fn put_length(out: &mut Vec<u8>, field: u32, length: usize) {
+    put_tag(out, field, DELIMITED);
+    put_untagged(out, length as u64);
 }
 
 pub fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    put_tag(out, field, DELIMITED);
-    put_varint(out, bytes.len() as u64);
+    put_length(out, field, bytes.len());
     out.extend_from_slice(bytes);
 }
 
-/// Leaves room for the length of what is written next; returns what [`close_length`] needs.
-pub fn open_length(out: &mut Vec<u8>) -> usize {
+/// Appends a message or bytes whose length is known when they are written: it is put before them then.
+pub fn put_nested(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    put_tag(out, field, DELIMITED);
     // Most messages are short: their length is one byte.
     out.push(0);
-    out.len()
-}
-
-/// Puts the length of what was written since `start` before it.
-pub fn close_length(out: &mut Vec<u8>, start: usize) {
+    let start = out.len();
+    write(out);
     let length = out.len() - start;
     let extra = varint_len(length as u64) - 1;
     if extra > 0 {
@@ -189,7 +224,8 @@ pub fn close_length(out: &mut Vec<u8>, start: usize) {
     out[start - 1 + extra] &= 0x7f;
 }
 
-fn varint_len(number: u64) -> usize {
+/// The bytes that a number takes.
+pub fn varint_len(number: u64) -> usize {
     (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
 }
 
@@ -225,16 +261,16 @@ mod tests {
 
     #[test]
     fn broken_messages_are_refused() {
-        for bad in [
-            &[0x80_u8][..],
-            &[0x0a, 5, 1],
-            &[0x0b],
-            &[0xff; 12],
-            &[0x09, 1, 2],
-            &[0x00, 1],
-            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f],
+        for (bad, error) in [
+            (&[0x80_u8][..], WireError::Truncated),
+            (&[0x0a, 5, 1], WireError::Truncated),
+            (&[0x0b], WireError::Form(3)),
+            (&[0xff; 12], WireError::Overflow),
+            (&[0x09, 1, 2], WireError::Truncated),
+            (&[0x00, 1], WireError::Tag(0)),
+            (&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f], WireError::Truncated),
         ] {
-            assert_eq!(read(bad, |_, _| Ok(())), Err(BadMessage), "{bad:?}");
+            assert_eq!(read(bad, |_, _| Ok(())), Err(error), "{bad:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Fields that are not in a table are skipped. What a decoded message may hold is bounded: [`MAX_DEPTH`] messages within
 //! each other, [`MAX_ELEMENTS`] elements of lists, maps and messages altogether.
 
-use crate::wire::{self, BadMessage, DELIMITED, FIXED_32, FIXED_64, Payload, VARINT};
+use crate::wire::{self, FIXED_32, FIXED_64, Payload, VARINT, WireError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const MAX_ELEMENTS: u32 = 1 << 18;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error(transparent)]
-    Wire(#[from] BadMessage),
+    Wire(#[from] WireError),
     #[error("a field has another form than it should have")]
     Form,
     #[error("a text is no UTF-8")]
@@ -125,8 +125,7 @@ macro_rules! varints {
                 *self == Self::default()
             }
             fn put(&self, number: u32, out: &mut Vec<u8>) {
-                wire::put_tag(out, number, VARINT);
-                wire::put_varint(out, $to(*self));
+                wire::put_varint(out, number, $to(*self));
             }
             fn take(&mut self, payload: Payload<'_>, _: &mut Decoder) -> Result<(), DecodeError> {
                 let Payload::Varint(number) = payload else { return Err(DecodeError::Form) };
@@ -223,10 +222,7 @@ impl<M: Message> Item for M {
         false
     }
     fn put(&self, number: u32, out: &mut Vec<u8>) {
-        wire::put_tag(out, number, DELIMITED);
-        let start = wire::open_length(out);
-        self.write(out);
-        wire::close_length(out, start);
+        wire::put_nested(out, number, |out| self.write(out));
     }
     fn take(&mut self, payload: Payload<'_>, decoder: &mut Decoder) -> Result<(), DecodeError> {
         let Payload::Bytes(bytes) = payload else { return Err(DecodeError::Form) };
@@ -284,11 +280,10 @@ fn one<T: Item>(payload: Payload<'_>, decoder: &mut Decoder) -> Result<T, Decode
 impl<K: Item + Ord, V: Item> Field for BTreeMap<K, V> {
     fn write(&self, number: u32, out: &mut Vec<u8>) {
         for (key, value) in self {
-            wire::put_tag(out, number, DELIMITED);
-            let start = wire::open_length(out);
-            key.put(1, out);
-            value.put(2, out);
-            wire::close_length(out, start);
+            wire::put_nested(out, number, |out| {
+                key.put(1, out);
+                value.put(2, out);
+            });
         }
     }
 
@@ -467,7 +462,7 @@ mod tests {
     fn what_is_wrong_is_refused() {
         assert_eq!(decode::<Inner>(&[0x0a, 1, 0xff]), Err(DecodeError::Text));
         assert_eq!(decode::<Inner>(&[0x08, 1]), Err(DecodeError::Form));
-        assert_eq!(decode::<Inner>(&[0x0a, 9]), Err(DecodeError::Wire(BadMessage)));
+        assert_eq!(decode::<Inner>(&[0x0a, 9]), Err(DecodeError::Wire(WireError::Truncated)));
         let mut deep = Vec::new();
         for _ in 0..=MAX_DEPTH {
             let mut outer = Vec::new();
