@@ -1,7 +1,8 @@
 //! Works a queue off: some workers, failures retried with back-off, panics contained.
 
 use crate::queue::Queue;
-use futures::FutureExt;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use pintle_client::ClientError;
 use std::fmt::Debug;
 use std::future::Future;
@@ -33,9 +34,28 @@ pub async fn run_reconciler<T, F, Fut>(
     F: Fn(T) -> Fut + Sync,
     Fut: Future<Output = Result<Outcome, ClientError>> + Send,
 {
-    let work = futures::future::join_all((0..workers.max(1)).map(|_| work(name, &queue, &reconcile)));
-    let _finished = stop.run_until_cancelled(work).await;
+    let _finished = stop.run_until_cancelled(work_off(name, &queue, workers.max(1), &reconcile)).await;
     queue.shut_down();
+}
+
+/// Until the queue is shut down. What is not at work takes no memory: a quiet cluster has a hundred idle workers.
+async fn work_off<T, F, Fut>(name: &'static str, queue: &Queue<T>, workers: usize, reconcile: &F)
+where
+    T: Clone + Eq + Hash + Debug,
+    F: Fn(T) -> Fut,
+    Fut: Future<Output = Result<Outcome, ClientError>>,
+{
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            key = queue.next(), if running.len() < workers => match key {
+                Some(key) => running.push(work(name, queue, key, reconcile)),
+                None => break,
+            },
+            Some(()) = running.next() => (),
+        }
+    }
+    running.collect().await
 }
 
 /// How often in a row a key may fail before anybody has to hear of it. The first failures are nearly always stale reads
@@ -44,40 +64,38 @@ fn patience(error: &ClientError) -> u32 {
     if error.is_conflict() { 10 } else { 3 }
 }
 
-async fn work<T, F, Fut>(name: &'static str, queue: &Queue<T>, reconcile: &F)
+async fn work<T, F, Fut>(name: &'static str, queue: &Queue<T>, key: T, reconcile: &F)
 where
     T: Clone + Eq + Hash + Debug,
     F: Fn(T) -> Fut,
     Fut: Future<Output = Result<Outcome, ClientError>>,
 {
-    while let Some(key) = queue.next().await {
-        let counters = queue.counters();
-        match AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await {
-            Ok(Ok(outcome)) => {
-                counters.successes.fetch_add(1, Ordering::Relaxed);
-                queue.forget(&key);
-                if let Outcome::After(delay) = outcome {
-                    queue.add_after(key.clone(), delay);
-                }
-            }
-            Ok(Err(error)) => {
-                counters.failures.fetch_add(1, Ordering::Relaxed);
-                if queue.failures(&key) < patience(&error) {
-                    tracing::debug!(reconciler = name, ?key, %error, "will try again");
-                } else {
-                    tracing::warn!(reconciler = name, ?key, %error, "will try again");
-                }
-                queue.add_rate_limited(key.clone());
-            }
-            Err(_panic) => {
-                counters.failures.fetch_add(1, Ordering::Relaxed);
-                counters.panics.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(reconciler = name, ?key, "the reconcile panicked; will try again");
-                queue.add_rate_limited(key.clone());
+    let counters = queue.counters();
+    match AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await {
+        Ok(Ok(outcome)) => {
+            counters.successes.fetch_add(1, Ordering::Relaxed);
+            queue.forget(&key);
+            if let Outcome::After(delay) = outcome {
+                queue.add_after(key.clone(), delay);
             }
         }
-        queue.done(&key);
+        Ok(Err(error)) => {
+            counters.failures.fetch_add(1, Ordering::Relaxed);
+            if queue.failures(&key) < patience(&error) {
+                tracing::debug!(reconciler = name, ?key, %error, "will try again");
+            } else {
+                tracing::warn!(reconciler = name, ?key, %error, "will try again");
+            }
+            queue.add_rate_limited(key.clone());
+        }
+        Err(_panic) => {
+            counters.failures.fetch_add(1, Ordering::Relaxed);
+            counters.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(reconciler = name, ?key, "the reconcile panicked; will try again");
+            queue.add_rate_limited(key.clone());
+        }
     }
+    queue.done(&key);
 }
 
 #[cfg(test)]

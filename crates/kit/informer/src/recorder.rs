@@ -1,15 +1,18 @@
 //! Tells people what happened to an object, as `v1` events: repeated ones are counted, floods are held back.
 //!
-//! Recording never waits: one background task posts, and what its bounded queue can't take is dropped. Source of the
-//! rules: client-go's `EventCorrelator`.
+//! Recording never waits: one background task posts, and what its bounded queue can't take is dropped. The task begins
+//! with the first event: most components of a quiet cluster never have one. Source of the rules: client-go's
+//! `EventCorrelator`.
 
 use pintle_client::{Client, ClientError, Patch, PatchOptions};
 use pintle_clock::{Clock, Timestamp};
 use pintle_types::k8s::api::core::v1::{Event, EventSource, ObjectReference};
 use pintle_types::{Kind, ObjectMeta, Time};
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Events that wait to be posted.
@@ -44,8 +47,17 @@ impl EventType {
 /// Records events in the name of one component. Clones share the queue; the background task ends with the last one.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Record>,
+    shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+}
+
+struct Shared {
+    client: Client,
+    component: String,
+    node: String,
+    /// Whoever records need not be part of it.
+    runtime: Handle,
+    queue: OnceLock<mpsc::Sender<Record>>,
 }
 
 struct Record {
@@ -64,15 +76,9 @@ impl Recorder {
 
     /// With a clock other than the machine's.
     pub fn with_clock(client: Client, component: &str, node: &str, clock: Arc<dyn Clock>) -> Self {
-        let (queue, records) = mpsc::channel(QUEUE_LENGTH);
-        let poster = Poster {
-            client,
-            component: component.to_owned(),
-            node: node.to_owned(),
-            correlator: Correlator::default(),
-        };
-        tokio::spawn(poster.run(records));
-        Self { queue, clock }
+        let (component, node) = (component.to_owned(), node.to_owned());
+        let shared = Shared { client, component, node, runtime: Handle::current(), queue: OnceLock::new() };
+        Self { shared: Arc::new(shared), clock }
     }
 
     /// Records an event about an object.
@@ -89,9 +95,26 @@ impl Recorder {
             message.truncate(whole.unwrap_or_default());
         }
         let record = Record { object, event_type, reason: reason.to_owned(), message, at: self.clock.now() };
-        if self.queue.try_send(record).is_err() {
+        if self.shared.queue().try_send(record).is_err() {
             tracing::debug!(reason, "an event was dropped: too many wait to be posted");
         }
+    }
+}
+
+impl Shared {
+    /// The queue, with the task that works it off.
+    fn queue(&self) -> &mpsc::Sender<Record> {
+        self.queue.get_or_init(|| {
+            let (queue, records) = mpsc::channel(QUEUE_LENGTH);
+            let poster = Poster {
+                client: self.client.clone(),
+                component: self.component.clone(),
+                node: self.node.clone(),
+                correlator: Correlator::default(),
+            };
+            self.runtime.spawn(poster.run(records));
+            queue
+        })
     }
 }
 
@@ -199,11 +222,16 @@ struct Order {
     first: Timestamp,
 }
 
+/// What came lately, by digests: the texts themselves would be most of its memory.
 #[derive(Default)]
 struct Correlator {
-    spam: HashMap<String, Bucket>,
-    similar: HashMap<String, Similar>,
-    posted: HashMap<String, Posted>,
+    digests: RandomState,
+    /// By object.
+    spam: HashMap<u64, Bucket>,
+    /// By object, type and reason.
+    similar: HashMap<u64, Similar>,
+    /// By object, type and reason, and unless they are combined by message.
+    posted: HashMap<u64, Posted>,
 }
 
 struct Bucket {
@@ -212,13 +240,14 @@ struct Bucket {
 }
 
 struct Similar {
-    messages: HashSet<String>,
+    /// [`MAX_SIMILAR`] at most.
+    messages: Vec<u64>,
     at: Timestamp,
 }
 
 struct Posted {
-    name: String,
     count: i32,
+    /// Says the event's name, too.
     first: Timestamp,
     at: Timestamp,
 }
@@ -226,49 +255,52 @@ struct Posted {
 impl Correlator {
     /// Nothing when the object had too many events of late.
     fn correlate(&mut self, mut record: Record) -> Option<Order> {
-        let object = object_key(&record.object);
-        let matter = format!("{object}|{}|{}", record.event_type.as_str(), record.reason);
-        let combined = self.is_flood(&matter, &record);
-        let key = if combined {
+        let object = self.digest(parts(&record.object));
+        let matter = self.digest((object, record.event_type.as_str(), &record.reason));
+        let message = self.digest((matter, &record.message));
+        let combined = self.is_flood(matter, message, record.at);
+        if combined {
             record.message = format!("(combined from similar events): {}", record.message);
-            matter
-        } else {
-            format!("{matter}|{}", record.message)
-        };
+        }
         if !self.spend(object, record.at) {
             return None;
         }
         bound(&mut self.posted, |entry| entry.at, record.at);
         let at = record.at;
-        let posted = self.posted.entry(key).or_insert_with(|| Posted {
-            name: event_name(&record.object, at),
-            count: 0,
-            first: at,
-            at,
-        });
+        let posted = self.posted.entry(if combined { matter } else { message });
+        let posted = posted.or_insert(Posted { count: 0, first: at, at });
         posted.count = posted.count.saturating_add(1);
         posted.at = at;
-        Some(Order { name: posted.name.clone(), count: posted.count, first: posted.first, record })
+        let name = event_name(&record.object, posted.first);
+        Some(Order { name, count: posted.count, first: posted.first, record })
+    }
+
+    fn digest(&self, of: impl Hash) -> u64 {
+        self.digests.hash_one(of)
     }
 
     /// Whether more different messages about this matter came than are worth telling apart.
-    fn is_flood(&mut self, matter: &str, record: &Record) -> bool {
-        bound(&mut self.similar, |entry| entry.at, record.at);
-        let fresh = || Similar { messages: HashSet::new(), at: record.at };
-        let similar = self.similar.entry(matter.to_owned()).or_insert_with(fresh);
-        if record.at.as_second() - similar.at.as_second() > SIMILAR_WINDOW_SECONDS {
+    fn is_flood(&mut self, matter: u64, message: u64, at: Timestamp) -> bool {
+        bound(&mut self.similar, |entry| entry.at, at);
+        let fresh = || Similar { messages: Vec::new(), at };
+        let similar = self.similar.entry(matter).or_insert_with(fresh);
+        if at.as_second() - similar.at.as_second() > SIMILAR_WINDOW_SECONDS {
             *similar = fresh();
         }
-        similar.at = record.at;
-        if similar.messages.len() < MAX_SIMILAR || similar.messages.contains(&record.message) {
-            similar.messages.insert(record.message.clone());
+        similar.at = at;
+        if similar.messages.contains(&message) {
+            return false;
+        }
+        if similar.messages.len() < MAX_SIMILAR {
+            similar.messages.reserve_exact(1);
+            similar.messages.push(message);
             return false;
         }
         true
     }
 
     /// Takes one of the events that an object may have.
-    fn spend(&mut self, object: String, at: Timestamp) -> bool {
+    fn spend(&mut self, object: u64, at: Timestamp) -> bool {
         bound(&mut self.spam, |entry| entry.at, at);
         let bucket = self.spam.entry(object).or_insert(Bucket { tokens: SPAM_BURST, at });
         let passed = (at.as_second() - bucket.at.as_second()).max(0) as f64;
@@ -283,7 +315,7 @@ impl Correlator {
 }
 
 /// Keeps a memory small: when it is full, what is older than the window goes, and if that is nothing, all of it.
-fn bound<V>(memory: &mut HashMap<String, V>, at: impl Fn(&V) -> Timestamp, now: Timestamp) {
+fn bound<V>(memory: &mut HashMap<u64, V>, at: impl Fn(&V) -> Timestamp, now: Timestamp) {
     if memory.len() < MEMORY {
         return;
     }
@@ -293,9 +325,10 @@ fn bound<V>(memory: &mut HashMap<String, V>, at: impl Fn(&V) -> Timestamp, now: 
     }
 }
 
-fn object_key(object: &ObjectReference) -> String {
+/// What tells objects apart.
+fn parts(object: &ObjectReference) -> [&str; 6] {
     let parts = [&object.kind, &object.namespace, &object.name, &object.uid, &object.api_version, &object.field_path];
-    parts.map(|part| part.as_deref().unwrap_or_default()).join("|")
+    parts.map(|part| part.as_deref().unwrap_or_default())
 }
 
 fn event_name(object: &ObjectReference, at: Timestamp) -> String {
