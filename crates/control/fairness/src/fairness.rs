@@ -47,7 +47,7 @@ pub(crate) struct Guarded {
 pub(crate) struct SchemaState {
     name: Arc<str>,
     uid: Arc<str>,
-    schema: Schema,
+    schema: Arc<Schema>,
     level: Arc<LevelState>,
     counts: crate::metrics::Counts,
 }
@@ -61,8 +61,26 @@ pub(crate) struct Rules {
 
 #[derive(Default)]
 struct Objects {
-    schemas: BTreeMap<String, Value>,
-    levels: BTreeMap<String, Value>,
+    schemas: BTreeMap<String, Arc<Schema>>,
+    levels: BTreeMap<String, LevelObject>,
+}
+
+impl Objects {
+    /// What cannot be read is as good as gone.
+    fn set(&mut self, object: &Value) {
+        let name = name(object);
+        if object["spec"].get("matchingPrecedence").is_some() {
+            match Schema::read(object) {
+                Some(schema) => drop(self.schemas.insert(name.to_owned(), Arc::new(schema))),
+                None => drop(self.schemas.remove(name)),
+            }
+        } else {
+            match LevelObject::read(object) {
+                Some(level) => drop(self.levels.insert(name.to_owned(), level)),
+                None => drop(self.levels.remove(name)),
+            }
+        }
+    }
 }
 
 /// Who gets a seat when.
@@ -120,10 +138,7 @@ impl Fairness {
     /// `total` seats for all levels together. The mandatory objects hold until others of their names are set.
     pub fn new(total: u32, registry: &pintle_metrics::Registry) -> Arc<Self> {
         let mut objects = Objects::default();
-        for object in defaults::mandatory() {
-            let into = if object["kind"] == "FlowSchema" { &mut objects.schemas } else { &mut objects.levels };
-            into.insert(name(&object).to_owned(), object);
-        }
+        defaults::mandatory().iter().for_each(|object| objects.set(object));
         let fairness = Arc::new(Self {
             total,
             began: Instant::now(),
@@ -144,10 +159,7 @@ impl Fairness {
 
     /// A `FlowSchema` or `PriorityLevelConfiguration` as it is now; takes effect with [`Fairness::settle`].
     pub fn set(&self, object: &Value) {
-        let mut objects = self.objects.lock();
-        let schema = object["spec"].get("matchingPrecedence").is_some();
-        let into = if schema { &mut objects.schemas } else { &mut objects.levels };
-        into.insert(name(object).to_owned(), object.clone());
+        self.objects.lock().set(object);
     }
 
     /// A schema (`true`) or a level that is no more; the mandatory ones fall back to what they are from the start.
@@ -155,26 +167,25 @@ impl Fairness {
         let kind = if schema { "FlowSchema" } else { "PriorityLevelConfiguration" };
         let mandatory = defaults::mandatory().into_iter().find(|o| o["kind"] == kind && name(o) == gone);
         let mut objects = self.objects.lock();
-        let from = if schema { &mut objects.schemas } else { &mut objects.levels };
         match mandatory {
-            Some(object) => from.insert(gone.to_owned(), object),
-            None => from.remove(gone),
-        };
+            Some(object) => objects.set(&object),
+            None if schema => drop(objects.schemas.remove(gone)),
+            None => drop(objects.levels.remove(gone)),
+        }
     }
 
     /// Puts what was set and removed into effect. Requests that wait or are answered stay where they are.
     pub fn settle(&self) {
         let objects = self.objects.lock();
         let present = self.rules.load();
-        let levels: Vec<LevelObject> = objects.levels.values().filter_map(LevelObject::read).collect();
-        let shares: Vec<u32> = levels.iter().map(LevelObject::shares).collect();
+        let shares: Vec<u32> = objects.levels.values().map(LevelObject::shares).collect();
         let seats = nominal(self.total, &shares);
         let state = |(object, seats): (&LevelObject, u32)| level_state(object, seats, &present.levels);
-        let levels: Vec<_> = levels.iter().zip(seats).map(state).collect();
+        let levels: Vec<_> = objects.levels.values().zip(seats).map(state).collect();
         let mut schemas: Vec<_> = objects
             .schemas
             .values()
-            .filter_map(Schema::read)
+            .cloned()
             .filter_map(|schema| {
                 let level = levels.iter().find(|l| *l.name == *schema.spec.priority_level_configuration.name)?.clone();
                 let name: Arc<str> = schema.metadata.name.as_str().into();

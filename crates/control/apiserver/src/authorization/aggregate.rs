@@ -26,7 +26,8 @@ struct Role {
     labels: Value,
     /// The `matchLabels` of each selector; empty for ordinary roles.
     selectors: Vec<Value>,
-    rules: Vec<Value>,
+    /// As text: there are many, and few of them are ever joined.
+    rules: Box<str>,
 }
 
 impl Aggregator {
@@ -36,7 +37,7 @@ impl Aggregator {
         let known = Role {
             labels: role["metadata"]["labels"].clone(),
             selectors: selectors.into_iter().map(|s| s["matchLabels"].clone()).collect(),
-            rules: list(&role["rules"]),
+            rules: text(&list(&role["rules"])),
         };
         self.roles.lock().insert(role["metadata"]["name"].as_str().unwrap_or_default().to_owned(), known);
         self.changed.notify_one();
@@ -53,16 +54,16 @@ impl Aggregator {
         let joined = |name: &str, role: &Role| {
             let mut rules: Vec<Value> = Vec::new();
             let selected = roles.iter().filter(|(other, r)| *other != name && role.selects(&r.labels));
-            for rule in selected.flat_map(|(_, r)| &r.rules) {
-                if !rules.contains(rule) {
-                    rules.push(rule.clone());
+            for rule in selected.flat_map(|(_, r)| r.rules()) {
+                if !rules.contains(&rule) {
+                    rules.push(rule);
                 }
             }
             rules
         };
         let made = roles.iter().filter(|(_, role)| !role.selectors.is_empty());
-        made.map(|(name, role)| (name.clone(), joined(name, role), &role.rules))
-            .filter(|(_, wanted, have)| wanted != *have)
+        made.map(|(name, role)| (name.clone(), joined(name, role), role.rules()))
+            .filter(|(_, wanted, have)| wanted != have)
             .map(|(name, wanted, _)| (name, wanted))
             .collect()
     }
@@ -78,7 +79,7 @@ impl Aggregator {
             for (name, rules) in stale {
                 write(server, &name, &rules).await?;
                 if let Some(role) = self.roles.lock().get_mut(&name) {
-                    role.rules = rules;
+                    role.rules = text(&rules);
                 }
             }
         }
@@ -95,7 +96,15 @@ impl Aggregator {
     }
 }
 
+fn text(rules: &[Value]) -> Box<str> {
+    serde_json::to_string(rules).unwrap_or_default().into()
+}
+
 impl Role {
+    fn rules(&self) -> Vec<Value> {
+        serde_json::from_str(&self.rules).unwrap_or_default()
+    }
+
     fn selects(&self, labels: &Value) -> bool {
         self.selectors.iter().any(|selector| {
             let wanted = selector.as_object();
