@@ -53,6 +53,11 @@ impl Error {
         self.code() == Some(libc::EEXIST)
     }
 
+    /// Whether the kernel has no such thing as what was to be made.
+    pub fn is_unsupported(&self) -> bool {
+        self.code() == Some(libc::EOPNOTSUPP)
+    }
+
     /// Whether the thing to change or delete is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self.code(), Some(libc::ENOENT | libc::ENODEV | libc::ESRCH | libc::EADDRNOTAVAIL))

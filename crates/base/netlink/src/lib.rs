@@ -1,6 +1,6 @@
-//! Speaks rtnetlink and nf_tables to the kernel: links, addresses, routes, namespaces, rules.
+//! Speaks rtnetlink, nf_tables and WireGuard's netlink to the kernel: links, addresses, routes, namespaces, rules, tunnels.
 //!
-//! One small encoder serves both protocols. Every socket belongs to the network namespace it was opened in, for ever:
+//! One small encoder serves all protocols. Every socket belongs to the network namespace it was opened in, for ever:
 //! a thread that later changes its namespace changes nothing for the socket. All calls are synchronous, because the
 //! kernel has answered by the time that `send` returns; none of them waits for anything but kernel locks.
 //!
@@ -8,12 +8,14 @@
 
 pub mod conntrack;
 mod error;
+mod generic;
 pub mod lan;
 pub mod namespace;
 pub mod nft;
 mod route;
 mod socket;
 mod wire;
+pub mod wireguard;
 
 pub use error::Error;
 pub use route::{

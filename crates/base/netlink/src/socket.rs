@@ -3,6 +3,7 @@
 
 use crate::wire::{self, HEADER, Message, Writer};
 use crate::{Error, Result, namespace};
+use rustix::buffer::spare_capacity;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -41,6 +42,11 @@ impl Socket {
     /// Opens a socket for nf_tables and conntrack in the caller's network namespace.
     pub(crate) fn netfilter() -> Result<Self> {
         Self::open(Some(netlink::NETFILTER))
+    }
+
+    /// Opens a socket for generic netlink in the caller's network namespace.
+    pub(crate) fn generic() -> Result<Self> {
+        Self::open(Some(netlink::GENERIC))
     }
 
     /// Opens a socket in another network namespace.
@@ -114,11 +120,23 @@ impl Socket {
         kind: u16,
         header: &[u8],
         doing: &'static str,
+        each: impl FnMut(Message<'_>),
+    ) -> Result<()> {
+        self.dump_of(kind, header, doing, |_| (), each)
+    }
+
+    /// The same with a request that has attributes.
+    pub(crate) fn dump_of(
+        &mut self,
+        kind: u16,
+        header: &[u8],
+        doing: &str,
+        fill: impl FnOnce(&mut Writer),
         mut each: impl FnMut(Message<'_>),
     ) -> Result<()> {
         let sequence = self.next_sequence();
         let mut writer = Writer::default();
-        writer.message(kind, flag(libc::NLM_F_REQUEST | libc::NLM_F_DUMP), sequence, header, |_| ());
+        writer.message(kind, flag(libc::NLM_F_REQUEST | libc::NLM_F_DUMP), sequence, header, fill);
         self.send(&writer, &|| doing.into())?;
         loop {
             let datagram =
@@ -172,10 +190,12 @@ impl Socket {
     }
 
     fn receive(&mut self) -> Result<Option<&[u8]>> {
-        self.buffer.resize(RECEIVE_BUFFER, 0);
+        self.buffer.clear();
+        // Not filled before: of a large buffer only the pages that are written to take memory.
+        self.buffer.reserve_exact(RECEIVE_BUFFER);
         loop {
-            match net::recv(&self.fd, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
-                Ok((length, _)) => return Ok(Some(&self.buffer[..length])),
+            match net::recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::DONTWAIT) {
+                Ok(_) => return Ok(Some(&self.buffer)),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
                     // An idle socket keeps no buffer.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Attributes of `IFLA_LINKINFO`, and of its data for veth (linux/if_link.h, linux/veth.h).
-pub(super) const INFO_KIND: u16 = 1;
+pub(crate) const INFO_KIND: u16 = 1;
 pub(super) const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
 /// Attributes of a bridge's port (`IFLA_PROTINFO` with `AF_BRIDGE`).
@@ -187,7 +187,7 @@ impl Netlink {
         })
     }
 
-    pub(super) fn add_link(&mut self, name: &str, kind: &str, fill: impl FnOnce(&mut Writer)) -> Result<()> {
+    pub(crate) fn add_link(&mut self, name: &str, kind: &str, fill: impl FnOnce(&mut Writer)) -> Result<()> {
         check_name(name)?;
         let up = libc::IFF_UP as u32;
         self.socket.request(

@@ -8,6 +8,7 @@ mod table;
 mod vxlan;
 
 pub use address::Address;
+pub(crate) use link::INFO_KIND;
 pub use link::{Bridge, HardwareAddress, Link, LinkChange, Peer, Stacked, StackedKind, Veth};
 pub use neighbor::Neighbor;
 pub use queue::TokenBucket;
@@ -38,13 +39,13 @@ impl Netlink {
 }
 
 /// An address in network byte order, without allocating.
-struct AddressBytes {
+pub(crate) struct AddressBytes {
     bytes: [u8; 16],
     length: usize,
 }
 
 impl AddressBytes {
-    fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         let mut bytes = [0; 16];
         let length = match address {
             IpAddr::V4(v4) => {
@@ -59,7 +60,7 @@ impl AddressBytes {
         Self { bytes, length }
     }
 
-    fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
