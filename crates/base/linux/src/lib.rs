@@ -9,6 +9,8 @@ pub mod capability;
 pub mod cgroup;
 pub mod device_filter;
 pub mod frame;
+pub mod heap;
+pub mod heap_profile;
 pub mod id_map;
 pub mod mount;
 pub mod netns;
