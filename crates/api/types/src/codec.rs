@@ -110,7 +110,9 @@ kinds! {
     namespaced k8s_openapi::api::resource::v1 { ResourceClaim, ResourceClaimTemplate }
     cluster k8s_openapi::api::resource::v1 { DeviceClass, ResourceSlice }
     cluster k8s_openapi::api::scheduling::v1 { PriorityClass }
-    cluster k8s_openapi::api::storage::v1 { StorageClass, VolumeAttributesClass }
+    cluster k8s_openapi::api::resource::v1beta2 { DeviceTaintRule }
+    cluster k8s_openapi::api::storage::v1 { CSIDriver, StorageClass, VolumeAttachment, VolumeAttributesClass }
+    namespaced k8s_openapi::api::storage::v1 { CSIStorageCapacity }
     cluster k8s_openapi::api::storagemigration::v1beta1 { StorageVersionMigration }
     cluster k8s_openapi::api::node::v1 { RuntimeClass }
     namespaced k8s_openapi::api::rbac::v1 { Role, RoleBinding }

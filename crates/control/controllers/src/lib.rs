@@ -5,19 +5,21 @@
 //! of times. Controllers are clients like any other, each with the identity of its own service account; they know
 //! nothing of how the API server stores or checks what they write.
 
+mod attach;
 mod batches;
 mod bootstrap;
 mod certificates;
 mod claim;
-mod clusterrole;
 mod context;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod devicetaint;
 mod discovery;
 mod disruption;
 mod endpoints;
 mod ephemeral;
+mod expansion;
 mod expectations;
 mod garbage;
 mod hash;

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::{
-    bootstrap, certificates, clusterrole, cronjob, daemonset, deployment, disruption, endpoints, ephemeral, garbage,
+    attach, bootstrap, certificates, cronjob, daemonset, deployment, devicetaint, disruption, endpoints, ephemeral, expansion, garbage,
     hpa, job, loadbalancer, migration, namespace, node, nodeipam, nodettl, podgc, protection, provisioner, replicaset,
     resourceclaim, resourcequota, serviceaccount, servicecidr, statefulset, ttl, volume,
 };
@@ -61,13 +61,14 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("ttl-after-finished-controller", |context| ttl::run(context).boxed()),
     ("node-controller", |context| node::run_eviction(context).boxed()),
     ("pod-garbage-collector", |context| podgc::run(context).boxed()),
-    ("clusterrole-aggregation-controller", |context| clusterrole::run(context).boxed()),
     ("ttl-controller", |context| nodettl::run(context).boxed()),
     ("pvc-protection-controller", |context| protection::run_claims(context).boxed()),
     ("pv-protection-controller", |context| protection::run_volumes(context).boxed()),
     ("volumeattributesclass-protection-controller", |context| protection::run_classes(context).boxed()),
     ("service-controller", |context| loadbalancer::run(context).boxed()),
     ("persistent-volume-binder", |context| volume::run(context).boxed()),
+    ("attachdetach-controller", |context| attach::run(context).boxed()),
+    ("expand-controller", |context| expansion::run(context).boxed()),
     ("local-path-provisioner", |context| provisioner::run(context).boxed()),
     ("service-cidrs-controller", |context| servicecidr::run(context).boxed()),
     ("bootstrap-signer", |context| bootstrap::run_signer(context).boxed()),
@@ -84,6 +85,9 @@ pub async fn run(config: Config, stop: CancellationToken) {
     }
     running.spawn(node::run(context(&config, "node-controller", &stop), config.node_grace));
     running.spawn(nodeipam::run(context(&config, "node-controller", &stop), config.pod_ranges.clone()));
+    // Upstream's role for the status of rules is there with its feature gate only; the collector's allows it.
+    let rules = (config.clients)("generic-garbage-collector");
+    running.spawn(devicetaint::run(context(&config, "device-taint-eviction-controller", &stop), rules));
     running.spawn(hpa::run(context(&config, "horizontal-pod-autoscaler", &stop), config.autoscaling));
     let root_ca = config.authority.certificate_pem().to_owned();
     let tokens = serviceaccount::run_tokens(

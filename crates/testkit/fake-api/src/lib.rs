@@ -153,9 +153,14 @@ impl Transport for FakeApi {
         if let Some(document) = self.shared.documents.lock().get(request.uri().path()) {
             return Ok(Response::new(body_from(document.to_string())));
         }
-        let asked = Asked::parse(&request).ok_or_else(|| TransportError::new("the fake does not know this path"))?;
-        self.shared.requests.lock().push(asked.clone());
-        Ok(self.answer(&asked).unwrap_or_else(|status| {
+        let answer = match Asked::parse(&request) {
+            Some(asked) => {
+                self.shared.requests.lock().push(asked.clone());
+                self.answer(&asked)
+            }
+            None => Err(Status::not_found("", "", request.uri().path())),
+        };
+        Ok(answer.unwrap_or_else(|status| {
             let mut response = Response::new(body_from(status.to_json()));
             *response.status_mut() = http::StatusCode::from_u16(status.code).expect("a status has an HTTP code");
             response

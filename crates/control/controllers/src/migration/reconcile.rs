@@ -2,14 +2,13 @@
 
 use super::plan::{self, Stage};
 use crate::context::Context;
-use crate::discovery::{Resource, discover};
+use crate::discovery::{Resource, discover, is_served};
 use crate::metadata::{LIST, Metadata};
 use pintle_client::{ClientError, ListOptions, Patch, PatchOptions};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::storagemigration::v1beta1::StorageVersionMigration;
 use pintle_types::{Kind, ObjectKey};
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 const WORKERS: usize = 5;
 /// Who applies, by upstream's name; it never comes to own a field.
@@ -17,11 +16,10 @@ const MANAGER: &str = "storage-version-migrator-controller";
 
 /// What is served where migrations can be asked for; it is off by default.
 const VERSION: &str = "/apis/storagemigration.k8s.io/v1beta1";
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the controller until the context's stop; at once to its end where migrations are not served.
 pub async fn run(context: Context) {
-    if context.stop.run_until_cancelled(is_served(&context)).await != Some(true) {
+    if context.stop.run_until_cancelled(is_served(&context.client, VERSION)).await != Some(true) {
         return;
     }
     let migrations = context.informers.of::<StorageVersionMigration>();
@@ -35,17 +33,6 @@ pub async fn run(context: Context) {
     migrations.synced().await;
     let reconcile = |key| reconcile(&context, &migrations, key);
     run_reconciler("storage-version-migrator-controller", queue, WORKERS, reconcile, context.stop.clone()).await;
-}
-
-/// A server serves the same built-in versions as long as it runs.
-async fn is_served(context: &Context) -> bool {
-    loop {
-        match context.client.get_path(VERSION, "application/json").await {
-            Ok(_) => return true,
-            Err(error) if error.status().is_some_and(|status| status.code == 404) => return false,
-            Err(_) => tokio::time::sleep(RETRY).await,
-        }
-    }
 }
 
 async fn reconcile(

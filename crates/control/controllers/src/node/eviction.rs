@@ -78,11 +78,16 @@ async fn reconcile(
 async fn evict(context: &Context, pod: &Pod) -> Result<(), ClientError> {
     let message = format!("Marking for deletion Pod {}", pod.key());
     context.recorder.event(pod, EventType::Normal, "TaintManagerEviction", message);
+    disrupt(context, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint").await
+}
+
+/// Writes down why the pod goes, for those who watch it, and deletes it. One that is gone is fine.
+pub async fn disrupt(context: &Context, pod: &Pod, reason: &str, message: &str) -> Result<(), ClientError> {
     let condition = json!({
         "type": "DisruptionTarget",
         "status": "True",
-        "reason": "DeletionByTaintManager",
-        "message": "Taint manager: deleting due to NoExecute taint",
+        "reason": reason,
+        "message": message,
         "lastTransitionTime": context.time(),
     });
     let patch = json!({ "metadata": { "uid": pod.uid() }, "status": { "conditions": [condition] } });

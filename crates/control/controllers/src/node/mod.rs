@@ -6,6 +6,6 @@ mod reconcile;
 #[cfg(test)]
 mod tests;
 
-pub use eviction::run as run_eviction;
+pub use eviction::{disrupt, run as run_eviction};
 pub use plan::{Bears, bears, is_ready};
 pub use reconcile::{BY_NODE, node_of, run};

@@ -8,11 +8,12 @@ use pintle_types::k8s::api::core::v1::{PersistentVolumeClaim, Pod};
 use pintle_types::{Kind, ObjectKey};
 
 const FINALIZER: &str = "kubernetes.io/pvc-protection";
-const BY_CLAIM: &str = "protected-claim";
+/// The index of pods that have a node by their claims.
+pub const BY_CLAIM: &str = "protected-claim";
 
 /// The claims of a pod, as `namespace/name`. A kubelet only sees pods that have a node, and starts none whose claim is
 /// being deleted: until then a pod does not count.
-fn claims(pod: &Pod) -> Vec<String> {
+pub fn claims_of_placed(pod: &Pod) -> Vec<String> {
     let placed = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty());
     if !placed {
         return Vec::new();
@@ -24,14 +25,14 @@ fn claims(pod: &Pod) -> Vec<String> {
 /// Runs the controller until the context's stop.
 pub async fn run(context: Context) {
     let (all, pods) = (context.informers.of::<PersistentVolumeClaim>(), context.informers.of::<Pod>());
-    pods.index(BY_CLAIM, claims);
+    pods.index(BY_CLAIM, claims_of_placed);
     let queue: Queue<ObjectKey> = Queue::new();
     let (from_claims, from_pods) = (queue.clone(), queue.clone());
     all.on_change(move |change| from_claims.add(change.object().key()));
     // Pods that end or go may have been the last.
     pods.on_change(move |change| {
         if change.new().is_none() {
-            for claim in claims(change.object()) {
+            for claim in claims_of_placed(change.object()) {
                 let (namespace, name) = claim.split_once('/').unwrap_or_default();
                 from_pods.add(ObjectKey { namespace: namespace.into(), name: name.into() });
             }

@@ -7,6 +7,6 @@ mod plan;
 mod tests;
 mod volumes;
 
-pub use claims::run as run_claims;
+pub use claims::{BY_CLAIM, claims_of_placed, run as run_claims};
 pub use classes::run as run_classes;
 pub use volumes::run as run_volumes;

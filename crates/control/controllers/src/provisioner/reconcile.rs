@@ -174,8 +174,6 @@ impl Controller {
         let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
         let Some(size) = requests.and_then(|list| list.get("storage")) else { return Ok(()) };
         let (client, recorder) = (&self.context.client, &self.context.recorder);
-        let message = "waiting for an external controller to expand this PVC";
-        recorder.event(claim, EventType::Normal, "ExternalExpanding", message);
         let message = format!("External resizer is resizing volume {}", volume.name());
         recorder.event(claim, EventType::Normal, "Resizing", message);
         let patch = Patch::Merge(json!({ "spec": { "capacity": { "storage": size } } }));

@@ -5,4 +5,5 @@ mod reconcile;
 #[cfg(test)]
 mod tests;
 
+pub use plan::claims_of as claims_of_pod;
 pub use reconcile::run;

@@ -60,6 +60,12 @@ pub fn claims_of(pod: &Pod) -> Vec<&str> {
     entries(pod).iter().filter_map(name).collect()
 }
 
+/// The claim that the scheduler made for resources of the pod that are devices.
+pub fn extended_claim(pod: &Pod) -> Option<&str> {
+    let status = pod.status.as_ref()?.extended_resource_claim_status.as_ref()?;
+    Some(status.resource_claim_name.as_str())
+}
+
 /// Whether none of the pod's containers runs or ever will.
 pub fn is_done(pod: &Pod) -> bool {
     pods::is_finished(pod) || (pod.is_deleting() && pods::node_name(pod).is_empty())

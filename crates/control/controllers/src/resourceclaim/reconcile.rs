@@ -52,7 +52,7 @@ pub async fn run(context: Context) {
     controller.claims.index(BY_CONTROLLER, controller_uid::<ResourceClaim>);
     let weak = Arc::downgrade(&controller);
     controller.pods.on_change(move |change| {
-        if plan::entries(change.object()).is_empty() {
+        if plan::entries(change.object()).is_empty() && plan::extended_claim(change.object()).is_none() {
             return;
         }
         if let Some(controller) = weak.upgrade() {
@@ -78,7 +78,7 @@ pub async fn run(context: Context) {
 impl Controller {
     fn pod_changed(&self, pod: &Pod, gone: bool) {
         if gone || plan::is_done(pod) {
-            for name in plan::claims_of(pod) {
+            for name in plan::claims_of(pod).into_iter().chain(plan::extended_claim(pod)) {
                 self.queue.add(Key::Claim(ObjectKey::new(pod.namespace(), name)));
             }
         }

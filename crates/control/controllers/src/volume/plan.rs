@@ -199,6 +199,21 @@ fn policy(volume: &PersistentVolume) -> &str {
     volume.spec.as_ref().and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref()).unwrap_or_default()
 }
 
+/// Why a volume can't be deleted. Upstream has a deleter for directories of nodes that are below `/tmp`, which would
+/// delete them where the controllers run; here there is none.
+fn undeletable(volume: &PersistentVolume) -> String {
+    let directory = volume.spec.as_ref().and_then(|spec| spec.host_path.as_ref()).map(|source| source.path.as_str());
+    match directory {
+        Some(path) if !path.split_once("/tmp/").is_some_and(|(_, rest)| !rest.is_empty()) => {
+            format!("host_path deleter only supports /tmp/.+ but received provided {path}")
+        }
+        _ => {
+            let name = volume.name();
+            format!("error getting deleter volume plugin for volume \"{name}\": no deletable volume plugin matched")
+        }
+    }
+}
+
 fn release(volume: &PersistentVolume) -> VolumeStep {
     let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
     let first = !matches!(phase, Some("Released" | "Failed"));
@@ -209,13 +224,7 @@ fn release(volume: &PersistentVolume) -> VolumeStep {
     let reclaim = match policy(volume) {
         "Retain" => Reclaim::Leave,
         "Delete" if outside => Reclaim::Leave,
-        "Delete" => fail(
-            "VolumeFailedDelete",
-            format!(
-                "error getting deleter volume plugin for volume \"{}\": no deletable volume plugin matched",
-                volume.name()
-            ),
-        ),
+        "Delete" => fail("VolumeFailedDelete", undeletable(volume)),
         "Recycle" => fail("VolumeFailedRecycle", "No recycler plugin found for the volume!".into()),
         _ => fail("VolumeUnknownReclaimPolicy", "Volume has unrecognized PersistentVolumeReclaimPolicy".into()),
     };

@@ -150,9 +150,9 @@ fn claims_are_bound_provisioned_or_told_why_not() {
 fn released_volumes_are_kept_left_to_others_or_fail() {
     let reference = json!({ "name": "data", "namespace": "d", "uid": "gone" });
     let reclaim = |policy: &str, more: Value| {
-        let mut object =
-            volume("one", "1Gi", &[], json!({ "claimRef": reference, "persistentVolumeReclaimPolicy": policy }));
-        object["metadata"]["annotations"] = more;
+        let spec = json!({ "claimRef": reference, "persistentVolumeReclaimPolicy": policy, "hostPath": more["in"] });
+        let mut object = volume("one", "1Gi", &[], spec);
+        object["metadata"]["annotations"] = more["marks"].clone();
         match plan::volume(&PersistentVolume::from_value(object).unwrap(), None) {
             VolumeStep::Release { first: true, reclaim: Reclaim::Leave } => "leave".to_owned(),
             VolumeStep::Release { first: true, reclaim: Reclaim::Fail(told) } => {
@@ -162,9 +162,14 @@ fn released_volumes_are_kept_left_to_others_or_fail() {
         }
     };
     assert_eq!(reclaim("Retain", json!({})), "leave");
-    assert_eq!(reclaim("Delete", json!({ "pv.kubernetes.io/provisioned-by": "csi.example.com" })), "leave");
+    assert_eq!(
+        reclaim("Delete", json!({ "marks": { "pv.kubernetes.io/provisioned-by": "csi.example.com" } })),
+        "leave"
+    );
     let failed = "VolumeFailedDelete: error getting deleter volume plugin for volume \"one\": no deletable volume plugin matched";
     assert_eq!(reclaim("Delete", json!({})), failed);
+    let words = "VolumeFailedDelete: host_path deleter only supports /tmp/.+ but received provided /data";
+    assert_eq!(reclaim("Delete", json!({ "in": { "path": "/data" } })), words);
     assert_eq!(reclaim("Recycle", json!({})), "VolumeFailedRecycle: No recycler plugin found for the volume!");
 }
 

@@ -83,8 +83,8 @@ async fn try_register(facts: &Facts) -> Result<Node, ClientError> {
         Err(error) if error.is_already_exists() => {}
         result => return result,
     }
-    let labels: Value = json!({"metadata": {"labels": wanted.metadata.labels}});
-    client.patch::<Node>("", &facts.config.node_name, Patch::Strategic(labels), &PatchOptions::default()).await
+    let marks = json!({"metadata": {"labels": wanted.metadata.labels, "annotations": wanted.metadata.annotations}});
+    client.patch::<Node>("", &facts.config.node_name, Patch::Strategic(marks), &PatchOptions::default()).await
 }
 
 /// Tells the status whenever it changes, and now and then anyway; follows the pod CIDRs that the node is given.

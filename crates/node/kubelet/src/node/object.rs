@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 /// Images that the object lists, the largest first.
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
+/// Says that volumes are attached by the controller of the cluster, as upstream's kubelets say by default.
+const MANAGED_ATTACHING: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 
 /// The object to register with. `status` is its status.
 pub fn node(facts: &Facts, status: Value) -> Node {
@@ -19,6 +21,7 @@ pub fn node(facts: &Facts, status: Value) -> Node {
     let mut node = Node::default();
     node.metadata.name = Some(config.node_name.clone());
     node.metadata.labels = Some(labels(facts));
+    node.metadata.annotations = Some(BTreeMap::from([(MANAGED_ATTACHING.to_owned(), "true".to_owned())]));
     node.spec = Some(NodeSpec { taints: Some(config.taints.clone()).filter(|t| !t.is_empty()), ..Default::default() });
     let mut tree = node.to_value();
     if let Some(object) = tree.as_object_mut() {
