@@ -1,7 +1,7 @@
 //! Who watches a resource, found by what a change is about: a watcher that cannot match costs nothing.
 
 use super::entry::Entry as CacheEntry;
-use super::resource::Change;
+use super::resource::{Change, Frames};
 use super::watch::Selection;
 use crate::object::WatchEvent;
 use std::collections::HashMap;
@@ -66,11 +66,11 @@ impl Hub {
         if self.interests.is_empty() {
             return;
         }
-        let mut slow = Vec::new();
+        let (mut slow, mut frames) = (Vec::new(), Frames::default());
         // No two of the interests are the same, so nobody hears twice.
         for interest in interests(change, indexed) {
             for watcher in self.by_interest.get(&interest).into_iter().flatten() {
-                let Some(event) = change.event(&watcher.selection) else { continue };
+                let Some(event) = change.event(&watcher.selection, &mut frames) else { continue };
                 if watcher.events.try_send(event).is_err() {
                     slow.push(watcher.id);
                 }

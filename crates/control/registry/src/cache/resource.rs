@@ -36,29 +36,34 @@ pub(crate) struct Change {
     pub new: Option<Arc<Entry>>,
     /// The old object under the revision of the change, as deletions show it.
     gone: OnceLock<Arc<Entry>>,
-    added: Arc<SharedFrames>,
-    modified: Arc<SharedFrames>,
-    deleted: Arc<SharedFrames>,
+}
+
+/// What is written out for the watchers of one change, shared by those that it is sent to at once. The change itself
+/// keeps none of it: it stays in memory for long, and few begin in the past.
+#[derive(Default)]
+pub(crate) struct Frames {
+    added: Option<Arc<SharedFrames>>,
+    modified: Option<Arc<SharedFrames>>,
+    deleted: Option<Arc<SharedFrames>>,
 }
 
 impl Change {
     fn new(revision: Revision, old: Option<Arc<Entry>>, new: Option<Arc<Entry>>) -> Self {
-        let (added, modified, deleted) = Default::default();
-        Self { revision, old, new, gone: OnceLock::new(), added, modified, deleted }
+        Self { revision, old, new, gone: OnceLock::new() }
     }
 
     /// The event that a watcher sees of the change: an object that begins to match is added, one that no longer does
     /// is deleted.
-    pub(crate) fn event(&self, selection: &Selection) -> Option<WatchEvent> {
+    pub(crate) fn event(&self, selection: &Selection, frames: &mut Frames) -> Option<WatchEvent> {
         let before = self.old.as_ref().is_some_and(|old| selection.matches(old));
         let after = self.new.as_ref().filter(|new| selection.matches(new));
         let (kind, entry, frame) = match (before, after) {
             (false, None) => return None,
-            (false, Some(new)) => (EventKind::Added, new.clone(), &self.added),
-            (true, Some(new)) => (EventKind::Modified, new.clone(), &self.modified),
-            (true, None) => (EventKind::Deleted, self.gone()?, &self.deleted),
+            (false, Some(new)) => (EventKind::Added, new.clone(), &mut frames.added),
+            (true, Some(new)) => (EventKind::Modified, new.clone(), &mut frames.modified),
+            (true, None) => (EventKind::Deleted, self.gone()?, &mut frames.deleted),
         };
-        Some(WatchEvent { kind, object: Object::Stored(entry), frame: frame.clone() })
+        Some(WatchEvent { kind, object: Object::Stored(entry), frame: frame.get_or_insert_default().clone() })
     }
 
     fn gone(&self) -> Option<Arc<Entry>> {

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::entry::Entry;
 use super::hub::Interest;
-use super::resource::{PastError, Resource};
+use super::resource::{Frames, PastError, Resource};
 use crate::object::{EventKind, Object, WatchEvent};
 use futures::Stream;
 use pintle_store::{KeyRange, Revision};
@@ -172,7 +172,8 @@ impl Shared {
                 }
                 WatchStart::After(revision) => {
                     let past = recent.after(revision)?;
-                    past.iter().filter_map(|change| change.event(&selection)).map(First::Event).collect()
+                    let events = past.iter().filter_map(|change| change.event(&selection, &mut Frames::default()));
+                    events.map(First::Event).collect()
                 }
             };
             Ok::<_, PastError>((hub.add(interest, selection.clone(), sender), first))
