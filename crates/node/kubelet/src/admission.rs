@@ -14,6 +14,8 @@ pub struct Node<'a> {
     pub max_pods: usize,
     pub pressures: &'a [&'static str],
     pub unsafe_sysctls: &'a [String],
+    /// The machine is about to end.
+    pub is_ending: bool,
     /// The other pods here that have not ended.
     pub others: &'a [&'a Pod],
 }
@@ -36,9 +38,15 @@ const SAFE_SYSCTLS: [&str; 14] = [
     "net.ipv4.tcp_notsent_lowat",
 ];
 
+const ENDING: &str = "Pod was rejected as the node is shutting down.";
+
 /// Why a pod is refused, if it is.
 pub fn refusal(pod: &Pod, node: &Node<'_>) -> Option<Ended> {
-    pressure(pod, node).or_else(|| sysctls(pod, node)).or_else(|| fits(pod, node)).or_else(|| ports(pod, node))
+    pressure(pod, node)
+        .or_else(|| sysctls(pod, node))
+        .or_else(|| fits(pod, node))
+        .or_else(|| ports(pod, node))
+        .or_else(|| if node.is_ending { refuse("NodeShutdown", ENDING) } else { None })
 }
 
 fn refuse(reason: &str, message: impl Into<String>) -> Option<Ended> {
@@ -153,6 +161,7 @@ mod tests {
             max_pods: 110,
             pressures,
             unsafe_sysctls: &["kernel.msg*".to_owned()],
+            is_ending: false,
             others: &[&other],
         };
         let got = refusal(&pod(spec.clone()), &node);

@@ -3,7 +3,7 @@
 //! Source: `pkg/kubelet/cm`. Of processors, the class of burstable pods weighs what its pods ask for together, that of
 //! best-effort ones next to nothing.
 
-use crate::resources::{Qos, milli_cpu_request, of_pod, qos_class, shares};
+use crate::resources::{NO_QUOTA, Qos, milli_cpu_request, of_pod, qos_class, shares};
 use parking_lot::Mutex;
 use pintle_cri::LinuxContainerResources;
 use pintle_linux::cgroup;
@@ -19,8 +19,9 @@ const CLASSES: [Qos; 3] = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort];
 
 /// Makes and removes the cgroups of pods.
 pub trait Cgroups: Send + Sync + 'static {
-    /// The parent for the pod's containers, made with the pod's limits; empty when cgroups are not managed.
-    fn ensure(&self, pod: &Pod) -> Result<String, String>;
+    /// The parent for the pod's containers, made with the pod's limits; empty when cgroups are not managed. A pod that
+    /// has processors of its own uses them as it likes.
+    fn ensure(&self, pod: &Pod, has_own_cpus: bool) -> Result<String, String>;
     /// Removes the cgroup of a pod, by uid, with what is left in it. Blocks.
     fn remove(&self, uid: &str) -> Result<(), String>;
     /// What a pod uses, by uid, or all pods together; nothing where cgroups are not managed or the pod has none.
@@ -31,7 +32,7 @@ pub trait Cgroups: Send + Sync + 'static {
 pub struct Unmanaged;
 
 impl Cgroups for Unmanaged {
-    fn ensure(&self, _: &Pod) -> Result<String, String> {
+    fn ensure(&self, _: &Pod, _: bool) -> Result<String, String> {
         Ok(String::new())
     }
 
@@ -128,10 +129,14 @@ impl Managed {
 }
 
 impl Cgroups for Managed {
-    fn ensure(&self, pod: &Pod) -> Result<String, String> {
+    fn ensure(&self, pod: &Pod, has_own_cpus: bool) -> Result<String, String> {
         let class = qos_class(pod);
         let path = self.path(class, pod.uid());
-        self.create(&path, &limits(&of_pod(pod)))?;
+        let mut limits = limits(&of_pod(pod));
+        if has_own_cpus {
+            limits.cpu_quota_us = NO_QUOTA;
+        }
+        self.create(&path, &limits)?;
         self.weigh(pod.uid(), (class == Qos::Burstable).then(|| milli_cpu_request(pod)));
         Ok(path)
     }

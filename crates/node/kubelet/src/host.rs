@@ -9,6 +9,7 @@ use crate::hardware::Hardware;
 use crate::image_gc::PulledImages;
 use crate::probe::ProbeCounts;
 use crate::resize::Allocations;
+use crate::shutdown::MachineEnd;
 use crate::user_namespaces::UserNamespaces;
 use crate::volumes::Mounter;
 use pintle_clock::Clock;
@@ -31,6 +32,7 @@ pub struct Host {
     pub cgroups: Arc<dyn Cgroups>,
     pub probes: ProbeCounts,
     pub pressures: Pressures,
+    pub ending: MachineEnd,
     pub pulled: PulledImages,
     pub allocations: Allocations,
     pub placement: Arc<Placement>,

@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::probe::Verdicts;
 use crate::volumes::Volumes;
 use parking_lot::Mutex;
+use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Pod;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl Memory {
         {
             return Ok(path.clone());
         }
-        let path = self.host.cgroups.ensure(pod)?;
+        let path = self.host.cgroups.ensure(pod, self.host.placement.has_own_cpus(pod.uid()))?;
         *cgroup = Some((pod.metadata.generation, path.clone()));
         Ok(path)
     }

@@ -3,6 +3,7 @@
 use crate::credential_providers::CredentialProviders;
 use crate::eviction::flags::{EvictionFlags, ThresholdError};
 use crate::eviction::thresholds::{self, Threshold};
+use crate::shutdown::{Paths, ShutdownOptions};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +42,12 @@ pub struct Options {
     /// How processors and memory are given out.
     pub placement: pintle_placement::Options,
     /// The folder of device plugins; none can register without. Who asks for what pods have finds the socket in
-    /// `pod-resources` beside it.
+    /// `pod-resources` beside it, and plugins that are looked for put theirs into `plugins_registry` there.
     pub device_plugins: Option<PathBuf>,
+    /// What pods get of the time before the machine ends.
+    pub shutdown: ShutdownOptions,
+    /// Where the end of the machine is heard of.
+    pub shutdown_paths: Paths,
     /// Who is asked for credentials of images, beside the secrets of pods.
     pub credential_providers: Option<Arc<CredentialProviders>>,
 }
@@ -58,6 +63,8 @@ impl Default for Options {
             unsafe_sysctls: Vec::new(),
             placement: pintle_placement::Options::default(),
             device_plugins: None,
+            shutdown: ShutdownOptions::default(),
+            shutdown_paths: Paths::default(),
             credential_providers: None,
         }
     }

@@ -4,7 +4,7 @@ use crate::container_status::StartFailure;
 use crate::host::Host;
 use crate::labels;
 use crate::reference::{ContainerKind, is_sidecar, lasting_containers, pod_text};
-use crate::resources::{Qos, limit, qos_class, request};
+use crate::resources::{NO_QUOTA, Qos, limit, qos_class, request};
 use crate::status::{Ended, is_final};
 use pintle_cri::{ContainerConfig, ContainerFilter, ContainerState, Device, LinuxContainerResources, Mount};
 use pintle_placement::{ContainerAsk, Given, Phase, PodAsk, PodNames};
@@ -99,6 +99,10 @@ pub async fn apply(
 }
 
 fn add(given: Given, config: &mut ContainerConfig) {
+    if given.owns_cpus && config.resources.cpu_quota > 0 {
+        // It can't use more than it has, and would only be held up on what it has.
+        config.resources.cpu_quota = NO_QUOTA;
+    }
     config.resources.cpuset_cpus = given.cpus;
     config.resources.cpuset_mems = given.memory_nodes;
     // What the pod says of a variable, a path or an annotation goes before what a plugin says.
@@ -168,6 +172,7 @@ mod tests {
         let text = |text: &str| text.to_owned();
         let given = Given {
             cpus: text("2-3"),
+            owns_cpus: true,
             envs: [(text("A"), text("plugin")), (text("B"), text("plugin"))].into(),
             mounts: vec![DeviceMount { container_path: text("/m"), host_path: text("/h"), read_only: true }],
             devices: vec![DeviceSpec {
@@ -179,7 +184,9 @@ mod tests {
             ..Given::default()
         };
         let mut config = ContainerConfig { envs: vec![(text("A"), text("pod"))], ..Default::default() };
+        config.resources.cpu_quota = 200_000;
         add(given, &mut config);
+        assert_eq!(config.resources.cpu_quota, NO_QUOTA);
         assert_eq!(config.envs, [(text("A"), text("pod")), (text("B"), text("plugin"))]);
         assert_eq!((config.resources.cpuset_cpus.as_str(), config.mounts[0].readonly), ("2-3", true));
         assert_eq!((config.devices[0].container_path.as_str(), config.cdi_devices.len()), ("/dev/k", 1));

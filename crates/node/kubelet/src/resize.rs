@@ -5,9 +5,10 @@
 //! (Infeasible). What was allocated is found again after a restart in the pod's status.
 
 use crate::reference::{lasting_containers, spec};
-use crate::resources::{memory_request, milli_cpu_request};
+use crate::resources::{CPU_PERIOD_MICROSECONDS, memory_request, milli_cpu_request};
 use parking_lot::Mutex;
 use pintle_cri::{ContainerStatus, LinuxContainerResources};
+use pintle_placement::CpuSet;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Container, Pod, PodStatus, ResourceRequirements};
 use std::collections::HashMap;
@@ -142,7 +143,8 @@ pub fn change(container: &Container, status: &ContainerStatus, wanted: &LinuxCon
         return Change::None;
     }
     let limit = |n: i64| n.max(0);
-    let cpu = actual.cpu_shares != wanted.cpu_shares || limit(actual.cpu_quota) != limit(wanted.cpu_quota);
+    let quota = limit(actual.cpu_quota) != limit(wanted.cpu_quota) && !has_all_of_its_cpus(actual, wanted);
+    let cpu = actual.cpu_shares != wanted.cpu_shares || quota;
     let memory = limit(actual.memory_limit_in_bytes) != limit(wanted.memory_limit_in_bytes);
     let restarts = |name: &str| {
         let policies = container.resize_policy.iter().flatten();
@@ -153,6 +155,12 @@ pub fn change(container: &Container, status: &ContainerStatus, wanted: &LinuxCon
         _ if (cpu && restarts("cpu")) || (memory && restarts("memory")) => Change::Restart,
         _ => Change::InPlace,
     }
+}
+
+/// Whether a container has no quota because it may use all of the processors that it has for itself.
+fn has_all_of_its_cpus(actual: &LinuxContainerResources, wanted: &LinuxContainerResources) -> bool {
+    let own = || actual.cpuset_cpus.parse::<CpuSet>().ok().and_then(|cpus| i64::try_from(cpus.len()).ok());
+    actual.cpu_quota < 0 && own().is_some_and(|count| count * CPU_PERIOD_MICROSECONDS == wanted.cpu_quota)
 }
 
 /// What the runtime is told: a limit that is gone is said to be none, as zero leaves things as they are.
@@ -210,6 +218,11 @@ mod tests {
         let wanted = of_container(&pod, container, 4 << 30);
         let mut status = ContainerStatus { resources: wanted.clone(), ..Default::default() };
         assert_eq!(change(container, &status, &wanted), Change::None);
+        status.resources.cpu_quota = -1;
+        status.resources.cpuset_cpus = "3".into();
+        assert_eq!(change(container, &status, &wanted), Change::None, "it has a processor of its own");
+        status.resources.cpuset_cpus = "3-4".into();
+        assert_eq!(change(container, &status, &wanted), Change::InPlace);
         status.resources.cpu_quota = 1;
         assert_eq!(change(container, &status, &wanted), Change::InPlace);
         status.resources.memory_limit_in_bytes = 1;

@@ -27,7 +27,9 @@ impl Qos {
     }
 }
 
-const CPU_PERIOD_MICROSECONDS: i64 = 100_000;
+pub const CPU_PERIOD_MICROSECONDS: i64 = 100_000;
+/// Says that there is no limit to processor time, where zero says nothing.
+pub const NO_QUOTA: i64 = -1;
 const MIN_SHARES: i64 = 2;
 const MAX_SHARES: i64 = 262_144;
 const MIN_QUOTA_MICROSECONDS: i64 = 1_000;

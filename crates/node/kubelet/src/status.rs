@@ -14,6 +14,8 @@ use pintle_types::k8s::api::core::v1::{ContainerStatus, HostIP, Pod, PodConditio
 
 /// The reason of pods that the node evicted.
 pub const EVICTED: &str = "Evicted";
+/// The reason of pods that ended with the machine.
+pub const TERMINATED: &str = "Terminated";
 
 /// Why a pod was ended by the kubelet itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,9 +261,11 @@ fn resizing(input: &Input<'_>, phase: &str, resize: &Resize<'_>) -> Vec<(&'stati
     all
 }
 
-/// An evicted pod says that it was disrupted, and by whom.
+/// A pod that was evicted, or ended with the machine, says that it was disrupted, and by whom.
 fn with_disruption(mut all: Vec<PodCondition>, input: &Input<'_>, around: &Surroundings<'_>) -> Vec<PodCondition> {
-    let Some(ended) = around.ended.filter(|ended| ended.reason == EVICTED) else { return all };
+    let Some(ended) = around.ended.filter(|ended| [EVICTED, TERMINATED].contains(&ended.reason.as_str())) else {
+        return all;
+    };
     let name = "DisruptionTarget";
     let before = all.iter().position(|c| c.type_ == name).map(|at| all.remove(at));
     let verdict = Verdict { status: true, reason: "TerminationByKubelet", message: ended.message.clone() };

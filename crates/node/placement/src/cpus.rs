@@ -99,6 +99,10 @@ impl Cpus {
         self.layout.all().minus(&self.reserved)
     }
 
+    pub(crate) fn has(&self, uid: &str) -> bool {
+        self.given.get(uid).is_some_and(|containers| !containers.is_empty())
+    }
+
     pub(crate) fn of(&self, uid: &str, container: &str) -> Option<&CpuSet> {
         self.given.get(uid)?.get(container)
     }

@@ -4,7 +4,7 @@ use crate::checkpoint::CheckpointError;
 use crate::cpu_set::CpuSet;
 use crate::cpus::{CpuError, Cpus};
 use crate::devices::messages::{CDIDevice, DeviceMount, DeviceSpec};
-use crate::devices::{Count, DeviceError, Devices, Listener, Wish, bind};
+use crate::devices::{Count, DeviceError, Devices, Listener, Wish, bind, check_plugin};
 use crate::hints::{self, Wishes};
 use crate::layout::{Layout, MAX_NODES};
 use crate::memory::{self, Memory};
@@ -59,6 +59,8 @@ pub struct Refusal {
 pub struct Given {
     /// Lists of processors and memory nodes; empty is all.
     pub cpus: String,
+    /// Whether nobody else gets those processors.
+    pub owns_cpus: bool,
     pub memory_nodes: String,
     pub envs: BTreeMap<String, String>,
     pub mounts: Vec<DeviceMount>,
@@ -161,14 +163,21 @@ impl Placement {
         self.cpus.as_ref()?.lock().of(uid, container).map(CpuSet::to_string)
     }
 
+    /// Whether a container of a pod has processors for itself.
+    pub fn has_own_cpus(&self, uid: &str) -> bool {
+        self.cpus.as_ref().is_some_and(|cpus| cpus.lock().has(uid))
+    }
+
     /// What a container is made with.
     ///
     /// # Errors
     /// A plugin that wants to prepare its devices and can't.
     pub async fn container(&self, uid: &str, container: &str) -> Result<Given, DeviceError> {
         let memory_nodes = self.memory.as_ref().and_then(|memory| memory.lock().of(uid, container));
+        let own = self.own_cpus(uid, container);
         let mut given = Given {
-            cpus: self.own_cpus(uid, container).or_else(|| self.shared_cpus()).unwrap_or_default(),
+            owns_cpus: own.is_some(),
+            cpus: own.or_else(|| self.shared_cpus()).unwrap_or_default(),
             memory_nodes: memory_nodes.map(|(nodes, _)| nodes.to_string()).unwrap_or_default(),
             ..Given::default()
         };
@@ -205,6 +214,32 @@ impl Placement {
     ) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
         let listener: Listener = bind(folder)?;
         Ok(Arc::clone(&self.devices).serve(listener, stop))
+    }
+
+    /// Checks what a device plugin says of itself that was found by its socket: its resource, and its versions.
+    ///
+    /// # Errors
+    /// What upstream's kubelet says to such a plugin.
+    pub fn check_plugin(&self, resource: &str, versions: &[String]) -> Result<(), String> {
+        check_plugin(resource, versions)
+    }
+
+    /// Takes a device plugin that was found by its socket, and follows it until `stop`.
+    ///
+    /// # Errors
+    /// It does not answer at `endpoint`.
+    pub async fn register_plugin(
+        &self,
+        resource: &str,
+        endpoint: &Path,
+        stop: &CancellationToken,
+    ) -> Result<(), DeviceError> {
+        self.devices.register_at(resource, endpoint, stop).await
+    }
+
+    /// Lets go of such a plugin, unless another has its place: its devices are not well any more.
+    pub fn forget_plugin(&self, resource: &str, endpoint: &Path) {
+        self.devices.forget(resource, endpoint);
     }
 
     /// Opens the socket on which monitors ask who has what, and serves it until `stop`.

@@ -26,12 +26,15 @@ impl Actor {
                 killed = &mut kill => break killed,
                 Ok(()) = self.inbox.changed() => {
                     self.take_pod();
-                    if self.grace < grace || (grace.is_none() && self.grace.is_some()) {
-                        // Begin again with the shorter time.
+                    if self.hastens(grace) {
                         return Next::Again;
                     }
                 }
                 () = self.memory.wake.notified() => {
+                    self.take_ending();
+                    if self.hastens(grace) {
+                        return Next::Again;
+                    }
                     if let Ok(observed) = self.look().await {
                         self.report(&observed, false).await;
                     }
@@ -49,6 +52,11 @@ impl Actor {
         placement::release(&self.memory.host, self.pod.uid()).await;
         self.stage = Stage::Terminated;
         Next::Again
+    }
+
+    /// Whether the pod has less time now: its end begins again with that.
+    fn hastens(&self, before: Option<i64>) -> bool {
+        self.grace < before || (before.is_none() && self.grace.is_some())
     }
 
     /// Gives back what the pod used, then lets go of the object when that was asked for.

@@ -8,7 +8,7 @@ mod end;
 mod report;
 mod sync;
 
-use crate::eviction::Slot;
+use crate::ending::{Ending, Slot};
 use crate::host::Host;
 use crate::memory::Memory;
 use crate::objects_pinned::Pinned;
@@ -17,14 +17,15 @@ use crate::placement;
 use crate::probe::Workers;
 use crate::reference::{pod_text, spec};
 use crate::resize::{self, Pending};
-use crate::status::{EVICTED, Ended, is_final};
+use crate::status::{Ended, is_final};
 use crate::termination_message;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Pod, PodStatus};
 use report::{Mirror, remember_verdicts};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -83,8 +84,10 @@ pub struct Actor {
     /// The pod as it is wished for, while the node does not give it those resources, and why not.
     wished: Option<Arc<Pod>>,
     pending: Option<Pending>,
-    /// Where an eviction is left for this pod.
+    /// Where an ending that the node wants is left for this pod.
     slot: Slot,
+    /// Kept for one who waits for the end of this pod.
+    held: Option<mpsc::Sender<Infallible>>,
     /// The node does not take this pod; told once.
     refused: Option<Ended>,
     /// Seconds; only ever shortened.
@@ -117,6 +120,7 @@ impl Actor {
             wished: None,
             pending: None,
             slot: Slot::default(),
+            held: None,
             refused: None,
             grace: None,
             workers: Workers::default(),
@@ -125,7 +129,7 @@ impl Actor {
         }
     }
 
-    /// With the slot in which evictions are left, and what the node says when it does not take the pod.
+    /// With the slot in which endings are left, and what the node says when it does not take the pod.
     pub fn admitted(mut self, slot: Slot, refused: Option<Ended>) -> Self {
         self.slot = slot;
         self.refused = refused;
@@ -145,7 +149,10 @@ impl Actor {
                 Stage::Syncing => self.sync().await,
                 Stage::Terminating => self.terminate().await,
                 Stage::Terminated => self.take_down().await,
-                Stage::Kept => Next::Wait(None),
+                Stage::Kept => {
+                    self.held = None;
+                    Next::Wait(None)
+                }
                 Stage::Gone => return,
             };
             match next {
@@ -172,7 +179,7 @@ impl Actor {
 
     /// Takes the newest pod, and notices that it is to be stopped.
     fn take_pod(&mut self) {
-        self.take_eviction();
+        self.take_ending();
         let wanted = self.inbox.borrow_and_update().clone();
         match wanted {
             Wanted::Present(pod) => {
@@ -217,14 +224,24 @@ impl Actor {
         }
     }
 
-    /// An eviction ends the pod, unless it has ended already.
-    fn take_eviction(&mut self) {
-        let Some(eviction) = self.slot.lock().take() else { return };
-        if self.stage != Stage::Syncing {
-            return;
+    /// Ends the pod as the node wants it, unless it has ended already. One that is ending may have to hasten.
+    fn take_ending(&mut self) {
+        let Some(Ending { ended, grace, hastens, held }) = self.slot.lock().take() else { return };
+        match self.stage {
+            Stage::Syncing => self.ended = Some(ended),
+            Stage::Terminating if hastens => {
+                if self.ended.is_none() && !is_final(self.status.phase.as_deref()) {
+                    self.ended = Some(ended);
+                }
+            }
+            Stage::Terminated if hastens => {
+                self.held = held;
+                return;
+            }
+            _ => return,
         }
-        self.ended = Some(Ended { reason: EVICTED.into(), message: eviction.message });
-        self.grace = Some(self.grace.map_or(eviction.grace, |g| g.min(eviction.grace)));
+        self.held = held;
+        self.grace = Some(self.grace.map_or(grace, |g| g.min(grace)));
         self.stage = Stage::Terminating;
     }
 

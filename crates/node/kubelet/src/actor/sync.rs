@@ -97,7 +97,7 @@ impl Actor {
                     }
                 }
                 () = self.memory.wake.notified() => {
-                    self.take_eviction();
+                    self.take_ending();
                     if self.stage != Stage::Syncing {
                         halt.cancel();
                     }
@@ -137,6 +137,12 @@ async fn do_work(memory: Arc<Memory>, pod: Arc<Pod>, observed: Observed, halt: C
             return failed;
         }
     };
+    if spec(&pod).resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        // Without them the pod would run, and without its devices.
+        let message = "Failed to prepare dynamic resources: DRA drivers are not supported by this node's kubelet";
+        host.events.pod(&pod, true, "FailedPrepareDynamicResources", message.to_owned());
+        return failed;
+    }
     let actions = {
         let verdicts = memory.verdicts.lock();
         plan(&pod, &observed, &verdicts)

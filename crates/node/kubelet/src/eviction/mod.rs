@@ -12,13 +12,13 @@ pub mod thresholds;
 
 pub use rank::is_critical;
 
+use crate::ending::{Ending, Order};
 use crate::host::Host;
 use crate::image_gc::ImageCollector;
 use crate::stats::machine_use::{filesystem, processes};
 use crate::stats::{Collector, PodUse};
-use crate::status::is_final;
+use crate::status::{EVICTED, Ended, is_final};
 use met::Met;
-use parking_lot::Mutex;
 use pintle_cri::{ContainerFilter, ContainerState};
 use pintle_informer::{EventType, Informer, Recorder};
 use pintle_types::Kind;
@@ -37,23 +37,6 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_secs(10);
 /// What an evicted pod gets to end, in seconds.
 const GRACE_SECONDS: i64 = 1;
-
-/// Why a pod is evicted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Eviction {
-    pub message: String,
-    /// Seconds.
-    pub grace: i64,
-}
-
-/// Where a pod's actor finds its eviction.
-pub type Slot = Arc<Mutex<Option<Eviction>>>;
-
-/// An eviction for the pod with this uid.
-pub struct Order {
-    pub uid: String,
-    pub eviction: Eviction,
-}
 
 /// Looks after the node's resources.
 pub struct Evictor {
@@ -164,10 +147,11 @@ impl Evictor {
 
     fn evict(&self, pod: &Pod, message: String, grace: i64) {
         tracing::warn!(pod = crate::reference::pod_text(pod), message, "evicting a pod");
-        self.host.events.pod(pod, true, "Evicted", message.clone());
-        let eviction = Eviction { message, grace };
+        self.host.events.pod(pod, true, EVICTED, message.clone());
+        let ended = Ended { reason: EVICTED.to_owned(), message };
+        let ending = Ending { ended, grace, hastens: false, held: None };
         // The receiver is only gone when the kubelet stops.
-        let _ = self.orders.send(Order { uid: pod.uid().to_owned(), eviction });
+        let _ = self.orders.send(Order::End { uid: pod.uid().to_owned(), ending });
     }
 
     /// Removes containers that ended and have a successor: only their logs are lost.

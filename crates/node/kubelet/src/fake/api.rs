@@ -158,6 +158,7 @@ pub fn host(
         cgroups: Arc::new(Unmanaged),
         probes: Default::default(),
         pressures: Default::default(),
+        ending: Default::default(),
         allocations: crate::resize::Allocations::new(2000, 4 << 30),
         pulled: crate::image_gc::PulledImages::new(root),
         user_namespaces: crate::user_namespaces::UserNamespaces::new(settings(root).root_dir.join("pods")),

@@ -105,7 +105,7 @@ async fn report(facts: &Facts, recorder: &Recorder) {
             wait(&changed, RETRY).await;
             continue;
         };
-        tell_cidrs(config, &node, &mut cidrs);
+        tell_cidrs(config, &node, &mut cidrs).await;
         let status = object::status(facts, Some(&node)).await;
         let ready = object::is_ready(&status);
         if was_ready.replace(ready) != Some(ready) {
@@ -120,6 +120,7 @@ async fn report(facts: &Facts, recorder: &Recorder) {
         tokio::select! {
             () = wait(&changed, LOOK) => {}
             () = facts.host.pressures.changed.notified() => {}
+            () = facts.host.ending.changed.notified() => {}
             () = facts.host.placement.changed() => {}
         }
     }
@@ -147,7 +148,8 @@ async fn tell(facts: &Facts, mut status: Value) -> bool {
     }
 }
 
-fn tell_cidrs(config: &Config, node: &Node, known: &mut Vec<String>) {
+/// Tells the node's network, and then the runtime, whose own network may need them; again until it has taken them.
+async fn tell_cidrs(config: &Config, node: &Node, known: &mut Vec<String>) {
     let spec = node.spec.as_ref();
     let list = spec.and_then(|s| s.pod_cidrs.clone()).or_else(|| Some(vec![spec?.pod_cidr.clone()?]));
     let cidrs = list.unwrap_or_default();
@@ -155,6 +157,9 @@ fn tell_cidrs(config: &Config, node: &Node, known: &mut Vec<String>) {
         if let Some(callback) = &config.on_pod_cidrs {
             callback(&cidrs);
         }
-        *known = cidrs;
+        match config.runtime.update_pod_cidrs(&cidrs).await {
+            Ok(()) => *known = cidrs,
+            Err(error) => tracing::warn!(%error, "the runtime can't be told the pods' ranges; trying again"),
+        }
     }
 }

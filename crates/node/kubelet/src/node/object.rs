@@ -198,18 +198,25 @@ async fn conditions(facts: &Facts, before: Option<&Node>) -> Vec<Value> {
 }
 
 async fn ready(facts: &Facts) -> Condition {
-    let problem = match facts.config.runtime.status().await {
-        Err(error) => Some(format!("container runtime is down: {error}")),
+    let mut problems: Vec<String> = match facts.config.runtime.status().await {
+        Err(error) => vec![format!("container runtime is down: {error}")],
         Ok(status) => {
             let network = status.network_ready.err().map(|e| {
                 format!(
                     "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{e}"
                 )
             });
-            status.runtime_ready.err().map(|e| format!("container runtime not ready: {e}")).or(network)
+            let runtime = status.runtime_ready.err().map(|e| format!("container runtime not ready: {e}"));
+            runtime.or(network).into_iter().collect()
         }
     };
-    match problem {
+    problems.extend(facts.host.ending.is_set().then(|| "node is shutting down".to_owned()));
+    let message = match problems.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
+    };
+    match message {
         Some(message) => Condition { name: "Ready", status: false, reason: "KubeletNotReady", message },
         None => Condition {
             name: "Ready",

@@ -2,6 +2,7 @@
 
 use super::{Body, State, respond};
 use crate::config::Config;
+use crate::duration::go;
 use http::Response;
 use serde_json::{Value, json};
 
@@ -13,6 +14,9 @@ pub fn answer(state: &State) -> Response<Body> {
 pub fn of(config: &Config) -> Value {
     let port = config.server.as_ref().map(|s| s.bind.port());
     let dns: Vec<String> = config.cluster_dns.iter().map(ToString::to_string).collect();
+    let periods = config.options.shutdown.by_priority.iter();
+    let by_priority: Vec<Value> =
+        periods.map(|p| json!({"priority": p.priority, "shutdownGracePeriodSeconds": p.seconds})).collect();
     json!({
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -33,5 +37,8 @@ pub fn of(config: &Config) -> Value {
         "failSwapOn": false,
         "memorySwap": {},
         "podLogsDir": config.log_dir,
+        "shutdownGracePeriod": go(config.options.shutdown.grace),
+        "shutdownGracePeriodCriticalPods": go(config.options.shutdown.critical),
+        "shutdownGracePeriodByPodPriority": by_priority,
     })
 }

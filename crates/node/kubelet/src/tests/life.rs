@@ -143,12 +143,13 @@ async fn an_evicted_pod_fails_and_says_why() {
     let node = Node::new();
     let pod = Arc::new(pod(json!({"containers": [{"name": "web", "image": "i"}]})));
     let (_wanted, inbox) = watch::channel(Wanted::Present(pod.clone()));
-    let (wake, slot) = (Arc::new(Notify::new()), crate::eviction::Slot::default());
+    let (wake, slot) = (Arc::new(Notify::new()), crate::ending::Slot::default());
     let actor = Actor::new(node.host.clone(), pod, inbox, wake.clone()).admitted(slot.clone(), None);
     let running = tokio::spawn(actor.run());
     node.phase("Running").await;
     let message = "The node was low on resource: memory. ".to_owned();
-    *slot.lock() = Some(crate::eviction::Eviction { message: message.clone(), grace: 1 });
+    let ended = crate::status::Ended { reason: "Evicted".into(), message: message.clone() };
+    *slot.lock() = Some(crate::ending::Ending { ended, grace: 1, hastens: false, held: None });
     wake.notify_one();
     let status = node.api.until("p", |s| s["containerStatuses"][0]["state"]["terminated"].is_object()).await;
     assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Evicted")));

@@ -38,9 +38,9 @@ fn pods_have_cgroups_by_class_that_go_with_them() {
     let resources = json!({"limits": {"memory": "64Mi", "cpu": "500m"}});
     let pod = named("p", "u1", json!({"containers": [{"name": "a", "resources": resources}]}));
     let best_effort = named("q", "u2", json!({"containers": [{"name": "a"}]}));
-    let paths = [cgroups.ensure(&pod).unwrap(), cgroups.ensure(&best_effort).unwrap()];
+    let paths = [cgroups.ensure(&pod, false).unwrap(), cgroups.ensure(&best_effort, false).unwrap()];
     assert_eq!(paths, [format!("{root}/kubepods/podu1"), format!("{root}/kubepods/besteffort/podu2")]);
-    assert_eq!(cgroups.ensure(&pod).unwrap(), paths[0], "a second time changes nothing");
+    assert_eq!(cgroups.ensure(&pod, false).unwrap(), paths[0], "a second time changes nothing");
     assert!(paths.iter().all(|p| machine.exists(p)));
     // The whole weighs what the node has, a class what its pods ask for, or next to nothing.
     let asks = json!({"requests": {"cpu": "2"}});
@@ -48,7 +48,7 @@ fn pods_have_cgroups_by_class_that_go_with_them() {
     let weights =
         || ["", "/burstable", "/besteffort"].map(|class| weight(&machine, &format!("{root}/kubepods{class}")));
     assert_eq!(weights(), [4096, 2, 2].map(as_told));
-    cgroups.ensure(&burstable).unwrap();
+    cgroups.ensure(&burstable, false).unwrap();
     assert_eq!(weights(), [4096, 2048, 2].map(as_told));
     cgroups.remove("u4").unwrap();
     assert_eq!(weights(), [4096, 2, 2].map(as_told));

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) struct Kubelet {
     pub(super) server: Arc<Server>,
-    runtime: Arc<FakeRuntime>,
+    pub(super) runtime: Arc<FakeRuntime>,
     cidrs: Arc<Mutex<Vec<String>>>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), crate::Error>>,
@@ -39,12 +39,28 @@ impl Kubelet {
         dir: tempfile::TempDir,
         api: Option<ServerConfig>,
     ) -> Self {
+        Self::start_set(server, runtime, dir, api, |_| {})
+    }
+
+    /// With other options than the usual ones.
+    pub(super) fn start_at(dir: tempfile::TempDir, set: impl FnOnce(&mut crate::Options)) -> Self {
+        Self::start_set(Server::new(), FakeRuntime::new(pintle_clock::system()), dir, None, set)
+    }
+
+    fn start_set(
+        server: Arc<Server>,
+        runtime: Arc<FakeRuntime>,
+        dir: tempfile::TempDir,
+        api: Option<ServerConfig>,
+        set: impl FnOnce(&mut crate::Options),
+    ) -> Self {
         let stop = CancellationToken::new();
         let cidrs = Arc::new(Mutex::new(Vec::new()));
         let mut config = config(&server, runtime.clone(), dir.path(), &stop);
         config.server = api;
         config.options.static_pods = Some(dir.path().join("manifests")).filter(|path| path.exists());
         config.options.device_plugins = Some(dir.path().join("device-plugins"));
+        set(&mut config.options);
         let told = Arc::clone(&cidrs);
         config.on_pod_cidrs = Some(Arc::new(move |list| *told.lock().unwrap() = list.to_vec()));
         let running = tokio::spawn(crate::run(config, stop.clone()));

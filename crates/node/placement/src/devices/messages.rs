@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 pub const VERSION: &str = "v1beta1";
 pub const REGISTER: &str = "/v1beta1.Registration/Register";
+pub const OPTIONS: &str = "/v1beta1.DevicePlugin/GetDevicePluginOptions";
 pub const LIST_AND_WATCH: &str = "/v1beta1.DevicePlugin/ListAndWatch";
 pub const ALLOCATE: &str = "/v1beta1.DevicePlugin/Allocate";
 pub const PREFERRED: &str = "/v1beta1.DevicePlugin/GetPreferredAllocation";

@@ -107,9 +107,37 @@ impl Devices {
         Ok(Self { inner: Mutex::new(inner), path, changed: Notify::new() })
     }
 
-    /// Takes a plugin and follows it until it goes, another takes its place, or `stop`.
+    /// Takes a plugin that says nothing of its options.
+    pub(crate) async fn register_at(
+        self: &Arc<Self>,
+        name: &str,
+        socket: &Path,
+        stop: &CancellationToken,
+    ) -> Result<(), DeviceError> {
+        let plugin = Plugin::asked(socket).await?;
+        self.follow(name.to_owned(), plugin, stop);
+        Ok(())
+    }
+
+    /// Lets go of the plugin that listens there: its devices are not well until it, or another, comes back.
+    pub(crate) fn forget(&self, name: &str, socket: &Path) {
+        let plugin = {
+            let inner = self.inner.lock();
+            let Some(resource) = inner.resources.get(name) else { return };
+            let Some(plugin) = resource.plugin.clone().filter(|plugin| plugin.socket() == socket) else { return };
+            resource.follow.cancel();
+            plugin
+        };
+        self.gone(name, &plugin);
+    }
+
     fn register(self: &Arc<Self>, name: String, socket: &Path, options: DevicePluginOptions, stop: &CancellationToken) {
-        let plugin = Arc::new(Plugin::new(socket, options));
+        self.follow(name, Plugin::new(socket, options), stop);
+    }
+
+    /// Takes a plugin and follows it until it goes, another takes its place, or `stop`.
+    fn follow(self: &Arc<Self>, name: String, plugin: Plugin, stop: &CancellationToken) {
+        let plugin = Arc::new(plugin);
         let follow = stop.child_token();
         {
             let mut inner = self.inner.lock();
@@ -283,7 +311,7 @@ impl Devices {
     }
 }
 
-pub(crate) use registration::{Listener, bind};
+pub(crate) use registration::{Listener, bind, check_plugin};
 
 impl Inner {
     /// What is well and nobody's, and what containers had that end before.

@@ -3,8 +3,8 @@
 use super::DeviceError;
 use super::messages::{
     ALLOCATE, AllocateRequest, AllocateResponse, ContainerAllocateRequest, ContainerAllocateResponse,
-    ContainerPreferredAllocationRequest, DevicePluginOptions, Empty, LIST_AND_WATCH, ListAndWatchResponse, PRE_START,
-    PREFERRED, PreStartContainerRequest, PreferredAllocationRequest, PreferredAllocationResponse,
+    ContainerPreferredAllocationRequest, DevicePluginOptions, Empty, LIST_AND_WATCH, ListAndWatchResponse, OPTIONS,
+    PRE_START, PREFERRED, PreStartContainerRequest, PreferredAllocationRequest, PreferredAllocationResponse,
 };
 use super::pool::{self, Choice, Devices};
 use pintle_grpc::SocketClient;
@@ -23,6 +23,18 @@ pub(super) struct Plugin {
 impl Plugin {
     pub(super) fn new(socket: &Path, options: DevicePluginOptions) -> Self {
         Self { client: SocketClient::new(socket), options }
+    }
+
+    /// One that is asked for its options, as nobody has told them.
+    pub(super) async fn asked(socket: &Path) -> Result<Self, DeviceError> {
+        let client = SocketClient::new(socket);
+        let options = client.call(OPTIONS, &Empty {}, Some(PATIENCE)).await.map_err(said)?;
+        Ok(Self { client, options })
+    }
+
+    /// Where it listens.
+    pub(super) fn socket(&self) -> &Path {
+        self.client.path()
     }
 
     /// Tells what devices there are until the plugin is gone.

@@ -88,6 +88,18 @@ fn check(request: &RegisterRequest) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks what a plugin says of itself that was found by its socket.
+pub(crate) fn check_plugin(name: &str, versions: &[String]) -> Result<(), String> {
+    if !versions.iter().any(|version| version == VERSION) {
+        let versions = versions.join(" ");
+        return Err(format!("manager version, {VERSION}, is not among plugin supported versions [{versions}]"));
+    }
+    if !is_extended(name) {
+        return Err(format!("invalid name of device plugin socket: the ResourceName {name:?} is invalid"));
+    }
+    Ok(())
+}
+
 /// Whether a name is of a resource that is not Kubernetes' own: `example.com/name`.
 fn is_extended(name: &str) -> bool {
     let Some((domain, rest)) = name.split_once('/') else { return false };
@@ -117,5 +129,10 @@ mod tests {
             assert_eq!(ask("v1beta1", "d.sock", name), Err(format!("the ResourceName {name:?} is invalid")));
         }
         assert!(ask("v1beta1", "../d.sock", "example.com/d").is_err());
+        let found = |version: &str, name: &str| check_plugin(name, &[version.to_owned(), "v2".to_owned()]);
+        assert_eq!(found("v1beta1", "example.com/d"), Ok(()));
+        let version = "manager version, v1beta1, is not among plugin supported versions [v1 v2]";
+        assert_eq!(found("v1", "example.com/d"), Err(version.to_owned()));
+        assert!(found("v1beta1", "d").is_err());
     }
 }
