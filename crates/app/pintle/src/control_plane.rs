@@ -48,7 +48,11 @@ impl ControlPlane {
         let scheduling = Arc::new(scheduling(&cluster.settings)?);
         let store = crate::protection::seal(crate::datastore::open(cluster).await?, &cluster.settings)?;
         let shares_store = store.is_shared();
-        let options = pintle_registry::Options { service_ranges: cluster.service_ranges.clone(), ..Default::default() };
+        let options = pintle_registry::Options {
+            service_ranges: cluster.service_ranges.clone(),
+            event_ttl_seconds: event_ttl(&cluster.settings)?,
+            ..Default::default()
+        };
         let registry = Registry::open(store, Table::builtin(), Arc::clone(&clock), options).await?;
         let settings = crate::access::settings(&cluster.settings, &credentials.front_proxy_authority)?;
         let (config, auth) = config(cluster, credentials, settings)?;
@@ -132,6 +136,14 @@ impl ControlPlane {
 }
 
 /// What the scheduler is told; upstream's defaults when no file is named.
+/// Seconds.
+fn event_ttl(settings: &pintle_cli::Settings) -> Result<u64> {
+    let ttl = pintle_auth::configuration::duration(&settings.event_ttl()).map_err(anyhow::Error::msg);
+    let seconds = ttl.context("--event-ttl")?.as_secs();
+    anyhow::ensure!(seconds > 0, "--event-ttl: events must be kept for a second at least");
+    Ok(seconds)
+}
+
 fn scheduling(settings: &pintle_cli::Settings) -> Result<pintle_scheduler::Configuration> {
     let Some(path) = &settings.scheduler_config else { return Ok(Default::default()) };
     let text = std::fs::read_to_string(path);

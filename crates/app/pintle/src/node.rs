@@ -190,6 +190,27 @@ fn credential_providers(settings: &pintle_cli::Settings) -> Result<Option<Arc<pi
 
 fn kubelet_options(cluster: &Cluster) -> Result<pintle_kubelet::Options> {
     let settings = &cluster.settings;
+/// What pods get of the time before the machine ends, as upstream's configuration has it.
+fn shutdown_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::ShutdownOptions> {
+    let duration = |text: String, flag| {
+        let read = pintle_auth::configuration::duration(&text).map_err(anyhow::Error::msg);
+        read.context(flag)
+    };
+    let grace = duration(settings.shutdown_grace_period(), "--shutdown-grace-period")?;
+    let critical =
+        duration(settings.shutdown_grace_period_critical_pods(), "--shutdown-grace-period-critical-pods")?;
+    let by_priority = settings.shutdown_grace_period_by_pod_priority.as_deref().unwrap_or_default();
+    pintle_kubelet::ShutdownOptions::new(grace, critical, by_priority).context("--shutdown-grace-period…")
+}
+
+/// The system bus is where the environment says, as for all who use it.
+fn shutdown_paths() -> pintle_kubelet::ShutdownPaths {
+    let usual = pintle_kubelet::ShutdownPaths::default();
+    let told = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").ok();
+    let path = told.as_deref().and_then(|address| address.strip_prefix("unix:path=")?.split([',', ';']).next());
+    pintle_kubelet::ShutdownPaths { bus: path.map_or(usual.bus, PathBuf::from), ..usual }
+}
+
     let defaults = pintle_kubelet::Options::default();
     let sysctls = settings.allowed_unsafe_sysctls.as_deref().unwrap_or_default();
     let options = pintle_kubelet::Options {
@@ -204,6 +225,8 @@ fn kubelet_options(cluster: &Cluster) -> Result<pintle_kubelet::Options> {
         device_plugins: Some(device_plugins(cluster)),
         credential_providers: credential_providers(settings)?,
         unsafe_sysctls: sysctls.split(',').filter(|s| !s.is_empty()).map(|s| s.trim().to_owned()).collect(),
+        shutdown: shutdown_options(settings)?,
+        shutdown_paths: shutdown_paths(),
         ..defaults
     };
     let flags = pintle_kubelet::EvictionFlags {

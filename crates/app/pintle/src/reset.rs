@@ -31,6 +31,7 @@ pub(crate) async fn run(arguments: pintle_cli::Reset) -> Result<()> {
         remove(&path)?;
     }
     remove_kubelet_sockets(&device_plugins(&cluster))?;
+    pintle_kubelet::ShutdownPaths::default().forget(&cluster.data("kubelet")).context("forget a delay of logind")?;
     // An agent has written none: one that is there is somebody else's.
     if cluster.settings.server.is_none() {
         remove_kubeconfig(&cluster.settings.write_kubeconfig())?;
@@ -46,6 +47,8 @@ fn remove_kubelet_sockets(plugins: &Path) -> Result<()> {
         // Sockets of plugins may be in it: then it stays.
         let _ = std::fs::remove_dir(folder);
     }
+    // Plugins have their sockets in it, too.
+    let _ = std::fs::remove_dir(plugins.with_file_name("plugins_registry"));
     if let Some(parent) = plugins.parent() {
         // As above.
         let _ = std::fs::remove_dir(parent);

@@ -205,6 +205,8 @@ settings! {
     eviction_soft: String, "SIGNAL<VALUE,…";
     /// How long that must be so, for each of those signals
     eviction_soft_grace_period: String, "SIGNAL=DURATION,…";
+    /// How long events are kept [default: 1h]
+    event_ttl: String = "1h", "DURATION";
     /// The most seconds that a pod gets to end which is evicted for such a threshold [default: 0]
     eviction_max_pod_grace_period: u32 = 0u32, "SECONDS";
     /// How much more than a threshold is won back once pods are evicted
@@ -246,6 +248,12 @@ settings! {
     /// Folders of CNI plugins, separated by colons [default: /opt/cni/bin:/usr/lib/cni]
     cni_bin_dir: String = "/opt/cni/bin:/usr/lib/cni", "PATHS";
     /// The most pods that this node runs [default: 110]
+    /// The time that pods get before this machine ends, which logind then waits with; 0 is none [default: 0s]
+    shutdown_grace_period: String = "0s", "DURATION";
+    /// The part of that time that is left to critical pods [default: 0s]
+    shutdown_grace_period_critical_pods: String = "0s", "DURATION";
+    /// In place of both: seconds for pods of each priority and above, as `0=60,2000000000=10`
+    shutdown_grace_period_by_pod_priority: String, "PRIORITY=SECONDS,…";
     max_pods: u32 = 110u32, "NUMBER";
     /// A structured AuthenticationConfiguration; read again when it changes
     authentication_config: PathBuf, "FILE";
