@@ -1,28 +1,6 @@
 #!/bin/busybox sh
-# Process 1 of the virtual machine of vm-cgroup2.sh: sets up a small system, runs everything, says how it went.
-/bin/busybox --install -s /bin
-mkdir -p /usr && ln -s /bin /usr/bin
-export PATH=/bin HOME=/root RUST_BACKTRACE=0
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev 2>/dev/null
-mkdir -p /dev/pts /dev/shm
-mount -t devpts dev /dev/pts
-mount -t tmpfs run /run
-mount -t tmpfs shm /dev/shm
-mount -t cgroup2 cgroup /sys/fs/cgroup
-ln -sf /proc/self/fd /dev/fd
-hostname vm
-printf '#!/bin/sh\nexec /lib64/ld-linux-x86-64.so.2 --list "$1"\n' > /bin/ldd && chmod 755 /bin/ldd
-ip link set lo up
-ip link add eth0 type dummy && ip addr add 192.168.78.2/24 dev eth0 && ip link set eth0 up
-ip route add default via 192.168.78.1
-# As on any distribution: what starts is in a cgroup of its own, the root's controllers are on.
-echo "+cpu +cpuset +memory +pids +io" > /sys/fs/cgroup/cgroup.subtree_control
-failed=0
-result() { # result NAME CODE
-  if [ "$2" = 0 ]; then echo "VM ok: $1"; else echo "VM FAILED: $1 ($2)"; failed=1; fi
-}
+# Process 1 of the virtual machine of vm-cgroup2.sh: runs everything, says how it went.
+. /guest-begin.sh
 echo "VM kernel: $(uname -r); cgroup filesystems: $(grep -c cgroup /proc/mounts), controllers: $(cat /sys/fs/cgroup/cgroup.controllers)"
 filter=$(sed -n 's/.*vm_filter=\([^ ]*\).*/\1/p' /proc/cmdline)
 cd /tmp
@@ -42,9 +20,6 @@ mkdir -p /tmp/d/image/bin /tmp/d/image/tmp
 cp /bin/busybox /tmp/d/image/bin/busybox
 for a in sh cat sleep echo dd head tail grep ls true mknod; do ln -s busybox /tmp/d/image/bin/$a; done
 tar -C /tmp/d/image -c . | docker import - box > /dev/null; result "import" $?
-expect() { # expect NAME WANTED GOT
-  if [ "$3" = "$2" ]; then echo "VM ok: $1"; else echo "VM FAILED: $1: expected '$2', got '$3'"; failed=1; fi
-}
 g=/sys/fs/cgroup
 expect "run" hello "$(docker run --rm box echo hello)"
 expect "--memory" 33554432 "$(docker run --rm -m 32m box cat $g/memory.max)"
@@ -80,6 +55,4 @@ docker rm -f long greedy > /dev/null; result "rm" $?
 left=$(find /sys/fs/cgroup/pintle -mindepth 2 -type d)
 expect "no cgroup is left" "" "$left"
 [ $failed = 0 ] || tail -n 40 /tmp/d/engine.log
-if [ $failed = 0 ]; then echo "VM RESULT: passed"; else echo "VM RESULT: failed"; fi
-sync
-poweroff -f
+end
