@@ -4,10 +4,9 @@ use crate::domains::{Domains, keyed};
 use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
-use crate::terms::{Term, VARYING};
+use crate::terms::Term;
 use pintle_types::k8s::api::core::v1::NodeSelectorTerm;
 use pintle_types::selector::node_term_matches;
-use std::collections::BTreeMap;
 
 /// Whether the node has what the pod's node selector and required node affinity ask for.
 pub(crate) fn node_matches(pod: &PodInfo, node: &NodeInfo) -> bool {
@@ -86,6 +85,11 @@ impl PodAffinity {
         }
     }
 
+    /// Whether it could rule out any node.
+    pub(crate) fn may_refuse(&self) -> bool {
+        !(self.required.is_empty() && self.own_anti.is_empty() && self.others_anti.is_empty())
+    }
+
     /// Why the node will not do, and whether it could help that pods of the node go.
     pub(crate) fn misfit(&self, node: &NodeInfo) -> Option<(&'static str, bool)> {
         let labelled = self.required.iter().all(|domains| node.label(&domains.key).is_some());
@@ -110,14 +114,4 @@ impl PodAffinity {
     pub(crate) fn weight(&self, node: &NodeInfo) -> i64 {
         self.preferred.iter().map(|domains| domains.at(node)).sum()
     }
-}
-
-/// Labels of a pod that select others of its kind: those of a common owner.
-pub(crate) fn sibling_labels(pod: &PodInfo) -> Option<BTreeMap<String, String>> {
-    let owner = pod.pod.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
-    if !matches!(owner.kind.as_str(), "ReplicaSet" | "ReplicationController" | "StatefulSet") {
-        return None;
-    }
-    let labels = pod.pod.metadata.labels.clone()?;
-    Some(labels.into_iter().filter(|(key, _)| !VARYING.contains(&key.as_str())).collect())
 }

@@ -75,7 +75,10 @@ impl Binder {
                 bound => return bound.map_err(|error| error.to_string()),
             }
         }
-        post_binding(&self.client, pod, node).await.map_err(|error| error.to_string())
+        let began = Instant::now();
+        let bound = post_binding(&self.client, pod, node).await;
+        self.metrics.timings.bound(bound.is_ok(), began);
+        bound.map_err(|error| error.to_string())
     }
 
     /// The pod has no node after all. One that is gone leaves the queue by its own event.

@@ -26,18 +26,22 @@ pub(crate) struct Counts {
 
 impl Counts {
     fn new(pod: &PodInfo, profile: &Profile, snapshot: &Snapshot) -> Self {
-        let mut out = Self { affinity: PodAffinity::new(pod, snapshot), spread: Spread::new(pod, profile) };
-        let spreads = !out.spread.is_empty();
-        let all = pod.terms.is_some() || spreads;
+        let mut out =
+            Self { affinity: PodAffinity::new(pod, snapshot), spread: Spread::new(pod, profile, snapshot.selectors()) };
+        let (spreads, counts_nodes) = (!out.spread.is_empty(), out.spread.counts_nodes());
         for node in snapshot.nodes().iter().filter(|n| n.node.is_some()) {
-            if spreads {
+            if counts_nodes {
                 out.spread.count_node(pod, node);
             }
-            if all || node.with_terms > 0 {
+            if pod.terms.is_some() || node.with_terms > 0 {
                 for running in node.pods.values() {
-                    out.count(pod, profile, node, running, 1, snapshot.namespaces());
+                    out.affinity.count(pod, profile, node, running, 1, snapshot.namespaces());
                 }
             }
+        }
+        // Constraints look at pods of the same namespace only.
+        if spreads {
+            snapshot.pods_in(&pod.key.namespace).for_each(|(node, running)| out.spread.count(pod, node, running, 1));
         }
         out
     }
@@ -120,22 +124,26 @@ fn same_kind(a: &PodInfo, b: &PodInfo, asked: u8) -> bool {
         && owner(a) == owner(b)
 }
 
+/// Whether the pod says itself how it is to be spread.
+fn spreads_itself(pod: &PodInfo) -> bool {
+    pod.spec().topology_spread_constraints.as_ref().is_some_and(|list| !list.is_empty())
+}
+
 impl Kept {
     /// What is counted for the pod; nothing when nothing would ever be counted for it.
     pub(crate) fn counts(&mut self, pod: &PodInfo, profile: &Arc<Profile>, snapshot: &Snapshot) -> Option<Arc<Counts>> {
-        let declared = pod.spec().topology_spread_constraints.as_ref().is_some_and(|list| !list.is_empty());
-        let trivial = pod.terms.is_none() && snapshot.with_terms() == 0 && !declared;
-        if trivial && Spread::new(pod, profile).is_empty() {
-            return None;
-        }
         self.clock += 1;
         let hash = hash(pod);
-        let asked = snapshot.asks_for();
+        let asked = snapshot.asks_for() | snapshot.selectors().asks_for();
         let known =
             |e: &&mut Entry| e.hash == hash && Arc::ptr_eq(&e.profile, profile) && same_kind(&e.owner, pod, asked);
         if let Some(entry) = self.entries.iter_mut().find(known) {
             entry.used = self.clock;
             return Some(Arc::clone(&entry.counts));
+        }
+        let trivial = pod.terms.is_none() && snapshot.with_terms() == 0 && !spreads_itself(pod);
+        if trivial && Spread::new(pod, profile, snapshot.selectors()).is_empty() {
+            return None;
         }
         let counts = Arc::new(Counts::new(pod, profile, snapshot));
         if self.entries.len() >= KINDS
@@ -153,6 +161,11 @@ impl Kept {
         for Entry { owner, profile, counts, .. } in &mut self.entries {
             Arc::make_mut(counts).count(owner, profile, node, running, by, names);
         }
+    }
+
+    /// By default, such pods are spread otherwise now.
+    pub(crate) fn forget_defaults(&mut self, concerned: impl Fn(&PodInfo) -> bool) {
+        self.entries.retain(|entry| spreads_itself(&entry.owner) || !concerned(&entry.owner));
     }
 
     /// Nodes or namespaces are others now.

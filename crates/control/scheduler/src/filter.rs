@@ -7,20 +7,26 @@ use crate::limits;
 use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::snapshot::{Namespaces, NodeInfo, Snapshot};
+use crate::timings::Timings;
 use crate::volumes::{self, Rejection, Volumes};
 use pintle_types::k8s::api::core::v1::{Taint, Toleration};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What is worked out once for a pod before any node is looked at.
 #[derive(Clone)]
 pub(crate) struct Prepared {
     pub(crate) profile: Arc<Profile>,
+    /// Those who filter, and could have anything against a node.
+    asked: Plugins,
     /// Shared with what is kept for the pod's kind, until it is changed to try something.
     pub(crate) counts: Option<Arc<Counts>>,
     /// Most pods have no claims.
     volumes: Option<Box<Volumes>>,
     /// Of devices.
     pub(crate) claims: Option<Box<Claims>>,
+    /// Where it is told how long plugins take, if this attempt is measured.
+    pub(crate) timings: Option<Arc<Timings>>,
 }
 
 impl Prepared {
@@ -34,13 +40,41 @@ impl Prepared {
             true => Claims::new(pod, snapshot.devices()).map_err(reject)?.map(Box::new),
             false => None,
         };
-        Ok(Self { profile: Arc::clone(profile), counts: snapshot.counts(pod, profile), volumes, claims })
+        let (profile, counts) = (Arc::clone(profile), snapshot.counts(pod, profile));
+        let mut prepared = Self { profile, asked: Plugins::default(), counts, volumes, claims, timings: None };
+        let has_a_say = |plugin: &Plugin| prepared.profile.filters_by(*plugin) && prepared.concerns(*plugin, pod);
+        let asked: Vec<Plugin> = Plugin::ALL.into_iter().filter(has_a_say).collect();
+        asked.into_iter().for_each(|plugin| prepared.asked.insert(plugin));
+        Ok(prepared)
+    }
+
+    /// Whether the plugin could have anything against any node; upstream's PreFilter skips the others.
+    fn concerns(&self, plugin: Plugin, pod: &PodInfo) -> bool {
+        let spec = pod.spec();
+        match plugin {
+            Plugin::NodeUnschedulable | Plugin::NodeName | Plugin::TaintToleration | Plugin::NodeResourcesFit => true,
+            Plugin::NodeAffinity => {
+                let selects = spec.node_selector.as_ref().is_some_and(|selector| !selector.is_empty());
+                selects || pod.rules.is_some() || self.profile.added_affinity.is_some()
+            }
+            Plugin::NodePorts => !pod.ports.is_empty(),
+            Plugin::VolumeRestrictions => spec.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty()),
+            Plugin::NodeVolumeLimits | Plugin::VolumeBinding | Plugin::VolumeZone => self.volumes.is_some(),
+            Plugin::PodTopologySpread => self.counts.as_ref().is_some_and(|counts| counts.spread.counts_nodes()),
+            Plugin::InterPodAffinity => self.counts.as_ref().is_some_and(|counts| counts.affinity.may_refuse()),
+            Plugin::DynamicResources => self.claims.is_some(),
+            Plugin::Extender => false,
+        }
     }
 
     /// As if a pod came to the node (`by` is 1) or left it (-1).
     pub(crate) fn count(&mut self, pod: &PodInfo, node: &NodeInfo, running: &PodInfo, by: i64, names: &Namespaces) {
         if let Some(counts) = &mut self.counts {
             Arc::make_mut(counts).count(pod, &self.profile, node, running, by, names);
+            // Whom the pod must not meet may be among those who come.
+            if self.profile.filters_by(Plugin::InterPodAffinity) {
+                self.asked.insert(Plugin::InterPodAffinity);
+            }
         }
         self.volumes.iter_mut().for_each(|volumes| volumes.count(running, by));
     }
@@ -165,88 +199,67 @@ impl Refusal {
 
 /// Why the node will not do: what the first plugin that refuses it says. Nothing when it will do.
 pub(crate) fn misfit(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, snapshot: &Snapshot) -> Option<Refusal> {
-    let profile = &*prepared.profile;
-    if let Some(refusal) = unfit_node(pod, node, profile) {
-        return Some(refusal);
-    }
-    let asks = |plugin| profile.filters_by(plugin);
-    if !pod.ports.is_empty() && asks(Plugin::NodePorts) {
-        let taken = |port| node.pods.values().any(|p| p.ports.iter().any(|other| other.conflicts(port)));
-        if pod.ports.iter().any(taken) {
-            let lack = Lack::Rule("node(s) didn't have free ports for the requested pod ports");
-            return Some(Refusal { plugin: Plugin::NodePorts, lack, resolvable: true });
+    for plugin in Plugin::ALL.into_iter().filter(|plugin| prepared.asked.contains(*plugin)) {
+        let began = prepared.timings.as_ref().map(|timings| (timings, Instant::now()));
+        let refusal = refuse(plugin, pod, node, prepared, snapshot);
+        if let Some((timings, since)) = began {
+            timings.filtered(plugin, refusal.as_ref(), since);
         }
-    }
-    if asks(Plugin::NodeResourcesFit)
-        && let Some(refusal) = insufficient(pod, node, profile)
-    {
-        return Some(refusal);
-    }
-    if let Some(refusal) = unfit_volumes(pod, node, prepared, snapshot) {
-        return Some(refusal);
-    }
-    let company = prepared.counts.as_ref().and_then(|counts| unfit_company(pod, node, profile, counts));
-    company.or_else(|| {
-        let words = prepared.claims.as_ref()?.misfit(node, snapshot.devices())?;
-        Refusal::rule(Plugin::DynamicResources, words)
-    })
-}
-
-/// What pods on the node and around it have against the pod, and it against them.
-fn unfit_company(pod: &PodInfo, node: &NodeInfo, profile: &Profile, counts: &Counts) -> Option<Refusal> {
-    let asks = |plugin| profile.filters_by(plugin);
-    let rule = |plugin, (text, resolvable)| Refusal { plugin, lack: Lack::Rule(text), resolvable };
-    let crowded = || counts.spread.misfit(pod, node).map(|reason| rule(Plugin::PodTopologySpread, reason));
-    let unwanted = || counts.affinity.misfit(node).map(|reason| rule(Plugin::InterPodAffinity, reason));
-    let crowded = asks(Plugin::PodTopologySpread).then(crowded).flatten();
-    crowded.or_else(|| asks(Plugin::InterPodAffinity).then(unwanted).flatten())
-}
-
-/// What the node itself is and says, whatever runs there.
-fn unfit_node(pod: &PodInfo, node: &NodeInfo, profile: &Profile) -> Option<Refusal> {
-    let asks = |plugin| profile.filters_by(plugin);
-    if asks(Plugin::NodeUnschedulable) && unschedulable(pod, node) {
-        return Refusal::rule(Plugin::NodeUnschedulable, "node(s) were unschedulable");
-    }
-    if asks(Plugin::NodeName) && !named(pod, node) {
-        return Refusal::rule(Plugin::NodeName, "node(s) didn't match the requested node name");
-    }
-    if asks(Plugin::TaintToleration) && !tolerated(pod, node) {
-        return Refusal::rule(Plugin::TaintToleration, "node(s) had untolerated taint(s)");
-    }
-    if asks(Plugin::NodeAffinity) {
-        if profile.added_affinity.as_ref().is_some_and(|added| !added.admit(node)) {
-            let text = "node(s) didn't match scheduler-enforced node affinity";
-            return Refusal::rule(Plugin::NodeAffinity, text);
-        }
-        if !node_matches(pod, node) {
-            return Refusal::rule(Plugin::NodeAffinity, "node(s) didn't match Pod's node affinity/selector");
+        if refusal.is_some() {
+            return refusal;
         }
     }
     None
 }
 
-fn unfit_volumes(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, snapshot: &Snapshot) -> Option<Refusal> {
-    let asks = |plugin| prepared.profile.filters_by(plugin);
-    let refuse = |plugin, text, resolvable| Some(Refusal { plugin, lack: Lack::Rule(text), resolvable });
-    if asks(Plugin::VolumeRestrictions) && volumes::disk_is_taken(pod, node) {
-        return refuse(Plugin::VolumeRestrictions, "node(s) had no available disk", true);
+/// What one plugin has against the node.
+fn refuse(plugin: Plugin, pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, snapshot: &Snapshot) -> Option<Refusal> {
+    let rule = |no: bool, text| if no { Refusal::rule(plugin, text) } else { None };
+    let told = |(text, resolvable)| Refusal { plugin, lack: Lack::Rule(text), resolvable };
+    match plugin {
+        Plugin::NodeUnschedulable => rule(unschedulable(pod, node), "node(s) were unschedulable"),
+        Plugin::NodeName => rule(!named(pod, node), "node(s) didn't match the requested node name"),
+        Plugin::TaintToleration => rule(!tolerated(pod, node), "node(s) had untolerated taint(s)"),
+        Plugin::NodeAffinity => unfit_by_affinity(pod, node, &prepared.profile),
+        Plugin::NodePorts => {
+            let taken = |port| node.pods.values().any(|p| p.ports.iter().any(|other| other.conflicts(port)));
+            let text = "node(s) didn't have free ports for the requested pod ports";
+            pod.ports.iter().any(taken).then(|| told((text, true)))
+        }
+        Plugin::NodeResourcesFit => insufficient(pod, node, &prepared.profile),
+        Plugin::VolumeRestrictions if volumes::disk_is_taken(pod, node) => {
+            Some(told(("node(s) had no available disk", true)))
+        }
+        Plugin::VolumeRestrictions => {
+            let text = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+            prepared.volumes.as_ref()?.is_taken().then(|| told((text, true)))
+        }
+        Plugin::NodeVolumeLimits => {
+            let exceeded = limits::exceeded(pod, node, snapshot.storage());
+            exceeded.then(|| told(("node(s) exceed max volume count", true)))
+        }
+        Plugin::VolumeBinding => {
+            let bits = prepared.volumes.as_ref()?.place(node).err()?;
+            Some(Refusal { plugin, lack: Lack::Volumes(bits), resolvable: false })
+        }
+        Plugin::VolumeZone => {
+            rule(!prepared.volumes.as_ref()?.is_in_zone(node), "node(s) had no available volume zone")
+        }
+        Plugin::PodTopologySpread => prepared.counts.as_ref()?.spread.misfit(pod, node).map(told),
+        Plugin::InterPodAffinity => prepared.counts.as_ref()?.affinity.misfit(node).map(told),
+        Plugin::DynamicResources => Refusal::rule(plugin, prepared.claims.as_ref()?.misfit(node, snapshot.devices())?),
+        // Servers are asked about all nodes at once.
+        Plugin::Extender => None,
     }
-    let volumes = prepared.volumes.as_ref()?;
-    if asks(Plugin::VolumeRestrictions) && volumes.is_taken() {
-        let text = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
-        return refuse(Plugin::VolumeRestrictions, text, true);
+}
+
+fn unfit_by_affinity(pod: &PodInfo, node: &NodeInfo, profile: &Profile) -> Option<Refusal> {
+    if profile.added_affinity.as_ref().is_some_and(|added| !added.admit(node)) {
+        let text = "node(s) didn't match scheduler-enforced node affinity";
+        return Refusal::rule(Plugin::NodeAffinity, text);
     }
-    if asks(Plugin::NodeVolumeLimits) && limits::exceeded(pod, node, snapshot.storage()) {
-        return refuse(Plugin::NodeVolumeLimits, "node(s) exceed max volume count", true);
-    }
-    if asks(Plugin::VolumeBinding)
-        && let Err(bits) = volumes.place(node)
-    {
-        return Some(Refusal { plugin: Plugin::VolumeBinding, lack: Lack::Volumes(bits), resolvable: false });
-    }
-    if asks(Plugin::VolumeZone) && !volumes.is_in_zone(node) {
-        return Refusal::rule(Plugin::VolumeZone, "node(s) had no available volume zone");
+    if !node_matches(pod, node) {
+        return Refusal::rule(Plugin::NodeAffinity, "node(s) didn't match Pod's node affinity/selector");
     }
     None
 }
@@ -280,8 +293,7 @@ pub(crate) fn named(pod: &PodInfo, node: &NodeInfo) -> bool {
 }
 
 pub(crate) fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> bool {
-    let marked = node.node.as_ref().and_then(|n| n.spec.as_ref()).and_then(|s| s.unschedulable) == Some(true);
-    if !marked {
+    if !node.marks.unschedulable {
         return false;
     }
     let taint =
@@ -300,6 +312,9 @@ pub(crate) fn unwelcome(pod: &PodInfo, node: &NodeInfo) -> i64 {
 }
 
 fn taints(node: &NodeInfo) -> &[Taint] {
+    if !node.marks.tainted {
+        return &[];
+    }
     let spec = node.node.as_ref().and_then(|n| n.spec.as_ref());
     spec.and_then(|s| s.taints.as_deref()).unwrap_or_default()
 }

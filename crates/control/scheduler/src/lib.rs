@@ -24,6 +24,7 @@ mod hints;
 mod limits;
 mod metrics;
 mod place;
+mod places;
 mod pod;
 mod pods;
 mod preemption;
@@ -38,6 +39,7 @@ mod run;
 mod score;
 #[cfg(test)]
 mod score_tests;
+mod selectors;
 mod shared;
 mod snapshot;
 mod spread;
@@ -45,6 +47,7 @@ mod storage;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod timings;
 #[cfg(test)]
 mod volume_tests;
 mod volumes;
@@ -61,5 +64,6 @@ pub use preemption::{Preemption, preempt};
 pub use profile::{Profile, default_profile};
 pub use resources::Resources;
 pub use run::{Config, Error, run};
+pub use selectors::Owner;
 pub use snapshot::{NodeInfo, Snapshot};
 pub use storage::Storage;

@@ -2,6 +2,7 @@
 
 use crate::filter::Plugin;
 use crate::profile::Profile;
+use crate::timings::Timings;
 use parking_lot::Mutex;
 use pintle_metrics::{Counter, Family, Gauge, Histogram, Registry, Text};
 use std::collections::HashMap;
@@ -96,6 +97,7 @@ pub struct Metrics {
     pub(crate) preemptions: Arc<Counter>,
     pub(crate) victims: Arc<Histogram>,
     pub(crate) bindings: Arc<Gauge>,
+    pub(crate) timings: Arc<Timings>,
     current: Mutex<Option<Weak<dyn Waiting>>>,
     profiles: Mutex<HashMap<String, Arc<OfProfile>>>,
 }
@@ -165,6 +167,7 @@ impl Metrics {
                     &["operation"],
                 )
                 .with(&["binding"]),
+            timings: Timings::new(registry),
             current: Mutex::default(),
             profiles: Mutex::default(),
         });

@@ -11,6 +11,7 @@ use crate::run::{Scheduler, Turn, Unplaced};
 use crate::score::scores;
 use crate::shared::Ours;
 use crate::snapshot::{NodeInfo, Snapshot};
+use crate::timings::Timings;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Node;
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ impl Scheduler {
             return self.place_with_extenders(pod, ours, turn).await;
         }
         let mut snapshot = self.shared.snapshot.lock();
-        let prepared = prepare(pod, ours, &snapshot).map_err(Unplaced::Misfit)?;
+        let prepared = prepare(pod, ours, &snapshot, self.metrics.timings.sample()).map_err(Unplaced::Misfit)?;
         let began = Instant::now();
         let found = find(pod, &prepared, &snapshot, turn.start);
         turn.start = (turn.start + found.looked_at) % snapshot.nodes().len().max(1);
@@ -100,7 +101,8 @@ impl Scheduler {
             }
         }
         let mut snapshot = self.shared.snapshot.lock();
-        let prepared = prepare(pod, ours, &snapshot).map_err(Unplaced::Misfit)?;
+        // A measured attempt was measured when nodes were looked for.
+        let prepared = prepare(pod, ours, &snapshot, None).map_err(Unplaced::Misfit)?;
         let left = nodes.iter().filter_map(|node| snapshot.node(node.name())).filter(|node| node.node.is_some());
         let left: Vec<&NodeInfo> = left.collect();
         if left.is_empty() {
@@ -118,7 +120,7 @@ impl Scheduler {
     /// The nodes that will do by the plugins, and what is against the others.
     fn found(&self, pod: &PodInfo, ours: &Ours, turn: &mut Turn) -> Result<(Vec<Arc<Node>>, Misfit), Unplaced> {
         let snapshot = self.shared.snapshot.lock();
-        let prepared = prepare(pod, ours, &snapshot).map_err(Unplaced::Misfit)?;
+        let prepared = prepare(pod, ours, &snapshot, self.metrics.timings.sample()).map_err(Unplaced::Misfit)?;
         let began = Instant::now();
         let found = find(pod, &prepared, &snapshot, turn.start);
         turn.start = (turn.start + found.looked_at) % snapshot.nodes().len().max(1);
@@ -151,9 +153,10 @@ fn unplaced(prepared: &Prepared, misfit: Misfit) -> Unplaced {
     })
 }
 
-fn prepare(pod: &PodInfo, ours: &Ours, snapshot: &Snapshot) -> Result<Prepared, Misfit> {
+fn prepare(pod: &PodInfo, ours: &Ours, snapshot: &Snapshot, timings: Option<Arc<Timings>>) -> Result<Prepared, Misfit> {
     let began = Instant::now();
-    let prepared = Prepared::new(pod, &ours.profile, snapshot);
+    let mut prepared = Prepared::new(pod, &ours.profile, snapshot);
+    prepared.iter_mut().for_each(|prepared| prepared.timings.clone_from(&timings));
     ours.counts.ran(Point::PreFilter, prepared.is_ok(), began);
     prepared.map_err(|rejection| Misfit::of_all(snapshot.known_nodes(), rejection))
 }

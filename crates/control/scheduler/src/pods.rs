@@ -18,6 +18,11 @@ impl Pods {
         self.0.iter().rposition(|pod| pod.key.name == key.name && pod.key.namespace == key.namespace)
     }
 
+    /// The one of that namespace and name.
+    pub(crate) fn named(&self, namespace: &str, name: &str) -> Option<&Arc<PodInfo>> {
+        self.0.iter().rfind(|pod| pod.key.name == name && pod.key.namespace == namespace)
+    }
+
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Arc<PodInfo>> {
         self.place(key).map(|place| &self.0[place])
     }

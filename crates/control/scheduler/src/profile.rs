@@ -3,7 +3,7 @@
 use crate::filter::{Plugin, Plugins};
 use crate::rules::NodeRules;
 use crate::run::NAME;
-use crate::spread::HOSTNAME;
+use crate::spread::{HOSTNAME, ZONE};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -20,6 +20,32 @@ pub(crate) enum Scorer {
 }
 
 pub(crate) const SCORERS: usize = 7;
+
+impl Scorer {
+    /// All of them, in upstream's order.
+    pub(crate) const ALL: [Self; SCORERS] = [
+        Self::TaintToleration,
+        Self::NodeAffinity,
+        Self::PodTopologySpread,
+        Self::InterPodAffinity,
+        Self::NodeResourcesFit,
+        Self::NodeResourcesBalancedAllocation,
+        Self::ImageLocality,
+    ];
+
+    /// The name that configurations and metrics use.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TaintToleration => "TaintToleration",
+            Self::NodeAffinity => "NodeAffinity",
+            Self::PodTopologySpread => "PodTopologySpread",
+            Self::InterPodAffinity => "InterPodAffinity",
+            Self::NodeResourcesFit => "NodeResourcesFit",
+            Self::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
+            Self::ImageLocality => "ImageLocality",
+        }
+    }
+}
 
 /// How the amounts that are taken of a node make its score.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +112,7 @@ static SYSTEM: LazyLock<Vec<DefaultConstraint>> = LazyLock::new(|| {
         honor_affinity: true,
         honor_taints: false,
     };
-    [(HOSTNAME, 3), ("topology.kubernetes.io/zone", 5)].into_iter().map(make).collect()
+    [(HOSTNAME, 3), (ZONE, 5)].into_iter().map(make).collect()
 });
 
 impl Profile {

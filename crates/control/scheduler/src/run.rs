@@ -12,11 +12,15 @@ use crate::metrics::{Metrics, Outcome, Point};
 use crate::pod::PodInfo;
 use crate::preemption::{Offer, Preemption, candidates, pick};
 use crate::queue::Popped;
+use crate::selectors::Owner;
 use crate::shared::{Ours, Shared};
 use pintle_client::{Client, Patch, PatchOptions};
 use pintle_clock::Clock;
 use pintle_informer::{EventType, Informer, Informers, Recorder};
-use pintle_types::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use pintle_types::k8s::api::apps::v1::{ReplicaSet, StatefulSet};
+use pintle_types::k8s::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
+};
 use pintle_types::k8s::api::policy::v1::PodDisruptionBudget;
 use pintle_types::k8s::api::storage::v1::StorageClass;
 use rand::SeedableRng;
@@ -131,6 +135,7 @@ async fn follow(informers: &Informers, shared: &Arc<Shared>) {
     claims.on_change(move |change| of_claims.claim_changed(change));
     volumes.on_change(move |change| of_volumes.volume_changed(change));
     classes.on_change(move |change| of_classes.class_changed(change));
+    follow_selectors(informers, shared).await;
     let of_pods = Arc::clone(shared);
     pods.on_change(move |change| of_pods.pod_changed(change));
     nodes.synced().await;
@@ -139,6 +144,27 @@ async fn follow(informers: &Informers, shared: &Arc<Shared>) {
     claims.synced().await;
     volumes.synced().await;
     classes.synced().await;
+}
+
+/// The same for who selects pods, where that is how pods are spread.
+async fn follow_selectors(informers: &Informers, shared: &Arc<Shared>) {
+    if shared.profiles.iter().all(|ours| ours.profile.default_constraints().is_empty()) {
+        return;
+    }
+    let services: Informer<Service> = informers.of();
+    let controllers: Informer<ReplicationController> = informers.of();
+    let sets: Informer<ReplicaSet> = informers.of();
+    let stateful: Informer<StatefulSet> = informers.of();
+    let of_services = Arc::clone(shared);
+    services.on_change(move |change| of_services.service_changed(change));
+    let (of_controllers, of_sets, of_stateful) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
+    controllers.on_change(move |change| of_controllers.owner_changed(change, Owner::ReplicationController));
+    sets.on_change(move |change| of_sets.owner_changed(change, Owner::ReplicaSet));
+    stateful.on_change(move |change| of_stateful.owner_changed(change, Owner::StatefulSet));
+    services.synced().await;
+    controllers.synced().await;
+    sets.synced().await;
+    stateful.synced().await;
 }
 
 impl Scheduler {
@@ -190,7 +216,9 @@ impl Scheduler {
             Ok(offers) => self.left_by_extenders(pod, offers).await.map(pick),
             Err(none) => Ok(none),
         };
-        ours.counts.ran(Point::PostFilter, matches!(room, Ok(Preemption::Room { .. })), began);
+        let found = matches!(room, Ok(Preemption::Room { .. }));
+        self.metrics.timings.preempted(found, began);
+        ours.counts.ran(Point::PostFilter, found, began);
         match room {
             Ok(Preemption::Room { node, victims }) => {
                 self.metrics.victims.observe(victims.len() as f64);

@@ -6,6 +6,7 @@ use crate::profile::{Profile, Scorer, Strategy};
 use crate::resources::Resources;
 use crate::snapshot::{NodeInfo, Snapshot};
 use crate::{counts::Counts, filter::Prepared};
+use std::time::Instant;
 
 const MAX: i64 = 100;
 
@@ -13,20 +14,16 @@ const MAX: i64 = 100;
 pub(crate) fn scores(pod: &PodInfo, nodes: &[&NodeInfo], prepared: &Prepared, snapshot: &Snapshot) -> Vec<i64> {
     let profile = &*prepared.profile;
     let mut totals = vec![0; nodes.len()];
-    for scorer in [
-        Scorer::TaintToleration,
-        Scorer::NodeAffinity,
-        Scorer::PodTopologySpread,
-        Scorer::InterPodAffinity,
-        Scorer::NodeResourcesFit,
-        Scorer::NodeResourcesBalancedAllocation,
-        Scorer::ImageLocality,
-    ] {
+    for scorer in Scorer::ALL {
         let weight = profile.weight(scorer);
         if weight == 0 {
             continue;
         }
+        let began = prepared.timings.as_ref().map(|timings| (timings, Instant::now()));
         let Some(scores) = score(scorer, pod, nodes, prepared, snapshot) else { continue };
+        if let Some((timings, since)) = began {
+            timings.scored(scorer, nodes.len(), since);
+        }
         totals.iter_mut().zip(scores).for_each(|(total, score)| *total += weight * score);
     }
     totals

@@ -3,8 +3,10 @@
 use crate::filter::Prepared;
 use crate::profile::{DefaultConstraint, Profile, SCORERS, Scorer, Strategy};
 use crate::score::scores;
-use crate::tests::{merge, node, pod, snapshot};
+use crate::tests::{merge, node, pod, replica_set, snapshot};
 use crate::{PodInfo, Snapshot};
+use pintle_types::k8s::api::core::v1::Service;
+use pintle_types::{Kind, ObjectKey};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -212,7 +214,8 @@ fn defaults_of_the_profile_spread_pods_of_a_set() {
     let owner =
         json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": true }]);
     let owned = |name| pod(name, json!({ "metadata": { "ownerReferences": owner } }));
-    let state = snapshot(&[zoned("a", "z1"), zoned("b", "z2")], &[(owned("x"), "a"), (owned("y"), "a")]);
+    let mut state = snapshot(&[zoned("a", "z1"), zoned("b", "z2")], &[(owned("x"), "a"), (owned("y"), "a")]);
+    state.set_owner(replica_set("web"), true);
     let mut profile = only(Scorer::PodTopologySpread);
     let constraint = |hard| DefaultConstraint {
         key: "zone".into(),
@@ -228,10 +231,35 @@ fn defaults_of_the_profile_spread_pods_of_a_set() {
     profile.spread = Some(Vec::new());
     check(profile.clone(), &owned("p"), &state, &[0, 0]);
     profile.spread = Some(vec![constraint(true)]);
-    let state = snapshot(&[zoned("a", "z1"), zoned("b", "z2")], &[(owned("x"), "a")]);
+    let mut state = snapshot(&[zoned("a", "z1"), zoned("b", "z2")], &[(owned("x"), "a")]);
+    state.set_owner(replica_set("web"), true);
     let mut random: StdRng = SeedableRng::seed_from_u64(1);
     let choice = crate::schedule(&owned("p"), &Arc::new(profile), &state, 0, &mut random);
     assert_eq!(choice.map(|choice| choice.node), Ok("b"));
+}
+
+#[test]
+fn the_system_defaults_spread_the_pods_of_a_service_over_hosts_and_zones() {
+    let at = |name, zone| {
+        let labels = json!({ "kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone });
+        node(name, json!({ "metadata": { "labels": labels } }))
+    };
+    let web = |name| pod(name, json!({}));
+    let nodes = [at("a", "z1"), at("b", "z1"), at("c", "z2"), node("d", json!({}))];
+    let mut state = snapshot(&nodes, &[(web("x"), "a"), (web("y"), "a"), (web("z"), "b"), (web("v"), "c")]);
+    let profile = || only(Scorer::PodTopologySpread);
+    check(profile(), &web("p"), &state, &[0, 0, 0, 0]);
+    let metadata = json!({ "namespace": "default", "name": "web" });
+    let service = json!({ "metadata": metadata, "spec": { "selector": { "app": "web" } } });
+    let service = Arc::new(Service::from_value(service).unwrap());
+    state.set_service(&ObjectKey::new("default", "web"), Some(service));
+    // Hosts weigh ln 6 = 1.79 and allow 2, two zones ln 4 = 1.39 and allow 4; d, without a zone, counts as a host only.
+    // a: 2*1.79+2 + 3*1.39+4 = 13.74; b: 11.95; c: 1.79+2 + 1.39+4 = 9.18; d: 2. Rounded 14, 12, 9, 2; of 14 + 2.
+    check(profile(), &web("p"), &state, &[14, 28, 50, 100]);
+    // A service of another namespace, or for others, says nothing.
+    check(profile(), &pod("p", json!({ "metadata": { "labels": { "app": "db" } } })), &state, &[0, 0, 0, 0]);
+    state.set_service(&ObjectKey::new("default", "web"), None);
+    check(profile(), &web("p"), &state, &[0, 0, 0, 0]);
 }
 
 #[test]

@@ -9,10 +9,11 @@ use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::queue::PodQueue;
 use crate::room::Room;
+use crate::selectors::Owner;
 use crate::snapshot::{NodeInfo, Snapshot};
 use parking_lot::Mutex;
 use pintle_informer::Change;
-use pintle_types::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use pintle_types::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use pintle_types::k8s::api::storage::v1::StorageClass;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::{HashMap, HashSet};
@@ -162,6 +163,15 @@ impl Shared {
         }
         self.snapshot.lock().set_namespace(name, new.metadata.labels.clone().unwrap_or_default());
         self.queue.cluster_changed(&Event::NamespaceChanged);
+    }
+
+    pub(crate) fn service_changed(&self, change: &Change<Service>) {
+        self.snapshot.lock().set_service(&change.object().key(), change.new().cloned());
+    }
+
+    /// A controller of pods changed: how they are spread by default follows from its selector.
+    pub(crate) fn owner_changed<K: Kind>(&self, change: &Change<K>, wrap: fn(Arc<K>) -> Owner) {
+        self.snapshot.lock().set_owner(wrap(Arc::clone(change.object())), change.new().is_some());
     }
 
     pub(crate) fn claim_changed(&self, change: &Change<PersistentVolumeClaim>) {

@@ -2,17 +2,20 @@
 
 use crate::counts::{Counts, Kept, counts_the_same};
 use crate::dra::Devices;
+use crate::places::Places;
 use crate::pod::PodInfo;
 use crate::pods::Pods;
 use crate::profile::Profile;
 use crate::resources::Resources;
+use crate::selectors::{Owner, Selectors};
+use crate::spread::{HOSTNAME, ZONE};
 use crate::storage::Storage;
 use crate::terms::VARYING;
 use crate::zones::{interleaved, zone};
 use parking_lot::Mutex;
-use pintle_types::k8s::api::core::v1::Node;
+use pintle_types::k8s::api::core::v1::{Node, Service};
 use pintle_types::{Kind, ObjectKey};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 /// The labels of namespaces, by name.
@@ -31,6 +34,31 @@ pub struct NodeInfo {
     pub(crate) pods: Pods,
     /// How many of the pods have terms of affinity to pods.
     pub(crate) with_terms: usize,
+    pub(crate) marks: Marks,
+}
+
+/// What every pod asks of every node, kept where it is found at once: on a large cluster it is the memory that takes
+/// the time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks {
+    pub(crate) unschedulable: bool,
+    pub(crate) tainted: bool,
+    /// Whether it has the label of its host.
+    pub(crate) host: bool,
+    /// The label of its zone; nodes of one zone share it.
+    pub(crate) zone: Option<Arc<str>>,
+}
+
+impl Marks {
+    fn of(node: &Node) -> Self {
+        let spec = node.spec.as_ref();
+        Self {
+            unschedulable: spec.and_then(|spec| spec.unschedulable) == Some(true),
+            tainted: spec.and_then(|spec| spec.taints.as_ref()).is_some_and(|taints| !taints.is_empty()),
+            host: node.label(HOSTNAME).is_some(),
+            zone: node.label(ZONE).map(Arc::from),
+        }
+    }
 }
 
 impl NodeInfo {
@@ -50,10 +78,12 @@ impl NodeInfo {
             scored: (0, 0),
             pods: Pods::default(),
             with_terms: 0,
+            marks: Marks::default(),
         }
     }
 
     fn set_node(&mut self, node: Arc<Node>) {
+        self.marks = Marks::of(&node);
         let allocatable = node.status.as_ref().and_then(|s| s.allocatable.as_ref());
         self.allocatable = allocatable.map(Resources::from_map).unwrap_or_default();
         self.node = Some(node);
@@ -83,10 +113,15 @@ impl NodeInfo {
         self.requested.copy_from(&other.requested);
         self.pods.copy_from(&other.pods);
         (self.scored, self.with_terms) = (other.scored, other.with_terms);
+        self.marks.clone_from(&other.marks);
     }
 
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
-        self.node.as_ref()?.label(key)
+        if key == ZONE { self.marks.zone.as_deref() } else { self.node.as_ref()?.label(key) }
+    }
+
+    pub(crate) fn has_label(&self, key: &str) -> bool {
+        if key == HOSTNAME { self.marks.host } else { self.label(key).is_some() }
     }
 }
 
@@ -105,7 +140,7 @@ pub struct Snapshot {
     order: OnceLock<Vec<usize>>,
     by_name: HashMap<String, usize>,
     /// Where each pod counts.
-    pods: HashMap<ObjectKey, usize>,
+    pods: Places,
     /// Pods that wait for room on a node, with its name: they count when others of no higher priority are placed.
     nominated: HashMap<ObjectKey, Nomination>,
     /// The same, by the node.
@@ -120,6 +155,9 @@ pub struct Snapshot {
     known: usize,
     storage: Storage,
     devices: Devices,
+    selectors: Selectors,
+    /// The zones that were ever seen.
+    zones: HashSet<Arc<str>>,
     /// Counted for a pod when it is scheduled, and kept for those like it.
     kept: Mutex<Kept>,
 }
@@ -150,7 +188,15 @@ impl Snapshot {
 
     /// The node that the pod counts on.
     pub(crate) fn node_of(&self, key: &ObjectKey) -> Option<&NodeInfo> {
-        self.pods.get(key).map(|slot| &self.nodes[*slot])
+        self.pods.get(key).map(|slot| &self.nodes[slot])
+    }
+
+    /// The pods of a namespace that count on nodes which are known, with these.
+    pub(crate) fn pods_in(&self, namespace: &str) -> impl Iterator<Item = (&NodeInfo, &PodInfo)> {
+        self.pods.in_namespace(namespace).filter_map(move |(name, slot)| {
+            let node = self.nodes.get(slot).filter(|node| node.node.is_some())?;
+            Some((node, &**node.pods.named(namespace, name)?))
+        })
     }
 
     /// The place of a node among [`nodes`](Self::nodes).
@@ -179,6 +225,22 @@ impl Snapshot {
     /// Claims to devices, their classes and slices, to be kept up.
     pub fn devices_mut(&mut self) -> &mut Devices {
         &mut self.devices
+    }
+
+    pub(crate) fn selectors(&self) -> &Selectors {
+        &self.selectors
+    }
+
+    /// The Service as it is now; nothing when it is gone.
+    pub fn set_service(&mut self, key: &ObjectKey, service: Option<Arc<Service>>) {
+        let concerned = self.selectors.set_service(key, service);
+        self.kept.get_mut().forget_defaults(concerned);
+    }
+
+    /// Somebody who makes pods, as it is now; or as it was, when it is not there any more.
+    pub fn set_owner(&mut self, owner: Owner, there: bool) {
+        let concerned = self.selectors.set_owner(owner, there);
+        self.kept.get_mut().forget_defaults(concerned);
     }
 
     pub(crate) fn namespaces(&self) -> &Namespaces {
@@ -313,7 +375,20 @@ impl Snapshot {
         if old.is_none_or(|old| old.metadata.labels != node.metadata.labels || counted(&old) != counted(&node)) {
             self.kept.get_mut().forget();
         }
+        let zone = self.nodes[slot].marks.zone.take();
         self.nodes[slot].set_node(node);
+        self.share_zone(slot, zone);
+    }
+
+    /// One text for all nodes of a zone, so that it is found in the same memory.
+    fn share_zone(&mut self, slot: usize, before: Option<Arc<str>>) {
+        let Some(zone) = self.nodes[slot].marks.zone.take() else { return };
+        let known = before.filter(|before| *before == zone).or_else(|| self.zones.get(&zone).cloned());
+        let shared = known.unwrap_or_else(|| {
+            self.zones.insert(Arc::clone(&zone));
+            zone
+        });
+        self.nodes[slot].marks.zone = Some(shared);
     }
 
     /// The node is gone; the pods that are bound to it still count there until they go too.
@@ -321,6 +396,7 @@ impl Snapshot {
         if let Some(slot) = self.by_name.get(name).copied() {
             if let Some(old) = self.nodes[slot].node.take() {
                 self.known -= 1;
+                self.nodes[slot].marks = Marks::default();
                 self.kept.get_mut().forget();
                 self.count_images(&old, false);
             }
@@ -332,7 +408,7 @@ impl Snapshot {
     pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) -> bool {
         self.forget_nomination(&pod.key);
         // Most news of a pod that runs change nothing of what is counted.
-        if let Some(known) = self.pods.get(&pod.key).and_then(|slot| self.nodes.get_mut(*slot))
+        if let Some(known) = self.pods.get(&pod.key).and_then(|slot| self.nodes.get_mut(slot))
             && known.name == node
             && let Some(old) = known.pods.get_mut(&pod.key)
             && counts_the_same(old, &pod)
@@ -344,7 +420,7 @@ impl Snapshot {
         self.with_terms += usize::from(pod.terms.is_some());
         self.count_varying(&pod, true);
         let slot = self.slot(node);
-        self.pods.insert(pod.key.clone(), slot);
+        self.pods.insert(&pod.key, slot);
         pod.claim_keys().for_each(|claim| self.storage.count_user(claim, 1));
         self.kept.get_mut().count(&self.nodes[slot], &pod, 1, &self.namespaces);
         self.nodes[slot].add(pod);
@@ -376,7 +452,7 @@ impl Snapshot {
         let Some(moved) = self.nodes.get(slot) else { return };
         self.by_name.insert(moved.name.clone(), slot);
         for pod in moved.pods.values() {
-            self.pods.insert(pod.key.clone(), slot);
+            self.pods.insert(&pod.key, slot);
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Topology spread: how evenly the pods that a constraint selects lie over zones and hosts.
 //!
-//! Source: KEP-895. Pods of a ReplicaSet, StatefulSet or ReplicationController without constraints of their own are
-//! spread by the profile's defaults: softly over hosts (skew 3) and zones (skew 5) when it names none.
+//! Source: KEP-895. Pods without constraints of their own that a Service, ReplicaSet, StatefulSet or
+//! ReplicationController selects are spread by the profile's defaults: softly over hosts (skew 3) and zones (skew 5) when
+//! it names none.
 
-use crate::affinity::{node_matches, sibling_labels};
+use crate::affinity::node_matches;
 use crate::domains::Domains;
 use crate::filter::tolerated;
 use crate::pod::PodInfo;
 use crate::profile::{DefaultConstraint, Profile};
+use crate::selectors::Selectors;
 use crate::snapshot::NodeInfo;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::TopologySpreadConstraint;
@@ -15,6 +17,10 @@ use pintle_types::selector::{LabelSelector, Operator, Requirement};
 use std::collections::HashMap;
 
 pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
+pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Domains whose numbers are found by going through them, which for a few is faster than by hashes.
+const FEW: usize = 16;
 
 #[derive(Clone, Debug)]
 struct Constraint {
@@ -60,13 +66,27 @@ impl Constraint {
     /// In how many domains the nodes lie, and the number of each one's domain; nothing for a node without the key. This
     /// is asked of all nodes for every pod: a node's label is looked up once.
     fn numbers(&self, nodes: &[&NodeInfo], considered: &[bool]) -> (usize, Vec<Option<i64>>) {
+        if self.by_host() {
+            let number = |node: &NodeInfo| self.hosts.get(&node.name).copied().unwrap_or(0);
+            let counts = |node: &NodeInfo, considered: bool| considered && node.has_label(HOSTNAME);
+            let of_node = |(node, considered): (&&NodeInfo, &bool)| counts(node, *considered).then(|| number(node));
+            return (0, nodes.iter().zip(considered).map(of_node).collect());
+        }
         let mut known: HashMap<&str, i64> = HashMap::new();
+        let mut few: Vec<(&str, i64)> = Vec::with_capacity(FEW);
         let mut numbers = Vec::with_capacity(nodes.len());
         for (node, considered) in nodes.iter().zip(considered) {
-            let value = node.label(self.key()).filter(|_| *considered);
-            numbers.push(value.map(|value| match self.by_host() {
-                true => self.hosts.get(&node.name).copied().unwrap_or(0),
-                false => *known.entry(value).or_insert_with(|| self.domains.number(value).unwrap_or(0)),
+            let value = if *considered { node.label(self.key()) } else { None };
+            numbers.push(value.map(|value| {
+                // Nodes of a zone have the same text of it.
+                if let Some((_, number)) = few.iter().find(|(other, _)| std::ptr::eq::<str>(*other, value)) {
+                    return *number;
+                }
+                let number = *known.entry(value).or_insert_with(|| self.domains.number(value).unwrap_or(0));
+                if few.len() < FEW {
+                    few.push((value, number));
+                }
+                number
             }));
         }
         (known.len(), numbers)
@@ -113,17 +133,20 @@ fn parse(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Constraint {
     }
 }
 
-fn default_constraints(pod: &PodInfo, profile: &Profile) -> Vec<Constraint> {
+fn default_constraints(pod: &PodInfo, profile: &Profile, selectors: &Selectors) -> Vec<Constraint> {
     let defaults = profile.default_constraints();
     if defaults.is_empty() {
         return Vec::new();
     }
-    let Some(labels) = sibling_labels(pod) else { return Vec::new() };
+    let selector = selectors.of(pod);
+    if selector.is_everything() {
+        return Vec::new();
+    }
     let make = |default: &DefaultConstraint| Constraint {
         hard: default.hard,
         max_skew: default.max_skew,
         min_domains: default.min_domains,
-        selector: LabelSelector::from_map(&labels),
+        selector: selector.clone(),
         honor_affinity: default.honor_affinity,
         honor_taints: default.honor_taints,
         domains: if default.hard { Domains::ordered(&default.key) } else { Domains::new(&default.key) },
@@ -134,11 +157,11 @@ fn default_constraints(pod: &PodInfo, profile: &Profile) -> Vec<Constraint> {
 
 impl Spread {
     /// The constraints alone: nodes and pods are counted after.
-    pub(crate) fn new(pod: &PodInfo, profile: &Profile) -> Self {
+    pub(crate) fn new(pod: &PodInfo, profile: &Profile, selectors: &Selectors) -> Self {
         let declared = pod.spec().topology_spread_constraints.as_deref().unwrap_or_default();
         if declared.is_empty() {
             let lenient = profile.spreads_by_system_defaults();
-            return Self { constraints: default_constraints(pod, profile), lenient };
+            return Self { constraints: default_constraints(pod, profile, selectors), lenient };
         }
         Self { constraints: declared.iter().map(|c| parse(c, pod)).collect(), lenient: false }
     }
@@ -153,7 +176,7 @@ impl Spread {
 
     /// Whether the node has the keys of all constraints of the kind.
     fn has_keys(&self, hard: bool, node: &NodeInfo) -> bool {
-        self.of(hard).all(|c| node.label(c.key()).is_some())
+        self.of(hard).all(|c| node.has_label(c.key()))
     }
 
     /// Whether a node's pods count for constraints of the kind.
@@ -161,11 +184,15 @@ impl Spread {
         (!hard && self.lenient) || self.has_keys(hard, node)
     }
 
+    /// Whether nodes matter without any pod: the domains of hard constraints are there even while nobody is in them.
+    pub(crate) fn counts_nodes(&self) -> bool {
+        self.of(true).next().is_some()
+    }
+
     /// The node's domains are there, even while no pod is in them.
     pub(crate) fn count_node(&mut self, pod: &PodInfo, node: &NodeInfo) {
-        let considered = [false, true].map(|hard| self.considers(hard, node));
-        for constraint in self.constraints.iter_mut().filter(|c| considered[usize::from(c.hard)] && !c.by_host()) {
-            constraint.add(pod, node, 0);
+        if self.considers(true, node) {
+            self.constraints.iter_mut().filter(|c| c.hard).for_each(|constraint| constraint.add(pod, node, 0));
         }
     }
 

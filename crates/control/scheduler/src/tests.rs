@@ -4,8 +4,9 @@ use crate::filter::Plugin;
 use crate::hints::Event;
 use crate::queue::PodQueue;
 use crate::snapshot::NodeInfo;
-use crate::{Misfit, Plugins, PodInfo, Snapshot, default_profile};
+use crate::{Misfit, Owner, Plugins, PodInfo, Snapshot, default_profile};
 use pintle_types::Kind;
+use pintle_types::k8s::api::apps::v1::{ReplicaSet, StatefulSet};
 use pintle_types::k8s::api::core::v1::{Node, Pod};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -47,6 +48,13 @@ pub(crate) fn snapshot(nodes: &[Arc<Node>], pods: &[(Arc<PodInfo>, &str)]) -> Sn
         snapshot.set_pod(Arc::clone(pod), node);
     }
     snapshot
+}
+
+/// One that makes the pods of [`pod`].
+pub(crate) fn replica_set(name: &str) -> Owner {
+    let metadata = json!({ "namespace": "default", "name": name });
+    let spec = json!({ "selector": { "matchLabels": { "app": "web" } } });
+    Owner::ReplicaSet(Arc::new(ReplicaSet::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()))
 }
 
 /// By upstream's defaults.
@@ -147,7 +155,12 @@ fn replicas_are_spread_over_hosts() {
     };
     let nodes =
         [node("a", json!({ "status": { "allocatable": { "cpu": "64", "memory": "256Gi" } } })), node("b", json!({}))];
-    check(&owned("p"), &snapshot(&nodes, &[(owned("x"), "a"), (owned("y"), "a")]), Ok("b"));
+    let mut state = snapshot(&nodes, &[(owned("x"), "a"), (owned("y"), "a")]);
+    check(&owned("p"), &state, Ok("a"));
+    state.set_owner(replica_set("web"), true);
+    check(&owned("p"), &state, Ok("b"));
+    state.set_owner(replica_set("web"), false);
+    check(&owned("p"), &state, Ok("a"));
 }
 
 #[test]
@@ -289,6 +302,10 @@ fn pods_of_a_stateful_set_are_counted_once() {
     };
     let profile = default_profile();
     let mut world = snapshot(&[node("a", json!({}))], &[(owned("db-0"), "a")]);
+    let metadata = json!({ "namespace": "default", "name": "db" });
+    let spec = json!({ "selector": { "matchLabels": { "app": "db" } }, "serviceName": "", "template": {} });
+    let set = StatefulSet::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap();
+    world.set_owner(Owner::StatefulSet(Arc::new(set)), true);
     let same = |world: &Snapshot| {
         let [first, second] = ["db-1", "db-2"].map(|name| world.counts(&owned(name), &profile).unwrap());
         Arc::ptr_eq(&first, &second)

@@ -128,16 +128,8 @@ fn weight(name: &str, score: &[(String, i64)], everywhere: &[(String, i64)]) -> 
 
 fn weights(of: impl Fn(&str) -> Option<i64>) -> [i64; SCORERS] {
     let mut weights = [0; SCORERS];
-    for (scorer, name) in [
-        (Scorer::TaintToleration, "TaintToleration"),
-        (Scorer::NodeAffinity, "NodeAffinity"),
-        (Scorer::PodTopologySpread, "PodTopologySpread"),
-        (Scorer::InterPodAffinity, "InterPodAffinity"),
-        (Scorer::NodeResourcesFit, "NodeResourcesFit"),
-        (Scorer::NodeResourcesBalancedAllocation, "NodeResourcesBalancedAllocation"),
-        (Scorer::ImageLocality, "ImageLocality"),
-    ] {
-        weights[scorer as usize] = of(name).unwrap_or(0);
+    for scorer in Scorer::ALL {
+        weights[scorer as usize] = of(scorer.name()).unwrap_or(0);
     }
     weights
 }
