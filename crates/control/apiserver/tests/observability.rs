@@ -118,7 +118,7 @@ async fn turns_are_told_and_too_many_are_refused() {
     }});
     cluster.create("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations", level).await;
     let schema = json!({"metadata": {"name": "closed"}, "spec": {
-        "matchingPrecedence": 1, "priorityLevelConfiguration": {"name": "closed"},
+        "matchingPrecedence": 2, "priorityLevelConfiguration": {"name": "closed"},
         "rules": [{"subjects": [{"kind": "User", "user": {"name": "jane"}}],
                    "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["/version"]}]}],
     }});

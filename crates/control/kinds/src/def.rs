@@ -206,6 +206,10 @@ impl ResourceDef {
         if self.strategy.separates_status() && self.subresource("status").is_some() {
             tree::copy(new, old, "status");
         }
+        // Only the server counts.
+        if let Some(metadata) = tree::child(new, "metadata") {
+            tree::copy(metadata, &old["metadata"], "generation");
+        }
         self.strategy.prepare_update(new, old);
         self.count_generation(new, old);
     }

@@ -5,7 +5,7 @@ use crate::{
     kinds::{
         apiservice, autoscaler, certificate, claim, class, component, config, crd, cronjob, csi, daemonset, deployment,
         device, disruption, endpoints, event, flow, ingress, job, lease, migration, namespace, network, node, pod,
-        policy, quota, rbac, replicaset, scheduling, service, statefulset, storage, webhook,
+        policy, quota, rbac, replicaset, scheduling, service, statefulset, storage, volume, webhook,
     },
     strategy::{Plain, Strategy, StrategyRef},
 };
@@ -118,7 +118,7 @@ const ROWS: &[Row] = &[
     Row::new("", &["v1"], "Namespace", "namespaces", &namespace::Namespace).cluster().short(&["ns"]).verbs(NO_COLLECTION).subs(NAMESPACES),
     Row::new("", &["v1"], "Node", "nodes", &node::Node).cluster().short(&["no"]).subs(NODES),
     Row::new("", &["v1"], "PersistentVolumeClaim", "persistentvolumeclaims", &claim::PersistentVolumeClaim).short(&["pvc"]).subs(&[STATUS]),
-    Row::new("", &["v1"], "PersistentVolume", "persistentvolumes", &claim::PersistentVolume).cluster().short(&["pv"]).subs(&[STATUS]),
+    Row::new("", &["v1"], "PersistentVolume", "persistentvolumes", &volume::PersistentVolume).cluster().short(&["pv"]).subs(&[STATUS]),
     Row::new("", &["v1"], "Pod", "pods", &pod::Pod).short(&["po"]).all().subs(PODS),
     Row::new("", &["v1"], "PodTemplate", "podtemplates", &pod::PodTemplate),
     Row::new("", &["v1"], "ReplicationController", "replicationcontrollers", &replicaset::ReplicationController).short(&["rc"]).all().subs(&[SCALE, STATUS]),

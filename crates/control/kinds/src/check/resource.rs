@@ -29,6 +29,13 @@ pub(crate) fn not_negative(errors: &mut Errors, path: &Path, value: &Value) {
     }
 }
 
+/// An amount that volumes have; upstream shows a wrong one as a number.
+pub(crate) fn basic(errors: &mut Errors, path: &Path, value: &Value) {
+    if let Some(amount) = quantity(value).filter(|amount| amount.units() < 0) {
+        errors.invalid(path, amount.units(), "must be a valid resource quantity");
+    }
+}
+
 /// Whether a name belongs to the resources that Kubernetes itself counts: no prefix, or `kubernetes.io/`.
 pub(crate) fn is_native(resource: &str) -> bool {
     !resource.contains('/') || resource.contains("kubernetes.io/")

@@ -1,5 +1,7 @@
 //! Horizontal pod autoscalers, in the forms of both versions.
 
+mod first;
+
 use super::workload;
 use crate::{
     check::{Errors, number, resource},
@@ -8,7 +10,10 @@ use crate::{
     tree,
 };
 use jiff::Timestamp;
-use pintle_types::field::{ErrorList, Path};
+use pintle_types::{
+    field::{ErrorList, Path},
+    names,
+};
 use serde_json::{Value, json};
 
 pub struct HorizontalPodAutoscaler;
@@ -65,10 +70,8 @@ static COLUMNS: &[Column] = &[
 ];
 
 const OLD: &str = "autoscaling/v1";
-/// Where the first version keeps what it has no fields for.
-const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
-const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
-const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+/// The share of the CPU that is asked for that pods shall use where nothing else is said.
+const USUAL_CPU_PERCENT: i64 = 80;
 
 impl Strategy for HorizontalPodAutoscaler {
     fn default(&self, api_version: &str, object: &mut Value) {
@@ -78,7 +81,7 @@ impl Strategy for HorizontalPodAutoscaler {
             return;
         }
         if tree::list(spec, "metrics").is_empty() {
-            tree::set(spec, "metrics", json!([cpu_metric(80)]));
+            tree::set(spec, "metrics", json!([first::cpu_metric(USUAL_CPU_PERCENT)]));
         }
         if let Some(behavior) = tree::existing(spec, "behavior") {
             default_behavior(behavior);
@@ -92,18 +95,23 @@ impl Strategy for HorizontalPodAutoscaler {
 
     fn to_storage(&self, api_version: &str, object: &mut Value) {
         if api_version == OLD {
-            from_first_version(object);
+            first::to_second(object);
         }
     }
 
     fn from_storage(&self, api_version: &str, object: &mut Value) {
         if api_version == OLD {
-            to_first_version(object);
+            first::from_second(object);
         }
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &object["spec"]))
+        Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &object["spec"], &Allowed::default()))
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let allowed = Allowed::by(&old["spec"]);
+        Errors::of(|errors| validate_spec(errors, &Path::new("spec"), &new["spec"], &allowed))
     }
 
     fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
@@ -131,16 +139,6 @@ impl Strategy for HorizontalPodAutoscaler {
     }
 }
 
-fn cpu_metric(percent: i64) -> Value {
-    json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}})
-}
-
-fn is_cpu_metric(metric: &Value) -> bool {
-    tree::text(metric, "type") == "Resource"
-        && tree::text(&metric["resource"], "name") == "cpu"
-        && tree::has(&metric["resource"]["target"], "averageUtilization")
-}
-
 fn default_behavior(behavior: &mut Value) {
     let policy = |kind: &str, value: i64| json!({"type": kind, "value": value, "periodSeconds": 15});
     if let Some(up) = tree::child(behavior, "scaleUp") {
@@ -154,95 +152,31 @@ fn default_behavior(behavior: &mut Value) {
     }
 }
 
-fn annotation(object: &mut Value, key: &str) -> Option<Value> {
-    let annotations = object.get_mut("metadata")?.get_mut("annotations")?;
-    let text = tree::remove(annotations, key)?;
-    serde_json::from_str(text.as_str()?).ok()
+/// What an update may keep because it was there before the rules against it.
+#[derive(Default)]
+struct Allowed {
+    no_replicas: bool,
+    any_version_of_target: bool,
+    any_version_of_metrics: bool,
 }
 
-fn annotate(object: &mut Value, key: &str, value: &Value) {
-    if let Some(metadata) = tree::child(object, "metadata")
-        && let Some(annotations) = tree::child(metadata, "annotations")
-    {
-        tree::set(annotations, key, value.to_string());
-    }
-}
-
-fn from_first_version(object: &mut Value) {
-    let mut metrics = match annotation(object, METRICS) {
-        Some(Value::Array(metrics)) => metrics,
-        _ => Vec::new(),
-    };
-    let behavior = annotation(object, BEHAVIOR);
-    let conditions = annotation(object, CONDITIONS);
-    if let Some(spec) = tree::existing(object, "spec") {
-        if let Some(percent) = tree::remove(spec, "targetCPUUtilizationPercentage").and_then(|percent| percent.as_i64())
-        {
-            metrics.insert(0, cpu_metric(percent));
-        }
-        if !metrics.is_empty() {
-            tree::set(spec, "metrics", metrics);
-        }
-        if let Some(behavior) = behavior {
-            tree::set(spec, "behavior", behavior);
-        }
-    }
-    if let Some(status) = tree::existing(object, "status") {
-        if let Some(percent) =
-            tree::remove(status, "currentCPUUtilizationPercentage").and_then(|percent| percent.as_i64())
-        {
-            let current =
-                json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": percent}}});
-            tree::set(status, "currentMetrics", json!([current]));
-        }
-        if let Some(conditions) = conditions {
-            tree::set(status, "conditions", conditions);
+impl Allowed {
+    fn by(old: &Value) -> Self {
+        let described = tree::list(old, "metrics").iter().map(|metric| &metric["object"]["describedObject"]);
+        Self {
+            no_replicas: old["minReplicas"] == 0,
+            any_version_of_target: wrong_version(&old["scaleTargetRef"], needs_group(&old["scaleTargetRef"])).is_some(),
+            any_version_of_metrics: described.into_iter().any(|one| wrong_version(one, false).is_some()),
         }
     }
 }
 
-fn to_first_version(object: &mut Value) {
-    let (mut others, mut behavior) = (Vec::new(), None);
-    if let Some(spec) = tree::existing(object, "spec") {
-        let metrics = tree::remove(spec, "metrics");
-        for metric in metrics.as_ref().and_then(Value::as_array).into_iter().flatten() {
-            match is_cpu_metric(metric) && !tree::has(spec, "targetCPUUtilizationPercentage") {
-                true => {
-                    let percent = metric["resource"]["target"]["averageUtilization"].clone();
-                    tree::set(spec, "targetCPUUtilizationPercentage", percent);
-                }
-                false => others.push(metric.clone()),
-            }
-        }
-        behavior = tree::remove(spec, "behavior");
-    }
-    let mut conditions = None;
-    if let Some(status) = tree::existing(object, "status") {
-        let current = tree::remove(status, "currentMetrics");
-        for metric in current.as_ref().and_then(Value::as_array).into_iter().flatten() {
-            let percent = metric["resource"]["current"]["averageUtilization"].clone();
-            if tree::text(&metric["resource"], "name") == "cpu" && !percent.is_null() {
-                tree::set(status, "currentCPUUtilizationPercentage", percent);
-            }
-        }
-        tree::default_to(status, "currentReplicas", 0);
-        conditions = tree::remove(status, "conditions");
-    }
-    if !others.is_empty() {
-        annotate(object, METRICS, &others.into());
-    }
-    for (key, value) in [(BEHAVIOR, behavior), (CONDITIONS, conditions)] {
-        if let Some(value) = value.filter(|value| !tree::is_empty(value)) {
-            annotate(object, key, &value);
-        }
-    }
-}
-
-fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, allowed: &Allowed) {
     let min = spec.get("minReplicas").and_then(Value::as_i64);
     let max = tree::int(spec, "maxReplicas");
-    if let Some(min) = min.filter(|min| *min < 1) {
-        errors.invalid(&path.child("minReplicas"), min, "must be greater than or equal to 1");
+    let least = i64::from(!allowed.no_replicas);
+    if let Some(min) = min.filter(|min| *min < least) {
+        errors.invalid(&path.child("minReplicas"), min, &format!("must be greater than or equal to {least}"));
     }
     let at = path.child("maxReplicas");
     match max {
@@ -253,10 +187,10 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     if min.is_some_and(|min| max < min) {
         errors.invalid(&at, max, "must be greater than or equal to `minReplicas`");
     }
-    reference(errors, &path.child("scaleTargetRef"), &spec["scaleTargetRef"], true);
-    for (i, metric) in tree::list(spec, "metrics").iter().enumerate() {
-        validate_metric(errors, &path.child("metrics").index(i), metric);
-    }
+    let target = &spec["scaleTargetRef"];
+    let grouped = needs_group(target);
+    reference(errors, &path.child("scaleTargetRef"), target, grouped, allowed.any_version_of_target);
+    validate_metrics(errors, &path.child("metrics"), spec, allowed);
     for side in ["scaleUp", "scaleDown"] {
         let rules = &spec["behavior"][side];
         if !rules.is_null() {
@@ -265,21 +199,43 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
     }
 }
 
-fn reference(errors: &mut Errors, path: &Path, reference: &Value, grouped: bool) {
+fn validate_metrics(errors: &mut Errors, path: &Path, spec: &Value, allowed: &Allowed) {
+    let metrics = tree::list(spec, "metrics");
+    for (i, metric) in metrics.iter().enumerate() {
+        validate_metric(errors, &path.index(i), metric, allowed.any_version_of_metrics);
+    }
+    let wakes = |metric: &Value| matches!(tree::text(metric, "type"), "Object" | "External");
+    if spec["minReplicas"] == 0 && !metrics.iter().any(wakes) {
+        let words = "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.forbidden(path, words);
+    }
+}
+
+/// Of what is scaled only replication controllers are in the core group.
+fn needs_group(target: &Value) -> bool {
+    tree::text(target, "kind") != "ReplicationController"
+}
+
+/// What is wrong with the version in a reference.
+fn wrong_version(reference: &Value, grouped: bool) -> Option<String> {
+    let text = tree::text(reference, "apiVersion");
+    match text.matches('/').count() {
+        0 | 1 if !grouped => None,
+        0 => Some("apiVersion must specify API group".to_owned()),
+        1 => text.starts_with('/').then(|| "apiVersion must specify API group".to_owned()),
+        _ => Some(format!("unexpected GroupVersion string: {text}")),
+    }
+}
+
+fn reference(errors: &mut Errors, path: &Path, reference: &Value, grouped: bool, any_version: bool) {
     let text = |key| tree::text(reference, key);
     for field in ["kind", "name"] {
         if errors.needs(&path.child(field), text(field), "") {
-            errors.invalid_for(
-                &path.child(field),
-                text(field),
-                pintle_types::names::path_segment_errors(text(field), false),
-            );
+            errors.invalid_for(&path.child(field), text(field), names::path_segment_errors(text(field), false));
         }
     }
-    let known =
-        text("apiVersion").split_once('/').is_some_and(|(group, version)| !group.is_empty() && !version.is_empty());
-    if grouped && !known {
-        errors.invalid(&path.child("apiVersion"), text("apiVersion"), "apiVersion must specify API group");
+    if let Some(why) = wrong_version(reference, grouped).filter(|_| !any_version) {
+        errors.invalid(&path.child("apiVersion"), text("apiVersion"), &why);
     }
 }
 
@@ -291,54 +247,63 @@ const SOURCES: &[(&str, &str)] = &[
     ("Resource", "resource"),
 ];
 
-fn validate_metric(errors: &mut Errors, at: &Path, metric: &Value) {
+/// Upstream looks at the first source that is there in this order, whichever the type is.
+const LOOKED_AT: &[&str] = &["object", "external", "pods", "resource", "containerResource"];
+
+fn validate_metric(errors: &mut Errors, at: &Path, metric: &Value, any_version: bool) {
     let kind = tree::text(metric, "type");
     errors.needs(&at.child("type"), kind, "must specify a metric source type");
-    let Some((_, field)) = SOURCES.iter().find(|(known, _)| *known == kind) else {
-        let known: Vec<&str> = SOURCES.iter().map(|(known, _)| *known).collect();
+    let known: Vec<&str> = SOURCES.iter().map(|(known, _)| *known).collect();
+    errors.one_of(&at.child("type"), kind, &known);
+    let present: Vec<&str> = LOOKED_AT.iter().copied().filter(|field| tree::has(metric, field)).collect();
+    if let Some(first) = present.first() {
+        validate_source(errors, &at.child(first), &metric[*first], first, any_version);
+    }
+    let own = SOURCES.iter().find(|(known, _)| *known == kind).map(|(_, field)| *field);
+    match own {
         // Upstream says so twice: of the type, and of the source that it would name.
-        errors.unsupported(&at.child("type"), kind, &known);
-        return errors.unsupported(&at.child("type"), kind, &known);
-    };
-    for (_, other) in SOURCES.iter().filter(|(_, other)| other != field && tree::has(metric, other)) {
-        let words = "must populate the given metric source only";
-        errors.forbidden(&at.child(other), words);
-    }
-    let at = at.child(field);
-    let source = &metric[*field];
-    if source.is_null() {
-        return errors.required(&at, "must populate information for the given metric source");
-    }
-    match kind {
-        "Resource" | "ContainerResource" => {
-            errors.needs(&at.child("name"), tree::text(source, "name"), "must specify a resource name");
-            if kind == "ContainerResource" {
-                errors.needs(&at.child("container"), tree::text(source, "container"), "must specify a container");
-            }
+        None => errors.unsupported(&at.child("type"), kind, &known),
+        Some(field) if !present.contains(&field) => {
+            errors.required(&at.child(field), "must populate information for the given metric source");
         }
-        _ => {
-            let name = tree::text(&source["metric"], "name");
-            let path = at.child("metric").child("name");
-            if errors.needs(&path, name, "must specify a metric name") {
-                errors.invalid_for(&path, name, pintle_types::names::path_segment_errors(name, false));
-            }
+        Some(_) => {}
+    }
+    if present.len() > 1 {
+        for other in present.iter().filter(|field| Some(**field) != own) {
+            errors.forbidden(&at.child(other), "must populate the given metric source only");
         }
     }
-    if kind == "Object" {
-        reference(errors, &at.child("describedObject"), &source["describedObject"], false);
-    }
-    validate_target(errors, &at.child("target"), &source["target"], kind);
 }
 
-fn validate_target(errors: &mut Errors, at: &Path, target: &Value, kind: &str) {
+fn validate_source(errors: &mut Errors, at: &Path, source: &Value, field: &str, any_version: bool) {
+    if field == "object" {
+        reference(errors, &at.child("describedObject"), &source["describedObject"], false, any_version);
+    }
+    if matches!(field, "resource" | "containerResource") {
+        let name = tree::text(source, "name");
+        if errors.needs(&at.child("name"), name, "must specify a resource name") && field == "containerResource" {
+            resource::container_name(errors, &at.child("name"), name);
+        }
+    } else {
+        let (name, path) = (tree::text(&source["metric"], "name"), at.child("metric").child("name"));
+        if errors.needs(&path, name, "must specify a metric name") {
+            errors.invalid_for(&path, name, names::path_segment_errors(name, false));
+        }
+    }
+    if field == "containerResource" {
+        let (container, path) = (tree::text(source, "container"), at.child("container"));
+        if errors.needs(&path, container, "must specify a container") {
+            errors.invalid_for(&path, container, names::dns1123_label_errors(container));
+        }
+    }
+    validate_target(errors, &at.child("target"), &source["target"], field);
+}
+
+fn validate_target(errors: &mut Errors, at: &Path, target: &Value, field: &str) {
     let word = tree::text(target, "type");
     errors.needs(&at.child("type"), word, "must specify a metric target type");
     if !["Utilization", "Value", "AverageValue"].contains(&word) {
         errors.invalid(&at.child("type"), word, "must be either Utilization, Value, or AverageValue");
-    }
-    let percent = target.get("averageUtilization").and_then(Value::as_i64);
-    if let Some(percent) = percent.filter(|percent| *percent < 1) {
-        errors.invalid(&at.child("averageUtilization"), percent, "must be greater than 0");
     }
     let positive = |key: &str| resource::quantity(&target[key]).is_some_and(|it| !it.is_negative() && !it.is_zero());
     let (value, average) = (tree::has(target, "value"), tree::has(target, "averageValue"));
@@ -347,31 +312,28 @@ fn validate_target(errors: &mut Errors, at: &Path, target: &Value, kind: &str) {
             errors.invalid(&at.child(field), resource::shown(&target[field]), "must be positive");
         }
     }
-    match kind {
-        "Resource" | "ContainerResource" => match (percent.is_some(), average) {
-            (false, false) => {
-                let words = "must set either a target raw value or a target utilization";
-                errors.required(&at.child("averageUtilization"), words);
-            }
-            (true, true) => {
-                errors.forbidden(
-                    &at.child("averageValue"),
-                    "may not set both a target raw value and a target utilization",
-                );
-            }
-            _ => {}
-        },
-        "Pods" if !positive("averageValue") => {
+    let percent = target.get("averageUtilization").and_then(Value::as_i64);
+    if let Some(percent) = percent.filter(|percent| *percent < 1) {
+        errors.invalid(&at.child("averageUtilization"), percent, "must be greater than 0");
+    }
+    let either = "may not set both a target raw value and a target utilization";
+    match (field, value, average, percent.is_some()) {
+        ("resource" | "containerResource", _, false, false) => {
+            let words = "must set either a target raw value or a target utilization";
+            errors.required(&at.child("averageUtilization"), words);
+        }
+        ("resource" | "containerResource", _, true, true) => errors.forbidden(&at.child("averageValue"), either),
+        ("pods", _, false, _) => {
             errors.required(&at.child("averageValue"), "must specify a positive target averageValue");
         }
-        "External" if !value && !average => {
+        ("external", false, false, _) => {
             let words = "must set either a target value for metric or a per-pod target";
             errors.required(&at.child("averageValue"), words);
         }
-        "External" if value && average => {
+        ("external", true, true, _) => {
             errors.forbidden(&at.child("value"), "may not set both a target value for metric and a per-pod target");
         }
-        "Object" if !value && !average => {
+        ("object", false, false, _) => {
             errors.required(&at.child("averageValue"), "must set either a target value or averageValue");
         }
         _ => {}
@@ -462,30 +424,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_versions_convert() {
-        let old = json!({"spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}, "metadata": {}});
-        let mut object = old.clone();
-        HorizontalPodAutoscaler.to_storage(OLD, &mut object);
-        assert_eq!(object["spec"], json!({"maxReplicas": 3, "metrics": [cpu_metric(50)]}));
-        HorizontalPodAutoscaler.from_storage(OLD, &mut object);
-        assert_eq!(object, old);
-    }
-
-    #[test]
-    fn what_the_first_version_lacks_is_kept_aside() {
-        let metric = json!({"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "1"}}});
-        let stored = json!({"metadata": {"annotations": {}}, "spec": {"maxReplicas": 3, "metrics": [metric]}});
-        let mut object = stored.clone();
-        HorizontalPodAutoscaler.from_storage(OLD, &mut object);
-        assert!(object["metadata"]["annotations"].get(METRICS).is_some());
-        HorizontalPodAutoscaler.to_storage(OLD, &mut object);
-        assert_eq!(object, stored);
-    }
-
-    #[test]
     fn bounds() {
         let object = json!({"spec": {
-            "minReplicas": 5, "maxReplicas": 2, "metrics": [cpu_metric(0)],
+            "minReplicas": 5, "maxReplicas": 2, "metrics": [first::cpu_metric(0)],
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
         }});
         let found: Vec<_> = HorizontalPodAutoscaler.validate(&object).iter().map(ToString::to_string).collect();

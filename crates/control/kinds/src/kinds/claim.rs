@@ -1,4 +1,4 @@
-//! Persistent volumes and the claims to them.
+//! Claims to persistent volumes.
 
 use super::{pod, workload};
 use crate::{
@@ -53,7 +53,7 @@ static CLAIM_COLUMNS: &[Column] = &[
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// What is told of the annotation that came before the field.
-fn old_class_annotation(object: &Value) -> Option<String> {
+pub(super) fn old_class_annotation(object: &Value) -> Option<String> {
     object["metadata"]["annotations"].get(OLD_CLASS)?;
     Some(format!(
         "metadata.annotations[{OLD_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
@@ -62,11 +62,18 @@ fn old_class_annotation(object: &Value) -> Option<String> {
 
 impl Strategy for PersistentVolumeClaim {
     fn default(&self, _api_version: &str, object: &mut Value) {
-        pod::default_claim_template(object);
+        if let Some(spec) = tree::child(object, "spec") {
+            tree::default_to(spec, "volumeMode", "Filesystem");
+        }
     }
 
     fn prepare_create(&self, object: &mut Value) {
         tree::set(object, "status", json!({"phase": "Pending"}));
+        settle_source(object, &Value::Null);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        settle_source(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
@@ -77,6 +84,10 @@ impl Strategy for PersistentVolumeClaim {
         let mut found = self.validate(new);
         found.extend(Errors::of(|errors| claim_unchanged(errors, new, old)));
         found
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
+        Errors::of(|errors| validate_status(errors, &Path::new("status"), &new["status"]))
     }
 
     fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -114,12 +125,28 @@ impl Strategy for PersistentVolumeClaim {
     }
 }
 
-fn resource_text(value: &Value) -> String {
+/// The older field takes claims and snapshots only, and forgets what else it is given, unless it was there before. Then
+/// both fields say the same.
+fn settle_source(object: &mut Value, old: &Value) {
+    const SOURCE: &str = "dataSource";
+    let Some(spec) = tree::child(object, "spec") else { return };
+    let source = &spec[SOURCE];
+    let known = matches!(
+        (tree::text(source, "kind"), tree::text(source, "apiGroup")),
+        ("PersistentVolumeClaim", "") | ("VolumeSnapshot", "snapshot.storage.k8s.io")
+    );
+    if !known && !tree::has(&old["spec"], SOURCE) {
+        tree::remove(spec, SOURCE);
+    }
+    pod::sync_data_source(spec);
+}
+
+pub(super) fn resource_text(value: &Value) -> String {
     if value.is_null() { "0".into() } else { resource::shown(value) }
 }
 
 /// Access modes as tables show them: `RWO,ROX`.
-fn modes_text(owner: &Value) -> String {
+pub(super) fn modes_text(owner: &Value) -> String {
     const SHORT: &[(&str, &str)] =
         &[("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     let has = |mode: &str| tree::list(owner, "accessModes").iter().any(|one| one == mode);
@@ -190,7 +217,7 @@ fn data_source(errors: &mut Errors, at: &Path, source: &Value) {
     }
 }
 
-fn check_modes(errors: &mut Errors, at: &Path, modes: &[Value]) {
+pub(super) fn check_modes(errors: &mut Errors, at: &Path, modes: &[Value]) {
     for mode in modes {
         errors.one_of(at, mode.as_str().unwrap_or(""), MODES);
     }
@@ -200,14 +227,14 @@ fn check_modes(errors: &mut Errors, at: &Path, modes: &[Value]) {
     }
 }
 
-fn class_name(errors: &mut Errors, at: &Path, spec: &Value, field: &str) {
+pub(super) fn class_name(errors: &mut Errors, at: &Path, spec: &Value, field: &str) {
     let class = tree::text(spec, field);
     if !class.is_empty() {
         errors.invalid_for(at, class, names::dns1123_subdomain_errors(class));
     }
 }
 
-fn volume_mode(errors: &mut Errors, path: &Path, spec: &Value) {
+pub(super) fn volume_mode(errors: &mut Errors, path: &Path, spec: &Value) {
     if let Some(mode) = spec.get("volumeMode").and_then(Value::as_str) {
         errors.one_of(&path.child("volumeMode"), mode, &["Block", "Filesystem"]);
     }
@@ -217,6 +244,7 @@ fn claim_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
     const ATTRIBUTES: &str = "volumeAttributesClassName";
     let bound = tree::text(&new["status"], "phase") == "Bound";
     let capacity = resource::quantity(&old["status"]["capacity"]["storage"]);
+    let applied = tree::has(&old["status"], "currentVolumeAttributesClassName");
     let annotation = |object: &Value| object["metadata"]["annotations"].get(OLD_CLASS).cloned();
     let (class_now, class_before) = (annotation(new), annotation(old));
     let (new, old) = (&new["spec"], &old["spec"]);
@@ -244,7 +272,7 @@ fn claim_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
     {
         tree::copy(requests, &old["resources"]["requests"], "storage");
     }
-    if bound && tree::has(new, ATTRIBUTES) {
+    if bound {
         tree::copy(&mut now, old, ATTRIBUTES);
     }
     let path = Path::new("spec");
@@ -260,356 +288,57 @@ fn claim_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
         errors.forbidden(&at, "field can not be less than status.capacity");
     }
     errors.immutable(&Path::new("volumeMode"), &new["volumeMode"], &old["volumeMode"]);
-    match (old.get(ATTRIBUTES).and_then(Value::as_str), new.get(ATTRIBUTES).and_then(Value::as_str)) {
-        (Some(_), None) => {
-            errors.forbidden(&path.child(ATTRIBUTES), "update from non-nil value to nil is forbidden");
-        }
-        (Some(before), Some("")) if !before.is_empty() => {
-            errors.forbidden(&path.child(ATTRIBUTES), "update from non-nil value to an empty string is forbidden");
-        }
-        _ => {}
-    }
-}
-
-pub struct PersistentVolume;
-
-static VOLUME_COLUMNS: &[Column] = &[
-    column::NAME,
-    Column::new(
-        "Capacity",
-        "string",
-        "",
-        0,
-        "capacity is the description of the persistent volume's resources and capacity. More info: \
-         https://kubernetes.io/docs/concepts/storage/persistent-volumes#capacity",
-    ),
-    Column::new(
-        "Access Modes",
-        "string",
-        "",
-        0,
-        "accessModes contains all ways the volume can be mounted. More info: \
-         https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes",
-    ),
-    Column::new(
-        "Reclaim Policy",
-        "string",
-        "",
-        0,
-        "persistentVolumeReclaimPolicy defines what happens to a persistent volume when released from its claim. \
-         Valid options are Retain (default for manually created PersistentVolumes), Delete (default for \
-         dynamically provisioned PersistentVolumes), and Recycle (deprecated). Recycle must be supported by the \
-         volume plugin underlying this PersistentVolume. More info: \
-         https://kubernetes.io/docs/concepts/storage/persistent-volumes#reclaiming",
-    ),
-    Column::new(
-        "Status",
-        "string",
-        "",
-        0,
-        "phase indicates if a volume is available, bound to a claim, or released by a claim. More info: \
-         https://kubernetes.io/docs/concepts/storage/persistent-volumes#phase",
-    ),
-    Column::new(
-        "Claim",
-        "string",
-        "",
-        0,
-        "claimRef is part of a bi-directional binding between PersistentVolume and PersistentVolumeClaim. \
-         Expected to be non-nil when bound. claim.VolumeName is the authoritative bind between PV and PVC. More \
-         info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#binding",
-    ),
-    Column::new("StorageClass", "string", "", 0, "StorageClass of the pv"),
-    Column::new("VolumeAttributesClass", "string", "", 0, "VolumeAttributesClass of the pv"),
-    Column::new(
-        "Reason",
-        "string",
-        "",
-        0,
-        "reason is a brief CamelCase string that describes any failure and is meant for machine parsing and tidy \
-         display in the CLI.",
-    ),
-    column::AGE,
-    Column::new(
-        "VolumeMode",
-        "string",
-        "",
-        1,
-        "volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw \
-         block state. Value of Filesystem is implied when not included in spec.",
-    ),
-];
-
-impl Strategy for PersistentVolume {
-    fn default(&self, _api_version: &str, object: &mut Value) {
-        let Some(spec) = tree::child(object, "spec") else { return };
-        tree::default_empty(spec, "persistentVolumeReclaimPolicy", "Retain");
-        tree::default_to(spec, "volumeMode", "Filesystem");
-        if let Some(path) = tree::existing(spec, "hostPath") {
-            tree::default_to(path, "type", "");
-        }
-        pod::default_network_volume(spec);
-    }
-
-    fn prepare_create(&self, object: &mut Value) {
-        let made = object["metadata"]["creationTimestamp"].clone();
-        let mut status = json!({"phase": "Pending"});
-        if !made.is_null() {
-            tree::set(&mut status, "lastPhaseTransitionTime", made);
-        }
-        tree::set(object, "status", status);
-    }
-
-    fn validate(&self, object: &Value) -> ErrorList {
-        let name = tree::text(&object["metadata"], "name");
-        Errors::of(|errors| validate_volume(errors, &Path::new("spec"), &object["spec"], name))
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut found = self.validate(new);
-        found.extend(Errors::of(|errors| volume_unchanged(errors, &new["spec"], &old["spec"])));
-        found
-    }
-
-    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
-        let mut warnings: Vec<String> = old_class_annotation(new).into_iter().collect();
-        if tree::text(&new["spec"], "persistentVolumeReclaimPolicy") == "Recycle" {
-            let words = "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic \
-                         provisioning.";
-            warnings.push(format!("spec.persistentVolumeReclaimPolicy: {words}"));
-        }
-        let path = Path::new("spec.nodeAffinity.required.nodeSelectorTerms");
-        for (i, term) in tree::list(&new["spec"]["nodeAffinity"]["required"], "nodeSelectorTerms").iter().enumerate() {
-            warnings.extend(pod::node_term_warnings(&path.index(i), term));
-        }
-        warnings
-    }
-
-    fn columns(&self) -> &[Column] {
-        VOLUME_COLUMNS
-    }
-
-    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let (spec, status) = (&object["spec"], &object["status"]);
-        let claim = &spec["claimRef"];
-        let claimed = match claim.is_null() {
-            true => String::new(),
-            false => format!("{}/{}", tree::text(claim, "namespace"), tree::text(claim, "name")),
-        };
-        let phase = match tree::has(&object["metadata"], "deletionTimestamp") {
-            true => "Terminating",
-            false => tree::text(status, "phase"),
-        };
-        let unset = |field: &str| spec.get(field).and_then(Value::as_str).unwrap_or("<unset>");
-        vec![
-            workload::name(object),
-            resource_text(&spec["capacity"]["storage"]).into(),
-            modes_text(spec).into(),
-            tree::text(spec, "persistentVolumeReclaimPolicy").into(),
-            phase.into(),
-            claimed.into(),
-            tree::text(spec, "storageClassName").into(),
-            unset("volumeAttributesClassName").into(),
-            tree::text(status, "reason").into(),
-            column::age(object, now),
-            unset("volumeMode").into(),
-        ]
-    }
-}
-
-/// Fields of a volume's spec that aren't its source.
-const NOT_SOURCES: &[&str] = &[
-    "accessModes",
-    "capacity",
-    "claimRef",
-    "mountOptions",
-    "nodeAffinity",
-    "persistentVolumeReclaimPolicy",
-    "storageClassName",
-    "volumeAttributesClassName",
-    "volumeMode",
-];
-
-fn validate_volume(errors: &mut Errors, path: &Path, spec: &Value, name: &str) {
-    let at = path.child("accessModes");
-    let modes = tree::list(spec, "accessModes");
-    if modes.is_empty() {
-        errors.required(&at, "");
-    }
-    check_modes(errors, &at, modes);
-    capacity(errors, &path.child("capacity"), &spec["capacity"]);
-    let policy = tree::text(spec, "persistentVolumeReclaimPolicy");
-    if !policy.is_empty() {
-        errors.one_of(&path.child("persistentVolumeReclaimPolicy"), policy, &["Delete", "Recycle", "Retain"]);
-    }
-    if tree::has(spec, "nodeAffinity") {
-        let at = path.child("nodeAffinity").child("required");
-        match &spec["nodeAffinity"]["required"] {
-            Value::Null => errors.required(&at, "must specify required node constraints"),
-            required => selector::nodes(errors, &at, required),
-        }
-    }
-    sources(errors, path, spec, name);
-    if policy == "Recycle" && is_root(tree::text(&spec["hostPath"], "path")) {
-        let words = "may not be 'recycle' for a hostPath mount of '/'";
-        errors.forbidden(&path.child("persistentVolumeReclaimPolicy"), words);
-    }
-    class_name(errors, &path.child("storageClassName"), spec, "storageClassName");
-    volume_mode(errors, path, spec);
-    if let Some(class) = spec.get("volumeAttributesClassName").and_then(Value::as_str) {
-        let at = path.child("volumeAttributesClassName");
-        if errors.needs(&at, class, "an empty string is disallowed") {
-            errors.invalid_for(&at, class, names::dns1123_subdomain_errors(class));
-        }
-        if !tree::has(spec, "csi") {
-            errors.required(&path.child("csi"), "has to be specified when using volumeAttributesClassName");
+    if applied && new[ATTRIBUTES] != old[ATTRIBUTES] {
+        let told = "is forbidden when status.currentVolumeAttributesClassName is not nil";
+        let at = path.child(ATTRIBUTES);
+        match new.get(ATTRIBUTES).and_then(Value::as_str) {
+            None => errors.forbidden(&at, &format!("update to nil {told}")),
+            Some("") => errors.forbidden(&at, &format!("update to empty string {told}")),
+            Some(_) => {}
         }
     }
 }
 
-/// Whether a path leads to the root of the host.
-fn is_root(path: &str) -> bool {
-    path.starts_with('/') && path.split('/').all(|part| matches!(part, "" | "." | ".."))
-}
-
-fn capacity(errors: &mut Errors, at: &Path, capacity: &Value) {
-    let count = capacity.as_object().map_or(0, serde_json::Map::len);
-    if count == 0 {
-        errors.required(at, "");
-    }
-    if capacity.get("storage").is_none() || count > 1 {
-        errors.unsupported_shown(at, &capacity.to_string(), &["storage"]);
-    }
-    for (name, size) in capacity.as_object().into_iter().flatten() {
-        if resource::quantity(size).is_some_and(|size| size.is_negative() || size.is_zero()) {
-            errors.invalid(&at.key(name), resource::shown(size), "must be greater than zero");
-        }
-    }
-}
-
-/// The sources of persistent volumes in the order in which upstream looks at them.
-const SOURCES: &[&str] = &[
-    "hostPath",
-    "gcePersistentDisk",
-    "awsElasticBlockStore",
-    "glusterfs",
-    "flocker",
-    "nfs",
-    "rbd",
-    "quobyte",
-    "cephfs",
-    "iscsi",
-    "cinder",
-    "fc",
-    "flexVolume",
-    "azureFile",
-    "vsphereVolume",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "azureDisk",
-    "scaleIO",
-    "local",
-    "storageos",
-    "csi",
-];
-
-fn sources(errors: &mut Errors, path: &Path, spec: &Value, name: &str) {
-    let mut found = 0;
-    for source in SOURCES.iter().filter(|source| tree::has(spec, source)) {
-        found += 1;
-        if found > 1 {
-            let at = path.child(pod::second_volume_name(source));
-            errors.forbidden(&at, "may not specify more than 1 volume type");
-            continue;
-        }
-        if *source == "local" {
-            local(errors, path, spec);
-            continue;
-        }
-        pod::validate_plugin_volume(errors, path, source, &spec[*source], pod::VolumeOwner::Cluster);
-        if *source == "iscsi" {
-            pod::cluster_initiator_fits(errors, &path.child("iscsi"), name, &spec["iscsi"]);
-        }
-    }
-    if found == 0 {
-        errors.required(path, "must specify a volume type");
-    }
-}
-
-fn local(errors: &mut Errors, path: &Path, spec: &Value) {
-    let (at, target) = (path.child("local").child("path"), tree::text(&spec["local"], "path"));
-    if errors.needs(&at, target, "") {
-        name::no_backsteps(errors, &at, target);
-    }
-    if !tree::has(spec, "nodeAffinity") {
-        errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
-    }
-}
-
-fn volume_unchanged(errors: &mut Errors, new: &Value, old: &Value) {
-    const ATTRIBUTES: &str = "volumeAttributesClassName";
-    const SECRET: &str = "controllerExpandSecretRef";
-    let source = |spec: &Value| {
-        let mut bare = spec.clone();
-        NOT_SOURCES.iter().for_each(|field| {
-            tree::remove(&mut bare, field);
-        });
-        bare
-    };
-    let path = Path::new("spec");
-    let (mut now, before) = (source(new), source(old));
-    // The secret to expand a volume with can still be added.
-    if tree::has(old, "csi")
-        && !tree::has(&old["csi"], SECRET)
-        && let Some(csi) = tree::existing(&mut now, "csi")
-    {
-        tree::remove(csi, SECRET);
-    }
-    if now != before {
-        errors.forbidden(
-            &path.child("persistentvolumesource"),
-            "spec.persistentvolumesource is immutable after creation",
-        );
-    }
-    errors.immutable(&Path::new("volumeMode"), &new["volumeMode"], &old["volumeMode"]);
-    if tree::has(old, "nodeAffinity") && !same_nodes(&new["nodeAffinity"], &old["nodeAffinity"]) {
-        let words = "field is immutable, except for updating from beta label to GA";
-        errors.invalid_shown(&Path::new("nodeAffinity"), &nodes_shown(&new["nodeAffinity"]), words);
-    }
-    if tree::has(old, ATTRIBUTES) && !tree::has(new, ATTRIBUTES) {
-        errors.forbidden(&path.child(ATTRIBUTES), "update from non-nil value to nil is forbidden");
-    }
-}
-
-/// Whether an affinity is the same but for labels that got their final name.
-fn same_nodes(new: &Value, old: &Value) -> bool {
-    const RENAMED: &[(&str, &str)] = &[
-        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-        ("beta.kubernetes.io/os", "kubernetes.io/os"),
-        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+/// What controllers and drivers say of a claim's sizes.
+fn validate_status(errors: &mut Errors, path: &Path, status: &Value) {
+    const STATES: &[&str] = &[
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizePending",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
     ];
-    match (new, old) {
-        (Value::Array(new), Value::Array(old)) => {
-            new.len() == old.len() && new.iter().zip(old).all(|(new, old)| same_nodes(new, old))
+    for (name, amount) in tree::entries(status, "capacity") {
+        resource::basic(errors, &path.child("capacity").key(name), amount);
+    }
+    let at = path.child("allocatedResourceStatuses");
+    for (name, state) in tree::entries(status, "allocatedResourceStatuses") {
+        resource_key(errors, &at, name);
+        if !STATES.contains(&state.as_str().unwrap_or("")) {
+            let mut known = STATES.to_vec();
+            known.sort_unstable();
+            // Upstream shows the name rather than the state.
+            errors.unsupported(&at, name.as_str(), &known);
         }
-        (Value::Object(new), Value::Object(old)) => {
-            new.len() == old.len()
-                && old.iter().all(|(key, value)| new.get(key).is_some_and(|new| same_nodes(new, value)))
+    }
+    let at = path.child("allocatedResources");
+    for (name, amount) in tree::entries(status, "allocatedResources") {
+        if resource_key(errors, &at, name) {
+            resource::basic(errors, &at.key(name), amount);
         }
-        (Value::String(new), Value::String(old)) => new == old || RENAMED.contains(&(old.as_str(), new.as_str())),
-        _ => new == old,
     }
 }
 
-/// An affinity as upstream prints its struct.
-fn nodes_shown(affinity: &Value) -> String {
-    if affinity["required"].is_null() {
-        return if affinity.is_null() { "null".to_owned() } else { "{\"Required\":null}".to_owned() };
+/// Storage, or a qualified name; answers whether it is one of these.
+fn resource_key(errors: &mut Errors, at: &Path, name: &str) -> bool {
+    let wrong = name::qualified(name);
+    let known = name.contains('/') || name == "storage";
+    if wrong.is_empty() && !known {
+        errors.unsupported(at, name, &["storage"]);
     }
-    let terms = tree::list(&affinity["required"], "nodeSelectorTerms").iter().map(pod::node_term_shown);
-    format!("{{\"Required\":{{\"NodeSelectorTerms\":[{}]}}}}", terms.collect::<Vec<_>>().join(","))
+    let fine = wrong.is_empty() && known;
+    errors.invalid_for(at, name, wrong);
+    fine
 }
 
 #[cfg(test)]
@@ -640,23 +369,5 @@ mod tests {
             let found: Vec<_> = PersistentVolumeClaim.validate(&object).iter().map(ToString::to_string).collect();
             assert_eq!(found, expected, "{object}");
         }
-    }
-
-    #[test]
-    fn volumes_have_one_source() {
-        let volume = |more: Value| {
-            let mut spec = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}});
-            for (key, value) in more.as_object().cloned().unwrap_or_default() {
-                spec[key] = value;
-            }
-            let found = PersistentVolume.validate(&json!({"spec": spec}));
-            found.iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        assert_eq!(volume(json!({})), ["spec: Required value: must specify a volume type"]);
-        assert!(volume(json!({"hostPath": {"path": "/a"}})).is_empty());
-        assert_eq!(
-            volume(json!({"hostPath": {"path": "/a"}, "nfs": {"server": "s", "path": "/b"}})),
-            ["spec.nfs: Forbidden: may not specify more than 1 volume type"]
-        );
     }
 }

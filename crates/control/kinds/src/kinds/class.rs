@@ -12,7 +12,7 @@ use pintle_types::{
     field::{ErrorList, Path},
     names,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub struct PriorityClass;
 
@@ -57,6 +57,13 @@ impl Strategy for PriorityClass {
         tree::default_to(object, "preemptionPolicy", "PreemptLowerPriority");
     }
 
+    /// Changes are not counted.
+    fn prepare_create(&self, object: &mut Value) {
+        if let Some(metadata) = tree::child(object, "metadata") {
+            tree::set(metadata, "generation", 1);
+        }
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             let (name, value) = (tree::text(&object["metadata"], "name"), tree::int(object, "value"));
@@ -86,10 +93,6 @@ impl Strategy for PriorityClass {
                 errors.invalid(&Path::new("preemptionPolicy"), new["preemptionPolicy"].clone(), IMMUTABLE);
             }
         })
-    }
-
-    fn generation_fields(&self) -> &'static [&'static str] {
-        &["value", "globalDefault", "description", "preemptionPolicy"]
     }
 
     fn columns(&self) -> &[Column] {
@@ -138,9 +141,10 @@ impl Strategy for RuntimeClass {
             if errors.needs(&path, handler, "") {
                 errors.invalid_for(&path, handler, names::dns1123_label_errors(handler));
             }
-            let at = Path::new("overhead.podFixed");
-            for (name, value) in tree::entries(&object["overhead"], "podFixed") {
-                resource::amount(errors, &at.key(name), name, value);
+            if tree::has(&object["overhead"], "podFixed") {
+                // Upstream looks at an overhead as at the limits of a container, and names them so.
+                let limits = json!({"limits": object["overhead"]["podFixed"]});
+                resource::requirements(errors, &Path::new("overhead"), &limits, &[]);
             }
             let (path, scheduling) = (Path::new("scheduling"), &object["scheduling"]);
             name::labels(errors, &path.child("nodeSelector"), scheduling, "nodeSelector");
@@ -148,7 +152,7 @@ impl Strategy for RuntimeClass {
             schedule::tolerations(errors, &path.child("tolerations"), tolerations);
             let mut seen = Seen::default();
             for (i, toleration) in tolerations.iter().enumerate().filter(|(_, it)| !seen.first(it.to_string())) {
-                errors.duplicate(&path.child("tolerations").index(i), toleration.clone());
+                errors.duplicate_shown(&path.child("tolerations").index(i), &toleration_shown(toleration));
             }
         })
     }
@@ -164,6 +168,19 @@ impl Strategy for RuntimeClass {
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![workload::name(object), tree::text(object, "handler").into(), column::age(object, now)]
     }
+}
+
+/// A toleration as upstream prints its struct.
+fn toleration_shown(toleration: &Value) -> String {
+    let text = |key: &str| Value::from(tree::text(toleration, key));
+    format!(
+        "{{\"Key\":{},\"Operator\":{},\"Value\":{},\"Effect\":{},\"TolerationSeconds\":{}}}",
+        text("key"),
+        text("operator"),
+        text("value"),
+        text("effect"),
+        toleration.get("tolerationSeconds").unwrap_or(&Value::Null)
+    )
 }
 
 #[cfg(test)]

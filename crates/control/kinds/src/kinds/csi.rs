@@ -1,6 +1,6 @@
 //! CSI drivers: what they tell the cluster of themselves, of nodes, of attachments and of the room that is left.
 
-use super::{pod, workload};
+use super::{pod, volume, workload};
 use crate::{
     check::{Errors, Seen, name, resource, selector},
     column::{self, Column},
@@ -124,17 +124,35 @@ impl Strategy for CSIDriver {
         tree::default_empty(spec, "volumeLifecycleModes", json!(["Persistent"]));
     }
 
+    /// A driver is counted from its first change of these, not from the start.
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        let counted = ["tokenRequests", "requiresRepublish", "seLinuxMount"];
+        if counted.iter().any(|field| new["spec"][*field] != old["spec"][*field])
+            && let Some(metadata) = tree::child(new, "metadata")
+        {
+            tree::set(metadata, "generation", tree::int(&old["metadata"], "generation") + 1);
+        }
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             let (path, spec) = (Path::new("spec"), &object["spec"]);
-            for field in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
+            // Upstream names the first field with a letter pair too many, here and below.
+            let needed = ["attachedRequired", "podInfoOnMount", "storageCapacity"];
+            for (field, shown) in ["attachRequired", "podInfoOnMount", "storageCapacity"].iter().zip(needed) {
                 if !tree::has(spec, field) {
-                    errors.required(&path.child(field), "");
+                    errors.required(&path.child(shown), "");
                 }
             }
-            tokens(errors, &path.child("tokenRequests"), tree::list(spec, "tokenRequests"));
             if let Some(policy) = spec.get("fsGroupPolicy").and_then(Value::as_str) {
                 errors.one_of(&path.child("fsGroupPolicy"), policy, &["File", "None", "ReadWriteOnceWithFSType"]);
+            }
+            tokens(errors, &path.child("tokenRequests"), tree::list(spec, "tokenRequests"));
+            for mode in tree::list(spec, "volumeLifecycleModes").iter().filter_map(Value::as_str) {
+                errors.one_of(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
+            }
+            if !tree::has(spec, "seLinuxMount") {
+                errors.required(&path.child("seLinuxMount"), "");
             }
             if let Some(seconds) = spec.get("nodeAllocatableUpdatePeriodSeconds").and_then(Value::as_i64)
                 && seconds < 10
@@ -142,16 +160,12 @@ impl Strategy for CSIDriver {
                 let words = "must be greater than or equal to 10 seconds";
                 errors.invalid(&path.child("nodeAllocatableUpdatePeriodSeconds"), seconds, words);
             }
-            for mode in tree::list(spec, "volumeLifecycleModes").iter().filter_map(Value::as_str) {
-                errors.one_of(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
-            }
         })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut found = self.validate(new);
         found.extend(Errors::of(|errors| {
-            // Upstream names the first field with a letter pair too many.
             for (field, shown) in
                 [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")]
             {
@@ -159,10 +173,6 @@ impl Strategy for CSIDriver {
             }
         }));
         found
-    }
-
-    fn generation_fields(&self) -> &'static [&'static str] {
-        &[]
     }
 
     fn columns(&self) -> &[Column] {
@@ -195,6 +205,7 @@ fn tokens(errors: &mut Errors, path: &Path, requests: &[Value]) {
         let audience = tree::text(request, "audience");
         if !seen.first(audience) {
             errors.duplicate(&at.child("audience"), audience);
+            continue;
         }
         let Some(seconds) = request.get("expirationSeconds").and_then(Value::as_i64) else { continue };
         let at = at.child("expirationSeconds");
@@ -255,12 +266,9 @@ impl Strategy for CSINode {
 
 fn node_driver_shown(driver: &Value) -> String {
     let shown = |key: &str| driver.get(key).unwrap_or(&Value::Null).to_string();
-    let allocatable = match driver["allocatable"].is_null() {
-        true => "null".to_owned(),
-        false => format!("{{\"Count\":{}}}", driver["allocatable"].get("count").unwrap_or(&Value::Null)),
-    };
+    // What may change is not compared, and not shown.
     format!(
-        "{{\"Name\":{},\"NodeID\":{},\"TopologyKeys\":{},\"Allocatable\":{allocatable}}}",
+        "{{\"Name\":{},\"NodeID\":{},\"TopologyKeys\":{},\"Allocatable\":null}}",
         shown("name"),
         shown("nodeID"),
         shown("topologyKeys")
@@ -320,26 +328,15 @@ impl Strategy for VolumeAttachment {
         Errors::of(|errors| {
             let (path, spec) = (Path::new("spec"), &object["spec"]);
             pod::driver_name(errors, &path.child("attacher"), tree::text(spec, "attacher"));
-            let at = path.child("source");
-            let source = &spec["source"];
-            match (tree::has(source, "inlineVolumeSpec"), source.get("persistentVolumeName").and_then(Value::as_str)) {
-                (false, None) => {
-                    errors.required(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-                }
-                (true, Some(_)) => {
-                    errors.forbidden(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-                }
-                (false, Some("")) => {
-                    errors.required(&at.child("persistentVolumeName"), "must specify non empty persistentVolumeName")
-                }
-                (_, Some(name)) => {
-                    errors.invalid_for(&at.child("persistentVolumeName"), name, names::dns1123_subdomain_errors(name));
-                }
-                (true, None) => {}
-            }
+            attached_source(errors, &path.child("source"), &spec["source"]);
             let node = tree::text(spec, "nodeName");
             errors.invalid_for(&path.child("nodeName"), node, names::dns1123_subdomain_errors(node));
+            attachment_status(errors, &Path::new("status"), &object["status"]);
         })
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, old: &Value) -> ErrorList {
+        self.validate_update(new, old)
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
@@ -374,6 +371,41 @@ impl Strategy for VolumeAttachment {
     }
 }
 
+fn attached_source(errors: &mut Errors, at: &Path, source: &Value) {
+    const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    match (tree::has(source, "inlineVolumeSpec"), source.get("persistentVolumeName").and_then(Value::as_str)) {
+        (false, None) => errors.required(at, ONE),
+        (true, Some(_)) => errors.forbidden(at, ONE),
+        (false, Some("")) => {
+            errors.required(&at.child("persistentVolumeName"), "must specify non empty persistentVolumeName");
+        }
+        (false, Some(name)) => {
+            errors.invalid_for(&at.child("persistentVolumeName"), name, names::dns1123_subdomain_errors(name));
+        }
+        (true, None) => {
+            volume::validate_inline(errors, &at.child("inlineVolumeSpec"), &source["inlineVolumeSpec"]);
+        }
+    }
+}
+
+/// What the attacher tells is limited in size.
+fn attachment_status(errors: &mut Errors, path: &Path, status: &Value) {
+    const MOST_BYTES: usize = 256 * 1024;
+    const LONGEST_MESSAGE: usize = 1024;
+    let told = tree::entries(status, "attachmentMetadata");
+    let size: usize = told.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
+    if size > MOST_BYTES {
+        errors.too_long(&path.child("attachmentMetadata"), MOST_BYTES);
+    }
+    for field in ["attachError", "detachError"] {
+        let (at, message) = (path.child(field).child("message"), tree::text(&status[field], "message"));
+        if message.len() > LONGEST_MESSAGE {
+            // Upstream names the other limit.
+            errors.too_long(&at, MOST_BYTES);
+        }
+    }
+}
+
 pub struct CSIStorageCapacity;
 
 impl Strategy for CSIStorageCapacity {
@@ -392,21 +424,22 @@ impl Strategy for CSIStorageCapacity {
 
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
+            selector::labels(errors, &Path::new("nodeTopology"), &object["nodeTopology"]);
             let class = tree::text(object, "storageClassName");
             errors.invalid_for(&Path::new("storageClassName"), class, names::dns1123_subdomain_errors(class));
-            selector::labels(errors, &Path::new("nodeTopology"), &object["nodeTopology"]);
-            for field in ["capacity", "maximumVolumeSize"] {
-                resource::not_negative(errors, &Path::new(field), tree::at(object, field));
-            }
+            resource::not_negative(errors, &Path::new("capacity"), &object["capacity"]);
         })
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut found = self.validate(new);
         found.extend(Errors::of(|errors| {
-            for field in ["nodeTopology", "storageClassName"] {
-                errors.immutable(&Path::new(field), tree::at(new, field), tree::at(old, field));
+            let topology = &new["nodeTopology"];
+            if *topology != old["nodeTopology"] {
+                errors.invalid_shown(&Path::new("nodeTopology"), &selector::shown(topology), crate::check::IMMUTABLE);
             }
+            let class = &Path::new("storageClassName");
+            errors.immutable(class, &new["storageClassName"], &old["storageClassName"]);
         }));
         found
     }

@@ -36,7 +36,14 @@ impl Strategy for PodDisruptionBudget {
         Errors::of(|errors| {
             let (path, spec) = (Path::new("spec"), &object["spec"]);
             if tree::has(spec, "minAvailable") && tree::has(spec, "maxUnavailable") {
-                errors.invalid(&path, spec.clone(), "minAvailable and maxUnavailable cannot be both set");
+                let policy = spec.get("unhealthyPodEvictionPolicy").unwrap_or(&Value::Null);
+                let shown = format!(
+                    "{{\"MinAvailable\":{},\"Selector\":{},\"MaxUnavailable\":{},\"UnhealthyPodEvictionPolicy\":{policy}}}",
+                    spec["minAvailable"],
+                    selector::shown(&spec["selector"]),
+                    spec["maxUnavailable"]
+                );
+                errors.invalid_shown(&path, &shown, "minAvailable and maxUnavailable cannot be both set");
             }
             for field in ["minAvailable", "maxUnavailable"] {
                 number::count_or_percent(errors, &path.child(field), &spec[field]);

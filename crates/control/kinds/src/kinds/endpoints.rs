@@ -182,8 +182,36 @@ impl Strategy for EndpointSlice {
         }
     }
 
+    fn prepare_create(&self, object: &mut Value) {
+        drop_topology(object, &Value::Null);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        if new["endpoints"] != old["endpoints"] {
+            drop_topology(new, old);
+        }
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| validate_slice(errors, object))
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut found = Vec::new();
+        if old.is_none() && tree::text(new, "addressType") == "FQDN" {
+            found.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+        }
+        // The controllers' own slices have addresses in their usual form.
+        if MAKERS.contains(&tree::text(&new["metadata"]["labels"], "endpointslice.kubernetes.io/managed-by")) {
+            return found;
+        }
+        for (i, endpoint) in tree::list(new, "endpoints").iter().enumerate() {
+            for (j, address) in tree::list(endpoint, "addresses").iter().enumerate() {
+                let at = Path::new("endpoints").index(i).child("addresses").index(j);
+                found.extend(net::ip_warning(&at, address.as_str().unwrap_or("")));
+            }
+        }
+        found
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
@@ -227,6 +255,23 @@ impl Strategy for EndpointSlice {
             unset(addresses.iter().take(3).map(|it| (*it).to_owned()).collect(), &more(addresses.len())).into(),
             column::age(object, now),
         ]
+    }
+}
+
+const MAKERS: &[&str] = &["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
+
+/// The older place of an endpoint can't be written any more. Where it named a node before, that node is kept.
+fn drop_topology(new: &mut Value, old: &Value) {
+    const HOST: &str = "kubernetes.io/hostname";
+    let host = |endpoint: &Value| tree::text(&endpoint["deprecatedTopology"], HOST).to_owned();
+    let known: Vec<String> = tree::list(old, "endpoints").iter().map(host).filter(|name| !name.is_empty()).collect();
+    for endpoint in tree::items_mut(new, "endpoints") {
+        let name = host(endpoint);
+        let valid = names::dns1123_subdomain_errors(&name).is_empty();
+        if !tree::has(endpoint, "nodeName") && valid && known.contains(&name) {
+            tree::set(endpoint, "nodeName", name);
+        }
+        tree::remove(endpoint, "deprecatedTopology");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Flow schemas and priority levels.
 
+mod fixed;
+
 use super::workload;
 use crate::{
     check::{Errors, Seen},
@@ -55,7 +57,11 @@ impl Strategy for FlowSchema {
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
-        Errors::of(|errors| validate_schema(errors, &Path::new("spec"), &object["spec"]))
+        Errors::of(|errors| {
+            let (path, name) = (Path::new("spec"), tree::text(&object["metadata"], "name"));
+            validate_schema(errors, &path, name, &object["spec"]);
+            fixed::schema(errors, &path, name, &object["spec"]);
+        })
     }
 
     fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value) -> ErrorList {
@@ -89,13 +95,17 @@ impl Strategy for FlowSchema {
     }
 }
 
-fn validate_schema(errors: &mut Errors, path: &Path, spec: &Value) {
+fn validate_schema(errors: &mut Errors, path: &Path, name: &str, spec: &Value) {
     let precedence = tree::int(spec, "matchingPrecedence");
     if precedence <= 0 {
         errors.invalid(&path.child("matchingPrecedence"), precedence, "must be a positive value");
     }
     if precedence > 10_000 {
         errors.invalid(&path.child("matchingPrecedence"), precedence, "must not be greater than 10000");
+    }
+    if precedence == 1 && name != EXEMPT {
+        let words = "only the schema named 'exempt' may have matchingPrecedence 1";
+        errors.invalid(&path.child("matchingPrecedence"), precedence, words);
     }
     if tree::has(spec, "distinguisherMethod") {
         let kind = tree::text(&spec["distinguisherMethod"], "type");
@@ -323,12 +333,13 @@ impl Strategy for PriorityLevelConfiguration {
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| {
             let (path, spec) = (Path::new("spec"), &object["spec"]);
-            let exempt = tree::text(&object["metadata"], "name") == EXEMPT;
-            if exempt != (tree::text(spec, "type") == "Exempt") {
+            let name = tree::text(&object["metadata"], "name");
+            if (name == EXEMPT) != (tree::text(spec, "type") == "Exempt") {
                 let words = "type must be 'Exempt' if and only if name is 'exempt'";
                 errors.invalid(&path.child("type"), tree::text(spec, "type"), words);
             }
             validate_level(errors, &path, spec);
+            fixed::level(errors, &path, name, spec);
         })
     }
 
@@ -361,7 +372,7 @@ impl Strategy for PriorityLevelConfiguration {
     }
 }
 
-/// The one level whose requests never wait.
+/// The one schema and the one level whose requests never wait.
 const EXEMPT: &str = "exempt";
 
 fn conditions(errors: &mut Errors, conditions: &[Value]) {

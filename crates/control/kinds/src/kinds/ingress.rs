@@ -63,7 +63,8 @@ impl Strategy for Ingress {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let annotated = new["metadata"]["annotations"].get(CLASS).is_some();
+        let annotated =
+            new["metadata"]["annotations"].get(CLASS).is_some() && !tree::has(&new["spec"], "ingressClassName");
         let words = format!("annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead");
         if annotated && old.is_none() { vec![words] } else { Vec::new() }
     }

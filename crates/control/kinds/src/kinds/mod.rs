@@ -33,5 +33,6 @@ pub mod scheduling;
 pub mod service;
 pub mod statefulset;
 pub mod storage;
+pub mod volume;
 pub mod webhook;
 mod workload;

@@ -46,6 +46,23 @@ impl Strategy for NetworkPolicy {
         Errors::of(|errors| validate_policy(errors, &Path::new("spec"), &object["spec"]))
     }
 
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut found = Vec::new();
+        for (side, peers) in [("ingress", "from"), ("egress", "to")] {
+            for (i, rule) in tree::list(&new["spec"], side).iter().enumerate() {
+                for (j, peer) in tree::list(rule, peers).iter().enumerate() {
+                    let at = Path::new("spec").child(side).index(i).child(peers).index(j).child("ipBlock");
+                    found.extend(net::cidr_warning(&at.child("cidr"), tree::text(&peer["ipBlock"], "cidr")));
+                    for (k, inner) in tree::list(&peer["ipBlock"], "except").iter().enumerate() {
+                        let at = at.child("except").index(k);
+                        found.extend(net::cidr_warning(&at, inner.as_str().unwrap_or("")));
+                    }
+                }
+            }
+        }
+        found
+    }
+
     fn generation_fields(&self) -> &'static [&'static str] {
         &["spec"]
     }

@@ -251,13 +251,13 @@ fn match_constraints(errors: &mut Errors, at: &Path, constraints: &Value) {
 }
 
 fn match_resources(errors: &mut Errors, at: &Path, resources: &Value) {
+    webhook::optional(errors, at, resources, "matchPolicy", &["Equivalent", "Exact"]);
     webhook::selectors(errors, at, resources);
     for field in ["resourceRules", "excludeResourceRules"] {
         for (i, rule) in tree::list(resources, field).iter().enumerate() {
-            webhook::validate_rule(errors, &at.child(field).index(i), rule);
+            webhook::validate_named_rule(errors, &at.child(field).index(i), rule);
         }
     }
-    webhook::optional(errors, at, resources, "matchPolicy", &["Equivalent", "Exact"]);
 }
 
 fn variables(errors: &mut Errors, path: &Path, variables: &[Value], expressions: &mut PolicyExpressions) {
@@ -388,12 +388,22 @@ impl Strategy for AdmissionPolicyBinding {
 }
 
 fn param_ref(errors: &mut Errors, at: &Path, reference: &Value) {
-    let name = tree::text(reference, "name");
-    match (name.is_empty(), tree::has(reference, "selector")) {
-        (true, false) => errors.required(at, "one of name or selector must be specified"),
-        (false, true) => errors.forbidden(&at.child("name"), "name and selector are mutually exclusive"),
-        (false, false) => errors.invalid_for(&at.child("name"), name, names::path_segment_errors(name, false)),
-        (true, true) => crate::check::selector::labels(errors, &at.child("selector"), &reference["selector"]),
+    const EITHER: &str = "name and selector are mutually exclusive";
+    let (name, selects) = (tree::text(reference, "name"), tree::has(reference, "selector"));
+    if !name.is_empty() {
+        errors.invalid_for(&at.child("name"), name, names::path_segment_errors(name, false));
+    }
+    if !name.is_empty() && selects {
+        errors.forbidden(&at.child("name"), EITHER);
+    }
+    if selects {
+        crate::check::selector::labels(errors, &at.child("selector"), &reference["selector"]);
+    }
+    if !name.is_empty() && selects {
+        errors.forbidden(&at.child("selector"), EITHER);
+    }
+    if name.is_empty() && !selects {
+        errors.required(at, "one of name or selector must be specified");
     }
     let path = at.child("parameterNotFoundAction");
     match reference.get("parameterNotFoundAction").and_then(Value::as_str) {
@@ -409,9 +419,8 @@ fn actions(errors: &mut Errors, path: &Path, actions: &[Value]) {
     let mut seen = Seen::default();
     for (i, action) in actions.iter().enumerate() {
         let action = action.as_str().unwrap_or("");
-        if !["Audit", "Deny", "Warn"].contains(&action) {
-            errors.unsupported(&path.index(i), action, &["Audit", "Deny", "Warn"]);
-        } else if !seen.first(action) {
+        errors.one_of(&path.index(i), action, &["Audit", "Deny", "Warn"]);
+        if !seen.first(action) {
             errors.duplicate(&path.index(i), action);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{pod, workload};
 use crate::{
-    check::{Errors, Seen, name},
+    check::{Errors, name},
     column::{self, Column},
     strategy::Strategy,
     tree,
@@ -10,6 +10,7 @@ use crate::{
 use jiff::Timestamp;
 use pintle_types::field::{ErrorList, Path};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub struct StorageClass;
 
@@ -71,7 +72,8 @@ impl Strategy for StorageClass {
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        Errors::of(|errors| {
+        let mut found = self.validate(new);
+        found.extend(Errors::of(|errors| {
             for field in ["parameters", "provisioner"] {
                 if tree::at(new, field) != tree::at(old, field) {
                     let words = format!("updates to {field} are forbidden.");
@@ -81,7 +83,8 @@ impl Strategy for StorageClass {
             for field in ["reclaimPolicy", "volumeBindingMode"] {
                 errors.immutable(&Path::new(field), tree::at(new, field), tree::at(old, field));
             }
-        })
+        }));
+        found
     }
 
     fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -142,30 +145,36 @@ fn parameters(errors: &mut Errors, parameters: &Value) {
 }
 
 fn topologies(errors: &mut Errors, terms: &[Value]) {
-    let mut seen = Seen::default();
+    // Upstream begins with as many terms that have nothing.
+    let mut before: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); terms.len()];
     for (i, term) in terms.iter().enumerate() {
         let at = Path::new("allowedTopologies").index(i).child("matchLabelExpressions");
-        let expressions = tree::list(term, "matchLabelExpressions");
-        let mut keys = Seen::default();
-        for (j, expression) in expressions.iter().enumerate() {
-            let at = at.index(j);
-            let (key, values) = (tree::text(expression, "key"), tree::list(expression, "values"));
-            if values.is_empty() {
-                errors.required(&at.child("values"), "");
-            }
+        let mut own = BTreeMap::new();
+        for (j, expression) in tree::list(term, "matchLabelExpressions").iter().enumerate() {
+            let (at, key) = (at.index(j), tree::text(expression, "key"));
+            let values = topology_values(errors, &at.child("values"), tree::list(expression, "values"));
             errors.invalid_for(&at.child("key"), key, name::qualified(key));
-            let mut own = Seen::default();
-            for (k, value) in values.iter().enumerate().filter(|(_, value)| !own.first(value.to_string())) {
-                errors.duplicate(&at.child("values").index(k), value.clone());
-            }
-            if !keys.first(key) {
+            if own.insert(key, values).is_some() {
                 errors.duplicate(&at.child("key"), key);
             }
         }
-        if expressions.is_empty() || !seen.first(Value::from(expressions.to_vec()).to_string()) {
-            errors.duplicate(&at, "");
+        before.iter().filter(|one| **one == own).for_each(|_| errors.duplicate(&at, ""));
+        before.push(own);
+    }
+}
+
+fn topology_values<'a>(errors: &mut Errors, at: &Path, values: &'a [Value]) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    if values.is_empty() {
+        errors.required(at, "");
+    }
+    for (i, value) in values.iter().enumerate() {
+        let value = value.as_str().unwrap_or("");
+        if !seen.insert(value) {
+            errors.duplicate(&at.index(i), value);
         }
     }
+    seen
 }
 
 pub struct VolumeAttributesClass;
@@ -188,11 +197,15 @@ impl Strategy for VolumeAttributesClass {
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        Errors::of(|errors| {
-            for field in ["driverName", "parameters"] {
-                errors.immutable(&Path::new(field), tree::at(new, field), tree::at(old, field));
+        let mut found = Errors::of(|errors| {
+            for field in
+                ["driverName", "parameters"].iter().filter(|field| tree::at(new, field) != tree::at(old, field))
+            {
+                errors.forbidden(&Path::new(field), &format!("updates to {field} are forbidden."));
             }
-        })
+        });
+        found.extend(self.validate(new));
+        found
     }
 
     fn columns(&self) -> &[Column] {
@@ -248,7 +261,7 @@ mod tests {
         other["driverName"] = json!("other.example.com");
         assert_eq!(
             VolumeAttributesClass.validate_update(&other, &valid)[0].to_string(),
-            "driverName: Invalid value: \"other.example.com\": field is immutable"
+            "driverName: Forbidden: updates to driverName are forbidden."
         );
     }
 }

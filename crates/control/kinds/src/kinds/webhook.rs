@@ -112,8 +112,8 @@ fn validate_webhook(errors: &mut Errors, at: &Path, webhook: &Value, mutating: b
         optional(errors, at, webhook, "reinvocationPolicy", &["IfNeeded", "Never"]);
     }
     client_config(errors, &at.child("clientConfig"), &webhook["clientConfig"]);
-    review_versions(errors, &at.child("admissionReviewVersions"), tree::list(webhook, "admissionReviewVersions"));
     match_conditions(errors, &at.child("matchConditions"), tree::list(webhook, "matchConditions"), false);
+    review_versions(errors, &at.child("admissionReviewVersions"), tree::list(webhook, "admissionReviewVersions"));
 }
 
 pub(super) fn optional(errors: &mut Errors, at: &Path, object: &Value, field: &str, known: &[&str]) {
@@ -218,8 +218,21 @@ pub(super) fn match_conditions(errors: &mut Errors, path: &Path, conditions: &[V
     }
 }
 
+/// Which operations on which resources, and on which objects by their names.
+pub(super) fn validate_named_rule(errors: &mut Errors, at: &Path, rule: &Value) {
+    let mut seen = Seen::default();
+    for (i, own) in tree::list(rule, "resourceNames").iter().enumerate() {
+        let (own, at) = (own.as_str().unwrap_or(""), at.child("resourceNames").index(i));
+        errors.invalid_for(&at, own, names::path_segment_errors(own, false));
+        if !seen.first(own) {
+            errors.duplicate(&at, own);
+        }
+    }
+    validate_rule(errors, at, rule);
+}
+
 /// Which operations on which resources.
-pub(super) fn validate_rule(errors: &mut Errors, at: &Path, rule: &Value) {
+fn validate_rule(errors: &mut Errors, at: &Path, rule: &Value) {
     const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
     let operations = tree::list(rule, "operations");
     let path = at.child("operations");

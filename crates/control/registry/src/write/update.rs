@@ -107,6 +107,9 @@ impl Registry {
         } else {
             target.def.prepare_subresource_update(target.sub, &mut new, &old.value);
         }
+        if target.sub == "status" {
+            target.def.strategy.stamp(&mut new, &old.value, self.clock.now_seconds());
+        }
         let addresses =
             if itself { self.allocate(target, &mut new, Some(&old.value)).await? } else { Default::default() };
         self.settle(target, &mut new);
@@ -218,8 +221,8 @@ fn keep_identity(new: &mut Value, old: &Value) {
     metadata.remove("selfLink");
     for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         let given = metadata.get(field).is_some_and(|value| !value.is_null() && value != "");
-        // Once deletion has begun the body has no say in it.
-        let ours = field.starts_with("deletion") || !given;
+        // The body has no say in when the object was made, nor in its deletion once that has begun.
+        let ours = field != "uid" || !given;
         match old["metadata"].get(field).filter(|value| !value.is_null()) {
             Some(value) if ours => drop(metadata.insert(field.to_owned(), value.clone())),
             None if !given => drop(metadata.remove(field)),

@@ -239,7 +239,7 @@ pub(crate) fn default_claim_template(template: &mut Value) {
 }
 
 /// `dataSource` and `dataSourceRef` say the same when only one of them is given.
-fn sync_data_source(spec: &mut Value) {
+pub(crate) fn sync_data_source(spec: &mut Value) {
     if has(spec, "dataSource") && !has(spec, "dataSourceRef") {
         let source = spec["dataSource"].clone();
         set(spec, "dataSourceRef", source);

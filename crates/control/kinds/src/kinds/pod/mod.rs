@@ -21,7 +21,7 @@ mod volume;
 mod warnings;
 mod windows;
 
-pub(crate) use defaults::{default_claim_template, default_network_volume, default_template};
+pub(crate) use defaults::{default_claim_template, default_network_volume, default_template, sync_data_source};
 pub(crate) use gated::term_shown as node_term_shown;
 pub(crate) use plugin::{
     Owner as VolumeOwner, cluster_initiator_fits, driver_name, validate as validate_plugin_volume,
