@@ -10,6 +10,7 @@ use crate::snapshot::Snapshot;
 use crate::storage::Decision;
 use crate::volumes::Volumes;
 use pintle_client::{Client, ClientError};
+use pintle_clock::Clock;
 use pintle_informer::{EventType, Recorder};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Pod;
@@ -37,6 +38,7 @@ pub(crate) struct Attempt {
 pub(crate) struct Binder {
     pub(crate) shared: Arc<Shared>,
     pub(crate) client: Client,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) recorder: Recorder,
     pub(crate) stop: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,

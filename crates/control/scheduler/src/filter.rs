@@ -226,7 +226,11 @@ fn refuse(plugin: Plugin, pod: &PodInfo, node: &NodeInfo, prepared: &Prepared, s
             let text = "node(s) didn't have free ports for the requested pod ports";
             pod.ports.iter().any(taken).then(|| told((text, true)))
         }
-        Plugin::NodeResourcesFit => insufficient(pod, node, &prepared.profile),
+        Plugin::NodeResourcesFit => {
+            // What the node does not count, it may have as devices.
+            let asks = prepared.profile.filters_by(Plugin::DynamicResources);
+            insufficient(pod, node, &prepared.profile, &|name| asks && snapshot.devices().class_of(name).is_some())
+        }
         Plugin::VolumeRestrictions if volumes::disk_is_taken(pod, node) => {
             Some(told(("node(s) had no available disk", true)))
         }
@@ -339,8 +343,14 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// What the node has too little of. What is beyond the whole node, no leaving pod can give.
-pub(crate) fn insufficient(pod: &PodInfo, node: &NodeInfo, profile: &Profile) -> Option<Refusal> {
+/// What the node has too little of. What is beyond the whole node, no leaving pod can give. Resources of which the node
+/// has none are left to others when they `may_be_devices`.
+pub(crate) fn insufficient(
+    pod: &PodInfo,
+    node: &NodeInfo,
+    profile: &Profile,
+    may_be_devices: &dyn Fn(&str) -> bool,
+) -> Option<Refusal> {
     let (need, used, have) = (&pod.requests, &node.requested, &node.allocatable);
     let (mut bits, mut resolvable) = (u64::from(used.pods + 1 > have.pods), true);
     let mut check = |bit: usize, need: i64, used: i64, have: i64| {
@@ -353,7 +363,9 @@ pub(crate) fn insufficient(pod: &PodInfo, node: &NodeInfo, profile: &Profile) ->
     check(2, need.memory, used.memory, have.memory);
     check(3, need.ephemeral_storage, used.ephemeral_storage, have.ephemeral_storage);
     for (i, (name, amount)) in need.others.iter().enumerate().filter(|(_, (name, _))| !profile.ignores(name)) {
-        check(4 + i, *amount, used.other(name), have.other(name));
+        if have.other(name) != 0 || !may_be_devices(name) {
+            check(4 + i, *amount, used.other(name), have.other(name));
+        }
     }
     (bits != 0).then_some(Refusal { plugin: Plugin::NodeResourcesFit, lack: Lack::Resources(bits), resolvable })
 }

@@ -3,7 +3,7 @@
 //! A pod that fits nowhere is tried again only when one of the plugins that refused it says that it might pass now.
 
 use crate::affinity::node_matches;
-use crate::dra::names;
+use crate::dra::{is_extended, may_want, names};
 use crate::filter::{Plugin, Plugins, insufficient, named, tolerated, unschedulable};
 use crate::pod::PodInfo;
 use crate::profile::default_profile;
@@ -71,7 +71,8 @@ pub(crate) fn asks(plugin: Plugin, event: &Event) -> bool {
         Event::PodChanged => {
             matches!(plugin, Plugin::NodeResourcesFit | Plugin::PodTopologySpread | Plugin::InterPodAffinity)
         }
-        Event::DeviceClaimChanged { .. } | Event::DevicesChanged => plugin == Plugin::DynamicResources,
+        Event::DeviceClaimChanged { .. } => plugin == Plugin::DynamicResources,
+        Event::DevicesChanged => matches!(plugin, Plugin::DynamicResources | Plugin::NodeResourcesFit),
         Event::StorageChanged => {
             matches!(plugin, Plugin::VolumeBinding | Plugin::VolumeZone | Plugin::NodeVolumeLimits)
         }
@@ -117,7 +118,8 @@ fn may_pass(plugin: Plugin, event: &Event, pod: &PodInfo) -> bool {
             let own = |(name, _): &(&str, bool)| *name == claim.name && pod.key.namespace == claim.namespace;
             *freed || names(pod).is_ok_and(|names| names.iter().any(own))
         }
-        Event::DevicesChanged => true,
+        // A class may say by now that a resource is devices.
+        Event::DevicesChanged => plugin == Plugin::DynamicResources || may_want(pod),
         Event::NodeGone | Event::NamespaceChanged | Event::PodAdded | Event::PodChanged | Event::StorageChanged => true,
     }
 }
@@ -147,7 +149,7 @@ fn passes(plugin: Plugin, pod: &PodInfo, node: &NodeInfo) -> bool {
         Plugin::NodeName => named(pod, node),
         Plugin::TaintToleration => tolerated(pod, node),
         Plugin::NodeAffinity => node_matches(pod, node),
-        Plugin::NodeResourcesFit => insufficient(pod, node, &default_profile()).is_none(),
+        Plugin::NodeResourcesFit => insufficient(pod, node, &default_profile(), &is_extended).is_none(),
         Plugin::NodePorts
         | Plugin::PodTopologySpread
         | Plugin::InterPodAffinity

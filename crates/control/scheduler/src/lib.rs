@@ -44,6 +44,7 @@ mod shared;
 mod snapshot;
 mod spread;
 mod storage;
+mod storage_capacity;
 mod terms;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use crate::preemption::{Offer, Preemption, candidates, pick};
 use crate::queue::Popped;
 use crate::selectors::Owner;
 use crate::shared::{Ours, Shared};
+use crate::storage_capacity;
 use pintle_client::{Client, Patch, PatchOptions};
 use pintle_clock::Clock;
 use pintle_informer::{EventType, Informer, Informers, Recorder};
@@ -110,8 +111,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         follow(&config.informers, &shared).await;
         let limits = csi_nodes::follow(scheduler.client.clone(), Arc::clone(&scheduler.shared), stop.clone());
         let devices = dra::follow(config.informers.clone(), Arc::clone(&scheduler.shared), stop.clone());
+        let rooms = storage_capacity::follow(config.informers.clone(), Arc::clone(&scheduler.shared), stop.clone());
         let turn = Turn { start: 0, random: StdRng::seed_from_u64(config.seed) };
-        tokio::join!(scheduler.work(turn), limits, devices);
+        tokio::join!(scheduler.work(turn), limits, devices, rooms);
     })
     .await;
     scheduler.bindings.close();
@@ -251,16 +253,16 @@ impl Scheduler {
 
     /// Lets a claim be allocated anew that nobody uses and that keeps the pod from all nodes.
     async fn give_up_claims(&self, pod: &PodInfo, misfit: &mut Misfit) {
-        if !dra::wants_claims(pod) {
+        if !dra::is_concerned(pod, self.shared.snapshot.lock().devices()) {
             return;
         }
         misfit.claims = "still not schedulable";
-        if !misfit.reasons.contains_key(dra::UNAVAILABLE) {
+        if ![dra::UNAVAILABLE, dra::STALE].iter().any(|reason| misfit.reasons.contains_key(*reason)) {
             return;
         }
         match dra::deallocate(&self.client, &self.shared, pod).await {
-            Ok(true) => misfit.claims = "deallocation of ResourceClaim completed",
-            Ok(false) => {}
+            Ok(Some(done)) => misfit.claims = done,
+            Ok(None) => {}
             Err(error) => tracing::warn!(pod = %pod.key, %error, "could not give up a claim"),
         }
     }
@@ -358,6 +360,7 @@ impl Scheduler {
         Binder {
             shared: Arc::clone(&self.shared),
             client: self.client.clone(),
+            clock: Arc::clone(&self.clock),
             recorder: self.recorder.clone(),
             stop: self.stop.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -408,9 +411,9 @@ async fn prepare(
     }
     let Some(claims) = &before.claims else { return bound };
     match bound {
-        Ok(()) => dra::bind(&binder.client, &binder.shared, pod, claims)
-            .await
-            .map_err(|error| Some(format!("\"DynamicResources\": {error}"))),
+        Ok(()) => {
+            dra::bind(binder, pod, node, claims).await.map_err(|error| Some(format!("\"DynamicResources\": {error}")))
+        }
         failed => {
             claims.release(&binder.shared);
             failed

@@ -11,6 +11,7 @@ use crate::queue::PodQueue;
 use crate::room::Room;
 use crate::selectors::Owner;
 use crate::snapshot::{NodeInfo, Snapshot};
+use crate::storage_capacity::may_be_counted;
 use parking_lot::Mutex;
 use pintle_informer::Change;
 use pintle_types::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) storage_changed: Notify,
     /// The first volume of a CSI driver was seen: limits of nodes matter from then on.
     pub(crate) csi_seen: Notify,
+    /// The first class was seen whose volumes a CSI driver may make: its room matters from then on.
+    pub(crate) provisioner_seen: Notify,
     /// The first pod that claims devices was seen: what there is of devices matters from then on.
     pub(crate) claims_seen: Notify,
 }
@@ -91,6 +94,7 @@ impl Shared {
             profiles: configuration.profiles.iter().map(ours).collect(),
             storage_changed: Notify::new(),
             csi_seen: Notify::new(),
+            provisioner_seen: Notify::new(),
             claims_seen: Notify::new(),
             claimless: Mutex::default(),
         }
@@ -195,6 +199,9 @@ impl Shared {
 
     pub(crate) fn class_changed(&self, change: &Change<StorageClass>) {
         self.snapshot.lock().storage_mut().set_class(change.object().name(), change.new().cloned());
+        if change.new().is_some_and(|class| may_be_counted(class)) {
+            self.provisioner_seen.notify_one();
+        }
         let same = |old: &Arc<StorageClass>, new: &Arc<StorageClass>| old.allowed_topologies == new.allowed_topologies;
         match (change.old(), change.new()) {
             (_, None) => {}

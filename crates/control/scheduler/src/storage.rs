@@ -1,11 +1,13 @@
 //! Claims, volumes and classes as the scheduler sees them, with the choices that the API server does not know yet.
 
 use crate::limits::Limits;
-use pintle_storage::{BOUND, SELECTED_NODE};
+use pintle_storage::{BOUND, SELECTED_NODE, requested};
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use pintle_types::k8s::api::storage::v1::StorageClass;
+use pintle_types::k8s::api::storage::v1::{CSIStorageCapacity, StorageClass};
+use pintle_types::quantity::Quantity;
+use pintle_types::selector::LabelSelector;
 use pintle_types::{Kind, ObjectKey};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What is there of storage. A change costs what changed; a cluster without claims has nothing here.
@@ -20,6 +22,9 @@ pub struct Storage {
     chosen: HashMap<ObjectKey, String>,
     /// What the drivers of each node say that it takes.
     limits: HashMap<String, Limits>,
+    /// Drivers that count the room that they have, and what they say of it.
+    counting: HashSet<String>,
+    capacities: HashMap<ObjectKey, Arc<CSIStorageCapacity>>,
     /// How many pods that have a node use each claim.
     users: HashMap<ObjectKey, i64>,
 }
@@ -37,6 +42,12 @@ pub(crate) struct Decision {
 pub(crate) fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
     named.is_some_and(|name| !name.is_empty()) && claim.annotation(BOUND).is_some()
+}
+
+/// The largest volume that there is room for, in billionths of a byte.
+pub(crate) fn limit(capacity: &CSIStorageCapacity) -> Option<i128> {
+    let largest = capacity.maximum_volume_size.as_ref().or(capacity.capacity.as_ref())?;
+    Some(largest.0.parse::<Quantity>().ok()?.nanos())
 }
 
 impl Storage {
@@ -116,6 +127,36 @@ impl Storage {
         } else {
             drop(self.limits.insert(node.to_owned(), limits))
         }
+    }
+
+    /// Whether a driver counts the room that it has; one that does not has room everywhere.
+    pub fn set_counting(&mut self, driver: &str, counts: bool) {
+        if counts {
+            self.counting.insert(driver.to_owned());
+        } else {
+            self.counting.remove(driver);
+        }
+    }
+
+    /// What a driver says of its room in one place now; nothing when that is gone.
+    pub fn set_capacity(&mut self, key: &ObjectKey, capacity: Option<Arc<CSIStorageCapacity>>) {
+        match capacity {
+            Some(capacity) => drop(self.capacities.insert(key.clone(), capacity)),
+            None => drop(self.capacities.remove(key)),
+        }
+    }
+
+    /// The places where a volume of the class could be made for the claim; nothing when that is not counted.
+    pub(crate) fn rooms(&self, claim: &PersistentVolumeClaim, class: &StorageClass) -> Option<Vec<LabelSelector>> {
+        let size = requested(claim);
+        if size == 0 || !self.counting.contains(&class.provisioner) {
+            return None;
+        }
+        let of_class = self.capacities.values().filter(|capacity| capacity.storage_class_name == class.name());
+        let large = of_class.filter(|capacity| limit(capacity).is_some_and(|limit| limit >= size));
+        // Nowhere is a place, too.
+        let places = large.filter_map(|capacity| capacity.node_topology.as_ref());
+        Some(places.map(|topology| LabelSelector::from_typed(Some(topology))).collect())
     }
 
     /// The choices count from now on, until they are released.

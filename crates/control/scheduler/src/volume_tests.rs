@@ -6,7 +6,7 @@ use crate::hints::{Event, helps};
 use crate::tests::{merge, node, pod, schedule, snapshot};
 use crate::{PodInfo, Snapshot};
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use pintle_types::k8s::api::storage::v1::StorageClass;
+use pintle_types::k8s::api::storage::v1::{CSIStorageCapacity, StorageClass};
 use pintle_types::{Kind, ObjectKey};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -242,4 +242,45 @@ fn a_claim_wakes_only_those_who_wait_for_it() {
     assert!(!helps(&changed("elsewhere", "data"), misfit.plugins, &waiting));
     assert!(helps(&Event::StorageChanged, misfit.plugins, &waiting));
     assert!(!helps(&Event::NamespaceChanged, misfit.plugins, &waiting));
+}
+
+#[test]
+fn volumes_are_made_where_their_driver_has_room() {
+    let small = claim("small", json!({ "spec": { "storageClassName": "made" } }));
+    let request = json!({ "resources": { "requests": { "storage": "20Gi" } }, "storageClassName": "made" });
+    let large = claim("large", json!({ "spec": request }));
+    let mut world = world(&[small, large], &[]);
+    // A driver that does not count has room everywhere.
+    assert!(schedule(&user("p", &["large"]), &world, 0, &mut StdRng::seed_from_u64(1)).is_ok());
+    world.storage_mut().set_counting("example.com/maker", true);
+    let words = "0/2 nodes are available: 2 node(s) did not have enough free storage.";
+    check(&user("p", &["small"]), &world, Err(words));
+    let mut set = |name: &str, more: Value| {
+        let mut value = json!({ "metadata": { "name": name, "namespace": "default" }, "storageClassName": "made" });
+        merge(&mut value, more);
+        let capacity = CSIStorageCapacity::from_value(value).unwrap();
+        world.storage_mut().set_capacity(&capacity.key(), Some(Arc::new(capacity)));
+        world.storage().rooms(
+            world.storage().claim(&ObjectKey::new("default", "large")).unwrap(),
+            world.storage().class("made").unwrap(),
+        )
+    };
+    let on = |host: &str| json!({ "matchLabels": { "kubernetes.io/hostname": host } });
+    assert_eq!(
+        set("a", json!({ "capacity": "100Gi", "maximumVolumeSize": "10Gi", "nodeTopology": on("a") })).unwrap().len(),
+        0
+    );
+    assert_eq!(set("nowhere", json!({ "capacity": "100Gi" })).unwrap().len(), 0);
+    assert_eq!(
+        set("other", json!({ "capacity": "1Ti", "storageClassName": "other", "nodeTopology": {} })).unwrap().len(),
+        0
+    );
+    assert_eq!(set("b", json!({ "capacity": "20Gi", "nodeTopology": on("b") })).unwrap().len(), 1);
+    check(&user("p", &["large"]), &world, Ok("b"));
+    // Each claim is looked at for itself.
+    check(&user("p", &["small", "large"]), &world, Ok("b"));
+    world.storage_mut().set_capacity(&ObjectKey::new("default", "b"), None);
+    check(&user("p", &["small"]), &world, Ok("a"));
+    let words = "0/2 nodes are available: 2 node(s) did not have enough free storage.";
+    check(&user("p", &["large"]), &world, Err(words));
 }

@@ -8,6 +8,7 @@ use crate::storage::{Decision, Storage, is_bound};
 use pintle_storage::{best, class_of_claim, is_pods_own, requested, waits_for_consumer};
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use pintle_types::k8s::api::storage::v1::StorageClass;
+use pintle_types::selector::LabelSelector;
 use pintle_types::{Kind, ObjectKey};
 use std::sync::Arc;
 
@@ -32,12 +33,14 @@ pub(crate) struct Rejection {
 pub(crate) const AFFINITY_CONFLICT: u8 = 1;
 pub(crate) const NOTHING_TO_BIND: u8 = 1 << 1;
 pub(crate) const NO_VOLUME: u8 = 1 << 2;
+pub(crate) const NO_SPACE: u8 = 1 << 3;
 
 /// Upstream's words for the bits.
 pub(crate) fn words(bits: u8) -> impl Iterator<Item = &'static str> {
     [
         (AFFINITY_CONFLICT, "node(s) didn't match PersistentVolume's node affinity"),
         (NOTHING_TO_BIND, "node(s) didn't find available persistent volumes to bind"),
+        (NO_SPACE, "node(s) did not have enough free storage"),
         (NO_VOLUME, "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"),
     ]
     .into_iter()
@@ -53,6 +56,19 @@ struct Unbound {
     node: Option<String>,
     /// Volumes that could be it.
     candidates: Vec<Arc<PersistentVolume>>,
+    /// Where the driver has room for one; nothing where it does not count its room.
+    rooms: Option<Vec<LabelSelector>>,
+}
+
+impl Unbound {
+    /// Whether the claim's volume can be made on the node; else what is against it.
+    fn made_on(&self, node: &NodeInfo) -> Result<(), u8> {
+        if !provides(&self.class, node) {
+            return Err(NOTHING_TO_BIND);
+        }
+        let here = |room: &LabelSelector| room.matches_with(|key| node.label(key));
+        if self.rooms.as_ref().is_none_or(|rooms| rooms.iter().any(here)) { Ok(()) } else { Err(NO_SPACE) }
+    }
 }
 
 /// The claims of one pod, looked up once.
@@ -109,7 +125,8 @@ impl Volumes {
         };
         let node = storage.chosen_node(claim).map(str::to_owned);
         let candidates = if node.is_some() { Vec::new() } else { candidates(claim, storage) };
-        self.unbound.push(Unbound { claim: Arc::clone(claim), class: Arc::clone(class), node, candidates });
+        let rooms = storage.rooms(claim, class);
+        self.unbound.push(Unbound { claim: Arc::clone(claim), class: Arc::clone(class), node, candidates, rooms });
         Ok(())
     }
 
@@ -144,10 +161,12 @@ impl Volumes {
             let here: Vec<Arc<PersistentVolume>> = here.cloned().collect();
             if let Some(volume) = best(&unbound.claim, &here, false) {
                 decision.bindings.push((Arc::clone(&unbound.claim), volume));
-            } else if provides(&unbound.class, node) {
-                decision.provisions.push(Arc::clone(&unbound.claim));
-            } else {
-                bits |= NOTHING_TO_BIND;
+            } else if bits & (NOTHING_TO_BIND | NO_SPACE) == 0 {
+                // The first claim that gets none tells why.
+                match unbound.made_on(node) {
+                    Ok(()) => decision.provisions.push(Arc::clone(&unbound.claim)),
+                    Err(bit) => bits |= bit,
+                }
             }
         }
         if bits == 0 { Ok(decision) } else { Err(bits) }

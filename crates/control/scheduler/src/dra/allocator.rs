@@ -12,7 +12,7 @@ use crate::snapshot::NodeInfo;
 use pintle_cel::Value;
 use pintle_types::Kind;
 use pintle_types::k8s::api::resource::v1::{AllocationResult, Device, ResourceClaim, ResourceSlice};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Devices that one search looks at before it gives up: every combination may have to be tried.
 const MOST_STEPS: usize = 100_000;
@@ -92,6 +92,10 @@ fn candidates<'a>(views: &[View<'a>]) -> Vec<Candidate<'a>> {
             out.extend(devices.map(|device| Candidate { pool, slice, device }));
         }
     }
+    // Pools whose devices have to be waited for come after all others.
+    let waits = |candidate: &Candidate<'_>| candidate.device.binding_conditions.as_ref().is_some_and(|c| !c.is_empty());
+    let slow: BTreeSet<usize> = out.iter().filter(|it| waits(it)).map(|it| it.pool).collect();
+    out.sort_by_key(|candidate| slow.contains(&candidate.pool));
     out
 }
 
@@ -297,10 +301,6 @@ impl<'s, 'a> Search<'s, 'a> {
     fn holds(&mut self, at: At, index: usize) -> Result<bool, String> {
         let (candidate, way) = (&self.candidates[index], self.way(at));
         let (slice, device) = (candidate.slice, candidate.device);
-        // What such a device waits for, nobody here waits for.
-        if device.binding_conditions.as_ref().is_some_and(|conditions| !conditions.is_empty()) {
-            return Ok(false);
-        }
         if slice.spec.per_device_node_selection == Some(true) && !device_is_for(self.node, device) {
             return Ok(false);
         }

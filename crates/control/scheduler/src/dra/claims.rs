@@ -1,7 +1,9 @@
 //! The claims of one pod, and whether nodes have what they ask for.
 
 use super::allocator::{Failure, allocate};
+use super::conditions;
 use super::devices::{Devices, selected};
+use super::extended::{Extended, Special, may_want};
 use crate::pod::PodInfo;
 use crate::snapshot::NodeInfo;
 use parking_lot::Mutex;
@@ -15,8 +17,13 @@ const MOST_CONSUMERS: usize = 256;
 /// Upstream's words for a claim that is allocated elsewhere.
 pub(crate) const UNAVAILABLE: &str = "resourceclaim not available on the node";
 
-/// Whether the pod claims devices.
+/// Whether the pod claims devices, or asks for what could be devices.
 pub(crate) fn wants_claims(pod: &PodInfo) -> bool {
+    has_claims(pod) || may_want(pod)
+}
+
+/// Whether the pod claims devices.
+pub(crate) fn has_claims(pod: &PodInfo) -> bool {
     pod.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())
 }
 
@@ -68,11 +75,22 @@ pub(super) fn allocation(claim: &ResourceClaim) -> Option<&AllocationResult> {
     claim.status.as_ref()?.allocation.as_ref()
 }
 
+/// Whether the claim's devices never became usable: others have to be allocated.
+pub(super) fn is_void(claim: &ResourceClaim, devices: &Devices) -> bool {
+    match conditions::are_met(claim) {
+        Ok(true) => false,
+        Ok(false) => devices.is_late(claim),
+        Err(_) => true,
+    }
+}
+
 /// The claims of a pod, looked up once.
 #[derive(Clone)]
 pub(crate) struct Claims {
     allocated: Vec<Arc<ResourceClaim>>,
     pending: Vec<Arc<ResourceClaim>>,
+    /// Resources that nodes may have as devices.
+    extended: Option<Extended>,
     /// What is wrong with the claims themselves: nobody knows then whether a node would do.
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -80,7 +98,8 @@ pub(crate) struct Claims {
 impl Claims {
     /// Nothing for a pod without claims. Fails when no node will do.
     pub(crate) fn new(pod: &PodInfo, devices: &Devices) -> Result<Option<Self>, String> {
-        if !wants_claims(pod) {
+        let extended = Extended::new(pod, devices);
+        if !has_claims(pod) && extended.is_none() {
             return Ok(None);
         }
         let claims = claims_of(pod, devices)?;
@@ -88,22 +107,26 @@ impl Claims {
             check(claim, pod, devices)?;
         }
         let (allocated, pending) = claims.into_iter().partition(|claim| allocation(claim).is_some());
-        Ok(Some(Self { allocated, pending, failure: Arc::default() }))
+        Ok(Some(Self { allocated, pending, extended, failure: Arc::default() }))
     }
 
     /// What is against the node, in upstream's words.
     pub(crate) fn misfit(&self, node: &NodeInfo, devices: &Devices) -> Option<&'static str> {
         let here = |claim: &Arc<ResourceClaim>| {
             let selector = allocation(claim).and_then(|allocation| allocation.node_selector.as_ref());
-            selector.is_none_or(|selector| selected(selector, node))
+            selector.is_none_or(|selector| selected(selector, node)) && !is_void(claim, devices)
         };
         if !self.allocated.iter().all(here) {
             return Some(UNAVAILABLE);
         }
-        if self.pending.is_empty() {
+        let special = match self.special(node, devices) {
+            Ok(special) => special,
+            Err(words) => return Some(words),
+        };
+        if self.pending.is_empty() && special.is_none() {
             return None;
         }
-        match self.allocate(node, devices) {
+        match self.allocate(node, devices, special.as_ref()) {
             Ok(Some(_)) => None,
             Ok(None) => Some("cannot allocate all claims"),
             Err(Failure::InvalidPools) => Some("invalid resource pools were encountered"),
@@ -128,13 +151,21 @@ impl Claims {
         &self.allocated
     }
 
+    /// The claim for what the node has as devices; nothing when the pod asks for none of it.
+    pub(super) fn special(&self, node: &NodeInfo, devices: &Devices) -> Result<Option<Special>, &'static str> {
+        self.extended.as_ref().map_or(Ok(None), |extended| extended.claim(node, devices))
+    }
+
+    /// The allocations of the pending claims, in their order, and of the special one.
     pub(super) fn allocate(
         &self,
         node: &NodeInfo,
         devices: &Devices,
+        special: Option<&Special>,
     ) -> Result<Option<Vec<AllocationResult>>, Failure> {
-        let pending: Vec<&ResourceClaim> = self.pending.iter().map(|claim| &**claim).collect();
-        allocate(node, &pending, devices)
+        let pending = self.pending.iter().map(|claim| &**claim);
+        let all: Vec<&ResourceClaim> = pending.chain(special.map(|special| &special.claim)).collect();
+        allocate(node, &all, devices)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Claims, classes and slices as the scheduler sees them, and which devices are taken.
 
+use super::extended::{ANNOTATION, IMPLICIT};
 use super::selector::Selectors;
 use crate::affinity::term_matches;
 use crate::snapshot::NodeInfo;
@@ -83,6 +84,11 @@ pub struct Devices {
     uses: HashMap<PoolId, Uses>,
     /// Allocations that the API server does not know yet, by the claim's uid; nothing once the claim tells of it.
     in_flight: HashMap<String, Option<AllocationResult>>,
+    /// The classes of resources by the resource's name, and the claims for such resources by their pod's uid.
+    resources: HashMap<String, String>,
+    specials: HashMap<String, ObjectKey>,
+    /// Allocations whose devices did not become usable in time, by the claim's uid.
+    late: HashSet<String>,
     pub(crate) selectors: Selectors,
     /// Whether all that is there was seen.
     pub(crate) ready: bool,
@@ -152,12 +158,42 @@ impl Devices {
         self.in_flight.contains_key(claim.uid())
     }
 
+    /// The claim's devices did not become usable in time.
+    pub(super) fn set_late(&mut self, claim: &ResourceClaim) {
+        self.late.insert(claim.uid().to_owned());
+    }
+
+    /// Whether they did not, and are allocated still.
+    pub(super) fn is_late(&self, claim: &ResourceClaim) -> bool {
+        self.late.contains(claim.uid())
+    }
+
     /// The class as it is now; nothing when it is gone.
     pub fn set_class(&mut self, name: &str, class: Option<Arc<DeviceClass>>) {
         match class {
             Some(class) => drop(self.classes.insert(name.to_owned(), class)),
             None => drop(self.classes.remove(name)),
         }
+        // Of classes for one resource the newest counts; of equals the first by name.
+        let mut all: Vec<(&String, &Arc<DeviceClass>)> = self.classes.iter().collect();
+        let created = |class: &DeviceClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        all.sort_by(|(a, one), (b, other)| created(one).cmp(&created(other)).then_with(|| b.cmp(a)));
+        let named =
+            all.into_iter().filter_map(|(name, class)| Some((class.spec.extended_resource_name.clone()?, name)));
+        self.resources = named.map(|(resource, name)| (resource, name.clone())).collect();
+    }
+
+    /// The class whose devices are a resource.
+    pub(crate) fn class_of(&self, resource: &str) -> Option<&str> {
+        if let Some(name) = resource.strip_prefix(IMPLICIT) {
+            return self.classes.get_key_value(name).map(|(name, _)| name.as_str());
+        }
+        self.resources.get(resource).map(String::as_str)
+    }
+
+    /// The claim that was made for the resources of a pod.
+    pub(super) fn special(&self, pod: &str) -> Option<&Arc<ResourceClaim>> {
+        self.claims.get(self.specials.get(pod)?)
     }
 
     /// The claim as it is now; nothing when it is gone. One that is older than what is known changes nothing.
@@ -172,8 +208,16 @@ impl Devices {
             && let Some(result) = allocation(&old)
         {
             self.count(result, false);
+            if claim.as_ref().is_none_or(|new| allocation(new).is_none() || new.uid() != old.uid()) {
+                self.late.remove(old.uid());
+            }
         }
-        let Some(claim) = claim else { return };
+        let Some(claim) = claim else { return self.specials.retain(|_, known| known != key) };
+        if claim.annotation(ANNOTATION) == Some("true")
+            && let Some(owner) = claim.metadata.owner_references.iter().flatten().find(|it| it.controller == Some(true))
+        {
+            self.specials.insert(owner.uid.clone(), key.clone());
+        }
         if let Some(result) = allocation(&claim) {
             self.count(result, true);
             // From now on the claim itself says so.

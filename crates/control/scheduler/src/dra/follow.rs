@@ -1,5 +1,6 @@
 //! Watches claims, classes and slices, from the first pod on that claims devices.
 
+use super::extended::ANNOTATION;
 use crate::hints::Event;
 use crate::shared::Shared;
 use pintle_informer::{Change, Informer, Informers};
@@ -37,9 +38,12 @@ fn claim_changed(shared: &Shared, change: &Change<ResourceClaim>) {
     let key = change.object().key();
     shared.snapshot.lock().devices_mut().set_claim(&key, change.new().cloned());
     shared.claims_changed(Some(&key.namespace));
+    shared.storage_changed.notify_waiters();
     let allocated = |claim: &Arc<ResourceClaim>| claim.status.as_ref().is_some_and(|s| s.allocation.is_some());
     let was = change.old().is_some_and(allocated);
-    let freed = was && !change.new().is_some_and(allocated);
+    // A pod waits for the claim of an earlier attempt to go, devices or none.
+    let special = change.new().is_none() && change.object().annotation(ANNOTATION).is_some();
+    let freed = special || (was && !change.new().is_some_and(allocated));
     // A driver that adds its finalizer changes nothing for pods.
     let same = change.old().zip(change.new()).is_some_and(|(old, new)| old.status == new.status);
     if freed || (change.new().is_some() && !same) {

@@ -9,15 +9,18 @@ mod asked;
 mod bind;
 mod capacity;
 mod claims;
+mod conditions;
 mod constraint;
 mod devices;
+mod extended;
 mod follow;
 mod result;
 mod selector;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bind::{Reservation, bind, deallocate, reserve, unreserve};
+pub(crate) use bind::{Reservation, bind, deallocate, is_concerned, reserve, unreserve};
 pub(crate) use claims::{Claims, UNAVAILABLE, claims_of, names, wants_claims};
 pub use devices::Devices;
+pub(crate) use extended::{STALE, is_extended, may_want};
 pub(crate) use follow::follow;

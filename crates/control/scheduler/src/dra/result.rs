@@ -35,6 +35,8 @@ pub(super) fn build(
             device: from.device.name.clone(),
             admin_access: way.admin.then_some(true),
             tolerations: way.tolerations.cloned(),
+            binding_conditions: from.device.binding_conditions.clone(),
+            binding_failure_conditions: from.device.binding_failure_conditions.clone(),
             share_id: chosen.consumed.as_ref().map(|_| String::new()),
             consumed_capacity: chosen.consumed.as_ref().map(|all| all.iter().map(amount).collect()),
             ..Default::default()

@@ -2,7 +2,7 @@
 
 use super::allocator::{Failure, allocate};
 use super::devices::Devices;
-use super::reserve;
+use super::{conditions, reserve};
 use crate::hints::{Event, helps};
 use crate::snapshot::NodeInfo;
 use crate::tests::{merge, node, pod, schedule, snapshot};
@@ -436,4 +436,136 @@ fn news_of_devices_bring_back_whom_they_could_help() {
     ] {
         assert_eq!(helps(&event, refused_by, &waiting), expected, "{event:?}");
     }
+}
+
+/// A pod that asks for an amount of a resource.
+fn asks_for(resource: &str, amount: &str) -> Arc<PodInfo> {
+    let requests = json!({ "cpu": "100m", resource: amount });
+    let container = json!({ "name": "c", "resources": { "requests": requests } });
+    pod("p", json!({ "metadata": { "uid": "uid-p" }, "spec": { "containers": [container] } }))
+}
+
+#[test]
+fn resources_that_are_devices_are_found_where_the_devices_are() {
+    let mut world = world(&[]);
+    let counted = node("node-c", json!({ "status": { "allocatable": { "example.com/gpu": "1" } } }));
+    world.set_node(counted);
+    let find = |world: &Snapshot, resource: &str, amount: &str| {
+        let pod = asks_for(resource, amount);
+        schedule(&pod, world, 0, &mut StdRng::seed_from_u64(1)).map(str::to_owned).map_err(|misfit| misfit.to_string())
+    };
+    let refused = |words: &str| Err(format!("0/3 nodes are available: {words}."));
+    // Nobody says yet what it is.
+    assert_eq!(find(&world, "example.com/gpu", "2"), refused("3 Insufficient example.com/gpu"));
+    assert_eq!(find(&world, "example.com/gpu", "1"), Ok("node-c".into()));
+    let mut named = class("named", &format!("device.driver == '{DRIVER}'"));
+    named["spec"]["extendedResourceName"] = "example.com/gpu".into();
+    let named = DeviceClass::from_value(named).unwrap();
+    world.devices_mut().set_class("named", Some(Arc::new(named)));
+    assert_eq!(find(&world, "example.com/gpu", "2"), Ok("node-a".into()));
+    let words = "1 Insufficient example.com/gpu, 2 cannot allocate all claims";
+    assert_eq!(find(&world, "example.com/gpu", "4"), refused(words));
+    assert_eq!(find(&world, "deviceclass.resource.kubernetes.io/large", "2"), Ok("node-a".into()));
+    assert_eq!(find(&world, "deviceclass.resource.kubernetes.io/large", "3"), refused("3 cannot allocate all claims"));
+    assert_eq!(find(&world, "example.com/other", "1"), refused("3 Insufficient example.com/other"));
+    // What is promised to the pod is taken.
+    let mut random = StdRng::seed_from_u64(1);
+    let pod = asks_for("example.com/gpu", "2");
+    reserve(&pod, "node-a", &mut world, &mut random).unwrap().unwrap();
+    assert!(find(&world, "example.com/gpu", "2").is_err());
+    // A claim of an earlier attempt has to go first.
+    let left = json!({
+        "metadata": {
+            "annotations": { "resource.kubernetes.io/extended-resource-claim": "true" },
+            "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "uid-p", "controller": true }],
+        },
+    });
+    let left = ResourceClaim::from_value(claim("left", json!([]), left)).unwrap();
+    world.devices_mut().set_claim(&left.key(), Some(Arc::new(left.clone())));
+    let words = "1 Insufficient example.com/gpu, 2 cannot schedule extended resource claim";
+    assert_eq!(find(&world, "example.com/gpu", "2"), refused(words));
+    world.devices_mut().set_claim(&left.key(), None);
+    assert!(!find(&world, "example.com/gpu", "2").unwrap_err().contains("cannot schedule"));
+}
+
+#[test]
+fn the_newest_class_says_what_a_resource_is() {
+    let mut devices = Devices::default();
+    for (name, created) in [("b", "2026-01-01T00:00:00Z"), ("c", "2026-01-02T00:00:00Z"), ("a", "2026-01-02T00:00:00Z")]
+    {
+        let value = json!({
+            "metadata": { "name": name, "creationTimestamp": created },
+            "spec": { "extendedResourceName": "example.com/gpu" },
+        });
+        devices.set_class(name, Some(Arc::new(DeviceClass::from_value(value).unwrap())));
+    }
+    assert_eq!(devices.class_of("example.com/gpu"), Some("a"));
+    devices.set_class("a", None);
+    assert_eq!(devices.class_of("example.com/gpu"), Some("c"));
+    assert_eq!(devices.class_of("deviceclass.resource.kubernetes.io/b"), Some("b"));
+    assert_eq!(devices.class_of("deviceclass.resource.kubernetes.io/a"), None);
+}
+
+/// A claim whose device is to be attached first, and what its driver says of that.
+fn attaching(conditions: Value) -> ResourceClaim {
+    let device = json!({
+        "request": "r", "driver": DRIVER, "pool": "a", "device": "gpu-0",
+        "bindingConditions": ["attached", "ready"], "bindingFailureConditions": ["broken"],
+    });
+    let status = json!({
+        "allocation": { "allocationTimestamp": "2026-01-01T00:00:00Z", "devices": { "results": [device] } },
+        "devices": conditions,
+    });
+    ResourceClaim::from_value(claim("c", json!([exactly("r", json!({}))]), json!({ "status": status }))).unwrap()
+}
+
+fn says(conditions: &[(&str, &str)]) -> Value {
+    let time = "2026-01-01T00:00:00Z";
+    let one = |(name, status): &(&str, &str)| json!({ "type": name, "status": status, "reason": "Why", "message": "so", "lastTransitionTime": time });
+    let conditions: Vec<Value> = conditions.iter().map(one).collect();
+    json!([{ "driver": DRIVER, "pool": "a", "device": "gpu-0", "conditions": conditions }])
+}
+
+#[test]
+fn devices_that_are_to_be_made_usable_are_waited_for() {
+    let met = |conditions: Value| conditions::are_met(&attaching(conditions));
+    assert_eq!(met(json!([])), Ok(false));
+    assert_eq!(met(says(&[("attached", "True"), ("ready", "False")])), Ok(false));
+    assert_eq!(met(says(&[("attached", "True"), ("ready", "True")])), Ok(true));
+    let words = "claim c binding failed: reason=Why, message=\"so\"";
+    assert_eq!(met(says(&[("attached", "True"), ("broken", "True")])), Err(words.to_owned()));
+    let at = |second: i64| pintle_clock::Timestamp::from_second(1_767_225_600 + second).unwrap();
+    assert!(!conditions::is_late(&attaching(json!([])), at(600)));
+    assert!(conditions::is_late(&attaching(json!([])), at(601)));
+    // What never became usable is no reason to go anywhere.
+    let find = |claim: ResourceClaim, late: bool| {
+        let mut world = world(&[]);
+        world.devices_mut().set_claim(&claim.key(), Some(Arc::new(claim.clone())));
+        if late {
+            world.devices_mut().set_late(&claim);
+        }
+        let found = schedule(&user("c"), &world, 0, &mut StdRng::seed_from_u64(1));
+        found.map(|_| ()).map_err(|misfit| misfit.to_string())
+    };
+    assert_eq!(find(attaching(json!([])), false), Ok(()));
+    let words = "0/2 nodes are available: 2 resourceclaim not available on the node.";
+    assert_eq!(find(attaching(json!([])), true), Err(words.to_owned()));
+    assert_eq!(find(attaching(says(&[("broken", "True")])), false), Err(words.to_owned()));
+}
+
+#[test]
+fn devices_that_need_no_waiting_come_first() {
+    let slow = json!([{
+        "name": "far", "bindsToNode": true, "bindingConditions": ["attached"], "bindingFailureConditions": ["broken"],
+    }]);
+    let fast = json!([{ "name": "near" }]);
+    let of_pool = |pool: &str| json!({ "spec": { "pool": { "name": pool } } });
+    let devices = devices(&[slice("s", slow, of_pool("a")), slice("t", fast, of_pool("b"))], &[]);
+    check(&devices, &[claim("c", json!([exactly("r", json!({}))]), json!({}))], &[&["r=near"]]);
+    let both = claim("c", json!([exactly("r", json!({ "count": 2 }))]), json!({}));
+    let results = try_on(&node_a(), &devices, &[both]).unwrap().unwrap();
+    let results = results[0].devices.as_ref().unwrap().results.as_ref().unwrap();
+    assert_eq!(results[0].binding_conditions, None);
+    assert_eq!(results[1].binding_conditions.as_deref(), Some(&["attached".to_owned()][..]));
+    assert_eq!(results[1].binding_failure_conditions.as_deref(), Some(&["broken".to_owned()][..]));
 }
