@@ -10,12 +10,12 @@ PINTLE_TEST_WIREGUARD=must /tests/peers --test-threads=1; result "the tests of t
 # Two nodes on a link, by hand; `one` listens to what comes over the wire.
 pods=10.42.0.0/16,fd00:42::/56
 for n in 1 2; do ip netns add node-$n; done
-ip link add eth0 netns node-1 type veth peer name eth0 netns node-2
+ip link add wire netns node-1 type veth peer name wire netns node-2
 on() { node=$1; shift; ip netns exec "node-$node" "$@"; }
 for n in 1 2; do
   on $n ip link set lo up
-  on $n ip link set eth0 up
-  on $n ip addr add 192.168.5.$n/24 dev eth0
+  on $n ip link set wire up
+  on $n ip addr add 192.168.5.$n/24 dev wire
   on $n ip addr add 10.42.$n.5/32 dev lo
   on $n ip addr add fd00:42:0:$n::5/128 dev lo
 done
@@ -28,9 +28,9 @@ expect "a key stays" "$key1" "$(cat /tmp/key)"
 expect "the key's file" 600 "$(stat -c %a /tmp/1.key)"
 expect "wg makes the same public key" "$key1" "$(wg pubkey < /tmp/1.key)"
 on 2 nft 'add table inet look; add chain inet look in { type filter hook prerouting priority -300; };
-  add rule inet look in iifname "eth0" udp dport 51820 counter comment "encrypted";
-  add rule inet look in iifname "eth0" ip saddr 10.42.0.0/16 counter comment "plain";
-  add rule inet look in iifname "eth0" ip6 saddr fd00:42::/56 counter comment "plain"'
+  add rule inet look in iifname "wire" udp dport 51820 counter comment "encrypted";
+  add rule inet look in iifname "wire" ip saddr 10.42.0.0/16 counter comment "plain";
+  add rule inet look in iifname "wire" ip6 saddr fd00:42::/56 counter comment "plain"'
 on 1 ping -q -c 3 -s 1400 -I 10.42.1.5 10.42.2.5; result "ping over IPv4" $?
 on 1 ping6 -q -c 3 -s 1380 fd00:42:0:2::5; result "ping over IPv6" $?
 mkdir -p /tmp/www && dd if=/dev/urandom of=/tmp/www/file bs=1k count=2000 2>/dev/null
