@@ -17,6 +17,7 @@ pub mod netns;
 pub mod path;
 pub mod process;
 pub mod profile;
+pub mod program;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;
