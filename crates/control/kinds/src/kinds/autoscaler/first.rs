@@ -346,7 +346,7 @@ fn second_form(metric: &Value, wished: bool) -> Option<Value> {
         let own = metric.get(source.field)?.as_object()?;
         let mut made = json!({});
         for (name, place, form) in if wished { source.wished } else { source.seen } {
-            let value = match (own.get(name).filter(|value| !value.is_null()), form) {
+            let value = match (own.get(*name).filter(|value| !value.is_null()), form) {
                 (Some(value), _) => value.clone(),
                 (None, Form::Amount) => "0".into(),
                 (None, _) => continue,
