@@ -39,6 +39,11 @@ pub type CriResult<T> = Result<T, CriError>;
 pub trait RuntimeService: Send + Sync + 'static {
     async fn version(&self) -> CriResult<VersionResponse>;
     async fn status(&self) -> CriResult<RuntimeStatus>;
+    /// Tells from which ranges the node's pods have their addresses, the primary one first; may be told again. A
+    /// runtime whose network knows them by itself has nothing to do.
+    async fn update_pod_cidrs(&self, _: &[String]) -> CriResult<()> {
+        Ok(())
+    }
 
     /// Creates and starts a sandbox; returns its id.
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, runtime_handler: &str) -> CriResult<String>;

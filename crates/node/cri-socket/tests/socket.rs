@@ -16,6 +16,7 @@ struct Echo {
     container: Mutex<ContainerConfig>,
     resources: Mutex<LinuxContainerResources>,
     stopped: Mutex<Vec<(String, u64)>>,
+    pod_cidrs: Mutex<Vec<String>>,
 }
 
 fn no<T>(what: &str) -> CriResult<T> {
@@ -62,6 +63,10 @@ impl RuntimeService for Echo {
     async fn status(&self) -> CriResult<RuntimeStatus> {
         let handler = RuntimeHandler { name: "h".to_owned(), user_namespaces: true, ..RuntimeHandler::default() };
         Ok(RuntimeStatus { runtime_ready: Ok(()), network_ready: Err("no bridge".to_owned()), handlers: vec![handler] })
+    }
+    async fn update_pod_cidrs(&self, cidrs: &[String]) -> CriResult<()> {
+        *self.pod_cidrs.lock() = cidrs.to_vec();
+        Ok(())
     }
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, handler: &str) -> CriResult<String> {
         *self.sandbox.lock() = config;
@@ -329,6 +334,9 @@ async fn configurations_arrive_as_they_were() {
     assert_eq!(*served.echo.container.lock(), container_config());
     assert_eq!(*served.echo.sandbox.lock(), sandbox_config());
     served.remote.update_container_resources("c1", resources()).await.unwrap();
+    let cidrs = texts(&["10.42.1.0/24", "fd00:42:0:1::/64"]);
+    served.remote.update_pod_cidrs(&cidrs).await.unwrap();
+    assert_eq!(*served.echo.pod_cidrs.lock(), cidrs);
     assert_eq!(*served.echo.resources.lock(), resources());
     served.remote.stop_container("c1", 30).await.unwrap();
     assert_eq!(*served.echo.stopped.lock(), [("c1".to_owned(), 30)]);

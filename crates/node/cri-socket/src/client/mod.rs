@@ -1,5 +1,6 @@
 //! A runtime over the socket of another process, such as containerd's.
 
+mod attachment;
 mod events;
 mod images;
 mod logs;

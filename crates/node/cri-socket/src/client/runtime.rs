@@ -1,6 +1,6 @@
 //! The verbs of `RuntimeService`, asked of the other process.
 
-use super::{RemoteRuntime, TIMEOUT, container, missing, sandbox, sub_paths};
+use super::{RemoteRuntime, TIMEOUT, attachment, container, missing, sandbox, sub_paths};
 use crate::convert::{Subject, failure, with_user_namespace};
 use crate::messages as m;
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use pintle_cri::{
     VersionResponse,
 };
 use pintle_streaming::Wants;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the kubelet and the runtime speak to each other.
@@ -80,6 +81,12 @@ impl RuntimeService for RemoteRuntime {
             network_ready: condition(&conditions, "NetworkReady"),
             handlers: told.runtime_handlers.into_iter().map(handler).collect(),
         })
+    }
+
+    async fn update_pod_cidrs(&self, cidrs: &[String]) -> CriResult<()> {
+        let network_config = Some(m::NetworkConfig { pod_cidr: cidrs.join(",") });
+        let asked = m::UpdateRuntimeConfigRequest { runtime_config: Some(m::RuntimeConfig { network_config }) };
+        self.runtime("UpdateRuntimeConfig", asked, RUNTIME).await.map(|_: m::UpdateRuntimeConfigResponse| ())
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, runtime_handler: &str) -> CriResult<String> {
@@ -229,7 +236,8 @@ impl RuntimeService for RemoteRuntime {
         let id = container_id.clone();
         let asked = m::AttachRequest { container_id, stdin, tty, stdout, stderr };
         let told: m::AttachResponse = self.runtime("Attach", asked, container(&id)).await?;
-        Ok(pintle_streaming::dial_exec(&told.url, Wants { stdin, stdout, stderr, tty }).await?)
+        let session = pintle_streaming::dial_exec(&told.url, Wants { stdin, stdout, stderr, tty }).await?;
+        Ok(attachment::watched(session, attachment::not_too_late(Arc::clone(&self.socket), id)))
     }
 
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> CriResult<ByteStream> {

@@ -53,11 +53,20 @@ impl Served {
                 let linux = Some(m::LinuxRuntimeConfiguration { cgroup_driver: CGROUPFS });
                 Ok(Answer::once(&m::RuntimeConfigResponse { linux }))
             }
-            // Addresses of pods come from this runtime's own settings, as they do in others without a template.
-            "UpdateRuntimeConfig" => Ok(Answer::once(&m::UpdateRuntimeConfigResponse {})),
+            "UpdateRuntimeConfig" => self.update_config(call.request()?).await,
             // The kubelet has set them on the pod's cgroup; nothing else follows from them.
             _ => Ok(Answer::once(&m::UpdatePodSandboxResourcesResponse {})),
         }
+    }
+
+    async fn update_config(&self, asked: m::UpdateRuntimeConfigRequest) -> Result<Answer, Status> {
+        let cidrs = asked.runtime_config.and_then(|config| config.network_config).unwrap_or_default().pod_cidr;
+        let cidrs: Vec<String> =
+            cidrs.split(',').map(|cidr| cidr.trim().to_owned()).filter(|c| !c.is_empty()).collect();
+        if !cidrs.is_empty() {
+            self.runtime.update_pod_cidrs(&cidrs).await.map_err(of_cri)?;
+        }
+        Ok(Answer::once(&m::UpdateRuntimeConfigResponse {}))
     }
 
     async fn status(&self, _: m::StatusRequest) -> Result<Answer, Status> {
