@@ -137,7 +137,8 @@ async fn do_work(memory: Arc<Memory>, pod: Arc<Pod>, observed: Observed, halt: C
             return failed;
         }
     };
-    if spec(&pod).resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+    let resources = pod.status.as_ref().and_then(|status| status.extended_resource_claim_status.as_ref());
+    if resources.is_some() || spec(&pod).resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
         // Without them the pod would run, and without its devices.
         let message = "Failed to prepare dynamic resources: DRA drivers are not supported by this node's kubelet";
         host.events.pod(&pod, true, "FailedPrepareDynamicResources", message.to_owned());
