@@ -10,7 +10,7 @@ use crate::probe::ProbeKind;
 use crate::push::{OWN_CONDITIONS, push};
 use crate::reference::pod_text;
 use crate::static_pods::is_static;
-use crate::status::{Ended, Resize, Surroundings, status};
+use crate::status::{Ended, Resize, Surroundings, TERMINATED, status};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Pod, PodStatus};
 use std::sync::Arc;
@@ -138,7 +138,9 @@ impl Actor {
             return;
         }
         let status = pod.status.clone().unwrap_or_default();
-        if self.status == PodStatus::default() && status.start_time.is_some() {
+        // One that ended with the machine runs again when the machine does.
+        let is_over = status.reason.as_deref() == Some(TERMINATED);
+        if self.status == PodStatus::default() && status.start_time.is_some() && !is_over {
             // A restart of the kubelet: the pod goes on where its mirror says that it was.
             remember_verdicts(&self.memory, &status);
             self.status = status.clone();

@@ -191,6 +191,26 @@ async fn static_pods_run_by_themselves_and_have_mirrors() {
 }
 
 #[tokio::test]
+async fn static_pods_that_ended_with_the_machine_run_again() {
+    let dir = crate::fake::temporary_directory();
+    std::fs::create_dir(dir.path().join("manifests")).unwrap();
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n";
+    std::fs::write(dir.path().join("manifests/web.yaml"), manifest).unwrap();
+    let runtime = FakeRuntime::new(pintle_clock::system());
+    let kubelet = Kubelet::start_with(Server::new(), runtime, dir, None);
+    let is_running = |pod: &Value| pod["status"]["phase"] == "Running";
+    let mut mirror = kubelet.server.until(MIRROR, is_running).await;
+    let (server, _, dir) = kubelet.stop().await;
+    mirror["status"]["phase"] = "Failed".into();
+    mirror["status"]["reason"] = "Terminated".into();
+    server.put(MIRROR, mirror);
+    let kubelet = Kubelet::start_with(server, FakeRuntime::new(pintle_clock::system()), dir, None);
+    let again = kubelet.server.until(MIRROR, is_running).await;
+    assert!(again["status"]["reason"].is_null(), "{}", again["status"]);
+    kubelet.stop().await;
+}
+
+#[tokio::test]
 async fn readiness_that_somebody_took_away_is_told_again() {
     let kubelet = Kubelet::start(None);
     kubelet.server.put(POD, pod(web()));
