@@ -35,6 +35,8 @@ pub(crate) struct Cluster {
     pub(crate) kubernetes_ip: IpAddr,
     pub(crate) dns_ip: IpAddr,
     pub(crate) dns_upstreams: Option<Vec<IpAddr>>,
+    /// How registries are asked, by pods and by `docker`.
+    pub(crate) registries: pintle_distribution::Options,
 }
 
 /// What `init` and `join` write down for the starts that follow, in the data directory.
@@ -85,6 +87,7 @@ impl Cluster {
             kubernetes_ip: nth(first_services, 1),
             dns_ip: settings.cluster_dns.unwrap_or(nth(first_services, 10)),
             dns_upstreams: settings.dns_upstreams.as_deref().map(addresses).transpose()?,
+            registries: crate::registries::options(&settings)?,
             settings,
         })
     }

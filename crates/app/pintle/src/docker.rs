@@ -12,7 +12,12 @@ use std::sync::Arc;
 /// Opens the sockets of the Docker API.
 pub(crate) fn bind(cluster: &Cluster, daemon: &Arc<Daemon>) -> Result<DockerApi> {
     let settings = &cluster.settings;
-    let config = Config { socket: settings.docker_socket(), remote: remote(settings)?, daemon: Arc::clone(daemon) };
+    let config = Config {
+        socket: settings.docker_socket(),
+        remote: remote(settings)?,
+        daemon: Arc::clone(daemon),
+        registries: cluster.registries.clone(),
+    };
     Ok(pintle_docker_api::bind(config)?)
 }
 

@@ -28,6 +28,7 @@ mod pod_network;
 mod presence;
 mod pretend;
 mod protection;
+mod registries;
 mod refresh;
 mod reset;
 mod server;

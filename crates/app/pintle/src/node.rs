@@ -269,7 +269,8 @@ pub(crate) async fn open_engine(
         cgroup_root: cluster.settings.cgroup_root(),
         seccomp_dir: cluster.data("kubelet/seccomp"),
     };
-    let opened = Engine::open(config, Arc::new(StoredImages::new(Arc::clone(images))), network, clock).await;
+    let images = Arc::new(StoredImages::new(Arc::clone(images), cluster.registries.clone()));
+    let opened = Engine::open(config, images, network, clock).await;
     opened.context("open the container engine")
 }
 

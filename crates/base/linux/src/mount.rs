@@ -55,10 +55,14 @@ impl AsFd for Tree {
 }
 
 impl Tree {
-    /// A new mount of a filesystem; an option without value is a flag.
+    /// A new mount of a filesystem; an option without value is a flag. Tables of mounts call it by its kind unless the
+    /// option `source` says otherwise.
     pub fn of_filesystem(kind: &str, options: &[(&str, &str)], attributes: Attributes) -> Result<Self> {
         let what = || format!("mount a {kind}");
         let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).context(what)?;
+        if !options.iter().any(|(key, _)| *key == "source") {
+            rustix::mount::fsconfig_set_string(&context, "source", kind).context(what)?;
+        }
         for (key, value) in options {
             let set = match *value {
                 "" => rustix::mount::fsconfig_set_flag(&context, *key),
@@ -211,6 +215,7 @@ impl Overlay<'_> {
             rustix::mount::fsconfig_set_string(&context, key, value)
                 .context(|| format!("mount an overlay with {key} {}", value.display()))
         };
+        set("source", Path::new("overlay"))?;
         for (key, layer) in lower {
             set(key, layer)?;
         }

@@ -230,7 +230,7 @@ fn limit_to_target(dockerfile: &mut Dockerfile, target: &str) -> Result<()> {
     let by_name = dockerfile.stages.iter().position(|stage| !stage.name.is_empty() && stage.name == wanted);
     let by_number = target.parse::<usize>().ok().filter(|number| *number < dockerfile.stages.len());
     let Some(index) = by_name.or(by_number) else {
-        let target = crate::go_format::quote(target);
+        let target = pintle_docker::go_format::quote(target);
         return Err(BuildError::invalid(format!("target stage {target} could not be found")));
     };
     dockerfile.stages.truncate(index + 1);

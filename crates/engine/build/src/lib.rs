@@ -23,7 +23,6 @@ mod copy;
 pub mod dockerfile;
 mod error;
 mod files;
-mod go_format;
 mod ignore;
 mod mounted;
 mod options;

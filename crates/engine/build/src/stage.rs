@@ -10,7 +10,8 @@ use crate::dockerfile::{CommandLine, Instruction, Lex, Stage, Step, parse_comman
 use crate::error::{BuildError, Result, blocking};
 use crate::mounted::{Layer, PREFIX};
 use crate::output::{Message, Output};
-use crate::{go_format, paths, ports, run};
+use crate::{paths, ports, run};
+use pintle_docker::go_format;
 use pintle_docker::model::{Config, Empty, HealthConfig, without_nulls};
 use pintle_image::{Commit, CommitSource, ImageRecord, Reference};
 use rand::RngCore;

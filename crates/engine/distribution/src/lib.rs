@@ -14,6 +14,7 @@ mod progress;
 mod pull;
 mod push;
 mod registry;
+mod search;
 mod stream;
 
 pub use about::{Described, describe, tags};
@@ -24,6 +25,7 @@ pub use progress::{Progress, Step};
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
 pub use registry::Registry;
+pub use search::search;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -1,9 +1,10 @@
 //! Credentials for registries: how clients send them, and whether a registry takes them.
 
+use crate::State;
 use crate::answer::{Result, value};
 use crate::call::Call;
 use base64::Engine;
-use pintle_distribution::{Credentials, Options, Registry};
+use pintle_distribution::{Credentials, Registry};
 use pintle_docker::DockerError;
 use serde::Deserialize;
 use serde_json::json;
@@ -49,7 +50,7 @@ pub(crate) fn registry_credentials(call: &Call) -> HashMap<String, Credentials> 
 }
 
 /// `docker login`
-pub(crate) async fn route(call: &mut Call) -> Result {
+pub(crate) async fn route(state: &State, call: &mut Call) -> Result {
     let auth: AuthConfig = call.json().await?;
     let address = auth.serveraddress.trim_start_matches("https://").trim_start_matches("http://");
     let host = match address.split('/').next().unwrap_or_default() {
@@ -57,7 +58,7 @@ pub(crate) async fn route(call: &mut Call) -> Result {
         host => host,
     }
     .to_owned();
-    let login = Registry::login(&host, auth.into(), &Options::default()).await;
+    let login = Registry::login(&host, auth.into(), &state.registries).await;
     login.map_err(|e| {
         let status = if e.is_unauthorized() { 401 } else { 500 };
         DockerError::new(status, e.to_string())

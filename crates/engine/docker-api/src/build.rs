@@ -54,7 +54,11 @@ type Running = JoinHandle<std::result::Result<String, BuildError>>;
 async fn build(state: &Arc<State>, mut call: Call) -> Result {
     let options = options(&call.query)?;
     let quiet = call.query.flag("q");
-    let remote = Arc::new(Registries { images: Arc::clone(&state.images), credentials: registry_credentials(&call) });
+    let remote = Arc::new(Registries {
+        images: Arc::clone(&state.images),
+        options: state.registries.clone(),
+        credentials: registry_credentials(&call),
+    });
     let body = reader(&mut call)?;
     let (output, messages) = Output::channel();
     let builder = Arc::clone(&state.builder);
@@ -199,6 +203,7 @@ fn host(query: &Query) -> Result<HostConfig> {
 /// Registries and other servers, as the client of one build may use them.
 struct Registries {
     images: Arc<ImageStore>,
+    options: pintle_distribution::Options,
     credentials: HashMap<String, Credentials>,
 }
 
@@ -216,8 +221,7 @@ impl Remote for Registries {
                 told.try_tell(Message::Raw(line));
             }
         };
-        let options = pintle_distribution::Options::default();
-        match pintle_distribution::pull(&self.images, reference, credentials, &options, &progress).await {
+        match pintle_distribution::pull(&self.images, reference, credentials, &self.options, &progress).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let status = if error.is_unauthorized() { 404 } else { 500 };

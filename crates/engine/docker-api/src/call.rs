@@ -185,6 +185,11 @@ fn strip_version(path: &str) -> Result<(u32, &str)> {
     Ok((asked, rest))
 }
 
+/// Whether the value of a filter is a truth value.
+pub(crate) fn is_truth(text: &str) -> bool {
+    matches!(text, "true" | "false" | "1" | "0")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

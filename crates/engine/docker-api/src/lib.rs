@@ -47,6 +47,8 @@ pub struct Config {
     /// A TCP address besides.
     pub remote: Option<Remote>,
     pub daemon: Arc<Daemon>,
+    /// How registries are asked.
+    pub registries: pintle_distribution::Options,
 }
 
 /// A server with its sockets.
@@ -60,6 +62,7 @@ pub(crate) struct State {
     pub(crate) images: Arc<ImageStore>,
     pub(crate) daemon: Arc<Daemon>,
     pub(crate) builder: Arc<Builder>,
+    pub(crate) registries: pintle_distribution::Options,
 }
 
 /// Opens the sockets.
@@ -74,7 +77,7 @@ pub fn bind(config: Config) -> Result<DockerApi, BindError> {
     let daemon = config.daemon;
     let images = Arc::clone(&daemon.images);
     let builder = Builder::open(Arc::clone(&daemon)).map_err(failed)?;
-    Ok(DockerApi { local, remote, state: Arc::new(State { images, daemon, builder }) })
+    Ok(DockerApi { local, remote, state: Arc::new(State { images, daemon, builder, registries: config.registries }) })
 }
 
 impl DockerApi {

@@ -6,6 +6,7 @@ use crate::call::Call;
 use crate::route::not_found;
 use http::{Method, StatusCode};
 use pintle_docker::DockerError;
+use pintle_docker::containers::pattern_fits;
 use pintle_docker::model::EndpointSettings;
 use pintle_docker::networks::{CreateRequest, NetworkView};
 use serde::Deserialize;
@@ -91,7 +92,7 @@ fn matches(view: &NetworkView, filters: &Filters) -> Result<bool> {
         let fits = match key.as_str() {
             "driver" => any(&|v| view.driver == v),
             "id" => any(&|v| view.id.starts_with(v)),
-            "name" => any(&|v| view.name.contains(v)),
+            "name" => any(&|v| pattern_fits(v, &view.name)),
             "scope" => any(&|v| v == "local"),
             "label" => values.iter().all(|v| has_label(&view.labels, v)),
             "type" => {

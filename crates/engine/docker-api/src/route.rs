@@ -19,12 +19,12 @@ async fn dispatch(state: &Arc<State>, request: Request<Incoming>) -> Result {
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match parts.as_slice() {
         ["_ping" | "version" | "info" | "events"] | ["system", ..] => system::route(state, call, &parts).await,
-        ["auth"] => auth::route(&mut call).await,
+        ["auth"] => auth::route(state, &mut call).await,
         ["containers", rest @ ..] => containers::route(state, call, rest).await,
         ["exec", rest @ ..] => exec::route(state, call, rest).await,
         ["images", rest @ ..] => images::route(state, call, rest).await,
         ["commit"] => images::commit::commit(state, call).await,
-        ["distribution", name @ .., "json"] => distribution::inspect(&call, &name.join("/")).await,
+        ["distribution", name @ .., "json"] => distribution::inspect(state, &call, &name.join("/")).await,
         ["networks", rest @ ..] => networks::route(state, call, rest).await,
         ["volumes", rest @ ..] => volumes::route(state, call, rest).await,
         ["build", rest @ ..] => build::route(state, call, rest).await,

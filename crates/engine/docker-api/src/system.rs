@@ -5,6 +5,7 @@ use crate::call::Call;
 use crate::route::not_found;
 use crate::{API_VERSION, MIN_API_VERSION, State, events, images};
 use http::{HeaderValue, Method, StatusCode};
+use pintle_distribution::Options as Registries;
 use pintle_docker::DockerError;
 use pintle_docker::containers::{ListOptions, Status};
 use serde_json::{Value, json};
@@ -120,11 +121,7 @@ fn info(state: &Arc<State>) -> Result {
         "OSType": "linux",
         "Architecture": machine.machine().to_string_lossy(),
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "IndexConfigs": { "docker.io": { "Name": "docker.io", "Mirrors": [], "Secure": true, "Official": true } },
-            "Mirrors": null,
-        },
+        "RegistryConfig": registries(&state.registries),
         "NCPU": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         "MemTotal": memory.totalram * u64::from(memory.mem_unit),
         "GenericResources": null,
@@ -152,6 +149,25 @@ fn info(state: &Arc<State>) -> Result {
         "CDISpecDirs": [],
         "Warnings": null,
     }))
+}
+
+/// Registries that are not asked as others are.
+fn registries(options: &Registries) -> Value {
+    let is_range = |entry: &&String| entry.contains('/');
+    let ranges: Vec<&String> = options.insecure.iter().filter(is_range).collect();
+    let mut hosts = serde_json::Map::new();
+    for host in options.insecure.iter().filter(|entry| !is_range(entry) && *entry != "localhost") {
+        hosts.insert(host.clone(), json!({ "Name": host, "Mirrors": [], "Secure": false, "Official": false }));
+    }
+    // Each with a slash at its end, as dockerd has them.
+    let mirrors: Vec<String> = options.mirrors.iter().map(|m| format!("{}/", m.trim_end_matches('/'))).collect();
+    let own = json!({ "Name": "docker.io", "Mirrors": mirrors, "Secure": true, "Official": true });
+    hosts.insert("docker.io".to_owned(), own);
+    json!({
+        "InsecureRegistryCIDRs": ranges,
+        "IndexConfigs": hosts,
+        "Mirrors": if mirrors.is_empty() { Value::Null } else { json!(mirrors) },
+    })
 }
 
 /// `docker system df`

@@ -6,6 +6,7 @@ use crate::call::Call;
 use crate::route::not_found;
 use http::{Method, StatusCode};
 use pintle_docker::DockerError;
+use pintle_docker::containers::pattern_fits;
 use pintle_docker::volumes::{CreateRequest, Volume};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -55,11 +56,14 @@ fn has_label(volume: &Volume, wanted: &str) -> bool {
 fn list(state: &State, call: &Call) -> Result {
     let filters = call.query.filters()?;
     refuse_unknown(&filters, &["dangling", "driver", "label", "name"])?;
+    if let Some(value) = filters.get("dangling").into_iter().flatten().find(|v| !crate::call::is_truth(v)) {
+        return Err(DockerError::invalid(format!("invalid filter 'dangling={value}'")));
+    }
     let all = state.daemon.volumes.list();
     let fits = |volume: &Volume| {
         filters.iter().all(|(key, values)| match key.as_str() {
             "driver" => values.iter().any(|v| v == "local"),
-            "name" => values.iter().any(|v| volume.name.contains(v.as_str())),
+            "name" => values.iter().any(|v| pattern_fits(v, &volume.name)),
             "label" => values.iter().all(|v| has_label(volume, v)),
             _ => {
                 let unused = state.daemon.users_of_volume(&volume.name).is_empty();

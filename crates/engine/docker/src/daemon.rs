@@ -57,6 +57,8 @@ impl Daemon {
             let made = std::fs::create_dir_all(directory);
             made.map_err(|e| DockerError::io(format_args!("create {}", directory.display()), e))?;
         }
+        crate::containers::make_base_layer(&config.data_dir)
+            .map_err(|e| DockerError::io("make the lowest layer", e))?;
         let events = Events::new(Arc::clone(&clock));
         let containers = Containers::open(config.data_dir.join("containers"))?;
         let networks = Networks::open(networks_config(&config), Arc::clone(&clock))?;

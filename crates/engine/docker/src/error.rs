@@ -16,7 +16,7 @@ pub struct DockerError {
 
 impl DockerError {
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: kernel_words(message.into()) }
     }
 
     /// The request itself is wrong.
@@ -46,6 +46,21 @@ impl DockerError {
     pub fn io(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Self {
         Self::internal(format!("{what}: {error}"))
     }
+}
+
+/// Errors of the kernel as Go has them, which scripts look for: `No such file or directory (os error 2)` begins with a
+/// small letter and has no number.
+fn kernel_words(mut message: String) -> String {
+    const NUMBER: &str = " (os error ";
+    while let Some(at) = message.find(NUMBER) {
+        let Some(end) = message[at..].find(')') else { break };
+        message.replace_range(at..=at + end, "");
+        let start = message[..at].rfind(": ").map_or(0, |colon| colon + 2);
+        if let Some(first) = message.get_mut(start..start + 1) {
+            first.make_ascii_lowercase();
+        }
+    }
+    message
 }
 
 impl From<CriError> for DockerError {
@@ -78,5 +93,23 @@ impl From<ImageError> for DockerError {
             other => other.to_string(),
         };
         Self::new(status, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_kernel_are_those_that_go_has() {
+        for (text, told) in [
+            ("write /x: No such file or directory (os error 2)", "write /x: no such file or directory"),
+            ("Not a directory (os error 20)", "not a directory"),
+            ("a: É (os error 5): b", "a: É: b"),
+            ("a (os error ", "a (os error "),
+            ("plain: As it is", "plain: As it is"),
+        ] {
+            assert_eq!(DockerError::internal(text).message, told);
+        }
     }
 }

@@ -112,7 +112,8 @@ impl Daemon {
         let (exit_code, output) = match tokio::time::timeout(plan.timeout, run).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let message = format!("Health check exceeded timeout ({}s)", plan.timeout.as_secs_f64());
+                let nanos = i64::try_from(plan.timeout.as_nanos()).unwrap_or(i64::MAX);
+                let message = format!("Health check exceeded timeout ({})", crate::go_format::duration(nanos));
                 (-1, message)
             }
         };

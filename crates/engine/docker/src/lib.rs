@@ -9,6 +9,7 @@ mod daemon;
 mod error;
 pub mod events;
 pub mod exec;
+pub mod go_format;
 mod health;
 pub mod logs;
 pub mod model;

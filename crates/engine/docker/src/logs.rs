@@ -1,7 +1,7 @@
 //! Reads what containers have written, rotated files first, and follows it by inotify rather than by looking again and
 //! again.
 
-use crate::containers::{Condition, log_name};
+use crate::containers::{Condition, log_details, log_name};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
 use serde::Deserialize;
@@ -62,6 +62,11 @@ struct Stored {
 }
 
 impl Daemon {
+    /// What `--details` shows beside each line of a container's output.
+    pub fn log_details(&self, wanted: &str) -> Result<String> {
+        Ok(self.container(wanted)?.look(log_details))
+    }
+
     /// The output of a container, as a channel that ends with it.
     ///
     /// # Errors

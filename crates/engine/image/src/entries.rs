@@ -74,7 +74,9 @@ pub(crate) fn broken(error: io::Error) -> ImageError {
     if error.kind() == io::ErrorKind::UnexpectedEof || cut {
         return ImageError::CutShort;
     }
-    ImageError::BadArchive(text)
+    // The reader's own words hold the bytes that it did not understand, whatever they are.
+    let header = text.contains("when getting cksum") || text.contains("numeric field was not a number");
+    ImageError::BadArchive(if header { "invalid tar header".to_owned() } else { text })
 }
 
 /// Copies all of a stream in large pieces; returns the bytes.

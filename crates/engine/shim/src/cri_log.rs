@@ -69,7 +69,7 @@ impl Log {
         }
         let mut record = Vec::with_capacity(output.len() + 256);
         let format = self.format;
-        let rest = &mut self.rest[stream as usize];
+        let mut rest = std::mem::take(&mut self.rest[stream as usize]);
         for piece in output.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.split_last() {
                 Some((b'\n', text)) => (text, true),
@@ -79,18 +79,23 @@ impl Log {
             while rest.len() + text.len() > LONGEST {
                 let (head, tail) = text.split_at(LONGEST - rest.len());
                 rest.extend_from_slice(head);
-                append(&mut record, format, stream, b'P', rest, now);
+                append(&mut record, format, stream, b'P', &rest, now);
                 rest.clear();
                 text = tail;
             }
             rest.extend_from_slice(text);
             if ended {
-                append(&mut record, format, stream, b'F', rest, now);
+                append(&mut record, format, stream, b'F', &rest, now);
                 rest.clear();
             }
+            // A file ends with the line that fills it, however much output comes at once.
+            if self.max_bytes > 0 && self.size + record.len() as u64 >= self.max_bytes {
+                self.put(&record);
+                record.clear();
+            }
         }
-        if rest.is_empty() {
-            *rest = Vec::new();
+        if !rest.is_empty() {
+            self.rest[stream as usize] = rest;
         }
         self.put(&record);
     }

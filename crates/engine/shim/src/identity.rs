@@ -238,9 +238,12 @@ fn decode_program(text: &str) -> std::result::Result<Vec<u64>, Failure> {
 
 /// Looks the program up as execvp(3) does, with the errors that runc's users know.
 pub fn find_program(spec: &ProcessSpec, environment: &[CString]) -> std::result::Result<CString, Failure> {
-    let Some(name) = spec.args.first().filter(|name| !name.is_empty()) else {
+    let Some(name) = spec.args.first() else {
         return Err(Failure::new(FailureKind::NoProgram, "no command specified"));
     };
+    if name.is_empty() {
+        return Err(Failure::new(FailureKind::NoProgram, "exec: \"\": executable file not found in $PATH"));
+    }
     let c_string =
         |bytes: &[u8]| CString::new(bytes).map_err(|_| Failure::other(format!("exec: {name:?}: invalid argument")));
     if name.contains('/') {

@@ -358,7 +358,7 @@ pub fn usual_devices(dev: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// A /dev/shm of this many bytes.
 pub fn shared_memory(bytes: u64) -> Result<Tree> {
     let size = bytes.to_string();
-    Tree::of_filesystem("tmpfs", &[("mode", "1777"), ("size", &size)], INERT)
+    Tree::of_filesystem("tmpfs", &[("source", "shm"), ("mode", "1777"), ("size", &size)], INERT)
 }
 
 /// Makes a device node in an open directory.

@@ -42,6 +42,9 @@ fn group_entries(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
+/// A number that is none of a user or group.
+const OUT_OF_RANGE: &str = "uids and gids must be in range 0-2147483647";
+
 /// Resolves `user[:group]`. A number needs no entry; then the group is 0 unless one is named, as Docker has it.
 /// With `image_groups` the groups that list the user as a member are added.
 pub fn resolve(spec: &str, passwd: &str, group: &str, image_groups: bool) -> Result<Identity, Failure> {
@@ -52,6 +55,7 @@ pub fn resolve(spec: &str, passwd: &str, group: &str, image_groups: bool) -> Res
     let (uid, default_gid) = match (&entry, number) {
         (Some(entry), _) => (entry.uid, entry.gid),
         (None, Some(number)) => (number, 0),
+        (None, None) if user.parse::<i64>().is_ok() => return Err(Failure::other(OUT_OF_RANGE)),
         (None, None) => {
             return Err(Failure::other(format!("unable to find user {user}: no matching entries in passwd file")));
         }
@@ -70,9 +74,13 @@ pub fn resolve(spec: &str, passwd: &str, group: &str, image_groups: bool) -> Res
 /// The number of a group that is given by name or number.
 pub fn find_group(named: &str, group: &str) -> Result<u32, Failure> {
     let by_name = group_entries(group).find(|(name, ..)| *name == named).map(|(_, gid, _)| gid);
-    by_name
-        .or_else(|| named.parse().ok().filter(|n: &u32| i32::try_from(*n).is_ok()))
-        .ok_or_else(|| Failure::other(format!("unable to find group {named}: no matching entries in group file")))
+    let number = named.parse::<i64>();
+    by_name.or_else(|| number.as_ref().ok().and_then(|n| i32::try_from(*n).ok()?.try_into().ok())).ok_or_else(|| {
+        match number {
+            Ok(_) => Failure::other(OUT_OF_RANGE),
+            Err(_) => Failure::other(format!("unable to find group {named}: no matching entries in group file")),
+        }
+    })
 }
 
 fn memberships(user: &str, group: &str) -> Vec<u32> {
@@ -108,7 +116,7 @@ mod tests {
         check("1000", Ok((1000, 0, &[], "")));
         check("nobody", Err("unable to find user nobody"));
         check("web:nogroup", Err("unable to find group nogroup"));
-        check("4294967295", Err("unable to find user"));
-        check("-1", Err("unable to find user"));
+        check("4294967295", Err("uids and gids must be in range"));
+        check("-1", Err("uids and gids must be in range"));
     }
 }

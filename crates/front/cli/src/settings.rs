@@ -156,6 +156,11 @@ settings! {
     docker_bridge: String = "pindocker0", "NAME";
     /// The cgroup below which those of pods are made [default: /]
     cgroup_root: String = "/", "PATH";
+    /// Servers that are asked first for images of docker.io, as `https://HOST[:PORT],…`
+    registry_mirror: String, "URLS";
+    /// Registries whose certificates need not be right and that may speak plain HTTP besides those of the loopback, as
+    /// `HOST[:PORT],10.0.0.0/8,…`
+    insecure_registry: String, "REGISTRIES";
     /// The bridge that pods are connected to [default: pintle0]
     bridge: String = "pintle0", "NAME";
     /// A file with an audit policy; nothing is audited without

@@ -6,6 +6,8 @@ mod applications;
 mod commands;
 #[path = "docker/containers.rs"]
 mod containers;
+#[path = "docker/details.rs"]
+mod details;
 #[path = "docker/images.rs"]
 mod images;
 #[path = "docker/networks.rs"]
@@ -66,6 +68,11 @@ fn main() -> ExitCode {
         ("run's flags for namespaces, identity and devices", commands::namespaces),
         ("run's flags for names, streams and life", commands::flags),
         ("contexts, login and logout", commands::contexts),
+        ("links are names and variables", details::links),
+        ("connections have names, settings and addresses of their own", details::connections),
+        ("files of every container, and images as mounts", details::files),
+        ("failures, warnings and details are told as Docker tells them", details::told),
+        ("images come from a mirror", details::mirrors),
         ("the API over TCP lets only those with a certificate in", remote::mutual_tls),
         ("containers of pods are seen, joined and copied from", pods::pods),
         ("the Python library for Docker", applications::docker_py),

@@ -14,8 +14,8 @@ pub(crate) struct StoredImages {
 }
 
 impl StoredImages {
-    pub(crate) fn new(store: Arc<ImageStore>) -> Self {
-        Self { store, registries: Options::default() }
+    pub(crate) fn new(store: Arc<ImageStore>, registries: Options) -> Self {
+        Self { store, registries }
     }
 
     async fn blocking<T: Send + 'static>(

@@ -61,7 +61,9 @@ impl Lex {
         let mut reader =
             Reader { lex: *self, chars: source.chars().collect(), at: 0, depth: 0, lookup: &lookup, size: 0 };
         let raw = self.raw_escapes;
-        reader.until(None, raw).map_err(|e| format!("failed to process {}: {e}", crate::go_format::quote(source)))
+        reader
+            .until(None, raw)
+            .map_err(|e| format!("failed to process {}: {e}", pintle_docker::go_format::quote(source)))
     }
 }
 

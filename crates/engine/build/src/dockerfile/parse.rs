@@ -4,7 +4,7 @@ use super::instruction::{CommandLine, Copying, HealthCheck, Inline, Instruction,
 use super::lines::{self, chomped, heredoc};
 use super::words::Raw;
 use super::{Dockerfile, MAX_STAGES};
-use crate::go_format::{parse_duration, quote};
+use pintle_docker::go_format::{parse_duration, quote};
 
 const NAMES: [&str; 18] = [
     "ADD",

@@ -134,7 +134,7 @@ fn pairs(rest: &str, name: &str, escape: char) -> Result<Vec<String>, String> {
     let mut out = Vec::with_capacity(3 * words.len());
     for word in &words {
         let Some((key, value)) = word.split_once('=') else {
-            let word = crate::go_format::quote(word);
+            let word = pintle_docker::go_format::quote(word);
             return Err(format!("Syntax error - can't find = in {word}. Must be of the form: name=value"));
         };
         out.extend([key.to_owned(), value.to_owned(), "=".to_owned()]);

@@ -17,7 +17,11 @@ pub(crate) fn logs(state: &Arc<State>, call: &Call, id: &str) -> Result {
     let container = state.daemon.container(id)?;
     let options = options(state, call)?;
     let tty = container.look(|r| r.config.tty);
-    Ok(answer(call, tty, state.daemon.container_logs(&container.id, options)?))
+    let details = match call.query.flag("details") {
+        true => Some(state.daemon.log_details(&container.id)?),
+        false => None,
+    };
+    Ok(answer(call, tty, details, state.daemon.container_logs(&container.id, options)?))
 }
 
 /// What a client asks for.
@@ -43,11 +47,15 @@ pub(crate) fn options(state: &State, call: &Call) -> Result<LogOptions> {
     })
 }
 
-/// Lines as they come.
-pub(crate) fn answer(call: &Call, tty: bool, lines: mpsc::Receiver<LogLine>) -> Answer {
+/// Lines as they come, with `details` before each.
+pub(crate) fn answer(call: &Call, tty: bool, details: Option<String>, lines: mpsc::Receiver<LogLine>) -> Answer {
     let timestamps = call.query.flag("timestamps");
     let pieces = receiver_stream(lines).map(move |line| {
-        let text = if timestamps { format!("{} {}", nine_digits(&line.time), line.text) } else { line.text };
+        let text = match &details {
+            Some(details) => format!("{details} {}", line.text),
+            None => line.text,
+        };
+        let text = if timestamps { format!("{} {text}", nine_digits(&line.time)) } else { text };
         Ok(if tty { Bytes::from(text) } else { frame(line.stream, text.as_bytes()) })
     });
     stream(content_type(tty, call.version), pieces)

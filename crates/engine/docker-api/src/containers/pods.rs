@@ -171,7 +171,7 @@ fn logs(state: &State, call: &Call, pod: &PodContainer, path: &str) -> Result {
     // One that is gone has ended.
     let ended = async move { drop(engine.wait_container(&id).await) };
     let lines = read_log(path.into(), LogForm::Cri, LogOptions { follow, ..options }, ended)?;
-    Ok(super::logs::answer(call, false, lines))
+    Ok(super::logs::answer(call, false, None, lines))
 }
 
 /// Joins the streams of one that runs.

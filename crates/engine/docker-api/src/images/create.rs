@@ -1,6 +1,6 @@
 //! Pulls images, and imports them from archives of a root file system.
 
-use super::told::{Teller, channel};
+use super::told::{Teller, channel, waiting};
 use super::{blocking, familiar, load, reference, tell};
 use crate::State;
 use crate::answer::Result;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub(crate) async fn create(state: &Arc<State>, call: Call) -> Result {
     match call.query.get("fromSrc") {
-        "" => pull_image(state, &call),
+        "" => pull_image(state, &call).await,
         source => {
             let source = source.to_owned();
             import(state, call, &source).await
@@ -30,6 +30,11 @@ async fn import(state: &Arc<State>, mut call: Call, source: &str) -> Result {
     let mut config = json!({});
     pintle_image::apply_changes(&mut config, call.query.all("changes"))?;
     let comment = call.query.get("message").to_owned();
+    let mut extra = json!({});
+    let names = ["os", "architecture", "variant"];
+    for (name, value) in names.into_iter().zip(call.query.get("platform").split('/')).filter(|(_, v)| !v.is_empty()) {
+        extra[name] = json!(value);
+    }
     let (teller, answer) = channel();
     let reader: Box<dyn Read + Send> = match source {
         "-" => Box::new(load::reader(&mut call)?),
@@ -37,7 +42,7 @@ async fn import(state: &Arc<State>, mut call: Call, source: &str) -> Result {
     };
     let tag = named.clone();
     let imported = blocking(state, move |images| {
-        images.import(reader, &Import { config, comment: &comment, tag, ..Import::default() })
+        images.import(reader, &Import { config, extra, comment: &comment, tag, ..Import::default() })
     })
     .await?;
     tell(state, "import", &imported.id, &named.map_or_else(|| imported.id.clone(), |n| n.familiar()));
@@ -53,7 +58,7 @@ async fn from_address(address: &str, teller: &Teller) -> Result<impl Read + Send
     Ok(load::read_body(answer.into_body()))
 }
 
-fn pull_image(state: &Arc<State>, call: &Call) -> Result {
+async fn pull_image(state: &Arc<State>, call: &Call) -> Result {
     let (name, tag) = (call.query.get("fromImage"), call.query.get("tag"));
     let whole = match tag {
         "" => name.to_owned(),
@@ -63,7 +68,7 @@ fn pull_image(state: &Arc<State>, call: &Call) -> Result {
     let reference = reference(&whole)?;
     let last = name.rsplit('/').next().unwrap_or_default();
     let all_tags = tag.is_empty() && !last.contains([':', '@']);
-    let mut options = Options::default();
+    let mut options = state.registries.clone();
     let platform: Vec<&str> = call.query.get("platform").split('/').collect();
     if let [os, rest @ ..] = platform.as_slice()
         && !os.is_empty()
@@ -74,7 +79,7 @@ fn pull_image(state: &Arc<State>, call: &Call) -> Result {
         }
         options.platform.2 = rest.get(1).copied().unwrap_or_default().to_owned();
     }
-    let (teller, answer) = channel();
+    let (teller, told) = waiting();
     let (state, credentials) = (Arc::clone(state), credentials(call));
     tokio::spawn(async move {
         let pulled = match all_tags {
@@ -88,14 +93,14 @@ fn pull_image(state: &Arc<State>, call: &Call) -> Result {
                 let name = if all_tags { untagged(&reference) } else { familiar(&reference.to_string()) };
                 teller.status(&format!("Status: {what} {name}"));
             }
-            Err(why) => teller.error(&why),
+            Err(why) => teller.fail(why),
         }
     });
-    Ok(answer)
+    told.answer().await
 }
 
 /// Whether an image was new, or in Docker's words why it cannot be pulled.
-type Pulled = std::result::Result<bool, String>;
+type Pulled = std::result::Result<bool, DockerError>;
 
 /// Pulls every tag of a repository, one after the other, up to the first that fails.
 async fn run_all(
@@ -107,7 +112,7 @@ async fn run_all(
 ) -> Pulled {
     let tags = pintle_distribution::tags(reference, credentials.clone(), options).await;
     let mut new = false;
-    for tag in tags.map_err(|error| words(&error, reference))? {
+    for tag in tags.map_err(|error| failure(&error, reference))? {
         let tagged = Reference { tag: Some(tag), ..reference.clone() };
         new |= run(state, &tagged, credentials.clone(), options, teller).await?;
     }
@@ -124,13 +129,19 @@ async fn run(
     let told = teller.clone();
     let progress = move |progress| told.progress(progress);
     let pulled = pull(&state.images, reference, credentials, options, &progress).await;
-    let pulled = pulled.map_err(|error| words(&error, reference))?;
+    let pulled = pulled.map_err(|error| failure(&error, reference))?;
     let name = familiar(&reference.to_string());
     tell(state, "pull", &name, &name);
     Ok(!pulled.up_to_date)
 }
 
-/// What Docker says when a registry says no.
+/// What Docker answers when a registry says no.
+fn failure(error: &Error, reference: &Reference) -> DockerError {
+    let status = if error.is_unauthorized() || error.is_not_found() { 404 } else { 500 };
+    DockerError::new(status, words(error, reference))
+}
+
+/// What Docker says then.
 pub(crate) fn words(error: &Error, reference: &Reference) -> String {
     let name = untagged(reference);
     if error.is_unauthorized() {

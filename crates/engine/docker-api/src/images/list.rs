@@ -18,6 +18,9 @@ pub(crate) fn list(state: &Arc<State>, call: &Call) -> Result {
     if let Some(unknown) = filters.keys().find(|k| !FILTERS.contains(&k.as_str())) {
         return Err(DockerError::invalid(format!("invalid filter '{unknown}'")));
     }
+    if let Some(value) = filters.get("dangling").into_iter().flatten().find(|v| !crate::call::is_truth(v)) {
+        return Err(DockerError::invalid(format!("invalid filter 'dangling={value}'")));
+    }
     let mut images = state.images.list();
     images.sort_by_key(|record| std::cmp::Reverse(record.created_seconds()));
     let shared = if call.query.flag("shared-size") { state.images.shared_sizes() } else { HashMap::new() };
@@ -97,7 +100,8 @@ pub(crate) fn summaries(state: &State) -> Vec<Value> {
     let containers = state.daemon.all_containers();
     let users = |id: &str| containers.iter().filter(|c| c.look(|r| r.image_id == id)).count();
     let images = state.images.list();
-    let shown = images.iter().map(|record| {
+    let steps = |record: &&ImageRecord| record.is_dangling() && !state.images.children(&record.id).is_empty();
+    let shown = images.iter().filter(|record| !steps(record)).map(|record| {
         json!({
             "Containers": users(&record.id),
             "Created": record.created_seconds(),

@@ -7,6 +7,7 @@ mod list;
 pub(crate) mod load;
 mod push;
 mod remove;
+mod search;
 pub(crate) mod told;
 
 use crate::State;
@@ -25,7 +26,7 @@ pub(crate) use load::{reader, written};
 pub(crate) async fn route(state: &Arc<State>, call: Call, parts: &[&str]) -> Result {
     match (&call.method, parts) {
         (&Method::GET, ["json"]) => list::list(state, &call),
-        (&Method::GET, ["search"]) => Err(DockerError::unsupported("searching a registry")),
+        (&Method::GET, ["search"]) => search::search(state, &call).await,
         (&Method::GET, ["get"]) => load::save(state, call.query.all("names").to_vec()),
         (&Method::GET, [name @ .., "get"]) => load::save(state, vec![name.join("/")]),
         (&Method::GET, [name @ .., "json"]) => inspect::inspect(state, &name.join("/")),

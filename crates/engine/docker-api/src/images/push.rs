@@ -6,7 +6,7 @@ use crate::State;
 use crate::answer::Result;
 use crate::auth::credentials;
 use crate::call::Call;
-use pintle_distribution::{Options, push as send};
+use pintle_distribution::push as send;
 use pintle_image::Reference;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(crate) async fn push(state: &Arc<State>, call: &Call, name: &str) -> Result 
         for one in all {
             let told = teller.clone();
             let progress = move |progress| told.progress(progress);
-            match send(&state.images, &one, credentials.clone(), &Options::default(), &progress).await {
+            match send(&state.images, &one, credentials.clone(), &state.registries, &progress).await {
                 Ok(_) => {
                     let name = familiar(&one.to_string());
                     tell(&state, "push", &name, &name);

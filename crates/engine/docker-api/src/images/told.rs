@@ -1,9 +1,10 @@
 //! Progress of pulls and pushes, line by line as the CLI draws it.
 
-use crate::answer::{Answer, stream};
+use crate::answer::{Answer, Result, stream};
 use crate::hijack::receiver_stream;
 use bytes::Bytes;
 use pintle_distribution::{Progress, Step};
+use pintle_docker::DockerError;
 use serde_json::{Value, json};
 use std::io;
 use tokio::sync::mpsc;
@@ -11,34 +12,88 @@ use tokio::sync::mpsc;
 /// The client's end of what is told. Nothing waits for a slow client: what it does not take in time is dropped, but
 /// for the last word.
 #[derive(Clone)]
-pub(crate) struct Teller(mpsc::UnboundedSender<io::Result<Bytes>>);
+pub(crate) struct Teller(mpsc::UnboundedSender<Told>);
+
+enum Told {
+    Line(Bytes),
+    Failed(DockerError),
+}
+
+impl Told {
+    fn line(self) -> io::Result<Bytes> {
+        Ok(match self {
+            Self::Line(line) => line,
+            Self::Failed(DockerError { message, .. }) => {
+                line_of(&json!({ "errorDetail": { "message": message }, "error": message }))
+            }
+        })
+    }
+}
+
+fn line_of(value: &Value) -> Bytes {
+    Bytes::from(format!("{value}\r\n"))
+}
 
 /// A teller and the answer whose body it writes.
 pub(crate) fn channel() -> (Teller, Answer) {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Teller(sender), answer(None, receiver))
+}
+
+/// A teller whose answer begins with what it tells first: a failure before anything else is the answer's status.
+pub(crate) fn waiting() -> (Teller, Waiting) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Teller(sender), Waiting(receiver))
+}
+
+/// What a teller will have told.
+pub(crate) struct Waiting(mpsc::UnboundedReceiver<Told>);
+
+impl Waiting {
+    pub(crate) async fn answer(mut self) -> Result {
+        match self.0.recv().await {
+            Some(Told::Failed(error)) => Err(error),
+            first => Ok(answer(first, self.0)),
+        }
+    }
+}
+
+fn answer(first: Option<Told>, mut rest: mpsc::UnboundedReceiver<Told>) -> Answer {
     let (bounded, pieces) = mpsc::channel(64);
     tokio::spawn(async move {
-        while let Some(line) = receiver.recv().await {
-            if bounded.send(line).await.is_err() {
+        let mut next = match first {
+            Some(first) => Some(first),
+            None => rest.recv().await,
+        };
+        while let Some(told) = next {
+            if bounded.send(told.line()).await.is_err() {
                 return;
             }
+            next = rest.recv().await;
         }
     });
-    (Teller(sender), stream("application/json", receiver_stream(pieces)))
+    stream("application/json", receiver_stream(pieces))
 }
 
 impl Teller {
     pub(crate) fn line(&self, line: &Value) {
         // The client may have gone.
-        let _ = self.0.send(Ok(Bytes::from(format!("{line}\r\n"))));
+        let _ = self.0.send(Told::Line(line_of(line)));
     }
 
     pub(crate) fn status(&self, text: &str) {
         self.line(&json!({ "status": text }));
     }
 
+    /// Ends with a failure: a line, as the status has been sent.
     pub(crate) fn error(&self, text: &str) {
-        self.line(&json!({ "errorDetail": { "message": text }, "error": text }));
+        self.fail(DockerError::internal(text));
+    }
+
+    /// The same, whose status counts where nothing was told before.
+    pub(crate) fn fail(&self, error: DockerError) {
+        // The client may have gone.
+        let _ = self.0.send(Told::Failed(error));
     }
 
     pub(crate) fn progress(&self, progress: Progress) {
@@ -133,6 +188,21 @@ mod tests {
         {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[tokio::test]
+    async fn what_fails_before_anything_was_told_is_a_status() {
+        let (teller, waiting) = waiting();
+        teller.fail(DockerError::not_found("none"));
+        assert_eq!(waiting.answer().await.map(|_| ()).unwrap_err(), DockerError::not_found("none"));
+        let (teller, waiting) = super::waiting();
+        teller.status("some");
+        teller.fail(DockerError::not_found("none"));
+        drop(teller);
+        let answer = waiting.answer().await.unwrap();
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+        let lines = "{\"status\":\"some\"}\r\n{\"error\":\"none\",\"errorDetail\":{\"message\":\"none\"}}\r\n";
+        assert_eq!(body, lines);
     }
 
     #[test]

@@ -71,22 +71,8 @@ impl Daemon {
             }
         }
         let addresses = attached.addresses.clone();
-        let names = files::Names { addresses, hosts: self.linked(&record), resolver: attached.resolver };
+        let names = files::Names { addresses, hosts: self.link_hosts(&record), resolver: attached.resolver };
         files::write(&self.containers.folder.of(&record.id), &record, &names).map(drop)
-    }
-
-    /// What `--link` on the default network means: lines of hosts for containers that run there.
-    fn linked(&self, record: &Record) -> Vec<(String, String)> {
-        let links = record.host.links.iter().flatten().filter(|_| is_default(&record.host.network_mode));
-        let line = |link: &String| {
-            let (name, alias) = link.split_once(':').unwrap_or((link, link));
-            let other = self.container(name).ok()?;
-            let address = other.look(|r| r.networks.get("bridge").map(|s| s.ip_address.clone()));
-            let short = other.id.get(..12).unwrap_or(&other.id);
-            let names = format!("{} {short} {}", alias.trim_start_matches('/'), other.name());
-            Some((address.filter(|a| !a.is_empty())?, names))
-        };
-        links.filter_map(line).collect()
     }
 
     /// Takes back what `connect_networks` gave. Succeeds when nothing is there.
@@ -301,8 +287,4 @@ fn forget(settings: &mut EndpointSettings) {
         mac_address: if own.is_ok_and(|own| own == mac) { String::new() } else { mac },
         ..EndpointSettings::default()
     };
-}
-
-fn is_default(mode: &str) -> bool {
-    matches!(mode, "" | "default" | "bridge")
 }

@@ -62,11 +62,13 @@ impl Root {
     /// The root that a path belongs to: that of a volume when it is below one and nothing runs.
     fn of_path(record: &Record, path: &Path) -> Result<(Self, PathBuf)> {
         let running = matches!(record.state.status, Status::Running | Status::Paused);
-        let inside = |m: &&super::KeptMount| path.starts_with(&m.point.destination) && m.point.kind != "tmpfs";
+        let inside = |m: &&super::KeptMount| {
+            path.starts_with(&m.point.destination) && !matches!(m.point.kind.as_str(), "tmpfs" | "image")
+        };
         let below = record.mounts.iter().filter(inside).max_by_key(|m| m.point.destination.len());
         match below.filter(|_| !running) {
             Some(kept) => {
-                let fd = pintle_linux::path::open_directory(Path::new(&kept.point.source));
+                let fd = pintle_linux::path::open_directory(&Path::new(&kept.point.source).join(&kept.sub_path));
                 let fd = fd.map_err(|e| DockerError::io("open a volume", e))?;
                 let rest = path.strip_prefix(&kept.point.destination).unwrap_or(path);
                 Ok((Self { fd, _tree: None }, Path::new("/").join(rest)))

@@ -1,7 +1,7 @@
 //! Makes containers: settings are checked and completed from the image, a name is taken, the writable layer made.
 
 use super::record::{Record, snapshot_key};
-use super::{Container, defaults, names, validate};
+use super::{Container, base_layer, defaults, names, validate};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
 use crate::model::{Config, EndpointSettings, HostConfig, NetworkingConfig};
@@ -46,9 +46,7 @@ impl Daemon {
         let mut warnings = validate::check(&request.config, &request.host)?;
         defaults::complete(&mut request.host, self.engine.cgroups_are_v2());
         let image = self.image_of(&request.config.image, &request.platform)?;
-        if let Some(other) = request.host.network_mode.strip_prefix("container:") {
-            validate::joined(self, other, "network")?;
-        }
+        self.check_links(&request.host)?;
         let image_config = self.config_of(&image)?;
         let config = defaults::merge(request.config, image_config)?;
         let networks = endpoints(&request.host, request.networking);
@@ -118,7 +116,12 @@ impl Daemon {
         let (images, key, image) = (Arc::clone(&self.images), snapshot_key(id), image_id.to_owned());
         let made = tokio::task::spawn_blocking(move || images.prepare_snapshot(&key, &image)).await;
         let mounts = made.map_err(|e| DockerError::io("make a layer", e))??;
-        Ok(SnapshotMounts { lower_dirs: mounts.lower, upper: mounts.upper, work: mounts.work })
+        let mut lower_dirs = mounts.lower;
+        // A copy has no layers.
+        if mounts.work.exists() {
+            lower_dirs.push(base_layer::path(&self.config.data_dir));
+        }
+        Ok(SnapshotMounts { lower_dirs, upper: mounts.upper, work: mounts.work })
     }
 
     fn take_name(&self, wanted: &str, id: &str) -> Result<String> {

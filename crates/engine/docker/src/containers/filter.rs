@@ -116,6 +116,11 @@ impl Matcher {
                 return Err(DockerError::invalid(format!("invalid filter 'health={value}'")));
             }
         }
+        for value in filters.get("is-task").into_iter().flatten() {
+            if !matches!(value.as_str(), "true" | "false" | "1" | "0") {
+                return Err(DockerError::invalid(format!("invalid filter 'is-task={value}'")));
+            }
+        }
         Ok(Self { filters, images, before, since })
     }
 
@@ -166,23 +171,15 @@ impl Matcher {
     }
 }
 
-/// A part of the name; `^` and `$` are the only signs of a pattern that people use here.
+/// Whether a filter's value is a text or, as a regular expression, fits part of it. What is no expression fits nothing
+/// else.
+pub fn pattern_fits(pattern: &str, text: &str) -> bool {
+    pattern == text || regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
+}
+
+/// Names count with and without the slash that they once began with.
 fn name_fits(name: &str, wanted: &str) -> bool {
-    let (start, rest) = match wanted.strip_prefix('^') {
-        Some(rest) => (true, rest),
-        None => (false, wanted),
-    };
-    let (end, rest) = match rest.strip_suffix('$') {
-        Some(rest) => (true, rest),
-        None => (false, rest),
-    };
-    let rest = if start || rest.starts_with('/') { rest.strip_prefix('/').unwrap_or(rest) } else { rest };
-    match (start, end) {
-        (true, true) => name == rest,
-        (true, false) => name.starts_with(rest),
-        (false, true) => name.ends_with(rest),
-        (false, false) => name.contains(rest),
-    }
+    pattern_fits(wanted, name) || pattern_fits(wanted, &format!("/{name}"))
 }
 
 /// `80`, `80/tcp`, `80-90/udp`
@@ -223,6 +220,7 @@ mod tests {
     fn names_and_ports_match() {
         assert!(name_fits("web1", "web") && name_fits("web1", "^/web") && name_fits("web1", "^web1$"));
         assert!(!name_fits("web1", "^eb") && !name_fits("web1", "web$"));
+        assert!(name_fits("web1", "^(db|web).$") && !name_fits("web1", "(web") && name_fits("a.b", "a.b"));
         assert!(port_fits("80/tcp", "80") && port_fits("85/tcp", "80-90/tcp") && !port_fits("80/udp", "80"));
     }
 }

@@ -1,6 +1,7 @@
 //! Containers: their records, how they are found, and one file for each thing that is done to them.
 
 mod attach;
+mod base_layer;
 mod changes;
 mod connect;
 mod copy;
@@ -11,7 +12,9 @@ mod files;
 mod filter;
 mod inspect;
 mod kill;
+mod links;
 mod list;
+mod logging;
 mod mounts;
 mod names;
 mod pause;
@@ -39,7 +42,7 @@ pub use attach::{AttachWanted, Attached};
 pub use changes::Change;
 pub use copy::{PathStat, Source, extract_in, path_in};
 pub use create::{CreateRequest, Created, new_id};
-pub use filter::{Filters, check_names, glob, has_label};
+pub use filter::{Filters, check_names, glob, has_label, pattern_fits};
 pub use inspect::Inspected;
 pub use list::{ListOptions, Port, Summary, status_text};
 pub use processes::Top;
@@ -52,7 +55,10 @@ pub use times::{ago, human, rfc3339};
 pub use update::Update;
 pub use wait::{Condition, Waited, Waiting};
 
+pub(crate) use base_layer::make as make_base_layer;
 pub(crate) use kill::not_running;
+pub(crate) use links::parse as parse_link;
+pub(crate) use logging::details as log_details;
 pub(crate) use spec::log_name;
 
 use crate::daemon::Daemon;
@@ -123,6 +129,11 @@ impl Container {
     pub fn name(&self) -> String {
         self.record.lock().name.clone()
     }
+}
+
+/// Whether a network mode is the default network.
+fn is_default(mode: &str) -> bool {
+    matches!(mode, "" | "default" | "bridge")
 }
 
 /// All containers, by id and by name.

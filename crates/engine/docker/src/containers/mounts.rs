@@ -9,7 +9,7 @@ use pintle_linux::path::lexical;
 use pintle_runtime::SnapshotMounts;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// A bind as `-v` writes it: `SOURCE:DESTINATION[:MODE]` or `DESTINATION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +116,7 @@ impl Daemon {
         }
         for (target, options) in host.tmpfs.iter().flatten() {
             let kept = tmpfs(target, options)?;
+            duplicate(&points, &kept, host)?;
             points.insert(kept.point.destination.clone(), kept);
         }
         for target in config.volumes.iter().flatten().map(|(target, _)| clean(target)) {
@@ -139,7 +140,11 @@ impl Daemon {
             if !matches!(mode, "" | "ro" | "rw" | "z" | "Z") {
                 return Err(DockerError::invalid(format!("invalid mode for volumes-from: {mode}")));
             }
-            let other = self.container(name)?;
+            let other = self.container(name).map_err(|e| match e.status {
+                // By "not found" a client would think that the image is missing.
+                404 => DockerError::invalid(e.message),
+                _ => e,
+            })?;
             for mut kept in other.look(|r| r.mounts.clone()) {
                 if kept.point.kind == "tmpfs" {
                     continue;
@@ -207,6 +212,12 @@ impl Daemon {
         match mount.kind.as_str() {
             "bind" => Ok(bind_in_long_form(mount, point)),
             "tmpfs" => Ok(tmpfs_in_long_form(mount, point)),
+            "image" => {
+                let image = self.image_of(&mount.source, "")?;
+                let point = MountPoint { name: mount.source.clone(), source: image.id, writable: false, ..point };
+                let sub_path = mount.image_options.clone().unwrap_or_default().subpath;
+                Ok(KeptMount { point, sub_path, ..KeptMount::default() })
+            }
             _ => self.volume_in_long_form(mount, point, id).await,
         }
     }
@@ -268,16 +279,11 @@ fn check_long_form(mount: &Mount) -> Result<()> {
         let kind = &mount.kind;
         Err(DockerError::invalid(format!("invalid mount config for type \"{kind}\": {why}")))
     };
-    if !matches!(mount.kind.as_str(), "bind" | "volume" | "tmpfs") {
-        return match mount.kind.as_str() {
-            "image" | "cluster" | "npipe" => Err(DockerError::unsupported(&format!("a mount of type {}", mount.kind))),
-            other => {
-                Err(DockerError::invalid(format!("invalid mount config for type \"{other}\": mount type unknown")))
-            }
-        };
-    }
     if mount.target.is_empty() {
         return bad("field Target must not be empty".to_owned());
+    }
+    if clean(&mount.target) == "/" {
+        return bad("invalid specification: destination can't be '/'".to_owned());
     }
     if !mount.target.starts_with('/') {
         return bad(format!("invalid mount path: '{}' mount path must be absolute", mount.target));
@@ -295,8 +301,32 @@ fn check_long_form(mount: &Mount) -> Result<()> {
             Ok(())
         }
         "tmpfs" if !mount.source.is_empty() => bad("field Source must not be specified".to_owned()),
-        _ => Ok(()),
+        "tmpfs" => Ok(()),
+        "volume" => {
+            let part = mount.volume_options.as_ref().map(|o| o.subpath.as_str()).unwrap_or_default();
+            if mount.source.is_empty() && !part.is_empty() {
+                return bad("must not set Subpath when using anonymous volumes".to_owned());
+            }
+            if mount.source.is_empty() && mount.read_only {
+                return bad("must not set ReadOnly mode when using anonymous volumes".to_owned());
+            }
+            if is_local(part) { Ok(()) } else { bad(OUTSIDE.to_owned()) }
+        }
+        "image" if mount.source.is_empty() => bad("field Source must not be empty".to_owned()),
+        "image" => {
+            let part = mount.image_options.as_ref().map(|o| o.subpath.as_str()).unwrap_or_default();
+            if is_local(part) { Ok(()) } else { bad(OUTSIDE.to_owned()) }
+        }
+        "cluster" => Err(DockerError::unsupported("a mount of type cluster")),
+        _ => bad("mount type unknown".to_owned()),
     }
+}
+
+const OUTSIDE: &str = "subpath must be a relative path within the volume";
+
+/// Whether a path that is joined to another stays below it.
+fn is_local(path: &str) -> bool {
+    !path.starts_with('/') && !Path::new(path).components().any(|part| part == Component::ParentDir)
 }
 
 fn bind_in_long_form(mount: &Mount, point: MountPoint) -> KeptMount {

@@ -1,9 +1,10 @@
 //! Turns a container's record into what the runtime runs.
 
 use super::record::Record;
-use super::validate;
+use super::{logging, validate};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
+use crate::go_format::quote_all;
 use crate::model::ThrottleDevice;
 use pintle_cri::{
     ContainerConfig, ContainerMetadata, ContainerSecurityContext, Device, LinuxContainerResources, Mount,
@@ -79,12 +80,16 @@ fn namespaces(record: &Record) -> NamespaceOption {
 fn network(daemon: &Daemon, record: &Record) -> Result<Network> {
     let Some(other) = record.host.network_mode.strip_prefix("container:") else { return Ok(Network::Unconnected) };
     let other = validate::joined(daemon, other, "network")?;
-    let (running, sandbox, name) = other.look(|r| (r.state.status.is_running(), r.sandbox.clone(), r.name.clone()));
-    match sandbox.filter(|_| running) {
+    if other.id == record.id {
+        return Err(DockerError::internal("cannot join own network namespace"));
+    }
+    let (state, sandbox, name) = other.look(|r| (r.state.status, r.sandbox.clone(), r.name.clone()));
+    match sandbox.filter(|_| state.is_running()) {
         Some(sandbox) => Ok(Network::Sandbox(sandbox)),
-        None => {
-            Err(DockerError::conflict(format!("cannot join network of a non running container: {} ({name})", other.id)))
-        }
+        None => Err(DockerError::conflict(format!(
+            "cannot join network namespace of a non running container: container {name} is {}",
+            state.text()
+        ))),
     }
 }
 
@@ -92,8 +97,15 @@ fn network(daemon: &Daemon, record: &Record) -> Result<Network> {
 fn joined(daemon: &Daemon, mode: &str, what: &str) -> Result<Option<String>> {
     let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
     let other = validate::joined(daemon, other, what)?;
+    let name = mode.trim_start_matches("container:");
     if !other.status().is_running() {
-        return Err(DockerError::conflict(format!("cannot join {what} of a non running container: {}", other.id)));
+        return Err(DockerError::internal(format!("failed to join {what} namespace: container {name} is not running")));
+    }
+    if what == "IPC" && !other.look(|r| r.host.ipc_mode == "shareable") {
+        return Err(DockerError::internal(format!(
+            "failed to join IPC namespace: container {name}: non-shareable IPC (hint: use IpcMode:shareable for the donor \
+             container)"
+        )));
     }
     Ok(Some(other.id.clone()))
 }
@@ -102,7 +114,7 @@ fn joined(daemon: &Daemon, mode: &str, what: &str) -> Result<Option<String>> {
 pub(super) fn container(daemon: &Daemon, record: &Record) -> Result<(ContainerConfig, ContainerOptions)> {
     let (config, host) = (&record.config, &record.host);
     let security = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
-    let (log_max_bytes, log_files) = rotation(record)?;
+    let (log_max_bytes, log_files) = logging::rotation(record)?;
     let logged = host.log_config.kind != "none";
     let container = ContainerConfig {
         metadata: ContainerMetadata { name: record.id.clone(), attempt: 0 },
@@ -129,7 +141,7 @@ pub(super) fn container(daemon: &Daemon, record: &Record) -> Result<(ContainerCo
         limits: Some(Limits { block: block_limits(record)?, ..limits(record) }),
         device_rules: device_rules(record)?,
         rlimits: rlimits(record)?,
-        tmpfs: tmpfs(record),
+        tmpfs: tmpfs(record)?,
         init: host.init.unwrap_or(false),
         exact: true,
         user: config.user.clone(),
@@ -150,24 +162,6 @@ pub(super) fn container(daemon: &Daemon, record: &Record) -> Result<(ContainerCo
 /// The file that a container's output goes to, in its folder.
 pub(crate) fn log_name(id: &str) -> String {
     format!("{id}-json.log")
-}
-
-/// Bytes of a log file and how many are kept, from `max-size` and `max-file`.
-fn rotation(record: &Record) -> Result<(u64, u32)> {
-    let options = &record.host.log_config.config;
-    let local = record.host.log_config.kind == "local";
-    let size = match options.get("max-size").map(String::as_str) {
-        Some(text) => validate::bytes(text)
-            .ok_or_else(|| DockerError::invalid(format!("invalid value for max-size: invalid size: '{text}'")))?,
-        None if local => 20 << 20,
-        None => 0,
-    };
-    let files = match options.get("max-file") {
-        Some(text) => text.parse().map_err(|_| DockerError::invalid(format!("invalid value for max-file: {text}")))?,
-        None if local => 5,
-        None => 1,
-    };
-    Ok((size, files))
 }
 
 fn environment(record: &Record) -> Vec<(String, String)> {
@@ -195,7 +189,7 @@ fn mounts(record: &Record) -> Vec<Mount> {
     let mut all: Vec<Mount> = real
         .map(|kept| Mount {
             container_path: kept.point.destination.clone(),
-            host_path: kept.point.source.clone(),
+            host_path: if kept.point.kind == "image" { String::new() } else { kept.point.source.clone() },
             readonly: !kept.point.writable,
             recursive_readonly: false,
             propagation: match kept.point.propagation.as_str() {
@@ -204,7 +198,7 @@ fn mounts(record: &Record) -> Vec<Mount> {
                 _ => MountPropagation::Private,
             },
             sub_path: kept.sub_path.clone(),
-            image: String::new(),
+            image: if kept.point.kind == "image" { kept.point.source.clone() } else { String::new() },
         })
         .collect();
     // What is mounted below another mount comes after it.
@@ -212,9 +206,10 @@ fn mounts(record: &Record) -> Vec<Mount> {
     all
 }
 
-fn tmpfs(record: &Record) -> Vec<Tmpfs> {
+fn tmpfs(record: &Record) -> Result<Vec<Tmpfs>> {
     let kept = record.mounts.iter().filter(|m| m.point.kind == "tmpfs");
     kept.map(|m| {
+        m.tmpfs_options.iter().try_for_each(|option| check_tmpfs(option))?;
         let mut options: Vec<String> = TMPFS_DEFAULTS
             .iter()
             .filter(|default| {
@@ -224,9 +219,24 @@ fn tmpfs(record: &Record) -> Vec<Tmpfs> {
             .map(|o| (*o).to_owned())
             .collect();
         options.extend(m.tmpfs_options.iter().filter(|o| !o.is_empty()).cloned());
-        Tmpfs { target: PathBuf::from(&m.point.destination), options }
+        Ok(Tmpfs { target: PathBuf::from(&m.point.destination), options })
     })
     .collect()
+}
+
+/// Options of a tmpfs are flags of a mount, or settings that tmpfs(5) knows.
+fn check_tmpfs(option: &str) -> Result<()> {
+    const FLAGS: &str = "defaults ro rw suid nosuid dev nodev exec noexec sync async dirsync remount mand nomand atime \
+                         noatime diratime nodiratime bind rbind unbindable runbindable private rprivate shared rshared \
+                         slave rslave relatime norelatime strictatime nostrictatime";
+    const SETTINGS: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
+    let words: Vec<String> = option.splitn(2, '=').map(str::to_owned).collect();
+    let known = match words.as_slice() {
+        [flag] => flag.is_empty() || FLAGS.split_ascii_whitespace().any(|known| known == flag),
+        [setting, _] => SETTINGS.contains(&setting.as_str()),
+        _ => false,
+    };
+    if known { Ok(()) } else { Err(DockerError::internal(format!("invalid tmpfs option {}", quote_all(&words)))) }
 }
 
 fn devices(record: &Record) -> Result<Vec<Device>> {
@@ -234,12 +244,8 @@ fn devices(record: &Record) -> Result<Vec<Device>> {
     for device in record.host.devices.iter().flatten() {
         let target = if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
         let gathered = |e: std::io::Error| {
-            let why = e.to_string();
-            let why = why.split(" (os error").next().unwrap_or_default().to_lowercase();
-            DockerError::internal(format!(
-                "error gathering device information while adding custom device \"{}\": {why}",
-                device.path_on_host
-            ))
+            let what = "error gathering device information while adding custom device";
+            DockerError::io(format_args!("{what} \"{}\"", device.path_on_host), e)
         };
         let metadata = std::fs::metadata(&device.path_on_host).map_err(gathered)?;
         let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };

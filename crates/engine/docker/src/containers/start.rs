@@ -87,12 +87,18 @@ impl Daemon {
         };
         make_mountable(&record.layer);
         let (sandbox, options) = spec::sandbox(self, &record, files)?;
-        let (config, container_options) = spec::container(self, &record)?;
+        let (mut config, container_options) = spec::container(self, &record)?;
         self.check_sources(&record)?;
         self.prepare_volumes(&record).await?;
+        check_parts(&record)?;
         let sandbox_id = self.engine.make_sandbox_with(sandbox, options).await.map_err(|e| words_of(&e))?;
         self.change(container, |r| r.sandbox = Some(sandbox_id.clone()))?;
         self.connect_networks(container, &sandbox_id).await?;
+        for (name, value) in self.link_variables(&record)? {
+            if !config.envs.iter().any(|(own, _)| *own == name) {
+                config.envs.push((name, value));
+            }
+        }
         let made = self.engine.create_container_with(&sandbox_id, config, container_options).await;
         let runtime_id = made.map_err(|e| words_of(&e))?;
         self.join_early(container, &runtime_id).await;
@@ -188,6 +194,18 @@ pub(super) fn make_mountable(layer: &pintle_runtime::SnapshotMounts) {
     let _ = std::fs::remove_dir_all(layer.work.join("work/incompat"));
 }
 
+/// Parts of volumes must be there: they are not made.
+fn check_parts(record: &super::Record) -> Result<()> {
+    for kept in record.mounts.iter().filter(|m| m.point.kind == "volume" && !m.sub_path.is_empty()) {
+        let part = std::path::Path::new(&kept.point.source).join(&kept.sub_path);
+        if let Err(error) = part.symlink_metadata() {
+            let shown = part.display();
+            return Err(DockerError::io(format_args!("cannot access path {shown}: lstat {shown}"), error));
+        }
+    }
+    Ok(())
+}
+
 /// What needs a driver that is not there.
 fn check_requests(host: &crate::model::HostConfig) -> Result<()> {
     let Some(request) = host.device_requests.iter().flatten().next() else { return Ok(()) };
@@ -206,7 +224,7 @@ pub(super) fn words_of(error: &CriError) -> DockerError {
     let Some(own) = text.strip_prefix("failed to create container process: ") else {
         return DockerError::from(error.clone());
     };
-    if own.starts_with("unable to find user") || own.starts_with("unable to find group") {
+    if ["unable to find user", "unable to find group", "uids and gids"].iter().any(|start| own.starts_with(start)) {
         return DockerError::invalid(own);
     }
     // A program that cannot be executed is the request's fault.

@@ -31,6 +31,7 @@ impl Daemon {
         let host = &record.host;
         validate::memory(&Config::default(), host)?;
         validate::processors(&Config::default(), host)?;
+        validate::block_io(&Config::default(), host)?;
         validate::restart_policy(&host.restart_policy)?;
         let restarts = !matches!(host.restart_policy.name.as_str(), "" | "no");
         if host.auto_remove && restarts {

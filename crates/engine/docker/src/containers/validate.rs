@@ -41,6 +41,12 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
                 .to_owned(),
         );
     }
+    if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|p| !p.is_empty()) {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
+    if host.mounts.iter().flatten().any(|mount| mount.kind == "image") {
+        warnings.push("Image mount is an experimental feature".to_owned());
+    }
     if host.kernel_memory != 0 {
         warnings.push("Specifying a kernel memory limit is deprecated and will be removed.".to_owned());
     }
@@ -285,7 +291,7 @@ fn numbers(text: &str) -> Option<Vec<u32>> {
     Some(all)
 }
 
-fn block_io(_: &Config, host: &HostConfig) -> Result<()> {
+pub(super) fn block_io(_: &Config, host: &HostConfig) -> Result<()> {
     if host.blkio_weight != 0 && !(10..=1000).contains(&host.blkio_weight) {
         return bad("Range of blkio weight is from 10 to 1000");
     }
@@ -332,7 +338,23 @@ fn log(host: &HostConfig) -> Result<()> {
         other => return bad(format!("logger: no log driver named '{other}' is registered")),
     };
     let kind = if host.log_config.kind.is_empty() { "json-file" } else { &host.log_config.kind };
-    for key in host.log_config.config.keys() {
+    let options = &host.log_config.config;
+    if kind == "none" {
+        return Ok(());
+    }
+    let mode = options.get("mode").map(String::as_str).unwrap_or_default();
+    if !matches!(mode, "" | "blocking" | "non-blocking") {
+        return bad(format!("logger: logging mode not supported: {mode}"));
+    }
+    if let Some(size) = options.get("max-buffer-size") {
+        if mode != "non-blocking" {
+            return bad("logger: max-buffer-size option is only supported with 'mode=non-blocking'");
+        }
+        if bytes(size).is_none() {
+            return bad(format!("error parsing option max-buffer-size: invalid size: '{size}'"));
+        }
+    }
+    for key in options.keys() {
         if !known.contains(&key.as_str()) && !matches!(key.as_str(), "mode" | "max-buffer-size") {
             return bad(format!("unknown log opt '{key}' for {kind} log driver"));
         }
@@ -359,12 +381,13 @@ fn ports(_: &Config, host: &HostConfig) -> Result<()> {
 /// The container that another joins.
 pub(super) fn joined(daemon: &Daemon, wanted: &str, what: &str) -> Result<Arc<Container>> {
     let found = daemon.containers.find(wanted)?;
+    // Not "not found", by which a client would think that the image is missing.
     found.ok_or_else(|| {
-        let message = match what {
-            "network" => format!("No such container: {wanted}"),
-            _ => format!("cannot join {what} namespace of container {wanted}: No such container: {wanted}"),
+        let what = match what {
+            "network" => "joining network namespace of container".to_owned(),
+            other => format!("failed to join {other} namespace"),
         };
-        DockerError::not_found(message)
+        DockerError::internal(format!("{what}: No such container: {wanted}"))
     })
 }
 

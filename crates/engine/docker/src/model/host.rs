@@ -186,7 +186,16 @@ pub struct Mount {
     #[serde(skip_serializing_if = "is_zero")]
     pub volume_options: Option<VolumeOptions>,
     #[serde(skip_serializing_if = "is_zero")]
+    pub image_options: Option<ImageOptions>,
+    #[serde(skip_serializing_if = "is_zero")]
     pub tmpfs_options: Option<TmpfsOptions>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub subpath: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ mod network;
 pub use config::{Config, Empty};
 pub use health::{Health, HealthConfig, HealthResult, HealthStatus};
 pub use host::{
-    BindOptions, DeviceMapping, DeviceRequest, HostConfig, LogConfig, Mount, PortBinding, RestartPolicy,
+    BindOptions, DeviceMapping, DeviceRequest, HostConfig, ImageOptions, LogConfig, Mount, PortBinding, RestartPolicy,
     ThrottleDevice, TmpfsOptions, Ulimit, VolumeDriver, VolumeOptions, WeightDevice,
 };
 pub use network::{EndpointIpam, EndpointSettings, NetworkingConfig};

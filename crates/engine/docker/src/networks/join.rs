@@ -4,8 +4,8 @@ use super::dns::{self, Found, Names, Resolver};
 use super::ports::{self, PortRequest, Serving, Targets};
 use super::records::{Joined, Member, Network, Publication};
 use super::rules::failed;
-use super::{Inner, Kept, Networks, links, request, rules};
-use crate::containers::new_id;
+use super::{Inner, Kept, Networks, endpoint, links, request, rules};
+use crate::containers::{new_id, parse_link};
 use crate::error::{DockerError, Result};
 use crate::model::{EndpointIpam, EndpointSettings};
 use pintle_netlink::conntrack::Conntrack;
@@ -449,6 +449,7 @@ fn check(network: &Network, settings: &EndpointSettings) -> Result<()> {
     if !settings.mac_address.is_empty() && links::parse_hardware(&settings.mac_address).is_none() {
         errors.push(format!("invalid MAC address: {}", settings.mac_address));
     }
+    errors.extend(endpoint::mistakes(settings));
     if errors.is_empty() {
         return Ok(());
     }
@@ -485,6 +486,9 @@ fn reserve(kept: &mut Kept, member: &Member, hostname: &str, settings: &Endpoint
         gateway_v6: None,
         priority: settings.gw_priority,
         names: names(member, hostname, settings),
+        links: settings.links.clone().unwrap_or_default(),
+        link_local: endpoint::link_local(settings),
+        sysctls: endpoint::sysctls(settings),
         endpoint_id,
     };
     if network.driver == "host" || network.driver == "null" {
@@ -508,7 +512,7 @@ fn reserve(kept: &mut Kept, member: &Member, hostname: &str, settings: &Endpoint
         "" => links::hardware_of(&joined.endpoint_id, joined.v4.map(|n| n.addr())).to_string(),
         given => given.to_ascii_lowercase(),
     };
-    joined.interface = interface(member);
+    joined.interface = endpoint::interface(settings).map_or_else(|| interface(member), str::to_owned);
     if network.is_bridge() {
         joined.host_interface = format!("veth{:08x}", links::hash(&joined.endpoint_id) >> 32);
     }
@@ -562,6 +566,13 @@ fn named<'a>(inner: &'a Inner, member: &'a Member) -> impl Iterator<Item = &'a N
     networks.map(|kept| &kept.network).filter(|network| network.is_user_defined())
 }
 
+/// Whom a container's links in a network mean by a name.
+fn linked<'a>(member: &'a Member, network: &Network, name: &str) -> Option<&'a str> {
+    let joined = member.joined.iter().find(|j| j.network == network.id)?;
+    let mut links = joined.links.iter().map(|link| parse_link(link));
+    links.find(|(_, alias)| alias.eq_ignore_ascii_case(name)).map(|(target, _)| target)
+}
+
 fn members_of<'a>(inner: &'a Inner, network: &'a Network) -> impl Iterator<Item = (&'a Member, &'a Joined)> {
     let members = inner.members.values();
     members.flat_map(|m| m.joined.iter().filter(|j| j.network == network.id).map(move |j| (m, j)))
@@ -572,10 +583,13 @@ impl Names for Neighbours {
         let looked = self.look(|inner, member| {
             for network in named(inner, member) {
                 let suffix = format!(".{}", network.name);
+                let name = linked(member, network, name).unwrap_or(name);
                 let short = name.strip_suffix(suffix.as_str()).unwrap_or(name);
-                let is =
-                    |j: &Joined| j.names.iter().any(|n| n.eq_ignore_ascii_case(short) || n.eq_ignore_ascii_case(name));
-                let of_name = members_of(inner, network).filter(|(_, j)| is(j));
+                let is = |m: &Member, j: &Joined| {
+                    let mut names = j.names.iter();
+                    names.any(|n| n.eq_ignore_ascii_case(short) || n.eq_ignore_ascii_case(name)) || m.container == name
+                };
+                let of_name = members_of(inner, network).filter(|(m, j)| is(m, j));
                 let addresses: Vec<IpAddr> =
                     of_name.flat_map(|(_, j)| j.v4.iter().chain(&j.v6).map(|net| net.addr())).collect();
                 if !addresses.is_empty() {

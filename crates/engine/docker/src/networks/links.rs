@@ -125,10 +125,14 @@ pub(super) fn plug(netlink: &mut Netlink, network: &Network, joined: &Joined, ne
     let mut inside = Netlink::in_namespace(netns.as_fd()).map_err(failed)?;
     let link = inside.link(&joined.interface).map_err(failed)?.ok_or_else(|| failed("the interface vanished"))?.index;
     inside.set_link(link, &LinkChange { up: Some(true), ..LinkChange::default() }).map_err(failed)?;
-    for address in joined.v4.iter().chain(&joined.v6) {
+    for address in joined.v4.iter().chain(&joined.v6).chain(&joined.link_local) {
         inside.add_address(link, *address).map_err(failed)?;
     }
-    Ok(())
+    if joined.sysctls.is_empty() {
+        return Ok(());
+    }
+    let (interface, sysctls) = (joined.interface.clone(), joined.sysctls.clone());
+    namespace::enter(netns.as_fd(), move || super::endpoint::apply(&interface, &sysctls)).map_err(failed)?
 }
 
 /// The interface below a macvlan or ipvlan.

@@ -5,6 +5,7 @@
 //! block for some milliseconds: asynchronous callers use `spawn_blocking`. It knows nothing of container records.
 
 mod dns;
+mod endpoint;
 mod join;
 mod links;
 mod pools;

@@ -144,6 +144,15 @@ pub(crate) struct Joined {
     pub priority: i64,
     /// What the network's other containers call it.
     pub names: Vec<String>,
+    /// What it calls some of them, as `NAME:ALIAS`.
+    #[serde(default)]
+    pub links: Vec<String>,
+    /// Addresses besides those of the network.
+    #[serde(default)]
+    pub link_local: Vec<IpNet>,
+    /// Settings of the kernel for the interface, as `net.ipv4.conf.IFNAME.forwarding=1`.
+    #[serde(default)]
+    pub sysctls: Vec<String>,
 }
 
 /// A container that runs, with its connections.

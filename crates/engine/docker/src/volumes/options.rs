@@ -87,10 +87,11 @@ impl MountPlan {
         }
         let data = self.kernel_data()?;
         let failed = |error: rustix::io::Errno| {
-            let (target, device, data) = (target.display(), &self.device, &self.data.join(","));
+            let (target, device, data) = (target.display(), &self.device, self.data.join(","));
+            let data = if data.is_empty() { data } else { format!(", data: {data}") };
             let words = error.to_string();
             DockerError::internal(format!(
-                "failed to mount local volume: mount {device}:{target}, flags: 0x{:x}, data: {data}: {words}",
+                "failed to mount local volume: mount {device}:{target}, flags: 0x{:x}{data}: {words}",
                 self.flags
             ))
         };
