@@ -86,6 +86,7 @@ networking:
     let network = match cluster.settings.pod_network() {
         PodNetwork::Vxlan => "vxlan",
         PodNetwork::HostGw => "host-gw",
+        PodNetwork::Wireguard => "wireguard",
     };
     let own = format!("clusterDNS: {}\npodNetwork: {network}\n", cluster.dns_ip);
     map("kube-system", "kubeadm-config", json!({ "ClusterConfiguration": upstream, "PintleConfiguration": own }))

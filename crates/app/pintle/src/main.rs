@@ -35,6 +35,7 @@ mod server;
 mod servers;
 mod status;
 mod token;
+mod tunnel;
 mod up;
 
 use anyhow::{Context, Result};

@@ -43,7 +43,7 @@ impl Node {
         host::prepare()?;
         let images = open_images(cluster).await?;
         let settings = cluster.clone();
-        let network = tokio::task::spawn_blocking(move || PodNetwork::resume(&settings)).await??;
+        let network = tokio::task::spawn_blocking(move || PodNetwork::start(&settings)).await??;
         let sandboxes = pod_sandboxes(cluster, &network)?;
         let engine = open_engine(cluster, &images, sandboxes, Arc::clone(&clock)).await?;
         let docker = open_docker(cluster, &images, &engine, clock).await?;
@@ -62,7 +62,9 @@ impl Node {
         // The proxy and DNS read the same services and endpoints.
         let informers = Informers::new(identity.proxy.clone(), stop.clone());
         tasks.spawn(serve_dns(cluster.clone(), Arc::clone(&self.network), informers.clone(), &*clock, stop.clone()));
-        tasks.spawn(Arc::clone(&self.network).follow_nodes(informers.clone(), stop.clone()));
+        let following =
+            Arc::clone(&self.network).follow_nodes(informers.clone(), identity.kubelet.clone(), stop.clone());
+        tasks.spawn(following);
         let proxy = pintle_proxy::Config {
             node_name: cluster.node_name.clone(),
             zone: None,

@@ -3,16 +3,18 @@
 //!
 //! Unassigned (no share is known: pods wait, the node is not Ready) → open. The share comes from the Node object, which
 //! the kubelet tells, and is written down, so that the next start is open at once, with or without the API server. The
-//! way to other nodes is made when there is one: a cluster of one node has no device for it.
+//! way to other nodes is made when there is one: a cluster of one node has no device for it. The WireGuard link is there
+//! from the start, since its key has to be told, and since a kernel without WireGuard must be known then.
 
 use crate::cluster::Cluster;
 use crate::host;
+use crate::tunnel::{self, Told};
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use pintle_client::ClientError;
+use pintle_client::{Client, ClientError};
 use pintle_informer::{Informer, Informers, Outcome, Queue, run_reconciler};
-use pintle_network::{Backend, BridgeNetwork, Peers, PeersConfig, sandbox_mtu};
+use pintle_network::{Backend, BridgeNetwork, PeerNode, Peers, PeersConfig, TunnelEnd, sandbox_mtu};
 use pintle_types::k8s::api::core::v1::Node;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::HashMap;
@@ -36,15 +38,27 @@ pub(crate) struct Open {
 pub(crate) struct PodNetwork {
     cluster: Cluster,
     open: watch::Sender<Option<Open>>,
+    /// With `--pod-network wireguard`, where this machine is a node.
+    tunnel: Option<TunnelEnd>,
     /// Holds pods back until their network policies are in place.
     pub(crate) guard: pintle_policy::Guard,
 }
 
 impl PodNetwork {
+    /// The network of a node: with the share of an earlier run, if there was one, and its end of tunnels to others.
+    /// Blocks for some milliseconds.
+    pub(crate) fn start(cluster: &Cluster) -> Result<Arc<Self>> {
+        Self::with(cluster, tunnel::open(cluster)?)
+    }
+
     /// Opens the network with the share of an earlier run, if there was one. Blocks for some milliseconds.
     pub(crate) fn resume(cluster: &Cluster) -> Result<Arc<Self>> {
+        Self::with(cluster, None)
+    }
+
+    fn with(cluster: &Cluster, tunnel: Option<TunnelEnd>) -> Result<Arc<Self>> {
         let guard = pintle_policy::Guard::default();
-        let network = Self { cluster: cluster.clone(), open: watch::Sender::new(None), guard };
+        let network = Self { cluster: cluster.clone(), open: watch::Sender::new(None), tunnel, guard };
         if let Some(subnets) = recorded(cluster)? {
             network.assign(subnets)?;
         }
@@ -102,14 +116,15 @@ impl PodNetwork {
         }
     }
 
-    /// Keeps the ways to all other nodes as the Node objects say, until `stop`.
-    pub(crate) async fn follow_nodes(self: Arc<Self>, informers: Informers, stop: CancellationToken) {
+    /// Keeps the ways to all other nodes as the Node objects say, and tells on this node's own one, as its kubelet, what
+    /// others need to know, until `stop`.
+    pub(crate) async fn follow_nodes(self: Arc<Self>, informers: Informers, kubelet: Client, stop: CancellationToken) {
         let queue: Queue<String> = Queue::new();
         let nodes = informers.of::<Node>();
-        let (changed, own_name) = (queue.clone(), self.cluster.node_name.clone());
+        let changed = queue.clone();
         nodes.on_change(move |change| {
-            let place = |node: Option<&Arc<Node>>| node.and_then(|node| place_of(node));
-            if change.object().name() != own_name && place(change.old()) != place(change.new()) {
+            let place = |node: Option<&Arc<Node>>| node.map(|node| (place_of(node), Told::of(node)));
+            if place(change.old()) != place(change.new()) {
                 changed.add(change.object().name().to_owned());
             }
         });
@@ -120,7 +135,16 @@ impl PodNetwork {
         let Some(open) = stop.run_until_cancelled(ready).await else { return };
         let ways = Ways { network: &self, nodes, subnets: open.subnets, state: Mutex::default() };
         ways.begin();
-        let reconcile = |name: String| async { Ok::<_, ClientError>(ways.reconcile(name)) };
+        let reconcile = |name: String| async {
+            if name != self.cluster.node_name {
+                return Ok::<_, ClientError>(ways.reconcile(name));
+            }
+            if let Some(node) = ways.nodes.get(&ObjectKey::new("", &name)) {
+                tunnel::tell(&kubelet, &node, self.tunnel.as_ref()).await?;
+            }
+            Ok(Outcome::Done)
+        };
+        queue.add(self.cluster.node_name.clone());
         run_reconciler("pod-network", queue, 1, reconcile, stop).await;
     }
 }
@@ -131,9 +155,11 @@ struct Place {
     /// The primary one first; not empty.
     subnets: Vec<IpNet>,
     addresses: Vec<IpAddr>,
+    /// Of a node that has told it.
+    tunnel: Option<Told>,
 }
 
-/// Nothing while either is unknown.
+/// Nothing while either of the first two is unknown.
 fn place_of(node: &Node) -> Option<Place> {
     let spec = node.spec.as_ref()?;
     let several = spec.pod_cidrs.iter().flatten();
@@ -143,7 +169,7 @@ fn place_of(node: &Node) -> Option<Place> {
     let addresses = node.status.as_ref()?.addresses.iter().flatten();
     let internal = addresses.filter(|found| found.type_ == "InternalIP").filter_map(|found| found.address.parse().ok());
     let addresses: Vec<IpAddr> = internal.collect();
-    (!subnets.is_empty() && !addresses.is_empty()).then_some(Place { subnets, addresses })
+    (!subnets.is_empty() && !addresses.is_empty()).then(|| Place { subnets, addresses, tunnel: Told::of(node) })
 }
 
 /// The ways to other nodes.
@@ -156,7 +182,7 @@ struct Ways<'a> {
 
 #[derive(Default)]
 struct State {
-    /// Made with the first other node.
+    /// Made with the first other node, or at once where there is a tunnel.
     peers: Option<Peers>,
     /// The ranges by the nodes' names.
     ranges: HashMap<String, Vec<IpNet>>,
@@ -165,6 +191,11 @@ struct State {
 impl Ways<'_> {
     /// Tells the kernel all nodes that there are, and only then takes away what an earlier run left of others.
     fn begin(&self) {
+        if self.network.tunnel.is_some()
+            && let Err(error) = self.open(&mut self.state.lock())
+        {
+            tracing::warn!(%error, "the ways to other nodes can't be made yet");
+        }
         for node in self.nodes.list() {
             if node.name() != self.network.cluster.node_name {
                 self.reconcile(node.name().to_owned());
@@ -173,7 +204,7 @@ impl Ways<'_> {
         let cluster = &self.network.cluster;
         let cleaned = match &self.state.lock().peers {
             Some(peers) => peers.retain(),
-            None => Peers::remove_all(&device(cluster), &cluster.pod_ranges),
+            None => Peers::remove_all(&device_prefix(cluster), &cluster.pod_ranges),
         };
         if let Err(error) = cleaned {
             tracing::warn!(%error, "the ways to nodes that are gone can't be removed");
@@ -192,7 +223,16 @@ impl Ways<'_> {
         }
     }
 
+    /// Once.
+    fn open(&self, state: &mut State) -> Result<()> {
+        if state.peers.is_none() {
+            state.peers = Some(Peers::open(peers_config(&self.network.cluster, &self.subnets))?);
+        }
+        Ok(())
+    }
+
     fn lead(&self, name: &str, place: Option<Place>) -> Result<()> {
+        let place = place.filter(|place| self.has_told(name, place));
         let mut state = self.state.lock();
         let wanted = place.as_ref().map_or(&[][..], |place| &place.subnets);
         for gone in state.ranges.remove(name).into_iter().flatten().filter(|range| !wanted.contains(range)) {
@@ -202,18 +242,29 @@ impl Ways<'_> {
                 peers.remove(gone)?;
             }
         }
-        let Some(Place { subnets, addresses }) = place else { return Ok(()) };
+        let Some(Place { subnets, addresses, tunnel }) = place else { return Ok(()) };
         if let Some(clash) = subnets.iter().find(|subnet| self.subnets.contains(subnet)) {
             bail!("node {name} has the range of this node, {clash}");
         }
-        if state.peers.is_none() {
-            state.peers = Some(Peers::open(peers_config(&self.network.cluster, &self.subnets))?);
-        }
+        self.open(&mut state)?;
         state.ranges.insert(name.to_owned(), subnets.clone());
+        let tunnel = match (&self.network.tunnel, tunnel) {
+            (Some(_), Some(told)) => Some(told.read()?),
+            _ => None,
+        };
         match &state.peers {
-            Some(peers) => Ok(peers.set(&subnets, &addresses)?),
+            Some(peers) => Ok(peers.set(&PeerNode { subnets: &subnets, addresses: &addresses, tunnel })?),
             None => Ok(()),
         }
+    }
+
+    /// A node that has just joined tells its key some milliseconds later; one of another network never does.
+    fn has_told(&self, name: &str, place: &Place) -> bool {
+        let has = self.network.tunnel.is_none() || place.tunnel.is_some();
+        if !has {
+            tracing::info!(node = name, "waiting for another node to tell its WireGuard key");
+        }
+        has
     }
 }
 
@@ -221,19 +272,20 @@ fn backend(cluster: &Cluster) -> Backend {
     match cluster.settings.pod_network() {
         pintle_cli::PodNetwork::Vxlan => Backend::Vxlan,
         pintle_cli::PodNetwork::HostGw => Backend::HostGateway,
+        pintle_cli::PodNetwork::Wireguard => Backend::Wireguard,
     }
 }
 
-/// The VXLAN device, named after the bridge.
-pub(crate) fn device(cluster: &Cluster) -> String {
+/// What the names of the devices to other nodes begin with, after the bridge.
+pub(crate) fn device_prefix(cluster: &Cluster) -> String {
     let bridge = cluster.settings.bridge();
-    format!("{}-vx", bridge.get(..12).unwrap_or(&bridge))
+    bridge.get(..12).unwrap_or(&bridge).to_owned()
 }
 
 fn peers_config(cluster: &Cluster, own: &[IpNet]) -> PeersConfig {
     PeersConfig {
         backend: backend(cluster),
-        device: device(cluster),
+        device_prefix: device_prefix(cluster),
         cluster: cluster.pod_ranges.clone(),
         own: own.to_vec(),
         node: cluster.node_ips.clone(),
@@ -273,6 +325,6 @@ pub(crate) fn remove(cluster: &Cluster) -> Result<()> {
     // Any share will do where none is known: everything is found by names and groups.
     let first = |range: &IpNet| IpNet::new_assert(range.network(), if range.addr().is_ipv4() { 24 } else { 64 });
     let subnets = recorded(cluster)?.unwrap_or_else(|| cluster.pod_ranges.iter().map(first).collect());
-    Peers::remove_all(&device(cluster), &cluster.pod_ranges)?;
+    Peers::remove_all(&device_prefix(cluster), &cluster.pod_ranges)?;
     Ok(BridgeNetwork::open(bridge_config(cluster, &subnets)?)?.remove_all()?)
 }

@@ -23,6 +23,14 @@ pub enum Error {
     /// A CNI plugin said no.
     #[error("plugin type={kind:?} failed ({}): {message}", .command.to_ascii_lowercase())]
     Plugin { kind: String, command: String, message: String },
+    /// Packets between nodes are to be encrypted, and the kernel can't.
+    #[error(
+        "the link {device} can't be made, because the kernel {kernel} has no WireGuard ({source}): load its module \
+         (modprobe wireguard), run a kernel with CONFIG_WIREGUARD, or choose vxlan or host-gw with --pod-network on all nodes"
+    )]
+    NoWireguard { device: String, kernel: String, source: pintle_netlink::Error },
+    #[error("{source}: when UDP port {port} is in use, choose another for {device} with --wireguard-port")]
+    TunnelPort { device: String, port: u16, source: pintle_netlink::Error },
     /// The configuration cannot work.
     #[error("{0}")]
     Config(String),

@@ -18,7 +18,7 @@ mod rules;
 pub use bridge::{Bandwidth, BridgeNetwork, Config, Status};
 pub use cni::{CniConfig, CniNetwork, CniSandbox};
 pub use error::Error;
-pub use peers::{Backend, Peers, PeersConfig, sandbox_mtu};
+pub use peers::{Backend, PeerNode, Peers, PeersConfig, TunnelConfig, TunnelEnd, sandbox_mtu};
 pub use record::{Attachment, HostPort, Protocol};
 
 /// What every call of this crate returns.

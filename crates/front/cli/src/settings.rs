@@ -42,6 +42,8 @@ pub enum PodNetwork {
     Vxlan,
     /// As they are, by routes; the nodes must be on one link.
     HostGw,
+    /// Encrypted, in UDP datagrams; over any network, where all nodes' kernels have WireGuard.
+    Wireguard,
 }
 
 macro_rules! settings {
@@ -106,8 +108,10 @@ settings! {
     #[arg(visible_alias = "cluster-cidr", alias = "pod-network-cidr")]
     #[serde(alias = "cluster-cidr", alias = "pod-network-cidr")]
     pod_cidr: String = "10.42.0.0/16", "CIDRS";
-    /// How packets get to pods of other nodes: vxlan or host-gw [default: vxlan]
+    /// How packets get to pods of other nodes: vxlan, host-gw or wireguard [default: vxlan]
     pod_network: PodNetwork = PodNetwork::Vxlan, "HOW";
+    /// The UDP port of this node's WireGuard, with --pod-network wireguard [default: 51820]
+    wireguard_port: u16 = 51820u16, "PORT";
     /// How long a node may give no sign of life before it is NotReady [default: 50s]
     node_monitor_grace_period: String = "50s", "DURATION";
     /// How often autoscalers look at what their pods use [default: 15s]

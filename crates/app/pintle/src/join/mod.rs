@@ -120,7 +120,9 @@ async fn complete(flags: Settings, server: &str, client: &Client) -> Result<Sett
         service_cidr: text(&networking["serviceSubnet"]),
         cluster_domain: text(&networking["dnsDomain"]),
         cluster_dns: text(&own["clusterDNS"]).and_then(|address| address.parse().ok()),
-        pod_network: serde_json::from_value::<PodNetwork>(own["podNetwork"].clone()).ok(),
+        // One that this program does not know is no reason to take another: pods would not reach each other.
+        pod_network: serde_json::from_value::<Option<PodNetwork>>(own["podNetwork"].clone())
+            .context("podNetwork of the ConfigMap kubeadm-config; join with the version that the cluster has")?,
         ..Settings::default()
     };
     // These must be the same everywhere: what the cluster says wins.
