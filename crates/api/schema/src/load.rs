@@ -26,6 +26,10 @@ pub(crate) fn structure(text: &'static str) -> Schema {
             structs += 1;
         }
     }
+    // It lasts as long as the program.
+    schema.fields.shrink_to_fit();
+    schema.nodes.shrink_to_fit();
+    schema.definitions.shrink_to_fit();
     schema
 }
 

@@ -7,6 +7,7 @@ use crate::server::Server;
 use parking_lot::Mutex;
 use pintle_registry::{AdmitAll, Patch, Request, UserInfo};
 use pintle_types::Status;
+use pintle_types::selector::LabelSelector;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,9 +24,9 @@ pub(crate) struct Aggregator {
 }
 
 struct Role {
-    labels: Value,
-    /// The `matchLabels` of each selector; empty for ordinary roles.
-    selectors: Vec<Value>,
+    labels: BTreeMap<String, String>,
+    /// None for ordinary roles.
+    selectors: Vec<LabelSelector>,
     /// As text: there are many, and few of them are ever joined.
     rules: Box<str>,
 }
@@ -35,8 +36,8 @@ impl Aggregator {
         let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
         let selectors = list(&role["aggregationRule"]["clusterRoleSelectors"]);
         let known = Role {
-            labels: role["metadata"]["labels"].clone(),
-            selectors: selectors.into_iter().map(|s| s["matchLabels"].clone()).collect(),
+            labels: serde_json::from_value(role["metadata"]["labels"].clone()).unwrap_or_default(),
+            selectors: selectors.into_iter().map(selector).collect(),
             rules: text(&list(&role["rules"])),
         };
         self.roles.lock().insert(role["metadata"]["name"].as_str().unwrap_or_default().to_owned(), known);
@@ -105,12 +106,14 @@ impl Role {
         serde_json::from_str(&self.rules).unwrap_or_default()
     }
 
-    fn selects(&self, labels: &Value) -> bool {
-        self.selectors.iter().any(|selector| {
-            let wanted = selector.as_object();
-            wanted.is_some_and(|w| !w.is_empty() && w.iter().all(|(key, value)| labels.get(key) == Some(value)))
-        })
+    fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selectors.iter().any(|selector| selector.matches(labels))
     }
+}
+
+/// One that cannot be read selects nothing.
+fn selector(value: Value) -> LabelSelector {
+    LabelSelector::from_typed(serde_json::from_value(value).ok().as_ref())
 }
 
 async fn write(server: &Server, name: &str, rules: &[Value]) -> Result<(), Status> {
@@ -149,5 +152,9 @@ mod tests {
         assert_eq!(aggregator.stale(), [("all".to_owned(), vec![rule("get"), rule("list")])]);
         aggregator.remove(&json!({"metadata": {"name": "b"}}));
         assert_eq!(aggregator.stale(), [("all".to_owned(), vec![rule("get")])]);
+        let not_all = json!({"key": "to", "operator": "NotIn", "values": ["all"]});
+        aggregator.set(&json!({"metadata": {"name": "all"}, "rules": [rule("get")],
+            "aggregationRule": {"clusterRoleSelectors": [{"matchExpressions": [not_all]}]}}));
+        assert_eq!(aggregator.stale(), [("all".to_owned(), vec![rule("watch")])]);
     }
 }

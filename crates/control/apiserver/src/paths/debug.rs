@@ -21,15 +21,18 @@ pub(crate) async fn answer(call: &Call, rest: &[&str]) -> Response<Body> {
         ["flags"] => text(StatusCode::OK, "[\"/debug/flags/v\"]\n"),
         ["pprof", ..] if !call.server.config.profiling => page_not_found(),
         ["pprof"] => {
-            text(StatusCode::OK, "/debug/pprof/\n\nProfiles of this server:\n\tcmdline\n\tprofile?seconds=30\n")
+            let profiles = "\tallocs?seconds=30\n\tcmdline\n\theap?seconds=30\n\tprofile?seconds=30\n";
+            text(StatusCode::OK, format!("/debug/pprof/\n\nProfiles of this server:\n{profiles}"))
         }
         ["pprof", "cmdline"] => {
             let arguments: Vec<String> = std::env::args().collect();
             text(StatusCode::OK, arguments.join("\0"))
         }
         ["pprof", "profile"] => super::profile::answer(call).await,
-        ["pprof", "trace" | "symbol" | "heap" | "goroutine" | "allocs" | "block" | "mutex" | "threadcreate"] => {
-            not_supported("this profile; there is one of processor time, `profile`")
+        ["pprof", "heap"] => super::profile::heap(call, "heap").await,
+        ["pprof", "allocs"] => super::profile::heap(call, "allocs").await,
+        ["pprof", "trace" | "symbol" | "goroutine" | "block" | "mutex" | "threadcreate"] => {
+            not_supported("this profile; there are those of processor time and of the heap, `profile` and `heap`")
         }
         _ => page_not_found(),
     }
