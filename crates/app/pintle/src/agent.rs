@@ -3,7 +3,7 @@
 use crate::cluster::{self, Cluster, private_directory};
 use crate::identity::NodeIdentity;
 use crate::node::Node;
-use crate::{docker, join, logging, presence, refresh, server};
+use crate::{docker, join, logging, presence, refresh, server, spare};
 use anyhow::Result;
 use pintle_cli::status::Role;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub(crate) async fn run(arguments: pintle_cli::Daemon) -> Result<()> {
     let (refreshed, settings) = (Arc::clone(&identity), cluster.clone());
     tasks.spawn(refresh::when_told(stop.clone(), move || refreshed.refresh(&settings)));
     tasks.spawn(docker::bind(&cluster, &node.docker)?.serve(stop.clone()));
+    tasks.spawn(spare::give_back(stop.clone()));
     tasks.close();
     tracing::info!(node = cluster.node_name, server = cluster.settings.server, "the agent runs");
     server::until_told_to_stop().await?;

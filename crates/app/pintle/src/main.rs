@@ -33,6 +33,7 @@ mod refresh;
 mod reset;
 mod server;
 mod servers;
+mod spare;
 mod status;
 mod token;
 mod tunnel;
@@ -45,7 +46,12 @@ use pintle_cli::{Cli, Command};
 use std::io::Write;
 use std::process::ExitCode;
 
+/// For `/debug/pprof/heap`.
+#[global_allocator]
+static HEAP: pintle_linux::heap_profile::SampledHeap = pintle_linux::heap_profile::SampledHeap;
+
 fn main() -> ExitCode {
+    pintle_linux::heap::limit_arenas();
     let command = match oci::arguments_by_name(std::env::args_os()) {
         Some(arguments) => Command::Oci(pintle_cli::Oci { arguments }),
         None => Cli::parse().command,

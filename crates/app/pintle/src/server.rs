@@ -6,7 +6,7 @@ use crate::credentials::Credentials;
 use crate::identity::NodeIdentity;
 use crate::node::Node;
 use crate::presence::{self, Presence};
-use crate::{addons, docker, joining, logging, refresh};
+use crate::{addons, docker, joining, logging, refresh, spare};
 use anyhow::{Context, Result};
 use pintle_apiserver::User;
 use pintle_cli::OnExit;
@@ -36,7 +36,11 @@ pub(crate) struct Running {
 /// Runs a server until it is told to stop.
 pub(crate) async fn run(arguments: pintle_cli::Daemon) -> Result<()> {
     logging::start(&arguments.log_level, None)?;
-    let cluster = Cluster::new(cluster::settings(arguments.configured)?)?;
+    let settings = cluster::settings(arguments.configured)?;
+    if settings.heap_profile_rate() > 0 {
+        pintle_linux::heap_profile::start(settings.heap_profile_rate());
+    }
+    let cluster = Cluster::new(settings)?;
     let running = Running::start(&cluster).await?;
     tracing::info!(
         url = cluster.local_url(),
@@ -84,6 +88,7 @@ impl Running {
         let identity = NodeIdentity::of_server(cluster, &credentials, &plane)?;
         node.start(cluster, &identity, Arc::clone(&clock), &tasks, &stop)?;
         tasks.spawn(docker::bind(cluster, &node.docker)?.serve(stop.clone()));
+        tasks.spawn(spare::give_back(stop.clone()));
         let settings = cluster.clone();
         tasks.spawn(refresh::when_told(stop.clone(), move || credentials.refresh(&settings, &*clock)));
         tasks.close();

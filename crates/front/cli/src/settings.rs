@@ -201,6 +201,8 @@ settings! {
     max_mutating_requests_inflight: u32 = 200u32, "NUMBER";
     /// Whether the API server has something under /debug/pprof/ for those who may read it [default: true]
     profiling: bool, "BOOL";
+    /// Remember one allocation in so many bytes for /debug/pprof/heap, such as 524288; 0 is none [default: 0]
+    heap_profile_rate: usize = 0usize, "BYTES";
     /// Versions of kinds to serve or not, as `GROUP/VERSION=true,api/beta=false,…` [default: the stable ones]
     runtime_config: String, "VERSIONS";
     /// Features that are off by default, as `NAME=true,…`; the one there is: CBORServingAndStorage
