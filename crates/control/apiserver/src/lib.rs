@@ -27,6 +27,7 @@ mod metrics;
 mod options;
 mod paths;
 mod pipeline;
+mod pretty;
 mod query;
 mod request;
 mod resources;

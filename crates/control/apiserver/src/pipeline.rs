@@ -8,6 +8,7 @@ use crate::deadline;
 use crate::ending::Ending;
 use crate::flow;
 use crate::metrics::Labels;
+use crate::pretty;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
 use crate::response::{self, Answer};
@@ -192,6 +193,10 @@ impl Server {
         began: Instant,
     ) -> Response<Body> {
         let long = is_long_running(&call.info);
+        let for_people = !long && pretty::is_wanted(&call.query, &call.headers) && aggregation::target(call).is_none();
+        if for_people {
+            pretty::ask_plainly(&mut call.headers);
+        }
         let mut turn = Turn::default();
         let answer = match self.step_in(connection, call, peer, long, &mut turn).await {
             Err(refusal) => Err(refusal),
@@ -207,6 +212,10 @@ impl Server {
             Err(Failure::Overload) => response::too_many_requests(),
             Err(Failure::Panic(_)) => response::panicked(),
         };
+        // The documents of OpenAPI are as they are.
+        if for_people && !call.info.path.starts_with("/openapi") {
+            response = Box::pin(pretty::indented(response)).await;
+        }
         response::finish(&mut response, std::mem::take(&mut call.audit_id), &call.warnings.lock());
         turn.mark(&mut response);
         if let Some(value) = &self.config.strict_transport_security {

@@ -142,3 +142,27 @@ async fn watches_are_framed_in_every_form() {
     assert_eq!(media, "application/cbor-seq");
     assert_eq!(read(&frame), json!({"type": "ADDED", "object": object}));
 }
+
+#[tokio::test]
+async fn people_get_indented_json() {
+    let cluster = Cluster::new().await;
+    cluster.create(MAPS, map("a")).await;
+    let ask = async |path: &str, program: &str| {
+        let request = Request::builder().uri(path).header("user-agent", program).header("accept", "*/*");
+        let reply = cluster.send(admin(), request.body(Bytes::new()).unwrap()).await;
+        (reply.json(), String::from_utf8(reply.body.to_vec()).unwrap())
+    };
+    let path = format!("{MAPS}/a");
+    let (object, plain) = ask(&path, "kubectl/v1.33.0").await;
+    assert_eq!(plain.trim_end().lines().count(), 1);
+    for (path, program) in
+        [(path.clone(), "curl/8.5.0"), (path.clone(), "Mozilla/5.0 (X11)"), (format!("{path}?pretty=true"), "kubectl")]
+    {
+        let (shown, text) = ask(&path, program).await;
+        assert_eq!(shown, object, "{program}");
+        assert!(text.starts_with("{\n  \"") && text.ends_with("\n}"), "{program}: {text}");
+    }
+    assert_eq!(ask(&format!("{path}?pretty=0"), "curl/8.5.0").await.1, plain);
+    let (_, missing) = ask(&format!("{MAPS}/b"), "curl/8.5.0").await;
+    assert!(missing.starts_with("{\n  \"") && missing.contains("\n  \"code\": 404"), "{missing}");
+}
