@@ -10,7 +10,7 @@ fi
 
 if [ "${CI:-}" = true ]; then
   export CARGO_INCREMENTAL=0
-  export PINTLE_SIM_SEEDS="${PINTLE_SIM_SEEDS:-450}"
+  export PINTLE_SIM_SEEDS="${PINTLE_SIM_SEEDS:-1000}"
 fi
 
 cargo build --workspace --all-targets --locked

@@ -1,11 +1,11 @@
 //! Many clusters, each with its seed: none breaks an invariant, and a seed replays the same way.
 //!
-//! `PINTLE_SIM_SEEDS` says how many; without it a few, since each takes seconds in a debug build.
+//! `PINTLE_SIM_SEEDS` says how many; without it a few.
 
 use std::process::{Command, Output};
 
 const FEW: u64 = 24;
-/// Seconds of virtual time in which things go wrong: about a second of a processor in a debug build.
+/// Seconds of virtual time in which things go wrong: less than a second of a processor in a debug build.
 const TROUBLE: &str = "80";
 
 fn simulate(arguments: &[&str]) -> Output {
