@@ -1,9 +1,9 @@
 //! A `pintle server` in a network of its own, with everything of it below one temporary directory.
 
 use crate::command::{Output, Spawned, run};
-use crate::containerd::{Containerd, PAUSE};
+use crate::containerd::Containerd;
 use crate::host::Host;
-use crate::image::{write_archive, write_image};
+use crate::image::write_archive;
 use crate::leftovers;
 use crate::wait::until;
 use anyhow::{Context, Result};
@@ -15,9 +15,50 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Names the runtime of clusters of one node: `containerd`, `socket` for our own behind its socket, or nothing for our
-/// own within the kubelet's process.
+/// Names the runtime: `containerd`, `socket` for our own behind its socket, or nothing for our own within the kubelet's
+/// process.
 const RUNTIME: &str = "PINTLE_E2E_RUNTIME";
+
+/// What a kubelet runs pods by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    /// Our own, within its process.
+    Own,
+    /// Our own behind its socket.
+    Socket,
+    /// The distribution's.
+    Containerd,
+}
+
+impl Runtime {
+    /// What the variable of the environment says.
+    pub(crate) fn wanted() -> Result<Self> {
+        match std::env::var(RUNTIME).unwrap_or_default().as_str() {
+            "" => Ok(Self::Own),
+            "socket" => Ok(Self::Socket),
+            "containerd" => Ok(Self::Containerd),
+            other => anyhow::bail!("{RUNTIME}={other} is not understood: leave it out, or say containerd or socket"),
+        }
+    }
+
+    /// The flags of a node that has its directory there.
+    pub(crate) fn flags(self, directory: &Path) -> Vec<String> {
+        let socket = match self {
+            Self::Own => return Vec::new(),
+            Self::Socket => directory.join("run/cri.sock"),
+            Self::Containerd => Containerd::socket_in(directory),
+        };
+        vec!["--container-runtime-endpoint".to_owned(), format!("unix://{}", socket.display())]
+    }
+
+    /// Starts what is not part of the node.
+    pub(crate) fn start(self, host: &Host, directory: &Path) -> Result<Option<Containerd>> {
+        (self == Self::Containerd).then(|| Containerd::start(host, directory)).transpose()
+    }
+}
+
+/// The images that every node has from the start, which another runtime does not have.
+const BUILTIN: [&str; 4] = ["pintle/hello:latest", "pintle/hello:v1", "pintle/hello:v2", "pintle/pause:latest"];
 
 /// Its parts go in this order: who uses another before that one.
 pub struct Cluster {
@@ -68,27 +109,16 @@ impl Cluster {
     /// Starts a server, waits until its node is Ready, and loads the image for tests. Its runtime is what the variable
     /// of the environment says.
     pub fn start() -> Result<Self> {
-        match std::env::var(RUNTIME).unwrap_or_default().as_str() {
-            "" => Self::start_with(|_| Ok(())),
-            "socket" => Self::start_with(|cluster| {
-                let socket = cluster.path("run/cri.sock");
-                cluster.use_endpoint(&socket);
-                Ok(())
-            }),
-            "containerd" => Self::start_on_containerd(),
-            other => anyhow::bail!("{RUNTIME}={other} is not understood: leave it out, or say containerd or socket"),
-        }
+        Self::start_on(Runtime::wanted()?)
     }
 
     /// The same with the distribution's containerd.
     pub fn start_on_containerd() -> Result<Self> {
-        Self::start_with(|cluster| {
-            let containerd = cluster.containerd.insert(Containerd::start(&cluster.host, cluster.directory.path())?);
-            let socket = containerd.socket();
-            cluster.use_endpoint(&socket);
-            let pause = cluster.write_image(PAUSE.0, &PAUSE.1)?;
-            cluster.load_into_containerd(&pause)
-        })
+        Self::start_on(Runtime::Containerd)
+    }
+
+    fn start_on(runtime: Runtime) -> Result<Self> {
+        Self::start_with(|cluster| cluster.use_runtime(runtime))
     }
 
     /// The same over our own runtime, with flags of the server besides the usual ones.
@@ -99,9 +129,10 @@ impl Cluster {
         })
     }
 
-    fn use_endpoint(&mut self, socket: &Path) {
-        let endpoint = format!("unix://{}", socket.display());
-        self.further.extend(["--container-runtime-endpoint".to_owned(), endpoint]);
+    fn use_runtime(&mut self, runtime: Runtime) -> Result<()> {
+        self.further.extend(runtime.flags(self.directory.path()));
+        self.containerd = runtime.start(&self.host, self.directory.path())?;
+        Ok(())
     }
 
     fn start_with(prepare: impl FnOnce(&mut Self) -> Result<()>) -> Result<Self> {
@@ -113,7 +144,7 @@ impl Cluster {
         prepare(&mut cluster)?;
         cluster.start_server()?;
         cluster.wait_ready()?;
-        cluster.load_image()?;
+        cluster.load_images()?;
         Ok(cluster)
     }
 
@@ -131,26 +162,32 @@ impl Cluster {
 
     /// Sets up a cluster by `pintle init`, whose server runs in the background; returns what it printed. Clients run
     /// on another host.
-    pub(crate) fn init(host: Host, client: Host, further: &[&str]) -> Result<(Self, String)> {
-        let cluster = Self::on(host, Some(client))?;
+    pub(crate) fn init(runtime: Runtime, host: Host, client: Host, further: &[&str]) -> Result<(Self, String)> {
+        let mut cluster = Self::on(host, Some(client))?;
+        cluster.use_runtime(runtime)?;
         let flags = cluster.flags();
         let words: Vec<&str> = flags.iter().map(String::as_str).chain(further.iter().copied()).collect();
         let told = cluster.pintle(&[&["init"][..], &words].concat())?.ok()?;
         Ok((cluster, told))
     }
 
-    /// Loads the image for tests; returns the archive.
-    pub(crate) fn load_image(&self) -> Result<String> {
+    /// Loads the images for tests.
+    pub(crate) fn load_images(&self) -> Result<()> {
         let archive = self.path("busybox.tar");
         write_archive(&archive, |bytes| sha256(&self.path("digest"), bytes))?;
-        self.load_into_containerd(&archive)?;
-        let archive = archive.to_string_lossy().into_owned();
-        self.pintle(&["image", "load", &archive, "--socket", &self.socket()])?.ok()?;
-        Ok(archive)
+        self.pintle(&["image", "load", &archive.to_string_lossy(), "--socket", &self.socket()])?.ok()?;
+        let Some(containerd) = &self.containerd else { return Ok(()) };
+        let builtin = self.path("builtin.tar");
+        let mut save = self.host.command("docker");
+        save.env("DOCKER_HOST", format!("unix://{}", self.socket())).args(["save", "--output"]).arg(&builtin);
+        save.args(BUILTIN);
+        run(save, "")?.ok()?;
+        self.load_into(containerd)
     }
 
-    fn load_into_containerd(&self, archive: &Path) -> Result<()> {
-        self.containerd.as_ref().map_or(Ok(()), |containerd| containerd.load(archive))
+    /// Gives a containerd the images for tests, and those that nodes have from the start.
+    pub(crate) fn load_into(&self, containerd: &Containerd) -> Result<()> {
+        ["busybox.tar", "builtin.tar"].into_iter().try_for_each(|archive| containerd.load(&self.path(archive)))
     }
 
     /// Whether the kubelet runs pods by containerd.
@@ -166,13 +203,6 @@ impl Cluster {
     /// Asks containerd by its own tool.
     pub fn ctr(&self, words: &[&str]) -> Result<String> {
         self.containerd.as_ref().context("there is no containerd")?.ctr(words)
-    }
-
-    /// Writes an image with busybox that has this name and command, as an archive.
-    fn write_image(&self, name: &str, command: &[&str]) -> Result<PathBuf> {
-        let archive = self.path(&format!("{}.tar", name.replace(['/', ':'], "-")));
-        write_image(&archive, name, command, |bytes| sha256(&self.path("digest"), bytes))?;
-        Ok(archive)
     }
 
     /// Where clients run.
@@ -247,6 +277,11 @@ impl Cluster {
         leftovers::shims(self.directory.path())
     }
 
+    /// Processes in the networks of this cluster's pods, at least one of each pod on the server's node.
+    pub fn pod_processes(&self) -> Result<Vec<u32>> {
+        self.containerd.as_ref().map_or_else(|| self.shims(), Containerd::processes)
+    }
+
     pub fn wait_ready(&self) -> Result<()> {
         until("the node is Ready", Duration::from_secs(60), || {
             let wait = ["wait", "--for=condition=Ready", "node/node-1", "--timeout=30s"];
@@ -298,12 +333,16 @@ impl Cluster {
         Ok(Space { cluster: self, name, kubectl })
     }
 
+    /// Has all pods end that another runtime than ours runs, for which our reset does nothing.
+    pub(crate) fn end_pods(&self) -> Result<()> {
+        let Some(containerd) = &self.containerd else { return Ok(()) };
+        self.kubectl(&["delete", "pods", "--all", "--all-namespaces", "--timeout=60s"])?.ok()?;
+        containerd.expect_nothing()
+    }
+
     /// Resets the cluster and fails when anything of it is left on the machine.
     pub fn finish(mut self) -> Result<()> {
-        if let Some(containerd) = &self.containerd {
-            self.kubectl(&["delete", "pods", "--all", "--all-namespaces", "--timeout=60s"])?.ok()?;
-            containerd.expect_nothing()?;
-        }
+        self.end_pods()?;
         self.stop_server(rustix::process::Signal::TERM)?;
         let flags = self.flags();
         let mut arguments = vec!["reset", "--yes"];

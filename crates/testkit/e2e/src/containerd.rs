@@ -1,11 +1,16 @@
-//! The distribution's containerd in the network of a cluster, for its kubelet to run pods by.
+//! The distribution's containerd in the network of a node, for its kubelet to run pods by.
+//!
+//! Its plugins connect pods by links of their own, with addresses of the range that the kubelet tells it, so that
+//! packets between pods pass the node's rules.
 //!
 //! It has mounts of its own, where /run is empty, for its shims' sockets and runc's state are in /run/containerd
-//! whatever it is told. The cluster's directory is shared between its mounts and the machine's: it sees the volumes that
+//! whatever it is told. The node's directory is shared between its mounts and the machine's: it sees the volumes that
 //! the kubelet mounts there.
 
+use crate::cluster::sha256;
 use crate::command::{Spawned, run, run_within};
 use crate::host::Host;
+use crate::image::write_image;
 use crate::wait::until;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -15,15 +20,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 /// The image of sandboxes.
-pub(crate) const PAUSE: (&str, [&str; 2]) = ("e2e/pause:1", ["sleep", "2000000000"]);
+const PAUSE: (&str, [&str; 2]) = ("e2e/pause:1", ["sleep", "2000000000"]);
 
 const SCRIPT: &str = r#"
-mkdir -p cni
-cat > cni/10-bridge.conflist <<END
+cat > network <<END
 {"cniVersion": "1.0.0", "name": "e2e", "plugins": [
-  {"type": "bridge", "bridge": "cni-e2e", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-    "ipam": {"type": "host-local", "dataDir": "$PWD/addresses", "routes": [{"dst": "0.0.0.0/0"}],
-      "ranges": [[{"subnet": "10.88.0.0/16"}]]}},
+  {"type": "ptp", "mtu": 1450, "ipam": {"type": "host-local", "dataDir": "$PWD/addresses",
+    "ranges": [{{range \$n, \$range := .PodCIDRRanges}}{{if \$n}}, {{end}}[{"subnet": "{{\$range}}"}]{{end}}],
+    "routes": [{{range \$n, \$route := .Routes}}{{if \$n}}, {{end}}{"dst": "{{\$route}}"}{{end}}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 END
 cat > config.toml <<END
@@ -41,6 +45,7 @@ netns_mounts_under_state_dir = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "$PWD/cni"
+conf_template = "$PWD/network"
 END
 mount --make-private "$(findmnt --noheadings --output TARGET --target /run)"
 mount -t tmpfs tmpfs /run
@@ -49,7 +54,7 @@ exec containerd --config config.toml
 
 /// Gone with all its containers when dropped.
 pub(crate) struct Containerd {
-    /// The cluster's.
+    /// The node's.
     directory: PathBuf,
     daemon: Mutex<Option<Spawned>>,
 }
@@ -77,6 +82,9 @@ impl Containerd {
         let daemon = Spawned::start(command)?;
         daemon.expect("containerd successfully booted", Duration::from_secs(60))?;
         *containerd.lock() = Some(daemon);
+        let pause = folder.join("pause.tar");
+        write_image(&pause, PAUSE.0, &PAUSE.1, |bytes| sha256(&folder.join("digest"), bytes))?;
+        containerd.load(&pause)?;
         Ok(containerd)
     }
 
@@ -88,8 +96,13 @@ impl Containerd {
         self.directory.join("containerd")
     }
 
+    /// Where that of a node is which has its directory there.
+    pub(crate) fn socket_in(directory: &Path) -> PathBuf {
+        directory.join("containerd/containerd.sock")
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
-        self.folder().join("containerd.sock")
+        Self::socket_in(&self.directory)
     }
 
     /// Asks it by its own tool.
@@ -100,6 +113,12 @@ impl Containerd {
 
     pub(crate) fn load(&self, archive: &Path) -> Result<()> {
         self.ctr(&["images", "import", &archive.to_string_lossy()]).map(drop)
+    }
+
+    /// The first processes of its sandboxes and containers.
+    pub(crate) fn processes(&self) -> Result<Vec<u32>> {
+        let tasks = self.ctr(&["tasks", "list"])?;
+        Ok(tasks.lines().filter_map(|task| task.split_whitespace().nth(1)?.parse().ok()).collect())
     }
 
     pub(crate) fn log(&self) -> String {
@@ -124,8 +143,7 @@ impl Containerd {
     /// Ends it and takes away what it leaves.
     pub(crate) fn finish(self, host: &Host) -> Result<()> {
         self.stop()?;
-        // The plugins leave their bridge and their rules.
-        host.run(&["ip", "link", "delete", "cni-e2e"])?;
+        // The plugins leave their rules.
         for table in ["ip nat", "ip6 nat"] {
             let words: Vec<&str> = ["nft", "delete", "table"].into_iter().chain(table.split(' ')).collect();
             host.run(&words)?;

@@ -1,8 +1,9 @@
 //! A cluster of three nodes: a server that `pintle init` set up, and two agents that joined it, each in a network of
 //! its own on one link; clients are on a machine that is no node.
 
-use crate::cluster::{Cluster, binary};
+use crate::cluster::{Cluster, Runtime, binary};
 use crate::command::{Output, Spawned, run};
+use crate::containerd::Containerd;
 use crate::host::Host;
 use crate::lan::Lan;
 use crate::leftovers;
@@ -29,6 +30,9 @@ pub struct Agent {
     directory: PathBuf,
     /// An agent that was started by hand; the first one is in the background.
     running: Mutex<Option<Spawned>>,
+    runtime: Runtime,
+    /// What its kubelet runs pods by, if not by itself; from when it joins until its reset.
+    containerd: Mutex<Option<Containerd>>,
 }
 
 pub struct Nodes {
@@ -49,11 +53,11 @@ pub(crate) fn kill_background(directory: &Path) -> Result<()> {
 }
 
 impl Agent {
-    pub(crate) fn new(cluster: &Cluster, number: usize, host: Host) -> Result<Self> {
+    pub(crate) fn new(runtime: Runtime, cluster: &Cluster, number: usize, host: Host) -> Result<Self> {
         let name = NODES[number];
         let directory = cluster.path(name);
         std::fs::create_dir_all(&directory)?;
-        Ok(Self { name, host, directory, running: Mutex::new(None) })
+        Ok(Self { name, host, directory, running: Mutex::default(), runtime, containerd: Mutex::default() })
     }
 
     pub fn path(&self, name: &str) -> String {
@@ -70,7 +74,8 @@ impl Agent {
             ("--cgroup-root", format!("/{}", self.host.name)),
             ("--node-lease-duration-seconds", LEASE_SECONDS.to_owned()),
         ];
-        pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+        let usual = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        usual.chain(self.runtime.flags(&self.directory)).collect()
     }
 
     /// Runs `pintle` on this machine to its end.
@@ -84,14 +89,25 @@ impl Agent {
     pub fn join(&self, command: &str) -> Result<Output> {
         let words = command.trim().strip_prefix("pintle ").context("a command of pintle")?;
         let flags = self.flags();
+        let mut containerd = self.containerd();
+        // One that has tried to join before has it.
+        if containerd.is_none() {
+            *containerd = self.runtime.start(&self.host, &self.directory)?;
+        }
         let words: Vec<&str> = words.split_whitespace().chain(flags.iter().map(String::as_str)).collect();
         self.pintle(&words)
     }
 
-    fn load_image(&self, archive: &str) -> Result<()> {
-        let load = || self.pintle(&["image", "load", archive, "--socket", &self.path("run/docker.sock")])?.ok();
+    fn containerd(&self) -> std::sync::MutexGuard<'_, Option<Containerd>> {
+        self.containerd.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    fn load_images(&self, cluster: &Cluster) -> Result<()> {
+        let archive = cluster.path("busybox.tar").to_string_lossy().into_owned();
+        let load = || self.pintle(&["image", "load", &archive, "--socket", &self.path("run/docker.sock")])?.ok();
         // The agent registers its node a moment before it serves everything.
-        until("the image is loaded", SOON, || Ok(load().ok())).map(drop)
+        until("the image is loaded", SOON, || Ok(load().ok()))?;
+        self.containerd().as_ref().map_or(Ok(()), |containerd| cluster.load_into(containerd))
     }
 
     /// Ends the agent without warning.
@@ -117,7 +133,8 @@ impl Agent {
     fn log(&self) -> String {
         let written = std::fs::read_to_string(self.path("data/pintle.log")).unwrap_or_default();
         let running = self.running.lock().unwrap_or_else(|p| p.into_inner());
-        written + &running.as_ref().map(Spawned::output).unwrap_or_default()
+        let below = self.containerd().as_ref().map(Containerd::log).unwrap_or_default();
+        below + &written + &running.as_ref().map(Spawned::output).unwrap_or_default()
     }
 
     /// Resets the machine; tells what is left on it.
@@ -127,6 +144,9 @@ impl Agent {
             agent.wait()?;
         }
         self.pintle(&["reset", "--yes", "--data-dir", &self.path("data")])?.ok()?;
+        if let Some(containerd) = self.containerd().take() {
+            containerd.finish(&self.host)?;
+        }
         let left = leftovers::of(&self.host, &self.directory)?;
         Ok(left.into_iter().map(|what| format!("{}: {what}", self.name)).collect())
     }
@@ -145,29 +165,30 @@ impl Nodes {
     }
 
     fn start_with(prepare: fn(Host) -> Result<Host>, flags: &[&str]) -> Result<Self> {
-        let lan = Lan::new()?;
+        let (lan, runtime) = (Lan::new()?, Runtime::wanted()?);
         let host = |number| prepare(Host::on(&lan, number)?);
         let further = ["--node-monitor-grace-period", GRACE, "--node-lease-duration-seconds", LEASE_SECONDS];
-        let (cluster, told) = Cluster::init(host(0)?, host(3)?, &[&further[..], flags].concat())?;
-        let agents = [1, 2].into_iter().map(|n| Agent::new(&cluster, n, host(n)?)).collect::<Result<Vec<_>>>()?;
+        let (cluster, told) = Cluster::init(runtime, host(0)?, host(3)?, &[&further[..], flags].concat())?;
+        let agent = |number| Agent::new(runtime, &cluster, number, host(number)?);
+        let agents = [1, 2].into_iter().map(agent).collect::<Result<Vec<_>>>()?;
         let nodes = Self { cluster, agents, lan, told };
         nodes.join_all().map_err(|error| error.context(nodes.log()))?;
         Ok(nodes)
     }
 
     fn join_all(&self) -> Result<()> {
-        self.cluster.load_image()?;
+        self.cluster.load_images()?;
         for agent in &self.agents {
             self.join(agent)?;
         }
         self.wait_ready(&NODES)
     }
 
-    /// Lets a machine join, and loads the image for tests.
+    /// Lets a machine join, and loads the images for tests.
     pub fn join(&self, agent: &Agent) -> Result<()> {
         let told = agent.join(&self.join_command()?)?.ok()?;
         ensure!(told.contains("This node has joined the cluster"), "{told}");
-        agent.load_image(&self.cluster.path("busybox.tar").to_string_lossy())
+        agent.load_images(&self.cluster)
     }
 
     /// Ends the server without warning; `Cluster::start_server` starts it again.
@@ -212,8 +233,12 @@ impl Subject for Nodes {
     }
 
     fn finish(self) -> Result<()> {
+        self.cluster.end_pods()?;
         let mut left = Vec::new();
         for agent in &self.agents {
+            if let Some(containerd) = &*agent.containerd() {
+                containerd.expect_nothing()?;
+            }
             left.extend(agent.reset()?);
         }
         ensure!(left.is_empty(), "left behind after the reset:\n{}", left.join("\n"));

@@ -1,6 +1,6 @@
 //! A cluster with two servers on one etcd, and an agent, each on a machine of its own.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Runtime};
 use crate::command::Spawned;
 use crate::host::Host;
 use crate::lan::Lan;
@@ -36,13 +36,14 @@ impl Servers {
         etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380", "--log-level", "error"]);
         let etcd = Spawned::start(etcd)?;
         let with_store = ["--datastore-endpoints", STORE];
-        let (cluster, told) = Cluster::init(first, client, &[&with_store[..], &["--upload-certs"]].concat())?;
+        let (cluster, told) =
+            Cluster::init(Runtime::Own, first, client, &[&with_store[..], &["--upload-certs"]].concat())?;
         let line = |further: bool| {
             let wanted = |line: &&str| line.starts_with("pintle join ") && line.contains("--control-plane") == further;
             told.lines().find(wanted).map(str::to_owned).with_context(|| format!("no command to join in:\n{told}"))
         };
-        let (second, agent) =
-            (Agent::new(&cluster, 1, Host::on(&lan, 1)?)?, Agent::new(&cluster, 2, Host::on(&lan, 2)?)?);
+        let agent = |number| Agent::new(Runtime::Own, &cluster, number, Host::on(&lan, number)?);
+        let (second, agent) = (agent(1)?, agent(2)?);
         let servers = Self { second, agent, cluster, etcd, _store: store, _lan: lan };
         let kubeconfig = servers.second.path("kubeconfig");
         let more = format!("{} {} --write-kubeconfig {kubeconfig}", line(true)?, with_store.join(" "));

@@ -170,9 +170,12 @@ fn inside_a_pod(cluster: &Cluster) -> Result<()> {
 
 /// `kubectl exec -it` on a real terminal, made by `script`.
 fn terminal(space: &Space<'_>) -> Result<()> {
+    // containerd tells the size only once the command runs.
+    let wait = if space.cluster.is_on_containerd() { "until stty size | grep -q 33; do sleep 0.1; done; " } else { "" };
+    let script = &format!("{wait}tty; stty size; read x; echo got $x");
     let command = space.cluster.kubectl_command(
         &space.kubectl,
-        &["--namespace", &space.name, "exec", "-it", "talker", "--", "sh", "-c", "tty; stty size; read x; echo got $x"],
+        &["--namespace", &space.name, "exec", "-it", "talker", "--", "sh", "-c", script],
     );
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -222,7 +225,7 @@ spec:
   selector: {matchLabels: {app: idle}}
   template:
     metadata: {labels: {app: idle}}
-    spec: {containers: [{name: c, image: pintle/pause}]}
+    spec: {containers: [{name: c, image: pintle/pause, imagePullPolicy: IfNotPresent}]}
 ";
 
 fn manifests(cluster: &Cluster) -> Result<()> {
@@ -285,7 +288,7 @@ fn bad_manifests(space: &Space<'_>) -> Result<()> {
 
 fn port_forward(cluster: &Cluster) -> Result<()> {
     each_kubectl(cluster, "forward", |space| {
-        space.ok(&["run", "web", "--image=pintle/hello", "--port=8080"])?;
+        space.ok(&["run", "web", "--image=pintle/hello:v1", "--port=8080"])?;
         space.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"])?;
         let forwarding = space.spawn(&["port-forward", "pod/web", ":8080"])?;
         let said = forwarding.expect("-> 8080", SOON)?;
@@ -457,7 +460,7 @@ fn names(cluster: &Cluster) -> Result<()> {
         let headless = "---
 {apiVersion: v1, kind: Service, metadata: {name: all}, spec: {clusterIP: None, selector: {app: back}, ports: [{port: 8080, name: http}]}}
 ---
-{apiVersion: apps/v1, kind: Deployment, metadata: {name: back}, spec: {replicas: 2, selector: {matchLabels: {app: back}}, template: {metadata: {labels: {app: back}}, spec: {containers: [{name: c, image: pintle/hello}]}}}}
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: back}, spec: {replicas: 2, selector: {matchLabels: {app: back}}, template: {metadata: {labels: {app: back}}, spec: {containers: [{name: c, image: 'pintle/hello:v1'}]}}}}
 ";
         space.ok_with(&["apply", "-f", "-"], headless)?;
         space.ok(&["rollout", "status", "deployment/back", "--timeout=60s"])?;

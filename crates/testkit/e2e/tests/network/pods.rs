@@ -61,20 +61,20 @@ pub fn datagram(nodes: &Nodes, host: &Host, from: Option<&str>, to: &str, port: 
     let request = format!("exec 3<>/dev/udp/{to}/{port}; printf x >&3; timeout 2 head -n 1 <&3");
     let mut words = vec!["timeout".to_owned(), "5".into(), "bash".into(), "-c".into(), request];
     if let Some(address) = from {
-        words.splice(0..0, ["nsenter".to_owned(), format!("--net=/proc/{}/ns/net", shim_at(nodes, address)?)]);
+        words.splice(0..0, ["nsenter".to_owned(), format!("--net=/proc/{}/ns/net", process_at(nodes, address)?)]);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     host.run(&words)?.ok()
 }
 
-/// The shim of the pod of this address, which is in the pod's network.
-fn shim_at(nodes: &Nodes, address: &str) -> Result<u32> {
+/// A process in the network of the pod of this address.
+fn process_at(nodes: &Nodes, address: &str) -> Result<u32> {
     let host = &nodes.cluster.host;
     let has = |pid: &u32| {
         let links = ["nsenter", &format!("--net=/proc/{pid}/ns/net"), "ip", "-o", "address", "show", "to", address];
         host.run(&links).is_ok_and(|said| said.stdout.contains("eth0"))
     };
-    nodes.cluster.shims()?.into_iter().find(has).with_context(|| format!("no pod has the address {address}"))
+    nodes.cluster.pod_processes()?.into_iter().find(has).with_context(|| format!("no pod has the address {address}"))
 }
 
 /// What an HTTP server says to a host itself.
