@@ -18,7 +18,8 @@ pub const OWN_CONDITIONS: [&str; 7] = [
 /// Conditions that others set as well: told when they change here, never taken from what others said.
 const ADDED_CONDITIONS: [&str; 1] = ["DisruptionTarget"];
 /// Fields that are never taken back once they were told.
-const KEPT: [&str; 5] = ["startTime", "qosClass", "nominatedNodeName", "resize", "resourceClaimStatuses"];
+const KEPT: [&str; 6] =
+    ["startTime", "qosClass", "nominatedNodeName", "resize", "resourceClaimStatuses", "extendedResourceClaimStatus"];
 
 /// Sends what differs. Returns the version that the pod has after that; nothing when there was nothing to send.
 // flow: pod 16/16
