@@ -1,8 +1,8 @@
 //! Topology spread: how evenly the pods that a constraint selects lie over zones and hosts.
 //!
 //! Source: KEP-895. Pods without constraints of their own that a Service, ReplicaSet, StatefulSet or
-//! ReplicationController selects are spread by the profile's defaults: softly over hosts (skew 3) and zones (skew 5) when
-//! it names none.
+//! ReplicationController selects are spread by the profile's defaults: softly over hosts (skew 3) and zones (skew 5)
+//! when it names none.
 
 use crate::affinity::node_matches;
 use crate::domains::Domains;
