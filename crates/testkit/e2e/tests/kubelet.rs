@@ -1,6 +1,8 @@
 //! What a node does by itself: static pods, limits that it holds, pods that it refuses, sizes that it changes, and what
 //! it tells of all that.
 
+#[path = "kubelet/devices.rs"]
+mod devices;
 #[path = "kubelet/users.rs"]
 mod users;
 
@@ -20,6 +22,8 @@ fn main() -> ExitCode {
         ("a pod is resized in place", resize),
         ("what is used is told", usage),
         ("pods have users of their own", users::own),
+        ("devices of a plugin that registers are given to pods", devices::registered),
+        ("a device plugin is found by its socket", devices::found),
     ])
 }
 
