@@ -79,7 +79,7 @@ impl Daemon {
         let files = match record.host.network_mode.strip_prefix("container:") {
             // Who shares a network shares its names.
             Some(other) => {
-                let other = self.container(other)?;
+                let other = super::validate::joined(self, other, "network")?;
                 record.config.hostname = other.look(|r| r.config.hostname.clone());
                 files::paths(&self.containers.folder.of(&other.id))
             }
