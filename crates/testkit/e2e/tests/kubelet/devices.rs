@@ -126,7 +126,8 @@ fn until_allocatable(space: &Space<'_>, resource: &str, count: &str) -> Result<(
 }
 
 fn wanting(name: &str, resource: &str, count: &str) -> Value {
-    let script = "echo $KEYS; cat /keys/name; test -c /dev/lock && echo x > /dev/lock; touch /keys/mine; exec sleep 3600";
+    let script =
+        "echo $KEYS; cat /keys/name; test -c /dev/lock && echo x > /dev/lock; touch /keys/mine; exec sleep 3600";
     // With no time at all the object goes at once, and the scheduler gives away what the node has not taken back yet.
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
         "terminationGracePeriodSeconds": 1,
