@@ -55,7 +55,7 @@ if [ -x /bin/pintle ]; then
   export KUBECONFIG=/var/lib/pintle-dev/dev/kubeconfig
   kubectl get nodes -o custom-columns='NAME:.metadata.name,KEY:.metadata.annotations.pintle\.io/wireguard-public-key,ENDPOINT:.metadata.annotations.pintle\.io/wireguard-endpoint'
   mkdir -p /tmp/image/bin && cp /bin/busybox /tmp/image/bin/busybox
-  for a in sh sleep wget httpd; do ln -s busybox /tmp/image/bin/$a; done
+  for a in sh sleep mkdir httpd; do ln -s busybox /tmp/image/bin/$a; done
   for n in 1 2; do
     tar -C /tmp/image -c . | docker -H unix:///var/lib/pintle-dev/dev/dev-$n/run/docker.sock import - box:1 > /dev/null; result "image on dev-$n" $?
     kubectl run on-$n --image=box:1 --image-pull-policy=Never --overrides='{"spec":{"nodeName":"dev-'$n'"}}' -- \
@@ -63,8 +63,14 @@ if [ -x /bin/pintle ]; then
   done
   kubectl wait --for=condition=Ready pod --all --timeout=300s; result "pods" $?
   address() { kubectl get pod "$1" -o 'jsonpath={.status.podIP}'; }
-  expect "pod to pod" "from on-2" "$(kubectl exec on-1 -- wget -q -T 60 -O - "http://$(address on-2)/")"
-  expect "and back" "from on-1" "$(kubectl exec on-2 -- wget -q -T 60 -O - "http://$(address on-1)/")"
+  # The pods have no libraries, which the names in wget need: it runs in their networks with the machine's.
+  fetch() { # fetch FROM TO
+    # One process of the pod that serves: all have its name in their environment.
+    pid=$(grep -laz "^HOSTNAME=$1\$" /proc/[0-9]*/environ 2>/dev/null | head -1 | cut -d/ -f3)
+    nsenter -t "$pid" -n wget -q -T 60 -O - "http://$(address "$2")/"
+  }
+  expect "pod to pod" "from on-2" "$(fetch on-1 on-2)"
+  expect "and back" "from on-1" "$(fetch on-2 on-1)"
   echo "--- wg's look at dev-1:"; ip netns exec pintle-dev-1 wg show
   ip netns exec pintle-dev-1 wg show pintle0-wg transfer | awk '$2 > 0 && $3 > 0 { found = 1 } END { exit !found }'
   result "through the tunnel" $?
