@@ -55,7 +55,10 @@ impl Sink for Feed {
     fn listed(&self, object: &[u8]) {
         let Some(meta) = self.decode(object) else { return };
         self.put(&meta);
-        self.state.lock().listed.insert(meta.uid);
+        let mut state = self.state.lock();
+        // Now, not at the list's end, which may never come: the graph has it, and must lose it should the next list.
+        state.present.insert(meta.uid.clone());
+        state.listed.insert(meta.uid);
     }
 
     fn list_ends(&self) {
@@ -144,5 +147,46 @@ impl Watches {
             // Going on is safe: before anything is deleted the server is asked for its owners.
             tracing::warn!("some resources can't be read; going on without them");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn feed(resource: &str, graph: &Arc<Graph>) -> Feed {
+        let resource = Arc::new(Resource {
+            group: String::new(),
+            version: "v1".into(),
+            resource: resource.into(),
+            kind: "K".into(),
+            namespaced: true,
+            verbs: Vec::new(),
+        });
+        let (state, synced) = (Mutex::default(), tokio::sync::watch::Sender::new(false));
+        Feed { resource, graph: graph.clone(), queue: Queue::new(), state, synced }
+    }
+
+    fn object(name: &str, owner: Option<&str>) -> Vec<u8> {
+        let owner = owner.map(|uid| json!([{ "apiVersion": "v1", "kind": "K", "name": uid, "uid": uid }]));
+        let metadata = json!({ "name": name, "namespace": "d", "uid": name, "ownerReferences": owner });
+        json!({ "metadata": metadata }).to_string().into()
+    }
+
+    #[test]
+    fn what_a_broken_list_told_of_is_gone_when_the_next_has_it_not() {
+        let graph = Arc::<Graph>::default();
+        let (owners, owned) = (feed("owners", &graph), feed("owned", &graph));
+        owners.list_begins();
+        owners.listed(&object("owner", None));
+        owned.list_begins();
+        owned.listed(&object("dependent", Some("owner")));
+        owned.list_ends();
+        assert!(graph.with_absent_owners().is_empty());
+        // The server went away within the list, and the owner before the next one.
+        owners.list_begins();
+        owners.list_ends();
+        assert_eq!(graph.with_absent_owners(), ["dependent"]);
     }
 }
