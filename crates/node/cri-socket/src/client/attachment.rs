@@ -16,11 +16,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
 /// A container of a shorter life is not seen running by those who look as upstream's kubelet does.
 const UNSEEN_NANOS: i64 = 1_000_000_000;
+/// How often the end of a container is looked for whose streams have ended, and the time between two looks.
+const LOOKS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The session, whose end asks `silent` when nothing was said until then.
 pub(super) fn watched(
@@ -48,18 +52,30 @@ pub(super) fn watched(
 
 /// Fails for a container that had ended before anybody could attach, and whose log has words.
 pub(super) async fn not_too_late(socket: Arc<SocketClient>, id: String) -> CriResult<()> {
-    let asked = m::ContainerStatusRequest { container_id: id.clone(), verbose: false };
-    let method = "/runtime.v1.RuntimeService/ContainerStatus";
-    let told: Result<m::ContainerStatusResponse, _> = socket.call(method, &asked, Some(super::TIMEOUT)).await;
-    // Of a container that is gone nothing is known.
-    let Some(status) = told.ok().and_then(|told| told.status) else { return Ok(()) };
-    let status = ContainerStatus::try_from(status).map_err(|status| failure(status, container(&id)))?;
-    let has_words = || std::fs::metadata(&status.log_path).is_ok_and(|log| log.len() > 0);
-    let unseen = status.finished_at.saturating_sub(status.started_at) < UNSEEN_NANOS;
-    if status.state == ContainerState::Exited && unseen && has_words() {
-        return Err(CriError::FailedPrecondition("container is in CONTAINER_EXITED state".to_owned()));
+    for _ in 0..LOOKS {
+        let Some(status) = status(&socket, &id).await? else { return Ok(()) };
+        if status.state == ContainerState::Running {
+            // The streams end a moment before the runtime notes that the container has.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let has_words = || std::fs::metadata(&status.log_path).is_ok_and(|log| log.len() > 0);
+        let unseen = status.finished_at.saturating_sub(status.started_at) < UNSEEN_NANOS;
+        if status.state == ContainerState::Exited && unseen && has_words() {
+            return Err(CriError::FailedPrecondition("container is in CONTAINER_EXITED state".to_owned()));
+        }
+        return Ok(());
     }
     Ok(())
+}
+
+/// Nothing when the container is gone.
+async fn status(socket: &SocketClient, id: &str) -> CriResult<Option<ContainerStatus>> {
+    let asked = m::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+    let method = "/runtime.v1.RuntimeService/ContainerStatus";
+    let told: Result<m::ContainerStatusResponse, _> = socket.call(method, &asked, Some(super::TIMEOUT)).await;
+    let Some(status) = told.ok().and_then(|told| told.status) else { return Ok(None) };
+    ContainerStatus::try_from(status).map(Some).map_err(|status| failure(status, container(id)))
 }
 
 /// An output that notes whether anything came.
