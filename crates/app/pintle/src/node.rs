@@ -190,8 +190,6 @@ fn credential_providers(settings: &pintle_cli::Settings) -> Result<Option<Arc<pi
     }
 }
 
-fn kubelet_options(cluster: &Cluster) -> Result<pintle_kubelet::Options> {
-    let settings = &cluster.settings;
 /// What pods get of the time before the machine ends, as upstream's configuration has it.
 fn shutdown_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::ShutdownOptions> {
     let duration = |text: String, flag| {
@@ -213,6 +211,8 @@ fn shutdown_paths() -> pintle_kubelet::ShutdownPaths {
     pintle_kubelet::ShutdownPaths { bus: path.map_or(usual.bus, PathBuf::from), ..usual }
 }
 
+fn kubelet_options(cluster: &Cluster) -> Result<pintle_kubelet::Options> {
+    let settings = &cluster.settings;
     let defaults = pintle_kubelet::Options::default();
     let sysctls = settings.allowed_unsafe_sysctls.as_deref().unwrap_or_default();
     let options = pintle_kubelet::Options {
@@ -225,10 +225,10 @@ fn shutdown_paths() -> pintle_kubelet::ShutdownPaths {
         eviction_max_pod_grace: Duration::from_secs(settings.eviction_max_pod_grace_period().into()),
         placement: placement_options(settings)?,
         device_plugins: Some(device_plugins(cluster)),
-        credential_providers: credential_providers(settings)?,
-        unsafe_sysctls: sysctls.split(',').filter(|s| !s.is_empty()).map(|s| s.trim().to_owned()).collect(),
         shutdown: shutdown_options(settings)?,
         shutdown_paths: shutdown_paths(),
+        credential_providers: credential_providers(settings)?,
+        unsafe_sysctls: sysctls.split(',').filter(|s| !s.is_empty()).map(|s| s.trim().to_owned()).collect(),
         ..defaults
     };
     let flags = pintle_kubelet::EvictionFlags {

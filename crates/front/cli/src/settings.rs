@@ -156,15 +156,15 @@ settings! {
     tlscert: PathBuf, "FILE";
     /// The key of that certificate
     tlskey: PathBuf, "FILE";
-    /// The bridge of Docker's default network [default: pindocker0]
-    docker_bridge: String = "pindocker0", "NAME";
-    /// The cgroup below which those of pods are made [default: /]
-    cgroup_root: String = "/", "PATH";
     /// Servers that are asked first for images of docker.io, as `https://HOST[:PORT],…`
     registry_mirror: String, "URLS";
     /// Registries whose certificates need not be right and that may speak plain HTTP besides those of the loopback, as
     /// `HOST[:PORT],10.0.0.0/8,…`
     insecure_registry: String, "REGISTRIES";
+    /// The bridge of Docker's default network [default: pindocker0]
+    docker_bridge: String = "pindocker0", "NAME";
+    /// The cgroup below which those of pods are made [default: /]
+    cgroup_root: String = "/", "PATH";
     /// The bridge that pods are connected to [default: pintle0]
     bridge: String = "pintle0", "NAME";
     /// A file with an audit policy; nothing is audited without
@@ -205,6 +205,8 @@ settings! {
     heap_profile_rate: usize = 0usize, "BYTES";
     /// Versions of kinds to serve or not, as `GROUP/VERSION=true,api/beta=false,…` [default: the stable ones]
     runtime_config: String, "VERSIONS";
+    /// How long events are kept [default: 1h]
+    event_ttl: String = "1h", "DURATION";
     /// Features that are off by default, as `NAME=true,…`; the one there is: CBORServingAndStorage
     feature_gates: String, "GATES";
     /// A directory (or file) of pods that this node runs by itself, with mirrors in the API
@@ -216,8 +218,6 @@ settings! {
     eviction_soft: String, "SIGNAL<VALUE,…";
     /// How long that must be so, for each of those signals
     eviction_soft_grace_period: String, "SIGNAL=DURATION,…";
-    /// How long events are kept [default: 1h]
-    event_ttl: String = "1h", "DURATION";
     /// The most seconds that a pod gets to end which is evicted for such a threshold [default: 0]
     eviction_max_pod_grace_period: u32 = 0u32, "SECONDS";
     /// How much more than a threshold is won back once pods are evicted
@@ -248,6 +248,12 @@ settings! {
     /// The folder on whose socket device plugins register [default: /var/lib/kubelet/device-plugins, where plugins look
     /// for it, or one in the data directory when that is not the default one]
     device_plugin_dir: PathBuf, "DIR";
+    /// The time that pods get before this machine ends, which logind then waits with; 0 is none [default: 0s]
+    shutdown_grace_period: String = "0s", "DURATION";
+    /// The part of that time that is left to critical pods [default: 0s]
+    shutdown_grace_period_critical_pods: String = "0s", "DURATION";
+    /// In place of both: seconds for pods of each priority and above, as `0=60,2000000000=10`
+    shutdown_grace_period_by_pod_priority: String, "PRIORITY=SECONDS,…";
     /// A file that says which programs know credentials for which images
     image_credential_provider_config: PathBuf, "FILE";
     /// The folder of those programs
@@ -259,12 +265,6 @@ settings! {
     /// Folders of CNI plugins, separated by colons [default: /opt/cni/bin:/usr/lib/cni]
     cni_bin_dir: String = "/opt/cni/bin:/usr/lib/cni", "PATHS";
     /// The most pods that this node runs [default: 110]
-    /// The time that pods get before this machine ends, which logind then waits with; 0 is none [default: 0s]
-    shutdown_grace_period: String = "0s", "DURATION";
-    /// The part of that time that is left to critical pods [default: 0s]
-    shutdown_grace_period_critical_pods: String = "0s", "DURATION";
-    /// In place of both: seconds for pods of each priority and above, as `0=60,2000000000=10`
-    shutdown_grace_period_by_pod_priority: String, "PRIORITY=SECONDS,…";
     max_pods: u32 = 110u32, "NUMBER";
     /// A structured AuthenticationConfiguration; read again when it changes
     authentication_config: PathBuf, "FILE";
