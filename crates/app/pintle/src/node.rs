@@ -197,8 +197,7 @@ fn shutdown_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::S
         read.context(flag)
     };
     let grace = duration(settings.shutdown_grace_period(), "--shutdown-grace-period")?;
-    let critical =
-        duration(settings.shutdown_grace_period_critical_pods(), "--shutdown-grace-period-critical-pods")?;
+    let critical = duration(settings.shutdown_grace_period_critical_pods(), "--shutdown-grace-period-critical-pods")?;
     let by_priority = settings.shutdown_grace_period_by_pod_priority.as_deref().unwrap_or_default();
     pintle_kubelet::ShutdownOptions::new(grace, critical, by_priority).context("--shutdown-grace-period…")
 }

@@ -2,9 +2,9 @@
 
 use crate::context::Context;
 use crate::{
-    attach, bootstrap, certificates, cronjob, daemonset, deployment, devicetaint, disruption, endpoints, ephemeral, expansion, garbage,
-    hpa, job, loadbalancer, migration, namespace, node, nodeipam, nodettl, podgc, protection, provisioner, replicaset,
-    resourceclaim, resourcequota, serviceaccount, servicecidr, statefulset, ttl, volume,
+    attach, bootstrap, certificates, cronjob, daemonset, deployment, devicetaint, disruption, endpoints, ephemeral,
+    expansion, garbage, hpa, job, loadbalancer, migration, namespace, node, nodeipam, nodettl, podgc, protection,
+    provisioner, replicaset, resourceclaim, resourcequota, serviceaccount, servicecidr, statefulset, ttl, volume,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;

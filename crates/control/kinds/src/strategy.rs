@@ -107,8 +107,9 @@ pub trait Strategy: Send + Sync {
     /// status subresource doesn't change.
     fn prepare_subresource_update(&self, _subresource: &str, _new: &mut Value, _old: &Value) {}
 
-    /// Notes when something changed, after an update by the `status` subresource was prepared.
-    fn stamp(&self, _new: &mut Value, _old: &Value, _now: Timestamp) {}
+    /// Notes when something changed, once a creation (there is no `old` then) or an update by a subresource, or by none,
+    /// was prepared.
+    fn stamp(&self, _subresource: &str, _new: &mut Value, _old: Option<&Value>, _now: Timestamp) {}
 
     /// What is wrong with a new object, beyond its metadata.
     fn validate(&self, _object: &Value) -> ErrorList {

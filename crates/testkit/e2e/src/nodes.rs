@@ -213,6 +213,17 @@ impl Nodes {
         Ok(())
     }
 
+    /// Processes in the networks of the pods of all nodes, at least one of each pod.
+    pub fn pod_processes(&self) -> Result<Vec<u32>> {
+        let mut processes = self.cluster.pod_processes()?;
+        for agent in &self.agents {
+            if let Some(containerd) = &*agent.containerd() {
+                processes.extend(containerd.processes()?);
+            }
+        }
+        Ok(processes)
+    }
+
     pub fn agent(&self, name: &str) -> Result<&Agent> {
         self.agents.iter().find(|agent| agent.name == name).with_context(|| format!("{name} is no agent"))
     }

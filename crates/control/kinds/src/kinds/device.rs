@@ -261,6 +261,12 @@ impl Strategy for ResourceSlice {
         }
     }
 
+    fn stamp(&self, _subresource: &str, new: &mut Value, _old: Option<&Value>, now: Timestamp) {
+        for device in tree::existing(new, "spec").into_iter().flat_map(|spec| tree::items_mut(spec, "devices")) {
+            tree::items_mut(device, "taints").for_each(|taint| taint::stamp(taint, now));
+        }
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| slice::validate(errors, &Path::new("spec"), &object["spec"], None))
     }

@@ -119,8 +119,9 @@ impl Strategy for PersistentVolume {
         tree::set(object, "status", status);
     }
 
-    fn stamp(&self, new: &mut Value, old: &Value, now: Timestamp) {
+    fn stamp(&self, subresource: &str, new: &mut Value, old: Option<&Value>, now: Timestamp) {
         const SINCE: &str = "lastPhaseTransitionTime";
+        let ("status", Some(old)) = (subresource, old) else { return };
         let (before, phase) = (&old["status"], tree::text(&new["status"], "phase").to_owned());
         let kept = !tree::has(&new["status"], SINCE) || new["status"][SINCE] == before[SINCE];
         if phase != tree::text(before, "phase")

@@ -54,6 +54,7 @@ impl Registry {
         target.def.to_storage(&mut object);
         fill_new(&mut object, &self.now());
         target.def.prepare_create(&mut object);
+        target.def.strategy.stamp("", &mut object, None, self.clock.now_seconds());
         let name = meta(&object, "name").to_owned();
         let target = target.named(&name);
         let addresses = self.allocate(&target, &mut object, None).await?;

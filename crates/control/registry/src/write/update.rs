@@ -107,9 +107,7 @@ impl Registry {
         } else {
             target.def.prepare_subresource_update(target.sub, &mut new, &old.value);
         }
-        if target.sub == "status" {
-            target.def.strategy.stamp(&mut new, &old.value, self.clock.now_seconds());
-        }
+        target.def.strategy.stamp(target.sub, &mut new, Some(&old.value), self.clock.now_seconds());
         let addresses =
             if itself { self.allocate(target, &mut new, Some(&old.value)).await? } else { Default::default() };
         self.settle(target, &mut new);

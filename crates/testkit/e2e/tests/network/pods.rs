@@ -74,7 +74,7 @@ fn process_at(nodes: &Nodes, address: &str) -> Result<u32> {
         let links = ["nsenter", &format!("--net=/proc/{pid}/ns/net"), "ip", "-o", "address", "show", "to", address];
         host.run(&links).is_ok_and(|said| said.stdout.contains("eth0"))
     };
-    nodes.cluster.pod_processes()?.into_iter().find(has).with_context(|| format!("no pod has the address {address}"))
+    nodes.pod_processes()?.into_iter().find(has).with_context(|| format!("no pod has the address {address}"))
 }
 
 /// What an HTTP server says to a host itself.

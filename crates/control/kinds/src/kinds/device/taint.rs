@@ -20,7 +20,19 @@ use serde_json::Value;
 
 pub struct DeviceTaintRule;
 
+/// A taint that does not say since when it is there is there since now.
+pub(super) fn stamp(taint: &mut Value, now: Timestamp) {
+    tree::default_to(taint, "timeAdded", now.to_string());
+}
+
 impl Strategy for DeviceTaintRule {
+    fn stamp(&self, subresource: &str, new: &mut Value, _old: Option<&Value>, now: Timestamp) {
+        let taint = tree::existing(new, "spec").and_then(|spec| tree::existing(spec, "taint"));
+        if let Some(taint) = taint.filter(|_| subresource.is_empty()) {
+            stamp(taint, now);
+        }
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         Errors::of(|errors| rule(errors, &Path::new("spec"), &object["spec"], None))
     }
