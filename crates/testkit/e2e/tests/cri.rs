@@ -81,7 +81,7 @@ fn pod(cluster: &OnContainerd) -> Result<()> {
     space.ok_with(&["create", "-f", "-"], &with("web", container, json!([])))?;
     space.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"])?;
     let status = space.json(&["pod/web"])?["status"].clone();
-    ensure!(status["podIP"].as_str().is_some_and(|ip| ip.starts_with("10.88.")), "{status}");
+    ensure!(status["podIP"].as_str().is_some_and(|ip| ip.starts_with("10.42.")), "{status}");
     let id = status["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
     let id = id.strip_prefix("containerd://").unwrap_or_default();
     ensure!(cluster.0.ctr(&["containers", "list", "--quiet"])?.contains(id) && !id.is_empty(), "{status}");

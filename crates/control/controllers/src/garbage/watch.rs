@@ -168,9 +168,10 @@ mod tests {
         Feed { resource, graph: graph.clone(), queue: Queue::new(), state, synced }
     }
 
-    fn object(name: &str, owner: Option<&str>) -> Vec<u8> {
-        let owner = owner.map(|uid| json!([{ "apiVersion": "v1", "kind": "K", "name": uid, "uid": uid }]));
-        let metadata = json!({ "name": name, "namespace": "d", "uid": name, "ownerReferences": owner });
+    fn object(name: &str, owners: &[&str]) -> Vec<u8> {
+        let owner = |uid: &&str| json!({ "apiVersion": "v1", "kind": "K", "name": uid, "uid": uid });
+        let owners: Vec<_> = owners.iter().map(owner).collect();
+        let metadata = json!({ "name": name, "namespace": "d", "uid": name, "ownerReferences": owners });
         json!({ "metadata": metadata }).to_string().into()
     }
 
@@ -179,9 +180,9 @@ mod tests {
         let graph = Arc::<Graph>::default();
         let (owners, owned) = (feed("owners", &graph), feed("owned", &graph));
         owners.list_begins();
-        owners.listed(&object("owner", None));
+        owners.listed(&object("owner", &[]));
         owned.list_begins();
-        owned.listed(&object("dependent", Some("owner")));
+        owned.listed(&object("dependent", &["owner"]));
         owned.list_ends();
         assert!(graph.with_absent_owners().is_empty());
         // The server went away within the list, and the owner before the next one.
