@@ -49,7 +49,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("logs", "docker logs cmd-made | grep built"),
     ("container logs", "docker container logs --details --timestamps --tail 1 cmd-sleeps | grep 'Z  *begun'"),
     ("stats", "docker stats --no-stream --format '{{.Name}} {{.PIDs}}' cmd-sleeps | grep 'cmd-sleeps'"),
-    ("container stats", "docker container stats --no-stream --no-trunc --all | grep cmd-sleeps"),
+    ("container stats", "docker container stats --no-stream --no-trunc cmd-sleeps | grep cmd-sleeps"),
     (
         "cp",
         "echo copied > file; docker cp -q file cmd-sleeps:/tmp/; docker cp cmd-sleeps:/tmp/. new; test \"$(cat new/file)\" = copied",
