@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+/// After which the start is over.
+const STARTED: Duration = Duration::from_secs(20);
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(60);
 /// Processor time within a period above which the process is at work: it would need the memory again at once.
@@ -15,7 +17,7 @@ const WORTH: Duration = Duration::from_millis(500);
 
 /// Looks after it until `stop`.
 pub(crate) async fn give_back(stop: CancellationToken) {
-    let mut ticks = tokio::time::interval_at(Instant::now() + PERIOD, PERIOD);
+    let mut ticks = tokio::time::interval_at(Instant::now() + STARTED, PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut quiet = Quiet::default();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
