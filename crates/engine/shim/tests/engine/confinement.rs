@@ -208,7 +208,7 @@ async fn namespaces_are_shared_as_asked() {
     let pod = |c: &mut ContainerConfig| c.security.namespaces.pid = NamespaceMode::Pod;
     let sleeper = machine.shell_with(&shared, "echo up; exec sleep 1234", pod).await;
     wait_for_text(&machine.engine().container_status(&sleeper).await.unwrap().log_path, "up").await;
-    let look = "cat /proc/1/comm /proc/1/cmdline; echo; cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -cx 1234
+    let look = "cat /proc/1/comm /proc/1/cmdline; echo; cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -cx '123[4]'
         ls /proc/1/root; readlink /proc/1/exe";
     let (_, text) = machine.run_with(&shared, look, pod).await;
     assert!(text.starts_with("pause\n/pause\0\n1\n"), "{text}");
