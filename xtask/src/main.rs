@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask tidy | cargo xtask chaos [SEED] | \
-    cargo xtask bench first-cluster|controllers|engine|api|scheduler|store [ARGUMENT…]";
+    cargo xtask bench first-cluster|controllers|engine|node|api|scheduler|store [ARGUMENT…]";
 
 fn main() -> ExitCode {
     match run() {
