@@ -102,12 +102,17 @@ impl<K: Kind> Owners<K> {
             let owned = |pod: &&Pod| controller_of(&pod.metadata).is_some_and(|known| known.uid == owner.uid());
             let is_known = |pod: &Pod| self.pods.get(&pod.key()).is_some_and(|known| known.uid() == pod.uid());
             if !there.items.iter().filter(owned).all(is_known) {
-                self.queue.add_after(key, LOOK_AGAIN);
+                self.look_again(key);
                 return Ok(false);
             }
             self.expectations.certain(&key);
         }
         Ok(self.expectations.satisfied(&key))
+    }
+
+    /// Looks at an owner once more soon, for a pod of its that the server has.
+    pub fn look_again(&self, key: ObjectKey) {
+        self.queue.add_after(key, LOOK_AGAIN);
     }
 
     fn pod_changed(&self, change: &Change<Pod>, selects: fn(&K, &Pod) -> bool) {

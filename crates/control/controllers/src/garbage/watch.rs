@@ -8,6 +8,7 @@ use pintle_client::{Client, EventType, RawEvent};
 use pintle_informer::{Queue, Sink, Source, reflect};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,8 @@ struct Feed {
     queue: Queue<String>,
     state: Mutex<State>,
     synced: tokio::sync::watch::Sender<bool>,
+    /// Whether all resources were read once: before that, nearly every owner is absent.
+    begun: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -70,6 +73,10 @@ impl Sink for Feed {
         };
         gone.iter().for_each(|uid| self.remove(uid));
         self.synced.send_replace(true);
+        if self.begun.load(Ordering::Relaxed) {
+            // While nobody watched, an owner may have been there, as the server then said, and gone since.
+            self.graph.with_absent_owners().into_iter().for_each(|uid| self.queue.add(uid));
+        }
     }
 
     fn event(&self, event: &RawEvent) -> Option<String> {
@@ -96,11 +103,12 @@ pub struct Watches {
     pub queue: Queue<String>,
     pub stop: CancellationToken,
     running: HashMap<Resource, (Arc<Feed>, CancellationToken)>,
+    begun: Arc<AtomicBool>,
 }
 
 impl Watches {
     pub fn new(client: Client, graph: Arc<Graph>, queue: Queue<String>, stop: CancellationToken) -> Self {
-        Self { client, graph, queue, stop, running: HashMap::new() }
+        Self { client, graph, queue, stop, running: HashMap::new(), begun: Arc::default() }
     }
 
     /// Watches exactly these resources from now on, and waits until each was read once, for some time. What is owned by objects of
@@ -124,6 +132,7 @@ impl Watches {
                     queue: self.queue.clone(),
                     state: Mutex::default(),
                     synced: tokio::sync::watch::Sender::new(false),
+                    begun: self.begun.clone(),
                 });
                 let stop = self.stop.child_token();
                 let source = Source {
@@ -147,6 +156,7 @@ impl Watches {
             // Going on is safe: before anything is deleted the server is asked for its owners.
             tracing::warn!("some resources can't be read; going on without them");
         }
+        self.begun.store(true, Ordering::Relaxed);
     }
 }
 
@@ -165,7 +175,8 @@ mod tests {
             verbs: Vec::new(),
         });
         let (state, synced) = (Mutex::default(), tokio::sync::watch::Sender::new(false));
-        Feed { resource, graph: graph.clone(), queue: Queue::new(), state, synced }
+        let begun = Arc::new(AtomicBool::new(true));
+        Feed { resource, graph: graph.clone(), queue: Queue::new(), state, synced, begun }
     }
 
     fn object(name: &str, owners: &[&str]) -> Vec<u8> {
@@ -189,5 +200,20 @@ mod tests {
         owners.list_begins();
         owners.list_ends();
         assert_eq!(graph.with_absent_owners(), ["dependent"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_owned_is_looked_at_again_when_owners_were_not_watched_for_a_while() {
+        let graph = Arc::<Graph>::default();
+        let (owners, owned) = (feed("owners", &graph), feed("owned", &graph));
+        owned.list_begins();
+        owned.listed(&object("dependent", &["owner"]));
+        owned.list_ends();
+        // The server knew the owner, which went before anybody watched.
+        assert_eq!(owned.queue.next().await.as_deref(), Some("dependent"));
+        owned.queue.done(&"dependent".to_owned());
+        owners.list_begins();
+        owners.list_ends();
+        assert_eq!(owners.queue.next().await.as_deref(), Some("dependent"));
     }
 }

@@ -176,11 +176,16 @@ impl Controller {
         let told = format!("create Pod {} in StatefulSet {}", pod.name(), set.name());
         match client.create(&pod).await {
             Ok(_) => {
+                self.owners.look_again(set.key());
                 recorder.event(&**set, EventType::Normal, "SuccessfulCreate", format!("{told} successful"));
                 Ok(())
             }
-            // The cache will show it; if it is somebody else's, that will be told by the next look.
-            Err(error) if error.is_already_exists() || error.is_namespace_terminating() => Ok(()),
+            // The cache will show it, or it is somebody else's.
+            Err(error) if error.is_already_exists() => {
+                self.owners.look_again(set.key());
+                Ok(())
+            }
+            Err(error) if error.is_namespace_terminating() => Ok(()),
             Err(error) => {
                 let message = format!("{told} failed error: {error}");
                 recorder.event(&**set, EventType::Warning, "FailedCreate", message);
