@@ -28,7 +28,8 @@ cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" || failed=yes
 # The tests of one node once more, with another runtime below the kubelet, and with our own behind its socket.
 for runtime in containerd socket; do
   echo "=== on the runtime: $runtime ==="
-  PINTLE_E2E_RUNTIME=$runtime cargo test -p pintle-e2e --locked --no-fail-fast --test kubelet --test storage 2>&1 |
+  # The whole workspace, for its crates are built with other features when some are built alone.
+  PINTLE_E2E_RUNTIME=$runtime cargo test --workspace --locked --no-fail-fast --test kubelet --test storage 2>&1 |
     tee -a "$log" || failed=yes
 done
 if [ -n "$failed" ]; then
