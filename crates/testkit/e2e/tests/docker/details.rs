@@ -1,9 +1,8 @@
 //! What people meet rarely: links, settings of connections, images as mounts, what is told before and beside.
 
-use crate::SOON;
 use crate::images::registry_on;
 use anyhow::{Result, ensure};
-use pintle_e2e::{BUSYBOX, Engine, until};
+use pintle_e2e::{BUSYBOX, Engine, Subject};
 use rustix::process::Signal;
 
 /// `--link` is names and variables on the default network, and a name for one container alone on others.
@@ -91,8 +90,9 @@ pub fn told(engine: &Engine) -> Result<()> {
 }
 
 /// Images of docker.io come from a mirror, when the engine is told of one.
-pub fn mirrors(engine: &Engine) -> Result<()> {
-    let _registry = registry_on(engine, 5012)?;
+pub fn mirrors(_: &Engine) -> Result<()> {
+    let engine = Engine::start()?;
+    let registry = registry_on(&engine, 5012)?;
     engine.shell(
         "docker tag e2e/busybox:1 127.0.0.1:5012/library/e2e-mirrored:1
          docker push -q 127.0.0.1:5012/library/e2e-mirrored:1
@@ -108,5 +108,6 @@ pub fn mirrors(engine: &Engine) -> Result<()> {
     let refused = engine.refused_start(&["--registry-mirror".to_owned(), "https://mirror/path".to_owned()])?;
     ensure!(refused.contains("a mirror has no path"), "{refused}");
     engine.start_daemon()?;
-    until("the engine answers again", SOON, || Ok(engine.docker(&["version"])?.status.success().then_some(())))
+    drop(registry);
+    engine.finish()
 }
