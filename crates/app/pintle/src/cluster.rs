@@ -145,7 +145,7 @@ impl Cluster {
 }
 
 /// A flag's duration, written as in Go.
-fn duration(flag: &str, text: &str) -> Result<std::time::Duration> {
+pub(crate) fn duration(flag: &str, text: &str) -> Result<std::time::Duration> {
     pintle_auth::configuration::duration(text).map_err(|why| anyhow::anyhow!("--{flag}: {why}"))
 }
 

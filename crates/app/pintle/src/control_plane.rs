@@ -135,15 +135,14 @@ impl ControlPlane {
     }
 }
 
-/// What the scheduler is told; upstream's defaults when no file is named.
-/// Seconds.
+/// How long events are kept, in seconds.
 fn event_ttl(settings: &pintle_cli::Settings) -> Result<u64> {
-    let ttl = pintle_auth::configuration::duration(&settings.event_ttl()).map_err(anyhow::Error::msg);
-    let seconds = ttl.context("--event-ttl")?.as_secs();
+    let seconds = crate::cluster::duration("event-ttl", &settings.event_ttl())?.as_secs();
     anyhow::ensure!(seconds > 0, "--event-ttl: events must be kept for a second at least");
     Ok(seconds)
 }
 
+/// What the scheduler is told; upstream's defaults when no file is named.
 fn scheduling(settings: &pintle_cli::Settings) -> Result<pintle_scheduler::Configuration> {
     let Some(path) = &settings.scheduler_config else { return Ok(Default::default()) };
     let text = std::fs::read_to_string(path);

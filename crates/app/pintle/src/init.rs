@@ -15,7 +15,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(arguments: pintle_cli::Init) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "pintle init makes containers and networks: run it as root (sudo)");
-    let ttl = token::duration("token-ttl", &arguments.token_ttl)?;
+    let ttl = crate::cluster::duration("token-ttl", &arguments.token_ttl)?;
     let token = arguments.token.clone().unwrap_or_else(token::generate);
     token::parts(&token)?;
     let cluster = Cluster::new(arguments.configured.settings()?)?;

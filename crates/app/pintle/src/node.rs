@@ -1,7 +1,7 @@
 //! Starts the node half: engine, kubelet, service proxy and DNS, and joins them.
 
 use crate::adapters::{BridgedSandboxes, PluggedSandboxes, StoredImages, Streams};
-use crate::cluster::{Cluster, private_directory};
+use crate::cluster::{self, Cluster, private_directory};
 use crate::identity::NodeIdentity;
 use crate::pod_network::PodNetwork;
 use crate::{builtin, cri, host};
@@ -192,12 +192,9 @@ fn credential_providers(settings: &pintle_cli::Settings) -> Result<Option<Arc<pi
 
 /// What pods get of the time before the machine ends, as upstream's configuration has it.
 fn shutdown_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::ShutdownOptions> {
-    let duration = |text: String, flag| {
-        let read = pintle_auth::configuration::duration(&text).map_err(anyhow::Error::msg);
-        read.context(flag)
-    };
-    let grace = duration(settings.shutdown_grace_period(), "--shutdown-grace-period")?;
-    let critical = duration(settings.shutdown_grace_period_critical_pods(), "--shutdown-grace-period-critical-pods")?;
+    let grace = cluster::duration("shutdown-grace-period", &settings.shutdown_grace_period())?;
+    let critical =
+        cluster::duration("shutdown-grace-period-critical-pods", &settings.shutdown_grace_period_critical_pods())?;
     let by_priority = settings.shutdown_grace_period_by_pod_priority.as_deref().unwrap_or_default();
     pintle_kubelet::ShutdownOptions::new(grace, critical, by_priority).context("--shutdown-grace-period…")
 }

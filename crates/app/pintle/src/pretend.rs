@@ -34,7 +34,7 @@ pub(crate) async fn hollow(arguments: Hollow) -> Result<()> {
 fn config(arguments: &Hollow) -> Result<Config> {
     let transport = Kubeconfig::load(&arguments.kubeconfig)?.transport()?;
     let client = Client::new(Arc::new(transport)).with_user_agent("kubelet");
-    let duration = crate::token::duration;
+    let duration = crate::cluster::duration;
     let times = Times {
         start: duration("pod-start", &arguments.pod_start)?,
         end: duration("pod-end", &arguments.pod_end)?,
@@ -109,7 +109,7 @@ pub(crate) async fn sim(arguments: Sim) -> Result<()> {
         pod_milli_cpu: arguments.pod_cpu,
         pod_memory_bytes: arguments.pod_memory.saturating_mul(1 << 20),
         machine: machine(&arguments.machine),
-        start: crate::token::duration("pod-start", &arguments.pod_start)?,
+        start: crate::cluster::duration("pod-start", &arguments.pod_start)?,
         seed: arguments.seed,
     };
     // It has a runtime of its own, whose clock is virtual.

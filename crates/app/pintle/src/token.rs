@@ -76,10 +76,6 @@ pub(crate) struct Wanted<'a> {
     pub(crate) description: Option<&'a str>,
 }
 
-pub(crate) fn duration(flag: &str, text: &str) -> Result<Duration> {
-    pintle_auth::configuration::duration(text).map_err(|why| anyhow::anyhow!("--{flag}: {why}"))
-}
-
 /// Makes the Secret of a token.
 pub(crate) async fn make(client: &Client, wanted: &Wanted<'_>) -> Result<()> {
     let (id, secret) = parts(wanted.token)?;
@@ -120,7 +116,7 @@ async fn print_new(create: TokenCreate) -> Result<()> {
     let token = create.token.clone().unwrap_or_else(generate);
     let wanted = Wanted {
         token: &token,
-        ttl: duration("ttl", &create.ttl)?,
+        ttl: crate::cluster::duration("ttl", &create.ttl)?,
         usages: &create.usages,
         groups: &create.groups,
         description: create.description.as_deref(),

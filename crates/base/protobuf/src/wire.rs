@@ -55,7 +55,7 @@ impl<'a> Payload<'a> {
 
     /// The text; what is no UTF-8 is replaced.
     pub fn text(self) -> String {
-        String::from_utf8_lossy(self.bytes()).into_owned()
+        text(self.bytes())
     }
 }
 

@@ -83,8 +83,6 @@ impl Collector {
                     let by_kind = resources.iter().map(|r| ((r.group.clone(), r.kind.clone()), r.clone()));
                     *self.kinds.write() = by_kind.collect();
                     watches.follow(resources).await;
-                    // What looked like an absent owner may have been one of a kind that was not watched yet.
-                    self.graph.with_absent_owners().into_iter().for_each(|uid| self.queue.add(uid));
                     if let Some(ready) = ready.take() {
                         // The receiver is only gone when the collector is ending.
                         let _ = ready.send(());

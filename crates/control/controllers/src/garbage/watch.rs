@@ -75,7 +75,7 @@ impl Sink for Feed {
         self.synced.send_replace(true);
         if self.begun.load(Ordering::Relaxed) {
             // While nobody watched, an owner may have been there, as the server then said, and gone since.
-            self.graph.with_absent_owners().into_iter().for_each(|uid| self.queue.add(uid));
+            look_for_owners(&self.graph, &self.queue);
         }
     }
 
@@ -94,6 +94,11 @@ impl Sink for Feed {
         }
         Some(meta.resource_version)
     }
+}
+
+/// Has the objects looked at whose owners were never seen.
+fn look_for_owners(graph: &Graph, queue: &Queue<String>) {
+    graph.with_absent_owners().into_iter().for_each(|uid| queue.add(uid));
 }
 
 /// All watches of the collector.
@@ -157,6 +162,8 @@ impl Watches {
             tracing::warn!("some resources can't be read; going on without them");
         }
         self.begun.store(true, Ordering::Relaxed);
+        // What looked like an absent owner may have been one of a kind that was not watched yet.
+        look_for_owners(&self.graph, &self.queue);
     }
 }
 
