@@ -207,6 +207,10 @@ fn shutdown_paths() -> pintle_kubelet::ShutdownPaths {
     pintle_kubelet::ShutdownPaths { bus: path.map_or(usual.bus, PathBuf::from), ..usual }
 }
 
+/// What must be left of a machine that a person works on, where a tenth of a well filled disk is nothing to go by.
+pub(crate) const EVICTION_ON_DESKS: &str =
+    "memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<1%,imagefs.available<1Gi,imagefs.inodesFree<1%";
+
 fn kubelet_options(cluster: &Cluster) -> Result<pintle_kubelet::Options> {
     let settings = &cluster.settings;
     let defaults = pintle_kubelet::Options::default();

@@ -1,6 +1,7 @@
 //! `pintle up`: a server for a person at a terminal, with its progress, an application, and what to try next.
 
 use crate::cluster::{self, Cluster, private_directory};
+use crate::node::EVICTION_ON_DESKS;
 use crate::server::{Running, until_told_to_stop};
 use crate::{logging, say};
 use anyhow::{Context, Result, bail};
@@ -33,7 +34,9 @@ impl Progress {
 
 pub(crate) async fn run(arguments: pintle_cli::Up) -> Result<()> {
     let progress = Progress(Instant::now());
-    let cluster = Cluster::new(cluster::settings(arguments.daemon.configured)?)?;
+    let mut settings = cluster::settings(arguments.daemon.configured)?;
+    settings.eviction_hard.get_or_insert_with(|| EVICTION_ON_DESKS.to_owned());
+    let cluster = Cluster::new(settings)?;
     private_directory(&cluster.settings.data_dir())?;
     let log = cluster.data("server.log");
     logging::start(&arguments.daemon.log_level, Some(&log))?;

@@ -212,7 +212,8 @@ settings! {
     /// A directory (or file) of pods that this node runs by itself, with mirrors in the API
     pod_manifest_path: PathBuf, "PATH";
     /// What must be left of this node: below it pods are evicted [default:
-    /// memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%]
+    /// memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%; `pintle up`
+    /// and `pintle dev` leave 1Gi of disks instead]
     eviction_hard: String, "SIGNAL<VALUE,…";
     /// What should be left of it: below it for a while (--eviction-soft-grace-period) pods are evicted, too
     eviction_soft: String, "SIGNAL<VALUE,…";

@@ -19,6 +19,12 @@ use tempfile::TempDir;
 /// process.
 const RUNTIME: &str = "PINTLE_E2E_RUNTIME";
 
+/// A node evicts pods late, and keeps all images: how full the disk of this machine is, is not what is tested.
+pub(crate) const ROOM: [(&str, &str); 2] = [
+    ("--eviction-hard", "memory.available<100Mi,nodefs.available<256Mi,imagefs.available<256Mi"),
+    ("--image-gc-high-threshold", "100"),
+];
+
 /// What a kubelet runs pods by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runtime {
@@ -231,7 +237,8 @@ impl Cluster {
             ("--cgroup-root", format!("/{}", self.host.name)),
             ("--pod-manifest-path", path("manifests")),
         ];
-        let usual = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        let room = ROOM.map(|(flag, value)| (flag, value.to_owned()));
+        let usual = pairs.into_iter().chain(room).flat_map(|(flag, value)| [flag.to_owned(), value]);
         usual.chain(self.further.iter().cloned()).collect()
     }
 

@@ -1,7 +1,7 @@
 //! A cluster of three nodes: a server that `pintle init` set up, and two agents that joined it, each in a network of
 //! its own on one link; clients are on a machine that is no node.
 
-use crate::cluster::{Cluster, Runtime, binary};
+use crate::cluster::{Cluster, ROOM, Runtime, binary};
 use crate::command::{Output, Spawned, run};
 use crate::containerd::Containerd;
 use crate::host::Host;
@@ -74,7 +74,8 @@ impl Agent {
             ("--cgroup-root", format!("/{}", self.host.name)),
             ("--node-lease-duration-seconds", LEASE_SECONDS.to_owned()),
         ];
-        let usual = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        let room = ROOM.map(|(flag, value)| (flag, value.to_owned()));
+        let usual = pairs.into_iter().chain(room).flat_map(|(flag, value)| [flag.to_owned(), value]);
         usual.chain(self.runtime.flags(&self.directory)).collect()
     }
 

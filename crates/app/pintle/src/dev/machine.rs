@@ -4,6 +4,7 @@
 //! command gets a new copy of this machine's mounts, but for the one that resets a node, which gets the node's own.
 
 use super::plan::API_PORT;
+use crate::node::EVICTION_ON_DESKS;
 use crate::presence;
 use anyhow::{Context, Result, bail};
 use pintle_linux::mount::{self, Propagation};
@@ -71,6 +72,7 @@ impl Machine {
             ("--node-name", self.name.clone()),
             ("--node-ip", self.address.to_string()),
             ("--cgroup-root", self.cgroup()),
+            ("--eviction-hard", EVICTION_ON_DESKS.to_owned()),
         ];
         if self.number == 0 {
             pairs.push(("--write-kubeconfig", self.kubeconfig.to_string_lossy().into_owned()));
