@@ -9,6 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+/// As many failures have a cause in common, such as a machine that has no room: each further test would only wait.
+const MOST_FAILURES: usize = 6;
+
 /// What the tests of a file run on, all the same one.
 pub trait Subject: Sized + Sync {
     /// Tests that run at the same time.
@@ -54,6 +57,12 @@ struct Outcomes {
     failures: Vec<String>,
 }
 
+impl Outcomes {
+    fn hopeless(&self) -> bool {
+        self.failures.len() >= MOST_FAILURES
+    }
+}
+
 /// Runs the tests whose names contain the first argument, if there is one. Prints as cargo's own tests do.
 pub fn suite(tests: &[Test]) -> ExitCode {
     suite_on(tests)
@@ -80,7 +89,13 @@ pub fn suite_of<S: Subject>(tests: &[Case<S>]) -> ExitCode {
         run_on_subject(&chosen, &mut outcomes);
     }
     let failed = outcomes.failures.len();
+    if failed > 0 {
+        tell("\nfailures:");
+    }
     outcomes.failures.iter().for_each(|failure| tell(&format!("\n---- {failure}")));
+    if outcomes.hopeless() {
+        tell(&format!("\n---- no further tests were begun after {MOST_FAILURES} failures"));
+    }
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
     let (passed, left_out) = (outcomes.passed, tests.len() - chosen.len());
     tell(&format!(
@@ -105,6 +120,9 @@ fn run_on_subject<S: Subject>(tests: &[&Case<S>], outcomes: &mut Outcomes) {
                         result.unwrap_or_else(|panic| Err(anyhow::anyhow!("panicked: {}", panic_text(&*panic))));
                     let mut outcomes = shared.lock().unwrap_or_else(|p| p.into_inner());
                     note(&mut outcomes, name, start, result);
+                    if outcomes.hopeless() {
+                        next.store(tests.len(), Ordering::Relaxed);
+                    }
                 }
             });
         }
