@@ -5,6 +5,7 @@ use crate::containerd::Containerd;
 use crate::host::Host;
 use crate::image::write_archive;
 use crate::leftovers;
+use crate::suite::left_out;
 use crate::wait::until;
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -69,6 +70,7 @@ const BUILTIN: [&str; 4] = ["pintle/hello:latest", "pintle/hello:v1", "pintle/he
 /// Its parts go in this order: who uses another before that one.
 pub struct Cluster {
     server: Mutex<Option<Spawned>>,
+    runtime: Runtime,
     /// What the kubelet runs pods by, if not by itself.
     containerd: Option<Containerd>,
     pub host: Host,
@@ -137,6 +139,7 @@ impl Cluster {
 
     fn use_runtime(&mut self, runtime: Runtime) -> Result<()> {
         self.further.extend(runtime.flags(self.directory.path()));
+        self.runtime = runtime;
         self.containerd = runtime.start(&self.host, self.directory.path())?;
         Ok(())
     }
@@ -157,6 +160,7 @@ impl Cluster {
     fn on(host: Host, client: Option<Host>) -> Result<Self> {
         Ok(Self {
             server: Mutex::new(None),
+            runtime: Runtime::Own,
             containerd: None,
             host,
             client,
@@ -199,6 +203,11 @@ impl Cluster {
     /// Whether the kubelet runs pods by containerd.
     pub fn is_on_containerd(&self) -> bool {
         self.containerd.is_some()
+    }
+
+    /// For a test that would only repeat itself on another runtime: leaves it out there, with the reason.
+    pub fn only_on_own_runtime(&self, reason: &str) -> Result<()> {
+        if self.runtime == Runtime::Own { Ok(()) } else { Err(left_out(reason)) }
     }
 
     /// The socket of containerd.
@@ -343,7 +352,8 @@ impl Cluster {
     /// Has all pods end that another runtime than ours runs, for which our reset does nothing.
     pub(crate) fn end_pods(&self) -> Result<()> {
         let Some(containerd) = &self.containerd else { return Ok(()) };
-        self.kubectl(&["delete", "pods", "--all", "--all-namespaces", "--timeout=60s"])?.ok()?;
+        let all = ["delete", "pods", "--all", "--all-namespaces"];
+        self.kubectl(&[&all[..], &["--grace-period=1", "--timeout=60s"]].concat())?.ok()?;
         containerd.expect_nothing()
     }
 

@@ -52,8 +52,26 @@ pub(crate) fn tell(line: &str) {
     println!("{line}");
 }
 
+/// Why a test says nothing about what it was to run on.
+#[derive(Debug)]
+struct LeftOut(String);
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LeftOut {}
+
+/// What a test returns that does not apply to what it was to run on: the suite tells the reason, and goes on.
+pub(crate) fn left_out(reason: &str) -> anyhow::Error {
+    LeftOut(reason.to_owned()).into()
+}
+
 struct Outcomes {
     passed: usize,
+    left_out: usize,
     failures: Vec<String>,
 }
 
@@ -83,7 +101,7 @@ pub fn suite_of<S: Subject>(tests: &[Case<S>]) -> ExitCode {
     }
     let filter = arguments.iter().find(|a| !a.starts_with('-')).map(String::as_str).unwrap_or_default();
     let chosen: Vec<&Case<S>> = tests.iter().filter(|test| test.name.contains(filter)).collect();
-    let mut outcomes = Outcomes { passed: 0, failures: Vec::new() };
+    let mut outcomes = Outcomes { passed: 0, left_out: 0, failures: Vec::new() };
     tell(&format!("\nrunning {} tests", chosen.len() + usize::from(!chosen.is_empty())));
     if !chosen.is_empty() {
         run_on_subject(&chosen, &mut outcomes);
@@ -97,9 +115,9 @@ pub fn suite_of<S: Subject>(tests: &[Case<S>]) -> ExitCode {
         tell(&format!("\n---- no further tests were begun after {MOST_FAILURES} failures"));
     }
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    let (passed, left_out) = (outcomes.passed, tests.len() - chosen.len());
+    let (passed, ignored, others) = (outcomes.passed, outcomes.left_out, tests.len() - chosen.len());
     tell(&format!(
-        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {left_out} filtered out\n"
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; {others} filtered out\n"
     ));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -149,6 +167,10 @@ fn note(outcomes: &mut Outcomes, name: &str, start: Instant, result: Result<()>)
         Ok(()) => {
             outcomes.passed += 1;
             tell(&format!("test {name} ... ok ({seconds:.1}s)"));
+        }
+        Err(error) if error.is::<LeftOut>() => {
+            outcomes.left_out += 1;
+            tell(&format!("test {name} ... ignored, {error}"));
         }
         Err(error) => {
             tell(&format!("test {name} ... FAILED ({seconds:.1}s)"));

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 
-pub fn test(_: &Nodes) -> Result<()> {
+pub fn test(nodes: &Nodes) -> Result<()> {
+    nodes.cluster.only_on_own_runtime("`pintle dev` makes nodes that run pods by themselves")?;
     let dev = Dev::new()?;
     ensure!(dev.dev(&["ls"])?.ok()?.trim() == "NAME   RUNNING   API SERVER   KUBECONFIG");
     ensure!(dev.named(&["down"])?.failed()?.contains("there is no cluster"));

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
 
-pub fn test(_: &Nodes) -> Result<()> {
+pub fn test(nodes: &Nodes) -> Result<()> {
+    nodes.cluster.only_on_own_runtime("the two servers and their agent run pods by themselves")?;
     let servers = Servers::start()?;
     let checked = fails_over(&servers);
     let finished = servers.finish();
