@@ -35,6 +35,8 @@ pub struct Tuple {
 pub struct Flow {
     pub original: Tuple,
     pub reply: Tuple,
+    /// Whether anything came back yet.
+    pub answered: bool,
 }
 
 /// Speaks to connection tracking of the network namespace where it was opened.
@@ -92,9 +94,13 @@ fn header(family: u8) -> [u8; FAMILY_HEADER] {
 }
 
 fn parse(attributes: &[u8]) -> Option<Flow> {
+    const STATUS: u16 = 3;
+    const SEEN_REPLY: u32 = 2;
+    let status = wire::attribute(attributes, STATUS).and_then(|bytes| bytes.try_into().ok());
     Some(Flow {
         original: parse_tuple(wire::attribute(attributes, ORIGINAL)?)?,
         reply: parse_tuple(wire::attribute(attributes, REPLY)?)?,
+        answered: u32::from_be_bytes(status.unwrap_or_default()) & SEEN_REPLY != 0,
     })
 }
 

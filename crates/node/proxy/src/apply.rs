@@ -3,10 +3,9 @@
 use crate::ledger::Changes;
 use crate::plan::{Map, Target, UDP};
 use crate::rules::{Ranges, TABLE, Table};
-use pintle_netlink::conntrack::{Conntrack, Flow};
+use pintle_netlink::conntrack::{Conntrack, Flow, Tuple};
 use pintle_netlink::nft::{Family, Key, Nftables, Verdict};
 use std::collections::HashSet;
-use std::net::IpAddr;
 
 /// What can go wrong with the proxy.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +43,7 @@ impl Kernel {
         let mut table = Table::begin(family, ranges);
         table.write(changes);
         self.nft.commit(table.batch)?;
-        self.forget_datagrams(family, changes);
+        self.forget_flows(family, changes, false);
         Ok(())
     }
 
@@ -55,38 +54,42 @@ impl Kernel {
         table.add_frame();
         table.write(everything);
         self.nft.commit(table.batch)?;
-        self.forget_datagrams(family, everything);
+        self.forget_flows(family, everything, true);
         Ok(())
     }
 
     /// Forgets flows of datagrams that lead to endpoints that are gone, and those that began before their service
-    /// was there and so lead nowhere. Failing is no reason to undo the change.
-    fn forget_datagrams(&mut self, family: Family, changes: &Changes) {
+    /// was there and so lead nowhere. With a new table also what else began and was not answered: chains of type nat
+    /// are not asked about its next packets, while a table that is there lets no first packet to nobody pass.
+    /// Failing is no reason to undo the change.
+    fn forget_flows(&mut self, family: Family, changes: &Changes, is_new_table: bool) {
         let gone = &changes.gone_datagram_endpoints;
-        let is_datagram = |key: &Key| key.as_slice().get(4 * family.address_registers() as usize) == Some(&UDP);
-        let udp_keys = changes.new_elements.iter().filter(|((map, key), _)| *map == Map::Services && is_datagram(key));
-        let new: HashSet<Key> = udp_keys.map(|((_, key), _)| *key).collect();
+        let protocol = |key: &Key| key.as_slice().get(4 * family.address_registers() as usize).copied();
+        let elements = changes.new_elements.iter().filter(|((map, _), _)| *map == Map::Services);
+        let keys = elements.map(|((_, key), _)| *key);
+        let new: HashSet<Key> = keys.filter(|key| is_new_table || protocol(key) == Some(UDP)).collect();
         if gone.is_empty() && new.is_empty() {
             return;
         }
         let stale = |flow: &Flow| {
             let (original, reply) = (flow.original, flow.reply);
             let translated = original.destination != reply.source || original.destination_port != reply.source_port;
-            original.protocol == UDP
-                && if translated {
-                    gone.contains(&(reply.source, reply.source_port))
-                } else {
-                    new.contains(&datagram_key(original.destination, original.destination_port))
-                }
+            let is_datagram = original.protocol == UDP;
+            if translated {
+                is_datagram && gone.contains(&(reply.source, reply.source_port))
+            } else {
+                (is_datagram || !flow.answered) && new.contains(&key_of(&original))
+            }
         };
         if let Err(error) = self.conntrack.delete_where(stale) {
-            tracing::warn!(%error, "cannot forget tracked datagrams; clients may be led to endpoints that are gone");
+            tracing::warn!(%error, "cannot forget tracked flows; clients may be led to endpoints that are gone");
         }
     }
 }
 
-fn datagram_key(address: IpAddr, port: u16) -> Key {
-    Key::new().address(address).protocol(UDP).port(port)
+/// Where a flow goes, as a key of the map of services.
+fn key_of(original: &Tuple) -> Key {
+    Key::new().address(original.destination).protocol(original.protocol).port(original.destination_port)
 }
 
 impl Table<'_> {

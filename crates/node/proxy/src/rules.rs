@@ -1,10 +1,16 @@
 //! The layout of a family's table: which maps a packet is looked up in, and what the chains of services hold.
 //!
 //! ```text
-//! prerouting, output:  firewall ─▶ (nat) services ─▶ service | outside | local ─▶ translated
-//!                                                  └▶ check: nobody took it ─▶ reject | drop
+//! prerouting, output:  firewall ─▶ services ─▶ service | outside | local ─▶ translated
+//!                                            └▶ check: nobody took it ─▶ reject | drop
 //! postrouting:         marked, or an endpoint that meets itself ─▶ masquerade
 //! ```
+//!
+//! All base chains are of type nat: the kernel asks them about the first packet of a connection only, and no more of
+//! them once one has translated it. So no rule of ours costs a packet of a connection that exists anything, and `check`
+//! sees only what neither we nor another table lead somewhere. (kube-proxy's checks are filter chains, which every
+//! packet passes to be found not to be new.) A packet that is rejected or dropped leaves no tracked connection behind:
+//! its next attempt is asked about again.
 
 use crate::plan::{Chain, Local, Map, Socket, TCP, Target};
 use ipnet::IpNet;
@@ -19,6 +25,7 @@ pub(crate) const TABLE: &str = "pintle_proxy";
 const MASQUERADE: u32 = 0x4000;
 
 const REJECT: &str = "reject";
+const CHECK_NODE: &str = "check-node";
 const R0: Register = Register::new(0);
 
 impl Map {
@@ -118,37 +125,32 @@ impl<'a> Table<'a> {
             let data = if map.is_set() { Data::Nothing } else { Data::Verdict };
             self.batch.add_set(map.name(), &Set { key: &map.key(self.family.address()), data, timeout_ms: None });
         }
-        for chain in ["services", "check", REJECT] {
+        for chain in ["services", "check", CHECK_NODE, REJECT] {
             self.batch.add_chain(chain);
         }
         for (hook, name) in [(Hook::Prerouting, "prerouting"), (Hook::Output, "output")] {
-            let chains = [
-                ("firewall", ChainKind::Filter, -110),
-                ("nat", ChainKind::Nat, -100),
-                ("check", ChainKind::Filter, -90),
-            ];
-            for (prefix, kind, priority) in chains {
-                self.batch.add_base_chain(&format!("{prefix}-{name}"), kind, hook, priority, Policy::Accept);
+            for (prefix, priority) in [("firewall", -110), ("nat", -100), ("check", -90)] {
+                let chain = format!("{prefix}-{name}");
+                self.batch.add_base_chain(&chain, ChainKind::Nat, hook, priority, Policy::Accept);
             }
-            let family = self.family;
-            let new = || family.rule().connection_is(Connection::New, true);
-            let firewall = self.by_address(new()).lookup_verdict(Map::Firewall.reference(), R0);
+            let firewall = self.by_address().lookup_verdict(Map::Firewall.reference(), R0);
             self.batch.add_rule(&format!("firewall-{name}"), firewall);
-            self.batch.add_rule(&format!("nat-{name}"), family.rule().verdict(&Verdict::Jump("services".into())));
-            self.batch.add_rule(&format!("check-{name}"), new().verdict(&Verdict::Jump("check".into())));
+            for (prefix, chain) in [("nat", "services"), ("check", "check")] {
+                self.batch.add_rule(&format!("{prefix}-{name}"), self.rule().verdict(&Verdict::Jump(chain.into())));
+            }
         }
         self.add_service_lookups();
         self.add_checks();
         self.add_masquerade();
     }
 
-    fn by_address(&self, rule: Rule) -> Rule {
+    fn by_address(&self) -> Rule {
         let (protocol, port) = (self.behind_address(0), self.behind_address(1));
-        rule.load_destination(R0).load_protocol(protocol).load_destination_port(port)
+        self.rule().load_destination(R0).load_protocol(protocol).load_destination_port(port)
     }
 
-    fn by_port(&self) -> Rule {
-        self.rule().destination_is_local().load_protocol(R0).load_destination_port(Register::new(1))
+    fn by_port(rule: Rule) -> Rule {
+        rule.load_protocol(R0).load_destination_port(Register::new(1))
     }
 
     fn add_service_lookups(&mut self) {
@@ -158,19 +160,19 @@ impl<'a> Table<'a> {
             let rule = outsider.load_destination(R0).lookup(Map::ClusterAddresses.reference(), R0, true);
             self.batch.add_rule("services", rule.set_mark_bits(MASQUERADE));
         }
-        let by_address = self.by_address(self.rule()).lookup_verdict(Map::Services.reference(), R0);
+        let by_address = self.by_address().lookup_verdict(Map::Services.reference(), R0);
         self.batch.add_rule("services", by_address);
-        let by_port = self.by_port().lookup_verdict(Map::NodePorts.reference(), R0);
+        let by_port = Self::by_port(self.rule().destination_is_local()).lookup_verdict(Map::NodePorts.reference(), R0);
         self.batch.add_rule("services", by_port);
     }
 
     fn add_checks(&mut self) {
+        let empty_node_port = Self::by_port(self.rule()).lookup_verdict(Map::EmptyNodePorts.reference(), R0);
+        self.batch.add_rule(CHECK_NODE, empty_node_port);
         let mut rules = vec![
-            self.rule().connection_is(Connection::Translated, true).verdict(&Verdict::Return),
-            self.by_port().lookup_verdict(Map::EmptyNodePorts.reference(), R0),
             // The node may have an address of the services' range itself, for a DNS server on every node for example.
-            self.rule().destination_is_local().verdict(&Verdict::Return),
-            self.by_address(self.rule()).lookup_verdict(Map::EmptyServices.reference(), R0),
+            self.rule().destination_is_local().verdict(&Verdict::Goto(CHECK_NODE.into())),
+            self.by_address().lookup_verdict(Map::EmptyServices.reference(), R0),
         ];
         let port_of_nobody = self.rule().load_destination(R0).lookup(Map::ClusterAddresses.reference(), R0, true);
         rules.push(port_of_nobody.verdict(&Verdict::Goto(REJECT.into())));
@@ -223,7 +225,7 @@ impl<'a> Table<'a> {
         }
         let data = [self.family.address(), Field::Port];
         let data = Data::Fields(&data);
-        let map = self.batch.add_anonymous_set(&Set { key: &[Field::Number], data, timeout_ms: None });
+        let map = self.batch.add_anonymous_set(&Set { key: &[Field::Number], data, timeout_ms: None }, endpoints.len());
         self.batch.add_values(
             map,
             (0..)
@@ -247,7 +249,7 @@ impl<'a> Table<'a> {
             self.batch.add_rule(name, known.verdict(&Verdict::Goto(chain.to_string())));
         }
         let map = Set { key: &[Field::Number], data: Data::Verdict, timeout_ms: None };
-        let map = self.batch.add_anonymous_set(&map);
+        let map = self.batch.add_anonymous_set(&map, endpoints.len());
         let verdicts: Vec<Verdict> = endpoints.iter().map(|(chain, _)| Verdict::Goto(chain.to_string())).collect();
         self.batch.add_verdicts(map, (0..).zip(&verdicts).map(|(n, verdict)| (Key::new().number(n), verdict)));
         let random = self.rule().load_random(R0, endpoints.len() as u32).lookup_verdict(map, R0);

@@ -304,6 +304,35 @@ fn a_load_balancers_ranges_are_kept() {
 }
 
 #[test]
+fn only_first_packets_are_asked_about_and_what_others_translate_is_left_to_them() {
+    let mut world = World::new("first");
+    world.set(json!({}), ready(&[2]));
+    let table = world.table();
+    assert_eq!(table.matches(" hook ").count(), 7, "{table}");
+    assert_eq!(table.matches("type nat hook ").count(), 7, "other types see all packets: {table}");
+    let other =
+        "chain other-prerouting { type nat hook prerouting priority -95; ip daddr 10.43.9.9 dnat to 10.42.0.2; }";
+    world.node.run(&format!("nft 'table ip other {{ {other}; }}'"));
+    assert_eq!(world.pod("b").call("10.43.9.9:8080").0, "a", "an address of the services' range that no service has");
+}
+
+#[test]
+fn a_connection_that_began_before_there_were_rules_is_led_to_its_service() {
+    let mut world = World::new("early");
+    world.set(json!({}), ready(&[2]));
+    let tracked = "chain tracked { type filter hook forward priority 0; ct state new counter; }";
+    world.node.run(&format!("nft flush ruleset && nft 'table ip early {{ {tracked}; }}'"));
+    let client = world.pods.remove("c").expect("a pod");
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| client.call("10.43.0.1:80").0);
+        while world.node.run("nft list table ip early").contains("packets 0") {}
+        // The table is gone, so the next change makes a new one.
+        world.set_named("other", json!({"clusterIP": "10.43.0.2"}), ready(&[3]));
+        assert_eq!(call.join().expect("an answer"), "a");
+    });
+}
+
+#[test]
 fn what_services_leave_is_an_empty_table() {
     let mut world = World::new("leave");
     let empty = world.table();

@@ -149,20 +149,21 @@ impl Batch {
 
     /// Makes a set or map that rules find by its name.
     pub fn add_set(&mut self, name: &str, set: &Set<'_>) {
-        self.new_set(SetName::Named(name), set, 0);
+        self.new_set(SetName::Named(name), set, 0, None);
     }
 
-    /// Makes a set or map for the one rule that is added after its elements.
-    pub fn add_anonymous_set(&mut self, set: &Set<'_>) -> SetName<'static> {
+    /// Makes a set or map of this many elements for the one rule that is added after them. The kernel keeps a set whose
+    /// size it knows in a plain table, smaller and quicker than one that can grow.
+    pub fn add_anonymous_set(&mut self, set: &Set<'_>, elements: usize) -> SetName<'static> {
         const ANONYMOUS: u32 = 1;
         const CONSTANT: u32 = 2;
         self.anonymous_sets += 1;
         let name = SetName::Anonymous(self.anonymous_sets);
-        self.new_set(name, set, ANONYMOUS | CONSTANT);
+        self.new_set(name, set, ANONYMOUS | CONSTANT, u32::try_from(elements).ok());
         name
     }
 
-    fn new_set(&mut self, name: SetName<'_>, set: &Set<'_>, flags: u32) {
+    fn new_set(&mut self, name: SetName<'_>, set: &Set<'_>, flags: u32, size: Option<u32>) {
         const MAP: u32 = 8;
         const TIMEOUT: u32 = 0x10;
         const EVALUATED: u32 = 0x20;
@@ -187,6 +188,9 @@ impl Batch {
                     w.u32_be(6, set::datatype(fields));
                     w.u32_be(7, set::length(fields));
                 }
+            }
+            if let Some(size) = size {
+                w.nest(9, |w| w.u32_be(1, size));
             }
             w.u32_be(10, id);
             if set.key == [Field::Number] {
