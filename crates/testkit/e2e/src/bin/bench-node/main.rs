@@ -3,6 +3,7 @@
 //! Words on the command line choose parts: `rolling`, `services`, `pods`, `loop`; without any all are measured. Everything
 //! shares the machine, the load's own work too; `--help` names the sizes that can be changed.
 
+mod connect;
 mod lasting;
 mod load;
 mod peer;

@@ -1,11 +1,11 @@
-//! The same services programmed by our proxy and in kube-proxy's layout, in one network of their own: no server, only
+//! The same services programmed by our proxy and in kube-proxy's layout, each in a network of its own: no server, only
 //! what the kernel is told. The layout (a chain for each service and one for each endpoint, maps from addresses to
 //! chains) is that of kube-proxy's nftables mode, which hands it to `nft -f -` as well.
 
-use crate::load::open;
-use crate::services::{CHANGES, ENDPOINTS, PORT, answer_everywhere, changed, connections, endpoint, tell_connections};
+use crate::connect::{Endpoints, in_turns, shown};
+use crate::services::{CHANGES, ENDPOINTS, PORT, changed, endpoint};
 use anyhow::{Context, Result, ensure};
-use pintle_e2e::figures::{microseconds, milliseconds, quantile, ratio, tell};
+use pintle_e2e::figures::{milliseconds, quantile, ratio, tell};
 use pintle_e2e::{Host, run_command};
 use pintle_netlink::namespace;
 use pintle_proxy::{Config, Kernel, Objects, Proxy};
@@ -31,18 +31,44 @@ struct Figures {
     whole: Duration,
     change: Duration,
     slab: u64,
-    one: Vec<Duration>,
-    all: Vec<Duration>,
+}
+
+/// A host with all endpoints and the rules of one of those who are compared.
+struct Side {
+    host: Host,
+    endpoints: Endpoints,
+}
+
+impl Side {
+    fn new() -> Result<Self> {
+        let host = Host::new()?;
+        let endpoints = Endpoints::of(&host)?;
+        Ok(Self { host, endpoints })
+    }
+
+    fn new_proxy(&self) -> Result<Proxy> {
+        namespace::enter(self.endpoints.space.as_fd(), new_proxy)?
+    }
+
+    fn nft(&self, rules: &str) -> Result<Duration> {
+        let mut command = self.host.command("nft");
+        command.args(["-f", "-"]);
+        let begun = Instant::now();
+        run_command(command, rules)?.ok()?;
+        Ok(begun.elapsed())
+    }
 }
 
 pub fn measure(count: usize) -> Result<()> {
-    let host = Host::new()?;
-    answer_everywhere(&host)?;
-    let space = open(&host)?;
-    let to = SocketAddr::new(IpAddr::V4(cluster_ip(0)), 80);
-    let ours = namespace::enter(space.as_fd(), || ours(&host, count, to))??;
-    let theirs = theirs(&host, count, to)?;
+    let sides = [Side::new()?, Side::new()?, Side::new()?];
+    let [our, their, _] = &sides;
+    our.new_proxy()?.update([key(0)], &Given::new(1)?)?;
+    their.nft(&whole(1)?)?;
+    tell_connections("1 service", &sides)?;
+    let (ours, mut proxy) = ours(our, count)?;
+    let theirs = theirs(their, count)?;
     let name = |what: &str| format!("{count} services of {ENDPOINTS} endpoints: {what}");
+    tell_connections(&format!("{count} services"), &sides)?;
     for (what, our, their) in [
         ("all rules at once, p50", ours.whole, theirs.whole),
         ("one endpoint changed, p50", ours.change, theirs.change),
@@ -55,13 +81,20 @@ pub fn measure(count: usize) -> Result<()> {
         "kernel memory (slabs of the whole machine), ours and theirs",
         mebibytes(ours.slab) + " " + &mebibytes(theirs.slab),
     );
-    for (who, figures) in [("ours", &ours), ("kube-proxy's way", &theirs)] {
-        tell_connections(&format!("{who}: new connection through 1 service, p50 and p99"), &figures.one);
-        tell_connections(&format!("{who}: through {count} services"), &figures.all);
-    }
-    tell("no service: new connection to an endpoint itself, p50", {
-        microseconds(quantile(&connections(&host, SocketAddr::new(IpAddr::V4(endpoint(0)), PORT))?, 0.5))
-    });
+    Ok(proxy.remove_all()?)
+}
+
+fn tell_connections(through: &str, [our, their, bare]: &[Side; 3]) -> Result<()> {
+    let service = SocketAddr::new(IpAddr::V4(cluster_ip(0)), 80);
+    let endpoint = SocketAddr::new(IpAddr::V4(endpoint(0)), PORT);
+    let sides = [(&our.endpoints, service), (&their.endpoints, service), (&bare.endpoints, endpoint)];
+    let [ours, theirs, direct] = in_turns(sides)?;
+    let both = ratio(quantile(&ours, 0.5), quantile(&theirs, 0.5));
+    tell(
+        &format!("new connection through {through}, p50 and p99: ours, kube-proxy's way"),
+        format!("{}, {}, ours to theirs {both:.3}", shown(&ours), shown(&theirs)),
+    );
+    tell("the same to an endpoint itself, without any rules", shown(&direct));
     Ok(())
 }
 
@@ -139,17 +172,14 @@ fn new_proxy() -> Result<Proxy> {
     Ok(Proxy::new(&config, Kernel::open()?))
 }
 
-fn ours(host: &Host, count: usize, to: SocketAddr) -> Result<Figures> {
-    new_proxy()?.update([key(0)], &Given::new(1)?)?;
-    let one = connections(host, to)?;
-    new_proxy()?.remove_all()?;
+fn ours(side: &Side, count: usize) -> Result<(Figures, Proxy)> {
     let before = slab()?;
     let mut given = Given::new(count)?;
-    let (mut proxy, mut took, mut held) = (new_proxy()?, Vec::new(), 0);
+    let (mut proxy, mut took, mut held) = (side.new_proxy()?, Vec::new(), 0);
     for turn in 0..APPLIED {
-        // Each turn but the first puts the whole table in the place of the one before.
+        // Each turn puts the whole table in the place of the one before.
         if turn > 0 {
-            proxy = new_proxy()?;
+            proxy = side.new_proxy()?;
         }
         let begun = Instant::now();
         proxy.update(given.keys(), &given)?;
@@ -158,7 +188,6 @@ fn ours(host: &Host, count: usize, to: SocketAddr) -> Result<Figures> {
             held = slab()?.saturating_sub(before);
         }
     }
-    let all = connections(host, to)?;
     let mut changes = Vec::new();
     for n in 0..CHANGES {
         given.slices[0] = slice(0, &after_change(n))?;
@@ -166,39 +195,25 @@ fn ours(host: &Host, count: usize, to: SocketAddr) -> Result<Figures> {
         proxy.update([key(0)], &given)?;
         changes.push(begun.elapsed());
     }
-    proxy.remove_all()?;
-    Ok(Figures { whole: quantile(&took, 0.5), change: quantile(&changes, 0.5), slab: held, one, all })
+    Ok((Figures { whole: quantile(&took, 0.5), change: quantile(&changes, 0.5), slab: held }, proxy))
 }
 
-fn nft(host: &Host, rules: &str) -> Result<Duration> {
-    let mut command = host.command("nft");
-    command.args(["-f", "-"]);
-    let begun = Instant::now();
-    run_command(command, rules)?.ok()?;
-    Ok(begun.elapsed())
-}
-
-fn theirs(host: &Host, count: usize, to: SocketAddr) -> Result<Figures> {
-    nft(host, &whole(1)?)?;
-    let one = connections(host, to)?;
-    nft(host, TABLE)?;
+fn theirs(side: &Side, count: usize) -> Result<Figures> {
     let before = slab()?;
     let rules = whole(count)?;
     let (mut took, mut held) = (Vec::new(), 0);
     for turn in 0..APPLIED {
-        took.push(nft(host, &rules)?);
+        took.push(side.nft(&rules)?);
         if turn == 0 {
             held = slab()?.saturating_sub(before);
         }
     }
-    let all = connections(host, to)?;
     let mut changes = Vec::new();
     for n in 0..CHANGES {
         let gone = if n == 0 { endpoint(ENDPOINTS - 1) } else { changed(n - 1) };
-        changes.push(nft(host, &change(changed(n), gone, &after_change(n))?)?);
+        changes.push(side.nft(&change(changed(n), gone, &after_change(n))?)?);
     }
-    nft(host, TABLE)?;
-    Ok(Figures { whole: quantile(&took, 0.5), change: quantile(&changes, 0.5), slab: held, one, all })
+    Ok(Figures { whole: quantile(&took, 0.5), change: quantile(&changes, 0.5), slab: held })
 }
 
 fn service_chain(service: usize) -> String {

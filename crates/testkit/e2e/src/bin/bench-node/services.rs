@@ -2,16 +2,14 @@
 //! cost, next to the same rules in kube-proxy's layout.
 
 use crate::Sizes;
-use crate::load::open;
+use crate::connect::{Endpoints, shown};
 use crate::peer;
 use anyhow::{Context, Result, ensure};
-use pintle_e2e::figures::{mebibytes, microseconds, milliseconds, quantile, tell};
-use pintle_e2e::{Cluster, Host, Space, Spawned, memory, processor_time, until};
-use pintle_netlink::namespace;
+use pintle_e2e::figures::{mebibytes, milliseconds, quantile, tell};
+use pintle_e2e::{Cluster, Space, Spawned, memory, processor_time, until};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,11 +17,8 @@ use std::time::{Duration, Instant};
 pub const ENDPOINTS: usize = 10;
 /// The port of every endpoint.
 pub const PORT: u16 = 8080;
-/// The endpoints' network, all of whose addresses are the node's own.
-const NETWORK: &str = "10.99.0.0/16";
 /// Objects that one kubectl creates: fewer than its client lets through at once.
 const CHUNK: usize = 250;
-const CONNECTIONS: usize = 2000;
 pub const CHANGES: usize = 20;
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -45,38 +40,12 @@ pub fn measure(sizes: &Sizes) -> Result<()> {
 
 fn through_the_server(count: usize) -> Result<()> {
     let cluster = Cluster::start()?;
-    answer_everywhere(&cluster.host)?;
+    let endpoints = Endpoints::of(&cluster.host)?;
     let space = cluster.space("services")?;
-    let monitor = programmed(&cluster, &space, count)?;
+    let monitor = programmed(&cluster, &space, &endpoints, count)?;
     changes(&cluster, &space, &monitor)?;
     drop((monitor, space));
     cluster.finish()
-}
-
-/// Makes all endpoints' addresses those of the host itself, where something accepts and closes connections.
-pub fn answer_everywhere(host: &Host) -> Result<()> {
-    host.run(&["ip", "route", "add", "local", NETWORK, "dev", "lo"])?.ok()?;
-    let space = open(host)?;
-    let listener = namespace::enter(space.as_fd(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
-    // It listens as long as the benchmark runs, and holds no more than a socket.
-    std::thread::spawn(move || listener.incoming().for_each(drop));
-    Ok(())
-}
-
-/// New connections to an address, one after the other: until the kernel says that each is there.
-pub fn connections(host: &Host, to: SocketAddr) -> Result<Vec<Duration>> {
-    let space = open(host)?;
-    let connect = || {
-        let begun = Instant::now();
-        TcpStream::connect_timeout(&to, Duration::from_secs(5)).map(|_| begun.elapsed())
-    };
-    let took = namespace::enter(space.as_fd(), || (0..CONNECTIONS).map(|_| connect()).collect::<std::io::Result<_>>())?;
-    took.with_context(|| format!("connect to {to}"))
-}
-
-pub fn tell_connections(name: &str, took: &[Duration]) {
-    let of = |share| microseconds(quantile(took, share));
-    tell(name, format!("{} {}", of(0.5), of(0.99)));
 }
 
 fn service(number: usize) -> Value {
@@ -110,13 +79,13 @@ fn led(cluster: &Cluster) -> Result<usize> {
 }
 
 /// Creates the services and then their endpoints; returns what hears of the kernel's changes.
-fn programmed(cluster: &Cluster, space: &Space<'_>, count: usize) -> Result<Spawned> {
+fn programmed(cluster: &Cluster, space: &Space<'_>, endpoints: &Endpoints, count: usize) -> Result<Spawned> {
     let pid = cluster.server_pid()?;
     let alone = led(cluster)?;
     create(space, &[service(0), slice(0)])?;
     until("the first service leads somewhere", LIMIT, || Ok((led(cluster)? == alone + 1).then_some(())))?;
     let first = address(space)?;
-    let with_one = connections(&cluster.host, first)?;
+    let with_one = endpoints.connections(first)?;
     let (before, used) = (memory(pid)?, processor_time(pid)?);
     create(space, &(1..count).map(service).collect::<Vec<_>>())?;
     let begun = Instant::now();
@@ -132,9 +101,9 @@ fn programmed(cluster: &Cluster, space: &Space<'_>, count: usize) -> Result<Spaw
     let each = after.saturating_sub(before) as f64 / 1024.0 / count as f64;
     tell("memory of the server before and after (PSS)", format!("{} {}", mebibytes(before), mebibytes(after)));
     tell("for each service with its slice", format!("{each:.1} KiB"));
-    tell_connections("new connection through 1 service, p50 and p99", &with_one);
-    let with_all = connections(&cluster.host, first)?;
-    tell_connections(&format!("through {count} services"), &with_all);
+    tell("new connection through 1 service, p50 and p99", shown(&with_one));
+    let with_all = endpoints.connections(first)?;
+    tell(&format!("through {count} services"), shown(&with_all));
     let mut command = cluster.host.command("nft");
     command.arg("monitor");
     Spawned::start(command)
