@@ -35,6 +35,6 @@ pub use lan::Lan;
 pub use nodes::{Agent, DualNodes, NODES, Nodes};
 pub use script::{play, transcripts};
 pub use servers::Servers;
-pub use suite::{Case, Subject, Test, suite, suite_of, suite_on};
+pub use suite::{Case, Subject, Test, left_out, suite, suite_of, suite_on};
 pub use usage::{memory, processor_time};
 pub use wait::until;

@@ -65,7 +65,7 @@ impl std::fmt::Display for LeftOut {
 impl std::error::Error for LeftOut {}
 
 /// What a test returns that does not apply to what it was to run on: the suite tells the reason, and goes on.
-pub(crate) fn left_out(reason: &str) -> anyhow::Error {
+pub fn left_out(reason: &str) -> anyhow::Error {
     LeftOut(reason.to_owned()).into()
 }
 
