@@ -1,7 +1,15 @@
 #!/usr/bin/env bash
 # Builds everything once and runs all tests; what `make test` and CI call.
+#   test.sh            all tests; of those on other runtimes, what takes few minutes
+#   test.sh runtimes   only the tests on other runtimes, all of them
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+which="${1:-all}"
+if [ "$which" != all ] && [ "$which" != runtimes ]; then
+  echo "\`$which\` is not understood: leave it out, or say runtimes." >&2
+  exit 2
+fi
 
 if [ "$(id -u)" != 0 ]; then
   echo "The tests make containers, networks and cgroups: run them as root (sudo make test)." >&2
@@ -17,8 +25,10 @@ cargo build --workspace --all-targets --locked
 if [ "${CI:-}" = true ]; then
   cargo fmt --all --check
 fi
-scripts/clients.sh all
-cargo xtask tidy
+if [ "$which" = all ]; then
+  scripts/clients.sh all
+  cargo xtask tidy
+fi
 
 # What failed is told once more at the end: a long log is often seen from there only. A machine that ends this script
 # after a while would keep it from being told at all, so the script ends the tests before (PINTLE_TEST_MINUTES).
@@ -39,12 +49,23 @@ tests() {
   [ "$result" = 0 ] || failed=yes
 }
 
-tests
-# The tests of one node once more, with another runtime below the kubelet, and with our own behind its socket.
-for runtime in containerd socket; do
+# What pods show, once more with another runtime below the kubelets, or with our own behind its socket.
+on_runtime() { # on_runtime RUNTIME SUITE…
+  local runtime=$1 suite suites=()
+  shift
+  for suite in "$@"; do suites+=(--test "$suite"); done
   echo "=== on the runtime: $runtime ==="
-  PINTLE_E2E_RUNTIME=$runtime tests --test kubelet --test storage
-done
+  PINTLE_E2E_RUNTIME=$runtime tests "${suites[@]}"
+}
+
+if [ "$which" = runtimes ]; then
+  on_runtime containerd cri dual failures kubelet network nodes restart storage workloads
+  on_runtime socket dual failures kubelet network nodes restart storage workloads
+else
+  tests
+  on_runtime containerd kubelet network nodes storage workloads
+  on_runtime socket kubelet nodes storage
+fi
 if [ -n "$failed" ]; then
   echo "=== failures ==="
   awk '/^failures:$/ { inside = 1 } /^test result: / { inside = 0 } inside || /^=== ended/' "$log" | tail -n 200
