@@ -19,7 +19,7 @@ const ENOUGH: usize = 100;
 pub struct Misfit {
     pub nodes: usize,
     /// What is against every node, when that is known before any is looked at.
-    pub before: Option<String>,
+    pub before: Option<Box<str>>,
     /// How many nodes each reason holds for.
     pub reasons: BTreeMap<String, usize>,
     /// Who refused: only what could change their mind brings the pod back.
@@ -29,13 +29,13 @@ pub struct Misfit {
     /// What giving up claims to devices came to; nothing for pods that have none.
     pub(crate) claims: &'static str,
     /// What preemption came to; empty when it found a node.
-    pub preemption: String,
+    pub preemption: Box<str>,
 }
 
 impl Misfit {
     /// What of a pod's own makes all nodes unfit.
     pub(crate) fn of_all(nodes: usize, rejection: Rejection) -> Self {
-        let mut failed = Self { nodes, before: Some(rejection.message), ..Self::default() };
+        let mut failed = Self { nodes, before: Some(rejection.message.into()), ..Self::default() };
         if nodes > 0 {
             failed.plugins.insert(rejection.plugin);
         }
@@ -52,7 +52,7 @@ impl Misfit {
 impl Misfit {
     /// What was tried after no node would do. Upstream's DynamicResources is asked first: it can give claims up.
     fn tell_preemption(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.preemption.as_str() {
+        match &*self.preemption {
             "" => Ok(()),
             what if self.claims.is_empty() => write!(f, " no new claims to deallocate, preemption: {what}"),
             what => write!(f, " {}, preemption: {what}", self.claims),

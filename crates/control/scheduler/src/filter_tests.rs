@@ -117,6 +117,130 @@ fn the_spread_example_of_the_documentation() {
     check(&few, &plain, Err(lacking));
 }
 
+// The same page: how that example changes by a larger skew, by nodes in the place of zones, by a soft constraint; and
+// its conventions: whoever lacks a label is passed by, and pods that don't match themselves change nothing.
+#[test]
+fn the_variations_of_the_spread_example() {
+    let labelled = |name| pod(name, json!({ "metadata": { "labels": { "foo": "bar" } } }));
+    let nodes = [zoned("node1", "zoneA"), zoned("node2", "zoneA"), zoned("node3", "zoneB"), zoned("node4", "zoneB")];
+    let running = [(labelled("1"), "node1"), (labelled("2"), "node2"), (labelled("3"), "node3")];
+    let state = snapshot(&nodes, &running);
+    let mypod = |skew: i32, key: &str, when: &str, foo: &str| {
+        let constraint = json!({ "maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": when,
+            "labelSelector": { "matchLabels": { "foo": "bar" } } });
+        let labels = json!({ "foo": foo });
+        pod("mypod", json!({ "metadata": { "labels": labels }, "spec": { "topologySpreadConstraints": [constraint] } }))
+    };
+    let placeable = |pod: &PodInfo, state: &Snapshot| -> Vec<String> {
+        let only = |name: &str| {
+            let mut one = pod.pod.as_ref().clone();
+            one.spec.as_mut().unwrap().node_name = Some(name.to_owned());
+            crate::tests::schedule(&PodInfo::new(Arc::new(one)), state, 0, &mut StdRng::seed_from_u64(1)).is_ok()
+        };
+        let names = state.nodes().iter().map(|node| node.name.clone());
+        names.filter(|name| only(name)).collect()
+    };
+    let hostname = "kubernetes.io/hostname";
+    for (pod, expected) in [
+        (mypod(1, "zone", "DoNotSchedule", "bar"), &["node3", "node4"][..]),
+        (mypod(2, "zone", "DoNotSchedule", "bar"), &["node1", "node2", "node3", "node4"]),
+        (mypod(1, hostname, "DoNotSchedule", "bar"), &["node4"]),
+        (mypod(1, "zone", "ScheduleAnyway", "bar"), &["node1", "node2", "node3", "node4"]),
+        // Not one of those that are counted: of two and one, the difference is within the limit already.
+        (mypod(1, "zone", "DoNotSchedule", "other"), &["node1", "node2", "node3", "node4"]),
+    ] {
+        assert_eq!(placeable(&pod, &state), expected);
+    }
+    // Without the label "zone", the two pods of node1 don't count, and node1 is no choice.
+    let three = [node("node1", json!({})), zoned("node2", "zoneA"), zoned("node3", "zoneB")];
+    let running = [("1", "node1"), ("2", "node1"), ("3", "node2"), ("4", "node3"), ("5", "node3")];
+    let running = running.map(|(name, node)| (labelled(name), node));
+    let mypod = mypod(1, "zone", "DoNotSchedule", "bar");
+    assert_eq!(placeable(&mypod, &snapshot(&three, &running)), ["node2"]);
+}
+
+// "Taints and Tolerations": three taints, of which the pod bears the two of key1.
+#[test]
+fn the_taints_of_the_documentation() {
+    let taint = |key: &str, effect: &str| json!({ "key": key, "value": key.replace("key", "value"), "effect": effect });
+    let bears = |effect: &str| json!({ "key": "key1", "operator": "Equal", "value": "value1", "effect": effect });
+    let tolerant = pod("p", json!({ "spec": { "tolerations": [bears("NoSchedule"), bears("NoExecute")] } }));
+    let with = |taints: Value| snapshot(&[node("node1", json!({ "spec": { "taints": taints } }))], &[]);
+    let of_key1 = [taint("key1", "NoSchedule"), taint("key1", "NoExecute")];
+    check(&tolerant, &with(json!(of_key1)), Ok("node1"));
+    let third = with(json!([of_key1[0], of_key1[1], taint("key2", "NoSchedule")]));
+    check(&tolerant, &third, Err("1 node(s) had untolerated taint(s)"));
+    check(&tolerant, &with(json!([taint("key2", "PreferNoSchedule")])), Ok("node1"));
+    let cordoned = snapshot(&[node("node1", json!({ "spec": { "unschedulable": true } }))], &[]);
+    check(&tolerant, &cordoned, Err("1 node(s) were unschedulable"));
+    let drained = json!([{ "key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule" }]);
+    check(&pod("p", json!({ "spec": { "tolerations": drained } })), &cordoned, Ok("node1"));
+}
+
+// "Inter-pod affinity and anti-affinity", more practical use-cases: three caches and three web servers, one of each on
+// each of three nodes; there is no place for a fourth.
+#[test]
+fn the_caches_and_servers_of_the_documentation() {
+    let rule = |app: &str| {
+        let selector = json!({ "matchExpressions": [{ "key": "app", "operator": "In", "values": [app] }] });
+        let term = json!({ "labelSelector": selector, "topologyKey": "kubernetes.io/hostname" });
+        json!({ "requiredDuringSchedulingIgnoredDuringExecution": [term] })
+    };
+    let made = |name: &str, app: &str, affinity: Value| {
+        pod(name, json!({ "metadata": { "labels": { "app": app } }, "spec": { "affinity": affinity } }))
+    };
+    let cache = |name: &str| made(name, "store", json!({ "podAntiAffinity": rule("store") }));
+    let server = |name: &str| {
+        made(name, "web-store", json!({ "podAntiAffinity": rule("web-store"), "podAffinity": rule("store") }))
+    };
+    let mut state = snapshot(&["node-1", "node-2", "node-3"].map(|name| node(name, json!({}))), &[]);
+    let none = "3 node(s) didn't match pod affinity rules";
+    check(&server("web-0"), &state, Err(none));
+    for pod in [cache("cache-1"), server("web-1"), cache("cache-2"), cache("cache-3"), server("web-2"), server("web-3")]
+    {
+        let chosen = crate::tests::schedule(&pod, &state, 0, &mut StdRng::seed_from_u64(1)).map(str::to_owned).unwrap();
+        state.set_pod(pod, &chosen);
+    }
+    for node in state.nodes() {
+        let mut kinds: Vec<&str> = node.pods.values().map(|pod| pod.key.name.split('-').next().unwrap()).collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["cache", "web"], "{}", node.name);
+    }
+    let full = "3 node(s) didn't match pod anti-affinity rules";
+    check(&server("web-4"), &state, Err(full));
+    check(&cache("cache-4"), &state, Err(full));
+}
+
+#[test]
+fn ports_conflict_by_number_protocol_and_address() {
+    let with = |name: &str, port: i32, protocol: &str, address: &str| {
+        let port = json!({ "containerPort": port, "hostPort": port, "protocol": protocol, "hostIP": address });
+        pod(name, json!({ "spec": { "containers": [{ "name": "c", "ports": [port] }] } }))
+    };
+    let state = |address: &str| snapshot(&[node("a", json!({}))], &[(with("x", 80, "TCP", address), "a")]);
+    for (running, port, protocol, address, fits) in [
+        ("127.0.0.1", 80, "TCP", "127.0.0.1", false),
+        ("127.0.0.1", 81, "TCP", "127.0.0.1", true),
+        ("127.0.0.1", 80, "UDP", "127.0.0.1", true),
+        ("127.0.0.1", 80, "TCP", "127.0.0.2", true),
+        ("127.0.0.1", 80, "TCP", "0.0.0.0", false),
+        ("0.0.0.0", 80, "TCP", "127.0.0.1", false),
+        ("", 80, "TCP", "127.0.0.1", false),
+        ("", 80, "UDP", "", true),
+    ] {
+        let why = "1 node(s) didn't have free ports for the requested pod ports";
+        check(&with("p", port, protocol, address), &state(running), if fits { Ok("a") } else { Err(why) });
+    }
+}
+
+#[test]
+fn a_pod_that_names_its_node_goes_there_or_nowhere() {
+    let state = snapshot(&[node("a", json!({})), node("b", json!({}))], &[]);
+    check(&pod("p", json!({ "spec": { "nodeName": "b" } })), &state, Ok("b"));
+    let wrong = pod("p", json!({ "spec": { "nodeName": "z" } }));
+    check(&wrong, &state, Err("2 node(s) didn't match the requested node name"));
+}
+
 #[test]
 fn a_daemons_pod_is_held_against_its_own_node_only() {
     let bound_to = |name: &str| {

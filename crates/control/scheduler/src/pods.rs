@@ -1,10 +1,10 @@
-//! The pods of one node: few, copied often when it is tried which must leave, and looked up soon after they came.
+//! The pods of one node: copied often when it is tried which must leave, and looked up with all news of them.
 
 use crate::pod::PodInfo;
 use pintle_types::ObjectKey;
 use std::sync::Arc;
 
-/// Pods in no order, each once.
+/// Pods by name and namespace, in a list: a copy is one piece of memory, and a node of thousands is searched as soon.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pods(Vec<Arc<PodInfo>>);
 
@@ -13,22 +13,25 @@ impl Pods {
         self.0.iter()
     }
 
-    /// The latest are looked at first: news are mostly of those.
-    fn place(&self, key: &ObjectKey) -> Option<usize> {
-        self.0.iter().rposition(|pod| pod.key.name == key.name && pod.key.namespace == key.namespace)
+    /// Where the pod is, or belongs.
+    fn place(&self, namespace: &str, name: &str) -> Result<usize, usize> {
+        let key = |pod: &'_ Arc<PodInfo>| {
+            pod.key.name.as_str().cmp(name).then_with(|| pod.key.namespace.as_str().cmp(namespace))
+        };
+        self.0.binary_search_by(key)
     }
 
     /// The one of that namespace and name.
     pub(crate) fn named(&self, namespace: &str, name: &str) -> Option<&Arc<PodInfo>> {
-        self.0.iter().rfind(|pod| pod.key.name == name && pod.key.namespace == namespace)
+        self.place(namespace, name).ok().map(|place| &self.0[place])
     }
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Arc<PodInfo>> {
-        self.place(key).map(|place| &self.0[place])
+        self.named(&key.namespace, &key.name)
     }
 
     pub(crate) fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut Arc<PodInfo>> {
-        self.place(key).map(|place| &mut self.0[place])
+        self.place(&key.namespace, &key.name).ok().map(|place| &mut self.0[place])
     }
 
     /// Becomes a copy of another, in the memory that it has.
@@ -36,16 +39,47 @@ impl Pods {
         self.0.clone_from(&other.0);
     }
 
-    /// Adds a pod that is not among them.
+    /// Adds a pod, in the place of one of its name.
     pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
-        self.0.push(pod);
+        match self.place(&pod.key.namespace, &pod.key.name) {
+            Ok(place) => self.0[place] = pod,
+            Err(place) => self.0.insert(place, pod),
+        }
     }
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
-        self.place(key).map(|place| self.0.swap_remove(place))
+        self.place(&key.namespace, &key.name).ok().map(|place| self.0.remove(place))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::pod;
+    use serde_json::json;
+
+    fn of(namespace: &str, name: &str) -> Arc<PodInfo> {
+        pod(name, json!({ "metadata": { "namespace": namespace } }))
+    }
+
+    #[test]
+    fn pods_are_found_by_name_and_namespace() {
+        let mut pods = Pods::default();
+        for (namespace, name) in [("b", "web-2"), ("a", "web-1"), ("b", "web-1"), ("a", "web-10"), ("a", "db")] {
+            pods.add(of(namespace, name));
+        }
+        let order: Vec<String> = pods.values().map(|pod| pod.key.to_string()).collect();
+        assert_eq!(order, ["a/db", "a/web-1", "b/web-1", "a/web-10", "b/web-2"]);
+        assert!(pods.named("a", "web-1").is_some() && pods.named("b", "db").is_none());
+        let key = ObjectKey::new("a", "web-1");
+        assert_eq!(pods.remove(&key).map(|pod| pod.key.clone()), Some(key.clone()));
+        assert!(pods.remove(&key).is_none() && pods.get(&key).is_none() && pods.get_mut(&key).is_none());
+        assert_eq!(pods.values().count(), 4);
+        pods.add(of("b", "web-2"));
+        assert_eq!(pods.values().count(), 4, "each once");
     }
 }

@@ -84,6 +84,20 @@ fn nodes_are_compared_by_what_is_lost() {
     check(&urgent, &snapshot(&two, &started), &[], "b: new");
 }
 
+// "Pod Priority and Preemption", limitations: whoever wants to be with the less important can't have them leave; and
+// those of other nodes are never asked to.
+#[test]
+fn who_is_wanted_for_company_does_not_leave() {
+    let one = [node("a", json!({}))];
+    let db = json!({ "metadata": { "labels": { "app": "db" } } });
+    let term = json!({ "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "app": "db" } } });
+    let wants = |kind: &str| json!({ "spec": { "affinity": { kind: { "requiredDuringSchedulingIgnoredDuringExecution": [term] } } } });
+    let company = snapshot(&one, &[(sized("x", 1, "2", db.clone()), "a")]);
+    let none = "0/1 nodes are available: 1 node(s) didn't match pod affinity rules.";
+    check(&sized("p", 9, "2", wants("podAffinity")), &company, &[], none);
+    check(&sized("p", 9, "1", wants("podAntiAffinity")), &company, &[], "a: x");
+}
+
 #[test]
 fn budgets_are_hurt_last() {
     let two = [node("a", json!({})), node("b", json!({}))];

@@ -110,7 +110,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     stop.run_until_cancelled(async {
         follow(&config.informers, &shared).await;
         let limits = csi_nodes::follow(scheduler.client.clone(), Arc::clone(&scheduler.shared), stop.clone());
-        let devices = dra::follow(config.informers.clone(), Arc::clone(&scheduler.shared), stop.clone());
+        let devices = dra::follow(
+            scheduler.client.clone(),
+            config.informers.clone(),
+            Arc::clone(&scheduler.shared),
+            stop.clone(),
+        );
         let rooms = storage_capacity::follow(config.informers.clone(), Arc::clone(&scheduler.shared), stop.clone());
         let turn = Turn { start: 0, random: StdRng::seed_from_u64(config.seed) };
         tokio::join!(scheduler.work(turn), limits, devices, rooms);
@@ -229,12 +234,12 @@ impl Scheduler {
                 self.evict(Arc::clone(pod), misfit, Eviction { node, victims, displaced }).await;
             }
             Ok(Preemption::NotEligible(why_not)) => {
-                misfit.preemption = why_not.to_owned();
+                misfit.preemption = why_not.into();
                 self.shared.queue.unschedulable(&pod.key, misfit.plugins);
                 self.report(pod, UNSCHEDULABLE, &misfit.to_string(), None).await;
             }
             Ok(Preemption::NoNode(why_not)) => {
-                misfit.preemption = why_not;
+                misfit.preemption = why_not.into();
                 let forgotten = self.shared.snapshot.lock().forget_nomination(&pod.key);
                 if forgotten {
                     self.shared.promise_void(pod);
@@ -244,7 +249,7 @@ impl Scheduler {
                 self.report(pod, UNSCHEDULABLE, &misfit.to_string(), promised.then_some("")).await;
             }
             Err(error) => {
-                misfit.preemption = error.to_string();
+                misfit.preemption = error.to_string().into();
                 self.shared.queue.unschedulable(&pod.key, misfit.plugins);
                 self.report(pod, UNSCHEDULABLE, &misfit.to_string(), None).await;
             }

@@ -73,18 +73,17 @@ fn the_bin_packing_example_of_the_documentation() {
     let mut profile = only(Scorer::NodeResourcesFit);
     profile.strategy = Strategy::RequestedToCapacityRatio(vec![(0, 0), (100, 100)]);
     profile.resources = vec![("intel.com/foo".into(), 5), ("memory".into(), 1), ("cpu".into(), 3)];
-    let wanting = asking("p", json!({ "intel.com/foo": "2", "memory": "256M", "cpu": "2" }));
-    let node = |name, foo: &str, cpu| room(name, json!({ "intel.com/foo": foo, "memory": "1G", "cpu": cpu }));
-    let used = |name, foo: &str, cpu: &str, memory: &str| {
+    let asked = |name, foo: &str, cpu: &str, memory: &str| {
         asking(name, json!({ "intel.com/foo": foo, "cpu": cpu, "memory": memory }))
     };
+    let node = |name, foo: &str| room(name, json!({ "intel.com/foo": foo, "memory": "1Gi", "cpu": "8" }));
     let state = snapshot(
-        &[node("one", "4", "4"), node("two", "8", "8")],
-        &[(used("x", "1", "1", "256M"), "one"), (used("y", "2", "6", "512M"), "two")],
+        &[node("one", "4"), node("two", "8")],
+        &[(asked("x", "1", "1", "256Mi"), "one"), (asked("y", "2", "6", "512Mi"), "two")],
     );
-    // The documentation counts of 10 and finds 5 on both, its whole numbers being small. Of 100: on the first node
-    // 75, 51 and 75, which is (75*5 + 51 + 75*3) / 9 = 72.3; on the second 50, 76 and 100, (250 + 76 + 300) / 9.
-    check(profile, &wanting, &state, &[72, 70]);
+    // The documentation counts of 10 and cuts at every step: (7*5 + 5*1 + 3*3) / 9 = 5 and (5*5 + 7*1 + 10*3) / 9 = 7.
+    // Of 100, and rounded at the end: (75*5 + 50*1 + 37*3) / 9 = 59.6 and (50*5 + 75*1 + 100*3) / 9 = 69.4.
+    check(profile, &asked("p", "2", "2", "256Mi"), &state, &[60, 69]);
 }
 
 #[test]
@@ -150,6 +149,21 @@ fn preferred_nodes_are_weighed_against_the_most_preferred() {
         "preferredDuringSchedulingIgnoredDuringExecution": [term("disk", "ssd", 4), term("zone", "x", 2)] } } } });
     // 6, 4 and 0 of 6.
     check(only(Scorer::NodeAffinity), &pod("p", preferring), &snapshot(&nodes, &[]), &[100, 66, 0]);
+}
+
+// "Node affinity weight": of two nodes one has label-1, which is worth 1, the other label-2, which is worth 50.
+#[test]
+fn the_weights_of_the_documentation() {
+    let labelled = |name, key: &str, value: &str| node(name, json!({ "metadata": { "labels": { key: value } } }));
+    let nodes = [labelled("one", "label-1", "key-1"), labelled("two", "label-2", "key-2")];
+    let term = |key: &str, value: &str, weight: i32| {
+        json!({ "weight": weight,
+            "preference": { "matchExpressions": [{ "key": key, "operator": "In", "values": [value] }] } })
+    };
+    let preferring = json!({ "spec": { "affinity": { "nodeAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [term("label-1", "key-1", 1), term("label-2", "key-2", 50)]
+    } } } });
+    check(only(Scorer::NodeAffinity), &pod("p", preferring), &snapshot(&nodes, &[]), &[2, 100]);
 }
 
 #[test]

@@ -19,6 +19,8 @@ use std::time::Duration;
 /// Longest answer taken, in bytes; lists come in pages far smaller.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 const JSON: &str = "application/json";
+/// A question that got no answer is asked again this soon.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Asks one API server on behalf of one identity. Cheap to clone.
 #[derive(Clone)]
@@ -236,6 +238,18 @@ impl Client {
     /// Reads what is at a path, in the form that `accept` asks for.
     pub async fn get_path(&self, path: &str, accept: &str) -> Result<Bytes, ClientError> {
         self.answer(self.request(Method::GET, path, accept, "", Bytes::new())?).await
+    }
+
+    /// Whether something is at a path of discovery, such as `/apis/batch/v1`: a server serves the same built-in versions
+    /// as long as it runs. Asks until there is an answer.
+    pub async fn serves(&self, path: &str) -> bool {
+        loop {
+            match self.get_path(path, JSON).await {
+                Ok(_) => return true,
+                Err(error) if error.status().is_some_and(|status| status.code == 404) => return false,
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
+        }
     }
 
     /// Sends JSON to any path, and reads JSON.

@@ -43,6 +43,20 @@ fn failure(status: &Status) -> Response<Body> {
     response
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_served_is_asked_until_there_is_an_answer() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let client = client(move |request| match (request.uri().path(), count.fetch_add(1, Ordering::SeqCst)) {
+        (_, 0) => failure(&Status::internal("not yet")),
+        ("/apis/batch/v1", _) => Response::new(body_from(r#"{"kind":"APIResourceList"}"#)),
+        (path, _) => failure(&Status::not_found("", "", path)),
+    });
+    assert!(client.serves("/apis/batch/v1").await);
+    assert!(!client.serves("/apis/batch/v9").await);
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
 #[tokio::test]
 async fn a_list_is_read_page_by_page() {
     let client = client(|request| {

@@ -11,7 +11,7 @@ use super::{result, selector};
 use crate::snapshot::NodeInfo;
 use pintle_cel::Value;
 use pintle_types::Kind;
-use pintle_types::k8s::api::resource::v1::{AllocationResult, Device, ResourceClaim, ResourceSlice};
+use pintle_types::k8s::api::resource::v1::{AllocationResult, Device, DeviceTaint, ResourceClaim, ResourceSlice};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Devices that one search looks at before it gives up: every combination may have to be tried.
@@ -29,6 +29,7 @@ pub(crate) enum Failure {
 }
 
 /// A device that may be chosen.
+#[derive(Clone, Copy)]
 pub(super) struct Candidate<'a> {
     pub(super) pool: usize,
     pub(super) slice: &'a ResourceSlice,
@@ -275,6 +276,12 @@ impl<'s, 'a> Search<'s, 'a> {
         self.views[candidate.pool].uses?.get(&candidate.device.name)
     }
 
+    /// Its driver's, and those that rules put on it.
+    fn taints(&self, candidate: usize) -> impl Iterator<Item = &'a DeviceTaint> {
+        let Candidate { pool, device, .. } = self.candidates[candidate];
+        device.taints.iter().flatten().chain(self.devices.ruled_taints(self.views[pool].id, &device.name))
+    }
+
     fn is_shareable(&self, candidate: usize) -> bool {
         self.candidates[candidate].device.allow_multiple_allocations == Some(true)
     }
@@ -335,7 +342,7 @@ impl<'s, 'a> Search<'s, 'a> {
     fn take(&mut self, at: At, index: usize, must: bool) -> Result<bool, Failure> {
         let (way, device) = (self.way(at), self.candidates[index].device);
         let Some(consumed) = self.fit(at, index) else { return Ok(false) };
-        if device.taints.iter().flatten().any(|taint| !way.tolerates(taint)) {
+        if self.taints(index).any(|taint| !way.tolerates(taint)) {
             return Ok(false);
         }
         let shareable = self.is_shareable(index);

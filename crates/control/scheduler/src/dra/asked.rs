@@ -1,6 +1,7 @@
 //! What a claim asks for, one way to meet each request after the other.
 
 use super::devices::Devices;
+use pintle_devices::{repels, tolerates};
 use pintle_types::Kind;
 use pintle_types::k8s::api::resource::v1::{
     DeviceClass, DeviceRequest, DeviceSelector, DeviceTaint, DeviceToleration, ResourceClaim,
@@ -41,23 +42,7 @@ impl<'a> Way<'a> {
     }
 
     pub(super) fn tolerates(&self, taint: &DeviceTaint) -> bool {
-        if !matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") {
-            return true;
-        }
-        self.tolerations.into_iter().flatten().any(|toleration| tolerates(toleration, taint))
-    }
-}
-
-fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or("Equal") {
-        "" | "Equal" => text(&toleration.value) == text(&taint.value),
-        "Exists" => true,
-        _ => false,
+        !repels(taint) || self.tolerations.into_iter().flatten().any(|toleration| tolerates(toleration, taint))
     }
 }
 

@@ -4,8 +4,12 @@ use super::extended::{ANNOTATION, IMPLICIT};
 use super::selector::Selectors;
 use crate::affinity::term_matches;
 use crate::snapshot::NodeInfo;
+use pintle_devices::{is_about, repels, taint_of};
 use pintle_types::k8s::api::core::v1::NodeSelector;
-use pintle_types::k8s::api::resource::v1::{AllocationResult, Device, DeviceClass, ResourceClaim, ResourceSlice};
+use pintle_types::k8s::api::resource::v1::{
+    AllocationResult, Device, DeviceClass, DeviceTaint, ResourceClaim, ResourceSlice,
+};
+use pintle_types::k8s::api::resource::v1beta2::DeviceTaintRule;
 use pintle_types::quantity::Quantity;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -89,6 +93,8 @@ pub struct Devices {
     specials: HashMap<String, ObjectKey>,
     /// Allocations whose devices did not become usable in time, by the claim's uid.
     late: HashSet<String>,
+    /// What an administrator taints devices with, by the rule's name: of rules only those that keep claims off.
+    rules: BTreeMap<String, (Arc<DeviceTaintRule>, DeviceTaint)>,
     pub(crate) selectors: Selectors,
     /// Whether all that is there was seen.
     pub(crate) ready: bool,
@@ -281,6 +287,30 @@ impl Devices {
         let pool = self.pools.entry(id).or_default();
         pool.slices.insert(name.to_owned(), slice);
         pool.current = OnceLock::new();
+    }
+
+    /// The rule as it is now; nothing when it is gone.
+    pub fn set_rule(&mut self, name: &str, rule: Option<Arc<DeviceTaintRule>>) {
+        self.rules.remove(name);
+        if let Some((rule, taint)) = rule.map(|rule| (Arc::clone(&rule), taint_of(&rule))).filter(|it| repels(&it.1)) {
+            self.rules.insert(name.to_owned(), (rule, taint));
+        }
+    }
+
+    /// How many rules keep claims off devices.
+    #[cfg(test)]
+    pub(super) fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// The taints that rules put on a device.
+    pub(super) fn ruled_taints<'a>(
+        &'a self,
+        pool: &'a PoolId,
+        device: &'a str,
+    ) -> impl Iterator<Item = &'a DeviceTaint> {
+        let about = move |rule: &DeviceTaintRule| is_about(rule, &pool.driver, &pool.pool, device);
+        self.rules.values().filter(move |(rule, _)| about(rule)).map(|(_, taint)| taint)
     }
 
     /// Notes where the pool is to be looked for.

@@ -39,7 +39,6 @@ pub(super) fn build(
             binding_failure_conditions: from.device.binding_failure_conditions.clone(),
             share_id: chosen.consumed.as_ref().map(|_| String::new()),
             consumed_capacity: chosen.consumed.as_ref().map(|all| all.iter().map(amount).collect()),
-            ..Default::default()
         }
     });
     let devices = DeviceAllocationResult { results: Some(results.collect()), config: configuration(asked, chosen) };

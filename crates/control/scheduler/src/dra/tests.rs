@@ -8,6 +8,7 @@ use crate::snapshot::NodeInfo;
 use crate::tests::{merge, node, pod, schedule, snapshot};
 use crate::{Plugins, PodInfo, Snapshot, filter::Plugin};
 use pintle_types::k8s::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
+use pintle_types::k8s::api::resource::v1beta2::DeviceTaintRule;
 use pintle_types::{Kind, ObjectKey};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -224,6 +225,38 @@ fn tainted_devices_need_tolerations() {
     check(&devices, &[tolerant(json!({ "operator": "Exists" }))], &[&["r=gpu-0"]]);
     check(&devices, &[tolerant(json!({ "key": "broken", "operator": "Equal", "value": "fan" }))], &[&["r=gpu-0"]]);
     check(&devices, &[tolerant(json!({ "key": "broken", "operator": "Equal", "value": "bolt" }))], &[&["r=gpu-2"]]);
+}
+
+#[test]
+fn rules_taint_devices_like_their_drivers() {
+    let mut all = gpus();
+    all[0]["taints"] = json!([{ "key": "own", "effect": "NoSchedule" }]);
+    let slices = [slice("s", all, json!({}))];
+    let rule = |effect: &str, selector: Value| {
+        let taint = json!({ "key": "broken", "value": "fan", "effect": effect });
+        let rule = json!({ "metadata": { "name": "r" }, "spec": { "deviceSelector": selector, "taint": taint } });
+        Arc::new(DeviceTaintRule::from_value(rule).unwrap())
+    };
+    let ask = |tolerations: Value| claim("c", json!([exactly("r", json!({ "tolerations": tolerations }))]), json!({}));
+    let broken = || json!({ "key": "broken", "operator": "Exists" });
+    for (effect, selector, tolerations, expected) in [
+        ("NoSchedule", json!({ "driver": DRIVER, "pool": "a", "device": "gpu-1" }), json!([]), &[&["r=gpu-2"][..]][..]),
+        ("NoExecute", json!({ "device": "gpu-1" }), json!([]), &[&["r=gpu-2"]]),
+        ("None", json!({ "device": "gpu-1" }), json!([]), &[&["r=gpu-1"]]),
+        ("NoSchedule", Value::Null, json!([]), &[&["r=gpu-1"]]),
+        ("NoSchedule", json!({ "driver": "other.example.com" }), json!([]), &[&["r=gpu-1"]]),
+        ("NoSchedule", json!({ "pool": "b" }), json!([]), &[&["r=gpu-1"]]),
+        ("NoSchedule", json!({}), json!([]), &[]),
+        ("NoSchedule", json!({}), json!([broken()]), &[&["r=gpu-1"]]),
+        // A device has the taints of its driver, too.
+        ("NoSchedule", json!({}), json!([broken(), { "key": "own", "operator": "Exists" }]), &[&["r=gpu-0"]]),
+    ] {
+        let mut devices = devices(&slices, &[]);
+        devices.set_rule("r", Some(rule(effect, selector)));
+        check(&devices, &[ask(tolerations.clone())], expected);
+        devices.set_rule("r", None);
+        check(&devices, &[ask(json!([]))], &[&["r=gpu-1"]]);
+    }
 }
 
 #[test]
