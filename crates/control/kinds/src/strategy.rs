@@ -141,6 +141,11 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// The same about an update by a subresource such as `status`.
+    fn subresource_warnings(&self, _subresource: &str, _new: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether deleting waits: the seconds to wait for, 0 for none. Nothing: the kind knows no grace period.
     fn graceful_delete(&self, _object: &Value, _requested_seconds: Option<i64>) -> Option<i64> {
         None

@@ -1,8 +1,10 @@
 //! Addresses, networks and URLs.
 
 use super::Errors;
+use crate::tree;
 use ipnet::IpNet;
 use pintle_types::{field::Path, names};
+use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
@@ -77,6 +79,14 @@ pub(crate) fn ip_warning(path: &Path, text: &str) -> Option<String> {
     };
     let told = format!("{}: IPv6 address {text:?} should be in RFC 5952 canonical format ({usual:?})", path.as_str());
     (usual != text).then_some(told)
+}
+
+/// The same of the addresses that a balancer has, as the status of a kind tells them. Upstream names their places without
+/// the field.
+pub(crate) fn balancer_warnings(object: &Value) -> Vec<String> {
+    let at = Path::new("status.loadBalancer.ingress");
+    let points = tree::list(&object["status"]["loadBalancer"], "ingress").iter().enumerate();
+    points.filter_map(|(i, point)| ip_warning(&at.index(i), tree::text(point, "ip"))).collect()
 }
 
 /// The same of a network.

@@ -69,6 +69,10 @@ impl Strategy for Ingress {
         if annotated && old.is_none() { vec![words] } else { Vec::new() }
     }
 
+    fn subresource_warnings(&self, _subresource: &str, new: &Value) -> Vec<String> {
+        net::balancer_warnings(new)
+    }
+
     fn generation_fields(&self) -> &'static [&'static str] {
         &["spec"]
     }

@@ -113,7 +113,7 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value, mutating: bool,
     if tree::has(spec, "paramKind") {
         param_kind(errors, &path.child("paramKind"), &spec["paramKind"]);
     }
-    match_constraints(errors, &path.child("matchConstraints"), &spec["matchConstraints"]);
+    match_constraints(errors, &path.child("matchConstraints"), &spec["matchConstraints"], mutating);
     let params = tree::has(spec, "paramKind");
     let conditions = tree::list(spec, "matchConditions");
     webhook::match_conditions(errors, &path.child("matchConditions"), conditions, params);
@@ -198,16 +198,15 @@ fn mutations(errors: &mut Errors, path: &Path, mutations: &[Value], expressions:
             }
         };
         let kind = tree::text(mutation, "patchType");
-        if tree::has(mutation, other) {
-            errors.forbidden(&at.child(other), &format!("must not be specified when patchType is {kind}"));
-        }
+        let (source, path) = (tree::text(&mutation[own], "expression").trim(), at.child(own).child("expression"));
         if !tree::has(mutation, own) {
             errors.required(&at.child(own), &format!("must be specified when patchType is {kind}"));
-            continue;
-        }
-        let (source, path) = (tree::text(&mutation[own], "expression"), at.child(own).child("expression"));
-        if errors.needs(&path, source.trim(), "expression is not specified") {
+        } else if errors.needs(&path, source, "") {
             expressions.check(errors, &path, source, wanted, declared);
+        }
+        if tree::has(mutation, other) {
+            let words = format!("must not be specified when patchType is {kind}");
+            errors.invalid(&at.child(other), format!("{{{other}}}"), &words);
         }
     }
 }
@@ -240,13 +239,26 @@ pub(super) fn mixed_case(errors: &mut Errors, at: &Path, text: &str) {
     }
 }
 
-fn match_constraints(errors: &mut Errors, at: &Path, constraints: &Value) {
+fn match_constraints(errors: &mut Errors, at: &Path, constraints: &Value, mutating: bool) {
     if constraints.is_null() {
         return errors.required(at, "");
     }
     match_resources(errors, at, constraints);
     if tree::list(constraints, "resourceRules").is_empty() {
         errors.required(&at.child("resourceRules"), "");
+    }
+    if mutating {
+        mutable_operations(errors, at, constraints);
+    }
+}
+
+/// What is deleted can't be changed. Upstream names the place without the numbers of rule and operation.
+fn mutable_operations(errors: &mut Errors, at: &Path, resources: &Value) {
+    const MUTABLE: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
+    let path = at.child("resourceRules").child("operations");
+    let rules = tree::list(resources, "resourceRules").iter();
+    for operation in rules.flat_map(|rule| tree::list(rule, "operations")) {
+        errors.one_of(&path, operation.as_str().unwrap_or(""), MUTABLE);
     }
 }
 
@@ -260,13 +272,17 @@ fn match_resources(errors: &mut Errors, at: &Path, resources: &Value) {
     }
 }
 
+/// Words that CEL keeps for itself.
+const RESERVED: &str = "as break const continue else false for function if import in let loop namespace null package \
+                        return true var void while";
+
 fn variables(errors: &mut Errors, path: &Path, variables: &[Value], expressions: &mut PolicyExpressions) {
     for (i, variable) in variables.iter().enumerate() {
         let at = path.index(i);
         let own = tree::text(variable, "name");
-        if own.is_empty() {
+        if own.trim().is_empty() {
             errors.required(&at.child("name"), "name is not specified");
-        } else if !name::c_identifier(own).is_empty() {
+        } else if !name::c_identifier(own).is_empty() || RESERVED.split(' ').any(|word| word == own) {
             errors.invalid(&at.child("name"), own, "must be a valid CEL identifier");
         }
         let (source, path) = (tree::text(variable, "expression"), at.child("expression"));
@@ -359,7 +375,9 @@ impl Strategy for AdmissionPolicyBinding {
                 param_ref(errors, &path.child("paramRef"), &spec["paramRef"]);
             }
             match_resources(errors, &path.child("matchResources"), &spec["matchResources"]);
-            if !self.mutating {
+            if self.mutating {
+                mutable_operations(errors, &path.child("matchResources"), &spec["matchResources"]);
+            } else {
                 actions(errors, &path.child("validationActions"), tree::list(spec, "validationActions"));
             }
         })

@@ -147,6 +147,10 @@ impl Strategy for Service {
         warnings::of(new)
     }
 
+    fn subresource_warnings(&self, _subresource: &str, new: &Value) -> Vec<String> {
+        net::balancer_warnings(new)
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
     }

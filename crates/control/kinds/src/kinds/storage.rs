@@ -74,13 +74,7 @@ impl Strategy for StorageClass {
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut found = self.validate(new);
         found.extend(Errors::of(|errors| {
-            for field in ["parameters", "provisioner"] {
-                if tree::at(new, field) != tree::at(old, field) {
-                    let words = format!("updates to {field} are forbidden.");
-                    errors.forbidden(&Path::new(field), &words);
-                }
-            }
-            for field in ["reclaimPolicy", "volumeBindingMode"] {
+            for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
                 errors.immutable(&Path::new(field), tree::at(new, field), tree::at(old, field));
             }
         }));

@@ -106,9 +106,11 @@ fn run(table: &Table, case: &Case, row: &Row) -> Result<(), String> {
             let old = stored_with_status(table, &def, completed(&def, before)?);
             let (new, errors) = updated(table, &def, completed(&def, object)?, &old, &row.through);
             compare(&row.errors, &errors)?;
-            if row.through.is_empty() {
-                told(&row.warnings, &def.strategy.warnings(&new, Some(&old)))?;
-            }
+            let warnings = match row.through.as_str() {
+                "" => def.strategy.warnings(&new, Some(&old)),
+                through => def.strategy.subresource_warnings(through, &new),
+            };
+            told(&row.warnings, &warnings)?;
             expect_fields(&new, row)
         }
     }

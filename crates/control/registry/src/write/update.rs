@@ -120,7 +120,11 @@ impl Registry {
         });
         errors.extend(self.rewritten(target, &new, old)?);
         target.invalid(target.name, &errors)?;
-        let warnings = target.def.strategy.warnings(&new, Some(&old.value));
+        let warnings = if itself {
+            target.def.strategy.warnings(&new, Some(&old.value))
+        } else {
+            target.def.strategy.subresource_warnings(target.sub, &new)
+        };
         warnings.into_iter().for_each(|warning| target.by.warn(warning));
         if target.sub != "scale" {
             let shown = shared(target, &old.value);

@@ -133,6 +133,10 @@ impl Strategy for Pod {
         if old.is_some() { Vec::new() } else { warnings::of(None, pod) }
     }
 
+    fn subresource_warnings(&self, subresource: &str, pod: &Value) -> Vec<String> {
+        if subresource == "status" { warnings::of_addresses(&pod["status"]) } else { Vec::new() }
+    }
+
     fn graceful_delete(&self, pod: &Value, requested_seconds: Option<i64>) -> Option<i64> {
         let phase = tree::text(&pod["status"], "phase");
         // Nobody runs the pod (yet, or any more), so nobody would confirm that it is gone.

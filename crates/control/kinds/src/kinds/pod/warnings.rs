@@ -1,7 +1,7 @@
 //! What is allowed in a pod but hardly meant so: the texts of `Warning` headers about pods and their templates.
 
 use crate::{
-    check::{name, resource},
+    check::{name, net, resource},
     tree,
 };
 use pintle_types::field::Path;
@@ -45,6 +45,17 @@ const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
+
+/// About the addresses in the status of a pod.
+pub(super) fn of_addresses(status: &Value) -> Vec<String> {
+    let list = |field: &'static str| {
+        let path = Path::new("status").child(field);
+        let warning =
+            move |(i, one): (usize, &Value)| net::ip_warning(&path.index(i).child("ip"), tree::text(one, "ip"));
+        tree::list(status, field).iter().enumerate().filter_map(warning)
+    };
+    list("podIPs").chain(list("hostIPs")).collect()
+}
 
 /// About a pod, or (with a path) about a template at that path.
 pub(crate) fn of(path: Option<&str>, object: &Value) -> Vec<String> {
