@@ -45,6 +45,14 @@ impl Object {
         }
     }
 
+    /// Appends the object's metadata alone as JSON; those of stored bytes are copied, not parsed.
+    pub fn write_metadata_json(&self, out: &mut BytesMut) {
+        match self {
+            Self::Stored(entry) => entry.write_metadata_to(out),
+            Self::Tree(value) => out.put_slice(value["metadata"].to_string().as_bytes()),
+        }
+    }
+
     pub fn to_json(&self) -> Bytes {
         let mut out = BytesMut::new();
         self.write_json(&mut out);

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pintle_kinds::SelectableField;
 use pintle_store::{KeyValue, Revision};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::fmt::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -215,8 +216,23 @@ impl Entry {
         self.write_rest(out);
     }
 
+    /// Appends the object's metadata, its resourceVersion included. What the object has beside them is not looked at.
+    pub fn write_metadata_to(&self, out: &mut BytesMut) {
+        let from = &self.bytes[(self.splice as usize).saturating_sub(1)..];
+        let mut values = serde_json::Deserializer::from_slice(from).into_iter::<&RawValue>();
+        // The bytes were parsed when they were written or loaded.
+        let metadata = values.next().and_then(Result::ok).map_or("{}", RawValue::get);
+        out.reserve(metadata.len() + 48);
+        out.put_u8(b'{');
+        self.write_with_version(&metadata.as_bytes()[1..], out);
+    }
+
     fn write_rest(&self, out: &mut BytesMut) {
-        let tail = &self.bytes[self.splice as usize..];
+        self.write_with_version(&self.bytes[self.splice as usize..], out);
+    }
+
+    /// Appends the resourceVersion as the first of the metadata, and then what follows.
+    fn write_with_version(&self, tail: &[u8], out: &mut BytesMut) {
         // Writing to bytes in memory can't fail.
         let _ = write!(out, "\"resourceVersion\":\"{}\"", self.revision);
         if !tail.starts_with(b"}") {
@@ -238,5 +254,34 @@ impl Entry {
     /// What the entry costs beside the bytes that it shares, roughly.
     pub(crate) fn weight(&self) -> usize {
         self.bytes.len() + self.key.len() + 160
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(object: &Value) -> Entry {
+        let key = Bytes::from_static(b"/registry/leases/ns/one");
+        let value = codec::to_stored(object);
+        let kv = KeyValue { key, value, create_revision: 1, mod_revision: 7, version: 1, lease: 0 };
+        Entry::new(&kv, "/registry/leases".len(), Fields::default()).unwrap()
+    }
+
+    #[test]
+    fn metadata_alone_are_those_of_the_tree() {
+        for object in [
+            serde_json::json!({"apiVersion": "v1", "kind": "K", "metadata": {}}),
+            serde_json::json!({
+                "apiVersion": "v1", "kind": "K", "spec": {"metadata": {"name": "}"}},
+                "metadata": {"name": "a\"}{", "labels": {"a": "\u{1f600}"}, "managedFields": [{"fieldsV1": {"f:spec": {}}}]},
+            }),
+        ] {
+            let (entry, mut out) = (entry(&object), BytesMut::new());
+            entry.write_metadata_to(&mut out);
+            let alone: Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(alone, entry.to_value()["metadata"]);
+            assert_eq!(alone["resourceVersion"], "7");
+        }
     }
 }
