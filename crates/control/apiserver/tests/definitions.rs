@@ -6,7 +6,9 @@ use futures::StreamExt;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use pintle_client::Transport;
+use pintle_store::{EmbeddedStore, Store};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use support::{Cluster, request};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -166,4 +168,31 @@ async fn a_definition_made_again_has_its_own_schema_and_objects() {
     let gadget =
         json!({"apiVersion": "g.io/v1", "kind": "Gadget", "metadata": {"name": "x"}, "spec": {"a": "1", "b": "2"}});
     assert_eq!(cluster.create(GADGETS, gadget).await["spec"], json!({"b": "2"}));
+}
+
+#[tokio::test]
+async fn a_server_that_starts_goes_on_with_a_deletion() {
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::in_memory().unwrap());
+    let first = Cluster::over(store.clone(), |_, _| {}).await;
+    define(&first, definition(json!({}))).await;
+    let held = json!({"apiVersion": "g.io/v1", "kind": "Gadget",
+        "metadata": {"name": "held", "finalizers": ["example.com/hold"]}, "spec": {}});
+    first.create(GADGETS, held).await;
+    let path = format!("{DEFINITIONS}/gadgets.g.io");
+    let marked = first.admin(Method::DELETE, &path, Value::Null).await.json();
+    assert!(is_true(&marked, "Terminating"), "{marked}");
+    drop(first);
+
+    let second = Cluster::over(store, |_, _| {}).await;
+    let object = format!("{GADGETS}/held");
+    assert_eq!(second.get(&object).await.code, StatusCode::OK, "the definition waits for its objects");
+    assert!(is_true(&second.get(&path).await.json(), "Terminating"));
+    let transport = second.server.local_transport(support::admin());
+    let watch = request(Method::GET, &format!("{DEFINITIONS}?watch=1"), Value::Null);
+    let mut frames = transport.call(watch).await.unwrap().into_body().into_data_stream();
+    let released = second.admin(Method::PATCH, &object, json!({"metadata": {"finalizers": null}})).await;
+    assert_eq!(released.code, StatusCode::OK);
+    let gone = |frame: &[u8]| support::events(frame).iter().any(|event| event["type"] == "DELETED");
+    while !gone(&frames.next().await.unwrap().unwrap()) {}
+    assert_eq!(second.get(&path).await.code, StatusCode::NOT_FOUND);
 }

@@ -51,6 +51,21 @@ struct Served {
     names: Value,
 }
 
+impl Served {
+    /// As a definition wants it; which names it gets is decided elsewhere.
+    fn of(definition: &Value) -> Self {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let spec = &definition["spec"];
+        Self {
+            group: text(&spec["group"]),
+            resource: text(&spec["names"]["plural"]),
+            uid: text(&definition["metadata"]["uid"]),
+            generation: definition["metadata"]["generation"].as_i64().unwrap_or_default(),
+            names: Value::Null,
+        }
+    }
+}
+
 fn name_of(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
@@ -100,6 +115,11 @@ impl Definitions {
         match &definition {
             None => Ok(()),
             Some(definition) if definition["metadata"]["deletionTimestamp"].is_string() => {
+                // A server that starts must know the objects again that it is to delete.
+                if is_true(definition, "Established") && !self.served.lock().contains_key(name) {
+                    let names = definition["status"]["acceptedNames"].clone();
+                    self.put_into_service(server, definition, Served { names, ..Served::of(definition) }).await?;
+                }
                 self.finalize(server, definition).await
             }
             Some(definition) => self.take(server, definition).await,
@@ -108,30 +128,33 @@ impl Definitions {
 
     async fn take(&self, server: &Arc<Server>, definition: &Value) -> Result<(), Status> {
         let name = name_of(definition);
-        let spec = &definition["spec"];
-        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-        let mut wanted = Served {
-            group: text(&spec["group"]),
-            resource: text(&spec["names"]["plural"]),
-            uid: text(&definition["metadata"]["uid"]),
-            generation: definition["metadata"]["generation"].as_i64().unwrap_or_default(),
-            names: Value::Null,
-        };
+        let mut wanted = Served::of(definition);
         let taken = self.taken(server, name, &wanted.group);
-        let (names, said) = names::accept(&spec["names"], &definition["status"]["acceptedNames"], &taken);
+        let (names, said) = names::accept(&definition["spec"]["names"], &definition["status"]["acceptedNames"], &taken);
         wanted.names = names;
         let free = said["status"] == "True";
         // What was established once stays so, under the names that it got.
         let established = free || is_true(definition, "Established");
-        let known = self.served.lock().get(name).cloned();
-        if established && known.as_ref() != Some(&wanted) {
-            if known.is_none_or(|known| known.generation != wanted.generation) {
-                let defs = definition::resources(&Arc::downgrade(server), definition);
-                serve(server, Some((&wanted.group, &wanted.resource)), defs).await?;
-            }
-            self.served.lock().insert(name.to_owned(), wanted.clone());
+        let status = status_of(definition, &wanted.names, said, established);
+        if established {
+            self.put_into_service(server, definition, wanted).await?;
         }
-        set_status(server, definition, &status_of(definition, &wanted.names, said, established)).await
+        set_status(server, definition, &status).await
+    }
+
+    /// Serves what a definition says, unless that is served already.
+    async fn put_into_service(&self, server: &Arc<Server>, definition: &Value, wanted: Served) -> Result<(), Status> {
+        let name = name_of(definition);
+        let known = self.served.lock().get(name).cloned();
+        if known.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        if known.is_none_or(|known| known.generation != wanted.generation) {
+            let defs = definition::resources(&Arc::downgrade(server), definition);
+            serve(server, Some((&wanted.group, &wanted.resource)), defs).await?;
+        }
+        self.served.lock().insert(name.to_owned(), wanted);
+        Ok(())
     }
 
     /// The names that a definition can't have: those of the other definitions of its group, and of built-in kinds.
@@ -291,31 +314,6 @@ async fn set_status(server: &Server, definition: &Value, wanted: &Value) -> Resu
         patch(server, name, "status", json!({"status": status})).await?;
     }
     Ok(())
-}
-
-/// Before a definition is deleted: from now on its objects go first.
-pub(crate) async fn announce_deletion(server: &Server, name: &str) -> Result<(), Status> {
-    let table = server.registry.table();
-    let def = table.get(GROUP, "v1", RESOURCE).ok_or_else(Status::no_such_resource)?;
-    let definition = server.registry.get(def, "", name, &GetOptions::default()).await?.to_value();
-    let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
-    let mut finalizers = list(&definition["metadata"]["finalizers"]);
-    if definition["metadata"]["deletionTimestamp"].is_string() || finalizers.iter().any(|f| f == FINALIZER) {
-        return Ok(());
-    }
-    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
-    let mut terminating = condition("Terminating", true, "InstanceDeletionPending", message);
-    terminating["lastTransitionTime"] = server.clock.now_seconds().to_string().into();
-    let mut conditions = list(&definition["status"]["conditions"]);
-    conditions.push(terminating);
-    finalizers.push(FINALIZER.into());
-    patch(server, name, "status", json!({"status": {"conditions": conditions}})).await?;
-    patch(server, name, "", json!({"metadata": {"finalizers": finalizers}})).await
-}
-
-/// Whether this is the resource of definitions itself.
-pub(crate) fn defines(def: &ResourceDef) -> bool {
-    def.group == GROUP && def.resource == RESOURCE
 }
 
 async fn patch(server: &Server, name: &str, sub: &str, change: Value) -> Result<(), Status> {

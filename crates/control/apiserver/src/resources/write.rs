@@ -3,7 +3,6 @@
 use super::read::namespace;
 use super::{Target, view};
 use crate::admission::Chain;
-use crate::custom;
 use crate::decode::{self, Expected, media_type};
 use crate::media::{Format, Offers, Shape};
 use crate::options::{self, WriteOptions};
@@ -276,9 +275,6 @@ pub(crate) async fn delete(target: &Target<'_>) -> Answer {
     let format = target.negotiate(Shape::Object)?;
     let (delete, options) = delete_options(target).await?;
     warn_of_orphans(target, &delete);
-    if custom::defines(&target.def) && !options.dry_run && delete.preconditions.is_none() {
-        custom::announce_deletion(&target.call.server, &target.path.name).await?;
-    }
     let writer = Writer::new(target, options);
     let request = writer.request();
     let (registry, name) = (&target.call.server.registry, &target.path.name);

@@ -10,7 +10,7 @@ use pintle_client::{Transport, collect};
 use pintle_kinds::Table;
 use pintle_pki::{CertificateAuthority, ClientCertificates, SigningKey, server_config};
 use pintle_registry::{Options, Registry};
-use pintle_store::EmbeddedStore;
+use pintle_store::{EmbeddedStore, Store};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -49,6 +49,11 @@ impl Cluster {
 
     /// A cluster whose settings `change` may change.
     pub async fn with(change: impl FnOnce(&mut Config, &CertificateAuthority)) -> Self {
+        Self::over(Arc::new(EmbeddedStore::in_memory().unwrap()), change).await
+    }
+
+    /// A cluster over a store in which another one may have left something.
+    pub async fn over(store: Arc<dyn Store>, change: impl FnOnce(&mut Config, &CertificateAuthority)) -> Self {
         let keys = tempfile::tempdir().unwrap();
         let clock = pintle_clock::system();
         let authority = CertificateAuthority::load_or_create(keys.path(), "ca", clock.now()).unwrap();
@@ -60,7 +65,6 @@ impl Cluster {
         let mut config = Config::new(bind, [192, 0, 2, 1].into(), tls, ca, token_key);
         config.static_tokens = vec![("s3cret".into(), User::new("robot", &["machines"]))];
         change(&mut config, &authority);
-        let store = Arc::new(EmbeddedStore::in_memory().unwrap());
         let registry = Registry::open(store, Table::builtin(), clock.clone(), Options::default()).await.unwrap();
         let server = Server::new(config, registry, clock);
         let stop = CancellationToken::new();

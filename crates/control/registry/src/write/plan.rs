@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 const WAITING_FOR_CONTENT: &str = "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will \
      automatically be purged by the system.";
 
@@ -55,9 +56,7 @@ pub(super) fn plan(def: &ResourceDef, old: &Value, options: &DeleteOptions, now:
 fn marked_by_its_kind(def: &ResourceDef, old: &Value, now: Timestamp) -> Option<Plan> {
     let waits = match (&*def.storage.group, &*def.storage.resource) {
         ("", "namespaces") => !list(&old["spec"]["finalizers"]).is_empty(),
-        ("apiextensions.k8s.io", "customresourcedefinitions") => {
-            finalizers(old).iter().any(|name| name == "customresourcecleanup.apiextensions.k8s.io")
-        }
+        ("apiextensions.k8s.io", "customresourcedefinitions") => finalizers(old).iter().any(|name| name == CLEANUP),
         _ => return None,
     };
     let marked = !old["metadata"]["deletionTimestamp"].is_null();
@@ -69,9 +68,32 @@ fn marked_by_its_kind(def: &ResourceDef, old: &Value, now: Timestamp) -> Option<
             Some(Plan::Mark(new))
         }
         "namespaces" if waits => Some(Plan::Refuse(WAITING_FOR_CONTENT)),
-        "customresourcedefinitions" if waits && !marked => Some(Plan::Mark(new)),
+        "customresourcedefinitions" if !marked => {
+            hold_definition(&mut new, now);
+            Some(Plan::Mark(new))
+        }
         "customresourcedefinitions" if waits => Some(Plan::Wait),
         _ => None,
+    }
+}
+
+/// Keeps a definition until its objects are gone, and says so in its status.
+fn hold_definition(definition: &mut Value, now: Timestamp) {
+    let mut held = finalizers(definition);
+    if !held.iter().any(|name| name == CLEANUP) {
+        held.push(CLEANUP.into());
+    }
+    set_finalizers(definition, &held);
+    let conditions = &mut definition["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    if let Some(all) = conditions.as_array_mut().filter(|all| all.iter().all(|one| one["type"] != "Terminating")) {
+        all.push(json!({
+            "type": "Terminating", "status": "True", "lastTransitionTime": now.to_string(),
+            "reason": "InstanceDeletionPending",
+            "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        }));
     }
 }
 

@@ -47,6 +47,49 @@ async fn finalizers_keep_an_object_until_they_are_gone() {
 }
 
 #[tokio::test]
+async fn definitions_are_held_until_their_objects_are_gone() {
+    let (world, kind) = (World::new().await, "customresourcedefinitions.apiextensions.k8s.io");
+    let schema = json!({"openAPIV3Schema": {"type": "object"}});
+    let given = json!({"metadata": {"name": "widgets.example.com", "finalizers": ["x.io/f"]}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}});
+    let created = world.create(kind, given).await.unwrap();
+    let delete = |options: Value| world.delete(kind, "widgets.example.com", options);
+
+    let refused = delete(json!({"preconditions": {"uid": "wrong"}})).await.unwrap_err();
+    assert_eq!(refused.code, 409);
+    assert_eq!(world.get(kind, "widgets.example.com").await.unwrap(), created, "it is not to be deleted after all");
+
+    let (by, def) = (requester(), world.def(kind));
+    let mut request = by.request();
+    request.dry_run = true;
+    let tried = world.registry.delete(&request, &def, "", "widgets.example.com", &Default::default()).await;
+    let tried = object(tried.unwrap());
+    assert_eq!(world.get(kind, "widgets.example.com").await.unwrap(), created, "that was only tried");
+    let mut marked = object(delete(json!({"propagationPolicy": "Foreground"})).await.unwrap());
+    marked["metadata"]["resourceVersion"] = tried["metadata"]["resourceVersion"].clone();
+    assert_eq!(tried, marked, "trying shows what deleting does");
+    let finalizers = json!(["x.io/f", "customresourcecleanup.apiextensions.k8s.io"]);
+    assert_eq!(marked["metadata"]["finalizers"], finalizers);
+    assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-02T03:04:05Z");
+    assert_eq!(marked["metadata"]["managedFields"], created["metadata"]["managedFields"]);
+    assert_eq!(
+        marked["status"]["conditions"],
+        json!([{
+        "type": "Terminating", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z",
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"}])
+    );
+
+    world.advance(10);
+    let again = object(delete(json!({})).await.unwrap());
+    assert_eq!(again["metadata"]["deletionTimestamp"], "2026-01-02T03:04:05Z", "deleting twice changes nothing");
+    let last = world.merge(kind, "widgets.example.com", "", json!({"metadata": {"finalizers": null}})).await;
+    assert_eq!(last.unwrap()["metadata"]["deletionTimestamp"], "2026-01-02T03:04:05Z");
+    assert_eq!(world.get(kind, "widgets.example.com").await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
 async fn a_policy_becomes_a_finalizer() {
     for (options, expected) in [
         (json!({"propagationPolicy": "Foreground"}), Some("foregroundDeletion")),
