@@ -3,9 +3,7 @@
 use pintle_client::{Client, ClientError, resource_path};
 use pintle_types::GroupVersion;
 use serde::Deserialize;
-use std::time::Duration;
 
-const RETRY: Duration = Duration::from_secs(1);
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// A resource in the version that its group prefers.
@@ -38,18 +36,6 @@ pub struct Discovered {
     pub resources: Vec<Resource>,
     /// `group/version: why`.
     pub failed: Vec<String>,
-}
-
-/// Whether a group's version, such as `/apis/batch/v1`, is served: a server serves the same built-in ones as long as it
-/// runs. Asks until there is an answer.
-pub async fn is_served(client: &Client, path: &str) -> bool {
-    loop {
-        match client.get_path(path, "application/json").await {
-            Ok(_) => return true,
-            Err(error) if error.status().is_some_and(|status| status.code == 404) => return false,
-            Err(_) => tokio::time::sleep(RETRY).await,
-        }
-    }
 }
 
 /// Reads the discovery documents: in one piece for all groups where the server can, else group by group.

@@ -8,6 +8,8 @@ use std::net::Ipv4Addr;
 
 /// The label of pretending nodes, and the key of their taint.
 pub const LABEL: &str = "pintle.io/hollow";
+/// Says that the cluster's controller attaches volumes, as upstream's kubelets say by default.
+const MANAGED_ATTACHING: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 /// Where the addresses of nodes begin: a range that is for neither the internet nor anybody's network (RFC 2544).
 const NODES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// Where the addresses of pods begin (RFC 6598), and how many there are.
@@ -41,7 +43,8 @@ pub fn node(config: &Config, number: u32, now: Timestamp) -> Value {
     let taint = json!([{"key": LABEL, "value": "true", "effect": "NoSchedule"}]);
     let spec = if config.tainted { json!({ "taints": taint }) } else { json!({}) };
     json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": labels, "annotations": {MANAGED_ATTACHING: "true"}},
         "spec": spec, "status": status(config, number, now),
     })
 }

@@ -63,6 +63,7 @@ async fn nodes_register_and_renew_their_leases() {
     let node = &hollow.api.all::<Node>()[0];
     let ready = node.status.as_ref().unwrap().conditions.iter().flatten().find(|c| c.type_ == "Ready").unwrap();
     assert_eq!((node.name(), ready.status.as_str()), ("hollow-1", "True"));
+    assert_eq!(node.annotation("volumes.kubernetes.io/controller-managed-attach-detach"), Some("true"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 //! device-taint-eviction controller.
 
 use pintle_clock::Timestamp;
+use pintle_devices::{is_about, taint_of, tolerates};
 use pintle_types::k8s::api::resource::v1::{
     DeviceRequestAllocationResult, DeviceTaint, DeviceToleration, ResourceClaim,
 };
@@ -29,24 +30,6 @@ pub fn devices(claim: &ResourceClaim) -> impl Iterator<Item = &DeviceRequestAllo
     allocation.and_then(|it| it.devices.as_ref()).into_iter().flat_map(|devices| devices.results.iter().flatten())
 }
 
-/// Whether a rule is about a device.
-pub fn is_about(rule: &DeviceTaintRule, driver: &str, pool: &str, device: &str) -> bool {
-    let Some(selector) = &rule.spec.device_selector else { return false };
-    let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
-    fits(&selector.driver, driver) && fits(&selector.pool, pool) && fits(&selector.device, device)
-}
-
-/// The taint that a rule puts on devices.
-fn taint_of(rule: &DeviceTaintRule) -> DeviceTaint {
-    let taint = &rule.spec.taint;
-    DeviceTaint {
-        effect: taint.effect.clone(),
-        key: taint.key.clone(),
-        time_added: taint.time_added.clone(),
-        value: taint.value.clone(),
-    }
-}
-
 /// When the pods of a claim have to go; nothing while its devices can be borne. `published` are the taints that the
 /// driver gave a device; `rules` are those that evict.
 pub fn eviction(
@@ -71,28 +54,17 @@ pub fn eviction(
     out
 }
 
-/// When a taint is not borne any more; nothing when it is borne forever.
+/// When a taint is not borne any more; nothing when it is borne forever. Of tolerations only those count that name the
+/// effect.
 fn due(taint: &DeviceTaint, tolerations: &[DeviceToleration]) -> Option<Timestamp> {
     let added = taint.time_added.as_ref()?.0;
     let mut borne: Option<i64> = None;
-    for toleration in tolerations.iter().filter(|toleration| tolerates(toleration, taint)) {
+    let named = tolerations.iter().filter(|toleration| toleration.effect.as_deref() == Some("NoExecute"));
+    for toleration in named.filter(|toleration| tolerates(toleration, taint)) {
         let seconds = toleration.toleration_seconds?.max(0);
         borne = Some(borne.map_or(seconds, |known| known.min(seconds)));
     }
     Timestamp::from_second(added.as_second().saturating_add(borne.unwrap_or(0))).ok()
-}
-
-/// Of tolerations only those count that name the effect.
-fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let key = toleration.key.as_deref().unwrap_or_default();
-    let (value, other) = (toleration.value.as_deref(), taint.value.as_deref());
-    toleration.effect.as_deref() == Some("NoExecute")
-        && (key.is_empty() || key == taint.key)
-        && match toleration.operator.as_deref().unwrap_or("Equal") {
-            "" | "Equal" => value.unwrap_or_default() == other.unwrap_or_default(),
-            "Exists" => true,
-            _ => false,
-        }
 }
 
 /// What a rule comes to.

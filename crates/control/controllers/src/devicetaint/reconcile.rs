@@ -2,12 +2,12 @@
 
 use super::plan::{self, Eviction};
 use crate::context::Context;
-use crate::discovery::is_served;
 use crate::node::disrupt;
 use crate::pods;
 use crate::resourceclaim::claims_of_pod;
 use parking_lot::Mutex;
 use pintle_client::{Client, ClientError};
+use pintle_devices::VERSION_OF_RULES;
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::Pod;
 use pintle_types::k8s::api::resource::v1::{DeviceRequestAllocationResult, DeviceTaint, ResourceClaim, ResourceSlice};
@@ -18,8 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// What is served where rules can be.
-const VERSION: &str = "/apis/resource.k8s.io/v1beta2";
 /// Slices and allocated claims by driver and pool.
 const BY_POOL: &str = "device-pool";
 const WORKERS: usize = 4;
@@ -85,7 +83,7 @@ pub async fn run(context: Context, teller: Client) {
             tell.notify_one();
         }
     });
-    let Some(ruled) = context.stop.run_until_cancelled(is_served(&context.client, VERSION)).await else { return };
+    let Some(ruled) = context.stop.run_until_cancelled(context.client.serves(VERSION_OF_RULES)).await else { return };
     if !ruled && context.stop.run_until_cancelled(seen.notified()).await.is_none() {
         return;
     }

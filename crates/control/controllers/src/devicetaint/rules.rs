@@ -3,6 +3,7 @@
 use super::plan::{self, Counts};
 use super::reconcile::{Controller, STATUS_PERIOD};
 use pintle_client::{ClientError, Patch, PatchOptions};
+use pintle_devices::is_about;
 use pintle_informer::Outcome;
 use pintle_types::k8s::api::resource::v1beta2::DeviceTaintRule;
 use pintle_types::k8s::apimachinery::pkg::apis::meta::v1::Condition;
@@ -90,13 +91,13 @@ impl Controller {
         let current = slices.iter().enumerate();
         let current = current.filter(|(at, slice)| newest.get(&place(*at)) == Some(&slice.spec.pool.generation));
         let devices = current.flat_map(|(at, slice)| slice.spec.devices.iter().flatten().map(move |it| (at, it)));
-        devices.filter(|(at, it)| plan::is_about(rule, place(*at).0, place(*at).1, &it.name)).count()
+        devices.filter(|(at, it)| is_about(rule, place(*at).0, place(*at).1, &it.name)).count()
     }
 
     /// How many allocated devices the rule is about.
     fn allocated(&self, rule: &DeviceTaintRule) -> usize {
         let claims = self.claims.list();
         let devices = claims.iter().flat_map(|claim| plan::devices(claim));
-        devices.filter(|it| plan::is_about(rule, &it.driver, &it.pool, &it.device)).count()
+        devices.filter(|it| is_about(rule, &it.driver, &it.pool, &it.device)).count()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::plan::{self, Stage};
 use crate::context::Context;
-use crate::discovery::{Resource, discover, is_served};
+use crate::discovery::{Resource, discover};
 use crate::metadata::{LIST, Metadata};
 use pintle_client::{ClientError, ListOptions, Patch, PatchOptions};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
@@ -19,7 +19,7 @@ const VERSION: &str = "/apis/storagemigration.k8s.io/v1beta1";
 
 /// Runs the controller until the context's stop; at once to its end where migrations are not served.
 pub async fn run(context: Context) {
-    if context.stop.run_until_cancelled(is_served(&context.client, VERSION)).await != Some(true) {
+    if context.stop.run_until_cancelled(context.client.serves(VERSION)).await != Some(true) {
         return;
     }
     let migrations = context.informers.of::<StorageVersionMigration>();
