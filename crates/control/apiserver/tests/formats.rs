@@ -63,6 +63,12 @@ async fn metadata_alone_comes_in_every_form() {
     let one = of("application/json", "PartialObjectMetadata");
     let one = cluster.send(admin(), accepting(&path, &one)).await.json();
     assert_eq!(one["kind"], "PartialObjectMetadata");
+    let whole = cluster.send(admin(), accepting(&path, "application/json")).await.json();
+    assert_eq!(one, json!({"kind": one["kind"], "apiVersion": "meta.k8s.io/v1", "metadata": whole["metadata"]}));
+    let all = of("application/json", "PartialObjectMetadataList");
+    let all = cluster.send(admin(), accepting(MAPS, &all)).await.json();
+    let own = all["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == "a");
+    assert_eq!((own, &all["kind"]), (Some(&one), &json!("PartialObjectMetadataList")));
     let binary = cluster.send(admin(), accepting(&path, &of(PROTOBUF, "PartialObjectMetadata"))).await;
     assert_eq!(protobuf::encode(&one).unwrap(), binary.body);
     let short = cluster.send(admin(), accepting(&path, &of(CBOR, "PartialObjectMetadata"))).await;
@@ -141,6 +147,11 @@ async fn watches_are_framed_in_every_form() {
     let (media, frame) = first(CBOR).await;
     assert_eq!(media, "application/cbor-seq");
     assert_eq!(read(&frame), json!({"type": "ADDED", "object": object}));
+    let (media, frame) = first("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").await;
+    let alone =
+        json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]});
+    assert!(media == "application/json" && frame.ends_with(b"}\n"));
+    assert_eq!(serde_json::from_slice::<Value>(&frame).unwrap(), json!({"type": "ADDED", "object": alone}));
 }
 
 #[tokio::test]

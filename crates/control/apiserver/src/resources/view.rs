@@ -40,6 +40,11 @@ pub(crate) fn object(target: &Target<'_>, format: Format, code: StatusCode, obje
             Ok(send(target, format, code, body))
         }
         View::Whole => send_value(target, format, code, &object.to_value()),
+        View::Metadata(version) if format.written == Written::Json => {
+            let mut out = BytesMut::new();
+            write_partial(object, version, &mut out);
+            Ok(send(target, format, code, out.freeze()))
+        }
         View::Metadata(version) => send_value(target, format, code, &partial(&object.to_value(), version)),
         View::Table(version) => {
             let value = object.to_value();
@@ -76,6 +81,20 @@ pub(crate) fn list(target: &Target<'_>, format: Format, list: &List) -> Answer {
             }
             Ok(send(target, format, code, bytes))
         }
+        View::Metadata(version) if format.written == Written::Json => {
+            let mut out = BytesMut::with_capacity(256 + list.items.len() * 512);
+            let head = format!(
+                r#"{{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/{version}","metadata":{},"items":["#,
+                list_metadata(list)
+            );
+            out.extend_from_slice(head.as_bytes());
+            for (at, item) in list.items.iter().enumerate() {
+                out.extend_from_slice(if at > 0 { b"," } else { b"" });
+                write_partial(item, version, &mut out);
+            }
+            out.extend_from_slice(b"]}");
+            Ok(send(target, format, code, out.freeze()))
+        }
         View::Metadata(version) => {
             let items: Vec<Value> = list.items.iter().map(|o| partial(&o.to_value(), version)).collect();
             let body = json!({
@@ -105,6 +124,15 @@ fn list_metadata(list: &List) -> Value {
         metadata["remainingItemCount"] = remaining.into();
     }
     metadata
+}
+
+/// Appends what [`partial`] makes of an object, as JSON: for stored objects without their trees.
+pub(super) fn write_partial(object: &Object, version: &str, out: &mut BytesMut) {
+    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/"#);
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(br#"","metadata":"#);
+    object.write_metadata_json(out);
+    out.extend_from_slice(b"}");
 }
 
 /// An object's metadata alone.

@@ -166,6 +166,15 @@ impl Writer {
                 let table = view::event_table(&self.def, version, self.include, event, first, now);
                 shown(event, &table, written)
             }
+            (View::Metadata(version), Written::Json) => {
+                let mut out = BytesMut::new();
+                out.extend_from_slice(br#"{"type":""#);
+                out.extend_from_slice(event.kind.as_str().as_bytes());
+                out.extend_from_slice(br#"","object":"#);
+                view::write_partial(&event.object, version, &mut out);
+                out.extend_from_slice(b"}\n");
+                out.freeze()
+            }
             (View::Metadata(version), written) => {
                 shown(event, &view::partial(&event.object.to_value(), version), written)
             }
