@@ -16,18 +16,25 @@ const LIMIT: Duration = Duration::from_secs(3600);
 /// Deployments that one kubectl creates: fewer than its client lets through at once.
 const CHUNK: usize = 100;
 const LABEL: &str = "pintle.io/hollow";
-const USAGE: &str = "usage: bench-controllers [--nodes 100] [--deployments 500] [--pods 10000] [--idle SECONDS]";
+/// The store keeps the past for five minutes, and deletes then what the creation of so many pods has left in it.
+const SETTLED: Duration = Duration::from_secs(400);
+const USAGE: &str =
+    "usage: bench-controllers [--nodes 100] [--deployments 500] [--pods 10000] [--idle SECONDS] [--settled SECONDS]";
 
 struct Arguments {
     nodes: usize,
     deployments: usize,
     pods: usize,
+    /// How long is measured each time.
     idle: Duration,
+    /// From the last pod that is ready until the cluster is held to be idle.
+    settled: Duration,
 }
 
 impl Arguments {
     fn parse() -> Result<Self> {
-        let mut all = Self { nodes: 100, deployments: 500, pods: 10_000, idle: Duration::from_secs(60) };
+        let idle = Duration::from_secs(60);
+        let mut all = Self { nodes: 100, deployments: 500, pods: 10_000, idle, settled: SETTLED };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let value = words.next().and_then(|value| value.parse::<usize>().ok());
@@ -37,6 +44,7 @@ impl Arguments {
                 "--deployments" => all.deployments = value,
                 "--pods" => all.pods = value,
                 "--idle" => all.idle = Duration::from_secs(value as u64),
+                "--settled" => all.settled = Duration::from_secs(value as u64),
                 _ => bail!(USAGE),
             }
         }
@@ -157,26 +165,29 @@ fn pods(cluster: &Cluster, space: &Space<'_>, arguments: &Arguments) -> Result<(
     Ok(())
 }
 
+/// What is used soon after the last pod is ready, and once nothing is left to do of the creation of so many.
 fn idle(cluster: &Cluster, hollow: u32, arguments: &Arguments) -> Result<()> {
-    let wait = |time: Duration| {
-        let began = Instant::now();
-        while began.elapsed() < time {
-            std::thread::park_timeout(time - began.elapsed());
-        }
-    };
-    // What is left to do of so many pods, such as their last events, is no part of it.
-    wait(arguments.idle);
+    let ready = Instant::now();
     let pids = [("server", cluster.server_pid()?), ("pretending nodes", hollow)];
-    let before: Vec<Duration> = pids.iter().map(|(_, pid)| processor_time(*pid)).collect::<Result<_>>()?;
-    let began = Instant::now();
-    wait(arguments.idle);
-    for ((who, pid), before) in pids.into_iter().zip(before) {
-        let share = (processor_time(pid)? - before).as_secs_f64() / began.elapsed().as_secs_f64();
-        tell(
-            &format!("idle with {} pods, CPU of the {who}", arguments.pods),
-            format!("{:.2} % of a core", share * 100.0),
-        );
+    for after in [arguments.idle, arguments.settled.max(arguments.idle * 2)] {
+        wait_until(ready + after);
+        let before: Vec<Duration> = pids.iter().map(|(_, pid)| processor_time(*pid)).collect::<Result<_>>()?;
+        let began = Instant::now();
+        wait_until(began + arguments.idle);
+        for ((who, pid), before) in pids.iter().zip(before) {
+            let share = (processor_time(*pid)? - before).as_secs_f64() / began.elapsed().as_secs_f64();
+            tell(
+                &format!("{} pods, {} s after the last was Ready, CPU of the {who}", arguments.pods, after.as_secs()),
+                format!("{:.2} % of a core", share * 100.0),
+            );
+        }
     }
     tell("idle, memory of the server (PSS)", format!("{} MiB", memory(cluster.server_pid()?)? >> 20));
     Ok(())
+}
+
+fn wait_until(then: Instant) {
+    while let Some(left) = then.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
+    }
 }
