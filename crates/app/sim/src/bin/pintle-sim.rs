@@ -3,6 +3,8 @@
 //! A process that simulates draws all its entropy from the seed: also the hashes of the standard library, the choices
 //! of tokio's `select!`, and the uids of objects. So a seed replays the same way.
 
+#![allow(clippy::print_stdout, reason = "what it finds is its output")]
+
 use clap::Parser;
 use pintle_sim::{Options, Outcome, run};
 use std::process::{Command, ExitCode, Stdio};

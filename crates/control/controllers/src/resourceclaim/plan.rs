@@ -156,10 +156,11 @@ pub struct Release {
 pub fn release(claim: &ResourceClaim, left: Vec<ResourceClaimConsumerReference>) -> Release {
     let protected = claim.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
     let (fewer, none) = (left.len() < consumers(claim).len(), left.is_empty());
-    if !fewer && !(protected && none && claim.is_deleting()) {
+    let frees = protected && none;
+    let goes = frees && claim.is_deleting();
+    if !fewer && !goes {
         return Release::default();
     }
-    let frees = protected && none;
     let changes = fewer || (frees && is_allocated(claim));
     let status = changes.then(|| {
         let mut changed = claim.clone();

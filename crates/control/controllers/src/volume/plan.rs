@@ -204,7 +204,7 @@ fn policy(volume: &PersistentVolume) -> &str {
 fn undeletable(volume: &PersistentVolume) -> String {
     let directory = volume.spec.as_ref().and_then(|spec| spec.host_path.as_ref()).map(|source| source.path.as_str());
     match directory {
-        Some(path) if !path.split_once("/tmp/").is_some_and(|(_, rest)| !rest.is_empty()) => {
+        Some(path) if path.split_once("/tmp/").is_none_or(|(_, rest)| rest.is_empty()) => {
             format!("host_path deleter only supports /tmp/.+ but received provided {path}")
         }
         _ => {

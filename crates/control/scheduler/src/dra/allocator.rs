@@ -12,6 +12,7 @@ use crate::snapshot::NodeInfo;
 use pintle_cel::Value;
 use pintle_types::Kind;
 use pintle_types::k8s::api::resource::v1::{AllocationResult, Device, DeviceTaint, ResourceClaim, ResourceSlice};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Devices that one search looks at before it gives up: every combination may have to be tried.
@@ -178,7 +179,7 @@ impl<'s, 'a> Search<'s, 'a> {
                 continue;
             }
             let whose = format!("claim {}, request {}", self.asked[at.claim].claim.key(), way.own_name());
-            for view in self.views.iter().filter(|view| !(view.complete && view.valid)) {
+            if let Some(view) = self.views.iter().find(|view| !(view.complete && view.valid)) {
                 let state = if view.complete { "invalid" } else { "being updated" };
                 let words =
                     format!("{whose}: asks for all devices, but resource pool {} is currently {state}", view.id);
@@ -316,12 +317,13 @@ impl<'s, 'a> Search<'s, 'a> {
         if of_class.is_empty() && way.selectors.is_empty() {
             return Ok(true);
         }
-        if !self.values.contains_key(&index) {
-            let value =
-                selector::value(&slice.spec.driver, device).map_err(|error| format!("device {}: {error}", id()))?;
-            self.values.insert(index, value);
-        }
-        let (value, selectors) = (&self.values[&index], &self.devices.selectors);
+        let value = match self.values.entry(index) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(
+                selector::value(&slice.spec.driver, device).map_err(|error| format!("device {}: {error}", id()))?,
+            ),
+        };
+        let selectors = &self.devices.selectors;
         let whose = [format!("class {}", way.class.name()), format!("claim {}", self.asked[at.claim].claim.key())];
         Ok(selectors.all_match(of_class, value, &whose[0], &id)?
             && selectors.all_match(way.selectors, value, &whose[1], &id)?)

@@ -105,8 +105,8 @@ pub(crate) fn details(record: &Record) -> String {
         }
     }
     for name in chosen("env") {
-        let variables = record.config.env.iter().flatten().filter_map(|v| v.split_once('='));
-        if let Some((_, value)) = variables.into_iter().filter(|(own, _)| *own == name).last() {
+        let mut latest_first = record.config.env.iter().flatten().rev().filter_map(|v| v.split_once('='));
+        if let Some((_, value)) = latest_first.find(|(own, _)| *own == name) {
             all.insert(name, value.to_owned());
         }
     }
