@@ -31,7 +31,11 @@ pub async fn register(config: &Config, number: u32) -> String {
 async fn try_register(config: &Config, number: u32) -> Result<String, ClientError> {
     let node = Node::from_value(object::node(config, number, config.clock.now_seconds()))?;
     match config.client.create(&node).await {
-        Err(error) if error.is_already_exists() => Ok(report(config, number).await?.uid().to_owned()),
+        Err(error) if error.is_already_exists() => {
+            let marks = Patch::Merge(json!({ "metadata": { "annotations": node.metadata.annotations } }));
+            config.client.patch::<Node>("", node.name(), marks, &PatchOptions::default()).await?;
+            Ok(report(config, number).await?.uid().to_owned())
+        }
         result => Ok(result?.uid().to_owned()),
     }
 }

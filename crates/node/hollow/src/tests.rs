@@ -67,6 +67,17 @@ async fn nodes_register_and_renew_their_leases() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_that_are_there_are_taken_up_and_marked() {
+    let known = json!({ "metadata": { "name": "hollow-1", "uid": "known", "annotations": { "mine": "stays" } } });
+    let hollow = start(|config| config.count = 1);
+    hollow.api.put(&Node::from_value(known).unwrap());
+    let marked = |node: Node| node.annotation("volumes.kubernetes.io/controller-managed-attach-detach").is_some();
+    hollow.until("it is marked", |api| api.get::<Node>("", "hollow-1").is_some_and(marked)).await;
+    let node = hollow.api.get::<Node>("", "hollow-1").unwrap();
+    assert_eq!((node.uid(), node.annotation("mine")), ("known", Some("stays")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn bound_pods_run_and_those_that_may_end_do() {
     for watching in [Watching::Together, Watching::Each] {
         let hollow = start(|config| config.watching = watching);

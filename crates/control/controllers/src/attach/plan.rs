@@ -12,8 +12,6 @@ use std::time::Duration;
 const PLUGIN: &str = "kubernetes.io/csi/";
 /// On nodes whose kubelet leaves attaching to this controller.
 const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
-/// On nodes of which a person says that nothing runs there any more.
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// How long a node that is not well may keep a volume that nobody wants there.
 pub const MAX_WAIT_FOR_UNMOUNT: Duration = Duration::from_secs(360);
 /// How long a driver may take before pods are told that it takes long.
@@ -59,8 +57,7 @@ pub fn is_managed(node: &Node) -> bool {
 
 /// Whether the node's kubelet may still use what is mounted there.
 pub fn care(node: &Node) -> Care {
-    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    if taints.into_iter().any(|taint| taint.key == OUT_OF_SERVICE) {
+    if crate::node::is_out_of_service(node) {
         Care::None
     } else if crate::node::is_ready(node) {
         Care::Full

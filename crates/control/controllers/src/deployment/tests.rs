@@ -167,6 +167,9 @@ fn percentages_round_up_for_surge_and_down_for_unavailable() {
         (1, "0%", "0%", (0, 1)),
         (4, "2", "1", (2, 1)),
         (2, "0", "5", (0, 2)),
+        // The documentation: of 4 replicas by default between 3 and 5; of 30 % at least 70 % and at most 130 %.
+        (4, "25%", "25%", (1, 1)),
+        (10, "30%", "30%", (3, 3)),
     ] {
         let wanted = wanted(replicas, surge, unavailable);
         assert_eq!((wanted.surge, wanted.unavailable), expected, "{replicas} {surge} {unavailable}");
@@ -200,6 +203,27 @@ fn old_sets_lose_unavailable_pods_first() {
     assert!(shrink_old(wanted(8, "0", "25%"), &set("new", 2, 0, 0), &[set("a", 6, 6, 0)]).is_empty());
     assert_eq!(new_set_size(wanted(8, "25%", "25%"), 2, &old), 2);
     assert_eq!(new_set_size(wanted(8, "25%", "25%"), 2, &[set("a", 6, 6, 0)]), 4);
+}
+
+/// The example of the documentation: three replicas of nginx, updated by the defaults. "Scaled up … to 1, scaled down …
+/// to 2, up to 2, down to 1, up to 3, down to 0."
+#[test]
+fn a_documented_rollout_takes_the_documented_steps() {
+    let (mut new, mut old, mut told) = (0, 3, Vec::new());
+    while (new, old) != (3, 0) {
+        let wanted = wanted(3, "25%", "25%");
+        let size = new_set_size(wanted, new, &[set("old", old, old, 0)]);
+        if size != new {
+            told.push(format!("up to {size}"));
+            new = size;
+            continue;
+        }
+        // The new pods have become available by now.
+        let smaller = shrink_old(wanted, &set("new", new, new, 0), &[set("old", old, old, 0)]);
+        old = smaller.first().expect("there is always something to do").replicas;
+        told.push(format!("down to {old}"));
+    }
+    assert_eq!(told, ["up to 1", "down to 2", "up to 2", "down to 1", "up to 3", "down to 0"]);
 }
 
 #[test]

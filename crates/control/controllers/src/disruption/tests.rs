@@ -52,6 +52,16 @@ fn numbers_and_percentages() {
         (json!({ "maxUnavailable": 1 }), 2, 1, 3, (2, 0)),
         (json!({ "maxUnavailable": "34%" }), 3, 0, 3, (1, 2)),
         (json!({ "maxUnavailable": 1 }), 0, 0, 0, (0, 0)),
+        // "Rounding logic when specifying percentages": of seven pods 50% are four; of what may be gone, too, it is the
+        // larger number, so that 30% of seven are three.
+        (json!({ "minAvailable": "50%" }), 7, 0, 7, (4, 3)),
+        (json!({ "maxUnavailable": "30%" }), 7, 0, 7, (4, 3)),
+        (json!({ "minAvailable": "100%" }), 7, 0, 7, (7, 0)),
+        (json!({ "maxUnavailable": "0%" }), 7, 0, 7, (7, 0)),
+        // "PodDisruptionBudget example": two of three have to be there; one is drained, its successor pending.
+        (json!({ "minAvailable": 2 }), 3, 1, 3, (2, 1)),
+        (json!({ "minAvailable": 2 }), 2, 1, 3, (2, 0)),
+        (json!({ "minAvailable": 2 }), 1, 2, 3, (2, 0)),
     ] {
         let budget = PodDisruptionBudget::from_value(budget(spec.clone())).unwrap();
         let pods: Vec<Arc<Pod>> = (0..healthy + unhealthy).map(|i| pod(i < healthy)).collect();

@@ -219,6 +219,35 @@ async fn each_index_may_fail_on_its_own() {
     cluster.until("no pod is held", |api| !api.all::<Pod>().iter().any(is_tracked)).await;
 }
 
+/// The example of the documentation, "Backoff limit per index": of ten indexes the even ones fail, each twice.
+#[tokio::test(start_paused = true)]
+async fn the_documented_job_with_a_limit_for_each_index() {
+    let cluster = cluster();
+    let spec = json!({
+        "completions": 10, "parallelism": 3, "completionMode": "Indexed", "backoffLimit": 2147483647,
+        "backoffLimitPerIndex": 1, "maxFailedIndexes": 5,
+    });
+    cluster.create::<Job>(job(spec)).await;
+    let index_of = |name: &str| super::plan::index_of(&cluster.api.get::<Pod>("d", name).unwrap()).unwrap();
+    cluster
+        .until("it is over", |_| {
+            for name in running(&cluster) {
+                match index_of(&name) % 2 {
+                    0 => fail(&cluster, &name, 1),
+                    _ => cluster.report("d", &name, "Succeeded"),
+                }
+            }
+            is(&cluster, FAILED)
+        })
+        .await;
+    let failed = "FailedIndexes: Job has failed indexes".to_owned();
+    assert_eq!((message_of(&cluster, FAILED), message_of(&cluster, "FailureTarget")), (failed.clone(), failed));
+    let status = status(&cluster);
+    assert_eq!(status.completed_indexes.as_deref(), Some("1,3,5,7,9"));
+    assert_eq!(status.failed_indexes.as_deref(), Some("0,2,4,6,8"));
+    assert_eq!((status.succeeded, status.failed), (Some(5), Some(10)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_success_policy_ends_the_job_early() {
     let cluster = cluster();

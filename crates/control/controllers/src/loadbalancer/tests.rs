@@ -4,6 +4,7 @@ use super::run;
 use crate::testing::Cluster;
 use futures::FutureExt;
 use pintle_fake_api::FakeApi;
+use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Node, Service};
 use pintle_types::k8s::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -92,4 +93,65 @@ async fn a_port_is_had_by_one_service_and_never_one_of_the_cluster() {
         service.spec.as_mut().expect("a spec").ports.as_mut().expect("ports")[0].port = 82;
     });
     cluster.until("the second has it", |api| ingress(api, "second") == ["192.0.2.1"]).await;
+}
+
+#[test]
+fn nodes_that_can_take_packets_lend_their_addresses() {
+    use super::plan::{EXCLUDED_LABEL, addresses};
+    let node = |name: &str, change: Value| {
+        let address = |kind: &str, text: &str| json!({ "type": kind, "address": text });
+        let mut object = json!({
+            "metadata": { "name": name }, "spec": {},
+            "status": {
+                "conditions": [{ "type": "Ready", "status": "True" }],
+                "addresses": [address("InternalIP", "10.0.0.1"), address("InternalIP", "fd00::1")],
+            },
+        });
+        for (path, value) in change.as_object().unwrap() {
+            *object.pointer_mut(path).unwrap() = value.clone();
+        }
+        Node::from_value(object).unwrap()
+    };
+    let plain = || node("a", json!({}));
+    let external =
+        json!([{ "type": "ExternalIP", "address": "203.0.113.7" }, { "type": "InternalIP", "address": "10.0.0.2" }]);
+    let endpoint =
+        |node: &str, ready: bool| json!({ "addresses": [], "nodeName": node, "conditions": { "ready": ready } });
+    let slice = |endpoints: Value| -> EndpointSlice {
+        EndpointSlice::from_value(json!({ "addressType": "IPv4", "endpoints": endpoints, "ports": [] })).unwrap()
+    };
+    let both = json!({ "ipFamilies": ["IPv4", "IPv6"] });
+    let local = || json!({ "externalTrafficPolicy": "Local" });
+    for (spec, nodes, endpoints, expected) in [
+        (json!({}), vec![plain()], json!([]), &["10.0.0.1"][..]),
+        (both, vec![plain()], json!([]), &["10.0.0.1", "fd00::1"]),
+        (
+            json!({}),
+            vec![plain(), node("b", json!({ "/status/addresses": external }))],
+            json!([]),
+            &["10.0.0.1", "203.0.113.7"],
+        ),
+        (json!({}), vec![node("a", json!({ "/status/conditions/0/status": "False" }))], json!([]), &[]),
+        (
+            json!({}),
+            vec![node("a", json!({ "/metadata": { "name": "a", "labels": { (EXCLUDED_LABEL): "" } } }))],
+            json!([]),
+            &[],
+        ),
+        (
+            json!({}),
+            vec![node(
+                "a",
+                json!({ "/spec": { "taints": [{ "key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule" }] } }),
+            )],
+            json!([]),
+            &[],
+        ),
+        (local(), vec![plain()], json!([endpoint("a", true)]), &["10.0.0.1"]),
+        (local(), vec![plain()], json!([endpoint("a", false), endpoint("b", true)]), &[]),
+    ] {
+        let service = json!({ "metadata": { "name": "s" }, "spec": spec });
+        let service = Service::from_value(service).unwrap();
+        assert_eq!(addresses(&service, &nodes, &[slice(endpoints)]), expected, "{spec}");
+    }
 }

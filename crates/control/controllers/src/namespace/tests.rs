@@ -1,8 +1,10 @@
 //! A namespace goes when everything in it has gone, pods first.
 
+use super::plan::{Progress, status};
 use super::run;
 use crate::testing::Cluster;
 use futures::FutureExt;
+use pintle_clock::Timestamp;
 use pintle_types::k8s::api::core::v1::{ConfigMap, Namespace, Pod};
 use serde_json::json;
 
@@ -47,4 +49,45 @@ async fn a_namespace_is_emptied_pods_first_and_then_goes() {
     cluster.api.remove::<Pod>("team", "held");
     cluster.until("it is gone", |api| api.all::<Namespace>().is_empty()).await;
     assert!(cluster.api.all::<ConfigMap>().is_empty());
+}
+
+#[test]
+fn conditions_say_how_far_it_got() {
+    let counts = |pairs: &[(&str, usize)]| pairs.iter().map(|(what, count)| ((*what).to_owned(), *count)).collect();
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    for (progress, expected) in [
+        (Progress::default(), vec![]),
+        (
+            Progress { remaining: counts(&[("configmaps.", 2), ("pods.", 1)]), ..Progress::default() },
+            vec![
+                "NamespaceContentRemaining SomeResourcesRemain: Some resources are remaining: configmaps. has 2 resource \
+                 instances, pods. has 1 resource instances",
+            ],
+        ),
+        (
+            Progress { finalizers: counts(&[("example.com/hold", 3)]), ..Progress::default() },
+            vec![
+                "NamespaceFinalizersRemaining SomeFinalizersRemain: Some content in the namespace has finalizers \
+                 remaining: example.com/hold in 3 resource instances",
+            ],
+        ),
+        (
+            Progress { undiscovered: texts(&["a/v1: gone"]), failures: texts(&["no", "never"]), ..Progress::default() },
+            vec![
+                "NamespaceDeletionDiscoveryFailure DiscoveryFailed: Discovery failed for some groups, 1 failing: a/v1: \
+                 gone",
+                "NamespaceDeletionContentFailure ContentDeletionFailed: Failed to delete all resource types, 2 \
+                 remaining: no, never",
+            ],
+        ),
+    ] {
+        let is_complete = expected.iter().all(|text| text.starts_with("NamespaceFinalizersRemaining"));
+        assert_eq!(progress.is_complete(), is_complete, "{progress:?}");
+        let conditions = status(&Default::default(), &progress, Timestamp::UNIX_EPOCH).conditions.unwrap();
+        assert_eq!(conditions.len(), 5);
+        let told = conditions.into_iter().filter(|condition| condition.status == "True").map(|condition| {
+            format!("{} {}: {}", condition.type_, condition.reason.unwrap(), condition.message.unwrap())
+        });
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
 }

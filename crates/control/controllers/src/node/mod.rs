@@ -7,5 +7,5 @@ mod reconcile;
 mod tests;
 
 pub use eviction::{disrupt, run as run_eviction};
-pub use plan::{Bears, bears, is_ready};
+pub use plan::{Bears, bears, is_out_of_service, is_ready};
 pub use reconcile::{BY_NODE, node_of, run};

@@ -14,6 +14,7 @@ const MANAGED: [(&str, &str); 4] = [
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
 ];
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// Conditions that only a kubelet can know.
 const KUBELETS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
@@ -25,6 +26,12 @@ pub fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
 /// Whether the node's kubelet said last that it takes pods.
 pub fn is_ready(node: &Node) -> bool {
     condition(node, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+/// Whether somebody said that the node is down for good: upstream's non-graceful node shutdown.
+pub fn is_out_of_service(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
 /// The taints that the node should have; nothing when it has them already. Taints of others stay.

@@ -1,5 +1,7 @@
-//! Removes pods that no kubelet will ever remove: of nodes that are gone, and deleted before they had one.
+//! Removes pods that no kubelet will ever remove: of nodes that are gone or out of service, deleted before they had one,
+//! and finished ones that are too many.
 
+mod plan;
 mod reconcile;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Watches pods and nodes, and force-deletes what is left over.
 
+use super::plan::{Finished, KEPT, Leftover, is_lost, leftover};
 use crate::context::Context;
 use crate::node::{BY_NODE, node_of};
 use crate::pods;
@@ -8,8 +9,9 @@ use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Node, Pod};
 use pintle_types::{Kind, ObjectKey};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,6 +23,7 @@ struct Controller {
     nodes: Informer<Node>,
     pods: Informer<Pod>,
     missing_since: Mutex<HashMap<String, Instant>>,
+    finished: Arc<Mutex<Finished>>,
 }
 
 /// Runs the controller until the context's stop.
@@ -29,6 +32,7 @@ pub async fn run(context: Context) {
         nodes: context.informers.of(),
         pods: context.informers.of(),
         missing_since: Mutex::default(),
+        finished: Arc::new(Mutex::new(Finished::keeping(KEPT))),
         context: context.clone(),
     };
     controller.pods.index(BY_NODE, node_of);
@@ -36,16 +40,19 @@ pub async fn run(context: Context) {
     let queue: Queue<ObjectKey> = Queue::new();
     let (pods, from_nodes) = (controller.pods.clone(), queue.clone());
     controller.nodes.on_change(move |change| {
-        if let Change::Deleted(node) = change {
+        let node = change.object();
+        let lost = change.new().is_some_and(|node| is_lost(node)) && !change.old().is_some_and(|node| is_lost(node));
+        if lost || matches!(change, Change::Deleted(_)) {
             pods.by_index(BY_NODE, node.name()).iter().for_each(|pod| from_nodes.add(pod.key()));
         }
     });
-    let (nodes, from_pods) = (controller.nodes.clone(), queue.clone());
+    let (nodes, from_pods, finished) = (controller.nodes.clone(), queue.clone(), Arc::clone(&controller.finished));
     controller.pods.on_change(move |change| {
+        let surplus = finished.lock().change(change.old().map(|pod| &**pod), change.new().map(|pod| &**pod));
+        surplus.into_iter().for_each(|key| from_pods.add(key));
         let Some(pod) = change.new() else { return };
-        let node = pods::node_name(pod);
-        let lost = !node.is_empty() && nodes.get(&ObjectKey::new("", node)).is_none();
-        if lost || (node.is_empty() && pod.is_deleting()) {
+        let node = nodes.get(&ObjectKey::new("", pods::node_name(pod)));
+        if leftover(pod, node.as_deref()).is_some() {
             from_pods.add(pod.key());
         }
     });
@@ -57,41 +64,56 @@ pub async fn run(context: Context) {
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
         let Some(pod) = self.pods.get(&key) else { return Ok(Outcome::Done) };
-        let node = ObjectKey::new("", pods::node_name(&pod));
-        if node.name.is_empty() {
-            if pod.is_deleting() {
+        let node = self.nodes.get(&ObjectKey::new("", pods::node_name(&pod)));
+        if let Some(node) = &node {
+            self.missing_since.lock().remove(node.name());
+        }
+        match leftover(&pod, node.as_deref()) {
+            Some(Leftover::Orphaned) => return self.reconcile_orphan(&pod).await,
+            Some(Leftover::OutOfService) => {
+                self.fail(&pod, None).await?;
                 self.delete(&pod).await?;
             }
-            return Ok(Outcome::Done);
-        }
-        if self.nodes.get(&node).is_some() {
-            self.missing_since.lock().remove(&node.name);
-            return Ok(Outcome::Done);
-        }
-        let since = *self.missing_since.lock().entry(node.name.clone()).or_insert_with(Instant::now);
-        if since.elapsed() < QUARANTINE {
-            return Ok(Outcome::After(QUARANTINE - since.elapsed()));
-        }
-        if self.context.client.get_opt::<Node>("", &node.name).await?.is_none() {
-            self.fail(&pod).await?;
-            self.delete(&pod).await?;
+            Some(Leftover::Unscheduled) => self.delete(&pod).await?,
+            None => {
+                let surplus = self.finished.lock().is_surplus(&pod);
+                if surplus && !pod.is_deleting() {
+                    self.delete(&pod).await?;
+                }
+            }
         }
         Ok(Outcome::Done)
     }
 
-    /// Says why the pod ends, for those who watch it.
-    async fn fail(&self, pod: &Pod) -> Result<(), ClientError> {
+    async fn reconcile_orphan(&self, pod: &Pod) -> Result<Outcome, ClientError> {
+        let node = pods::node_name(pod);
+        let since = *self.missing_since.lock().entry(node.to_owned()).or_insert_with(Instant::now);
+        if since.elapsed() < QUARANTINE {
+            return Ok(Outcome::After(QUARANTINE - since.elapsed()));
+        }
+        if self.context.client.get_opt::<Node>("", node).await?.is_none() {
+            let condition = json!({
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "DeletionByPodGC",
+                "message": "PodGC: node no longer exists",
+                "lastTransitionTime": self.context.time(),
+            });
+            self.fail(pod, Some(condition)).await?;
+            self.delete(pod).await?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Says that the pod ends, and why, for those who watch it.
+    async fn fail(&self, pod: &Pod, condition: Option<Value>) -> Result<(), ClientError> {
         if pods::is_finished(pod) {
             return Ok(());
         }
-        let condition = json!({
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "DeletionByPodGC",
-            "message": "PodGC: node no longer exists",
-            "lastTransitionTime": self.context.time(),
-        });
-        let status = json!({ "phase": "Failed", "conditions": [condition] });
+        let mut status = json!({ "phase": "Failed" });
+        if let Some(condition) = condition {
+            status["conditions"] = json!([condition]);
+        }
         let patch = json!({ "metadata": { "uid": pod.uid() }, "status": status });
         let (client, options) = (&self.context.client, PatchOptions::status());
         match client.patch::<Pod>(pod.namespace(), pod.name(), Patch::Strategic(patch), &options).await {

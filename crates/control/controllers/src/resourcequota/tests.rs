@@ -57,3 +57,36 @@ async fn kinds_that_are_only_counted_are_given_back_at_once() {
     let took = cluster.clock.now().as_second() - before.as_second();
     assert!(took <= 1, "it took {took} s");
 }
+
+/// The example of the documentation, "Configure Memory and CPU Quotas for a Namespace": a pod that asks for 600 MiB and
+/// 400m, and may have 800 MiB and 800m.
+#[test]
+fn the_documented_quota_counts_what_pods_ask_for() {
+    use super::plan::{Present, counted, lowers, status};
+    use pintle_quota::{Amounts, Resource};
+    let hard = json!({ "requests.cpu": "1", "requests.memory": "1Gi", "limits.cpu": "2", "limits.memory": "2Gi",
+        "pods": "4" });
+    let pod = |phase: &str| {
+        let resources = json!({ "limits": { "memory": "800Mi", "cpu": "800m" },
+            "requests": { "memory": "600Mi", "cpu": "400m" } });
+        json!({ "metadata": { "name": "quota-mem-cpu-demo", "namespace": "d" }, "status": { "phase": phase },
+            "spec": { "containers": [{ "name": "c", "resources": resources }] } })
+    };
+    let quota = json!({ "metadata": { "name": "mem-cpu-demo", "namespace": "d" }, "spec": { "hard": hard } });
+    let texts = |amounts: &Amounts| -> Vec<String> {
+        amounts.iter().map(|(name, amount)| format!("{name}={amount}")).collect()
+    };
+    let count = |objects: Vec<serde_json::Value>| {
+        let present = [Present { resource: Resource::new("", "pods"), objects }];
+        status(&quota, &present, 0)
+    };
+    let (hard, none) = count(Vec::new());
+    assert_eq!(hard.len(), none.len(), "what is limited is told, also when none of it is used");
+    let (_, used) = count(vec![pod("Running"), pod("Succeeded")]);
+    let expected = ["limits.cpu=800m", "limits.memory=800Mi", "pods=1", "requests.cpu=400m", "requests.memory=600Mi"];
+    assert_eq!(texts(&used), expected);
+    assert!(lowers(&used, &none) && !lowers(&none, &used) && !lowers(&used, &used));
+    let names = json!({ "count/deployments.apps": "2", "secrets": "1", "count/pods": "3", "services": "1" });
+    let counted = counted(&pintle_quota::parse(&names));
+    assert_eq!(counted, [("apps".to_owned(), "deployments".to_owned()), (String::new(), "secrets".to_owned())]);
+}

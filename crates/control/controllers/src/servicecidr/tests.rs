@@ -1,6 +1,6 @@
 //! A range is ready, and goes after its last address.
 
-use super::run;
+use super::{plan::is_used, run};
 use crate::testing::Cluster;
 use futures::FutureExt;
 use pintle_client::DeleteOptions;
@@ -37,4 +37,26 @@ async fn a_range_goes_when_another_has_its_addresses() {
     cluster.until("kept", |api| small(api).and_then(status).as_deref() == Some("False")).await;
     cluster.create::<ServiceCIDR>(range("large", "10.44.0.0/16")).await;
     cluster.until("it goes", |api| small(api).is_none()).await;
+}
+
+#[test]
+fn addresses_keep_the_ranges_that_only_they_are_in() {
+    let range = |nets: &[&str]| {
+        ServiceCIDR::from_value(json!({ "metadata": { "name": "r" }, "spec": { "cidrs": nets } })).unwrap()
+    };
+    for (nets, others, addresses, expected) in [
+        (&["10.43.0.0/16"][..], &[][..], &[][..], false),
+        (&["10.43.0.0/16"], &[], &["10.43.0.1"], true),
+        (&["10.43.0.0/16"], &[], &["10.44.0.1"], false),
+        (&["10.43.0.0/24"], &["10.43.0.0/16"], &["10.43.0.1"], false),
+        // The larger one has an address that the smaller one has not.
+        (&["10.43.0.0/16"], &["10.43.0.0/24"], &["10.43.0.1"], false),
+        (&["10.43.0.0/16"], &["10.43.0.0/24"], &["10.43.0.1", "10.43.1.1"], true),
+        (&["10.43.0.0/16", "fd00::/112"], &["10.43.0.0/16"], &["10.43.0.1", "fd00::1"], true),
+        (&["10.43.0.0/16", "fd00::/112"], &["10.43.0.0/16", "fd00::/64"], &["10.43.0.1", "fd00::1"], false),
+    ] {
+        let others: Vec<ServiceCIDR> = others.iter().map(|net| range(&[*net])).collect();
+        let addresses = addresses.iter().map(|text: &&str| (*text).to_owned());
+        assert_eq!(is_used(&range(nets), others.iter(), addresses), expected, "{nets:?}");
+    }
 }

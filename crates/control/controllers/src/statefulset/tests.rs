@@ -206,4 +206,35 @@ mod plans {
             assert_eq!(check(&view, there), expected, "{there} {view:?}");
         }
     }
+
+    /// The examples of the documentation: "Deployment and Scaling Guarantees", and of the tutorial: "Staging an update",
+    /// "Rolling out a canary" and "Phased Roll Outs".
+    #[test]
+    fn documented_steps_are_taken() {
+        let at = |replicas, partition: i32| view(replicas, "OrderedReady", 0, json!({ "partition": partition }));
+        let cases = [
+            // web-0 fails after web-1 runs, but before web-2 is there: web-2 has to wait for web-0.
+            (at(3, 0), "1nw", "+0n"),
+            (at(3, 0), "0nb 1nw", ""),
+            (at(3, 0), "0nw 1nw", "+2n"),
+            // Of three one is to be left: web-2 goes first, and web-1 only while web-0 is well.
+            (at(1, 0), "0nw 1nw 2nw", "-2"),
+            (at(1, 0), "0nb 1nw", ""),
+            (at(1, 0), "0nw 1nw", "-1"),
+            // Staged: with a partition of three nothing is updated, and web-2 comes back as it was.
+            (at(3, 3), "0ow 1ow 2ow", ""),
+            (at(3, 3), "0ow 1ow", "+2o"),
+            // A canary: from two on. web-1 comes back as it was, web-2 as it is now.
+            (at(3, 2), "0ow 1ow 2ow", "-2"),
+            (at(3, 2), "0ow 1ow 2nw", ""),
+            (at(3, 2), "0ow 2nw", "+1o"),
+            (at(3, 2), "0ow 1ow", "+2n"),
+            // Phased: the rest follows from the highest ordinal on.
+            (at(3, 0), "0ow 1ow 2nw", "-1"),
+            (at(3, 0), "0ow 1nw 2nw", "-0"),
+        ];
+        for (view, there, expected) in cases {
+            assert_eq!(check(&view, there), expected, "{there} {view:?}");
+        }
+    }
 }
