@@ -19,8 +19,8 @@ pub mod wireguard;
 
 pub use error::Error;
 pub use route::{
-    Address, Bridge, Forwarding, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Stacked,
-    StackedKind, TokenBucket, Veth, Vxlan,
+    Address, Bridge, Forwarding, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Port, Route, Scope,
+    Stacked, StackedKind, TokenBucket, Veth, Vxlan,
 };
 
 /// What every call of this crate returns.

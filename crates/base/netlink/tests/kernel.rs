@@ -5,7 +5,7 @@ use pintle_netlink::nft::{
     SetName, Verdict,
 };
 use pintle_netlink::{
-    Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Route, Scope, Veth, conntrack, namespace,
+    Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Port, Route, Scope, Veth, conntrack, namespace,
 };
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -65,8 +65,6 @@ fn a_bridge_and_a_pair_across_namespaces() {
         .expect("pair");
     let outer = netlink.link("outer").expect("links").expect("there");
     assert_eq!((outer.kind.as_str(), outer.master, outer.up), ("veth", Some(bridge.index), true));
-    netlink.set_hairpin(outer.index, true).expect("hairpin");
-    assert!(host.run("ip -d link show outer").contains("hairpin on"));
 
     let mut inside = Netlink::in_namespace(guest.file.as_fd()).expect("socket");
     let eth0 = inside.link("eth0").expect("links").expect("there");
@@ -94,6 +92,51 @@ fn a_bridge_and_a_pair_across_namespaces() {
     netlink.delete_group(77).expect("deleted");
     assert_eq!(netlink.links().expect("links").len(), 1, "only the loopback is left");
     assert!(netlink.delete_group(77).expect_err("none is left").is_not_found());
+}
+
+/// Nothing is sent to a port's far end but what others send, and the bridge sees its carrier come once.
+#[test]
+fn a_port_comes_up_last_and_has_no_address_of_its_own() {
+    let (host, guest) = (Space::new("port-host"), Space::new("port-guest"));
+    let mut netlink = Netlink::in_namespace(host.file.as_fd()).expect("socket");
+    netlink.add_bridge(&Bridge { name: "br0", mtu: 1500, hardware: HardwareAddress([2, 0, 0, 0, 0, 1]) }).expect("br");
+    let bridge = netlink.link("br0").expect("links").expect("there").index;
+    let peer = Peer { name: "eth0", hardware: None, namespace: Some(guest.file.as_fd()) };
+    netlink.add_port(&Veth { name: "outer", mtu: 1500, master: Some(bridge), group: 7, peer }).expect("port");
+    let outer = netlink.link("outer").expect("links").expect("there");
+    assert_eq!((outer.master, outer.up), (Some(bridge), false));
+
+    let mut inside = Netlink::in_namespace(guest.file.as_fd()).expect("socket");
+    let eth0 = inside.link("eth0").expect("links").expect("there").index;
+    inside.set_link(eth0, &LinkChange { up: Some(true), ..LinkChange::default() }).expect("up");
+    netlink.raise_port("outer", Port { hairpin: true, isolated: false }).expect("raised");
+    let shown = host.run("ip -d link show outer");
+    assert!(
+        ["state UP", "hairpin on", "isolated off", "state forwarding"].iter().all(|w| shown.contains(w)),
+        "{shown}"
+    );
+    assert!(guest.run("ip link show eth0").contains("LOWER_UP"));
+    let addresses = netlink.addresses().expect("addresses");
+    assert!(addresses.iter().all(|a| a.link != outer.index), "{addresses:?}");
+    netlink.raise_port("outer", Port { hairpin: false, isolated: true }).expect("again");
+    let shown = host.run("ip -d link show outer");
+    assert!(shown.contains("hairpin off") && shown.contains("isolated on"), "{shown}");
+    let error = netlink.raise_port("nobody", Port::default()).expect_err("no such link");
+    assert!(error.is_not_found(), "{error}");
+}
+
+/// A link whose packets are too small for IPv6 has none of its settings.
+#[test]
+fn a_port_without_ipv6_comes_up_too() {
+    let (host, guest) = (Space::new("small-host"), Space::new("small-guest"));
+    let mut netlink = Netlink::in_namespace(host.file.as_fd()).expect("socket");
+    netlink.add_bridge(&Bridge { name: "br0", mtu: 1000, hardware: HardwareAddress([2, 0, 0, 0, 0, 1]) }).expect("br");
+    let bridge = netlink.link("br0").expect("links").expect("there").index;
+    let peer = Peer { name: "eth0", hardware: None, namespace: Some(guest.file.as_fd()) };
+    netlink.add_port(&Veth { name: "outer", mtu: 1000, master: Some(bridge), group: 0, peer }).expect("port");
+    netlink.raise_port("outer", Port { hairpin: true, isolated: true }).expect("raised");
+    assert!(netlink.link("outer").expect("links").expect("there").up);
+    assert!(host.run("ip -d link show outer").contains("hairpin on"));
 }
 
 #[test]
@@ -202,11 +245,8 @@ fn every_kind_of_rule_is_accepted_and_reads_as_meant() {
     batch.add_rule("check", Rule::v4().protocol_is(132).destination_port_in(9, 9).verdict(&Verdict::Drop));
     batch.add_rule("check", Rule::v4().protocol_is(6).reject(Reject::TcpReset));
     batch.add_rule("check", Rule::v4().connection_is(Connection::Translated, false).reject(Reject::PortUnreachable));
-    let set = batch.add_anonymous_set(&Set {
-        key: &[Field::Number],
-        data: Data::Fields(&[Field::Ipv4, Field::Port]),
-        timeout_ms: None,
-    });
+    let data = Data::Fields(&[Field::Ipv4, Field::Port]);
+    let set = batch.add_anonymous_set(&Set { key: &[Field::Number], data, timeout_ms: None }, 2);
     let endpoint = |last| Key::new().address([10, 42, 0, last].into()).port(8080);
     batch.add_values(set, [(Key::new().number(0), endpoint(2)), (Key::new().number(1), endpoint(3))]);
     batch.add_rule("target", Rule::v4().source_is_local().set_mark_bits(0x4000));

@@ -145,6 +145,36 @@ fn containers_reach_neighbours_and_the_outside_and_not_other_networks() {
     assert!(world.outside.is_kept_from("10.77.0.2:80"), "what is not published is not reached from outside");
 }
 
+/// Addresses of the ports' own would be of no use, and a cost for all others: with each, the kernel goes through more.
+#[test]
+fn the_hosts_ends_of_connections_have_no_addresses() {
+    let mut world = World::new();
+    let private = |r: &mut CreateRequest| {
+        let icc = ("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned());
+        r.options = Some([icc].into());
+    };
+    world.network("n1", "10.77.0.0/24", private);
+    world.start("a", &["bridge"], Vec::new());
+    world.start("b", &["n1"], Vec::new());
+    let shown = world.host.run("ip -o -6 addr show; ip -6 route show table all | grep -v multicast");
+    assert!(!shown.contains("veth"), "{shown}");
+    let ports = world.host.run("ip -o -d link show type veth | grep master");
+    let of = |flag: &str| ports.lines().filter(|port| port.contains(flag)).count();
+    assert_eq!((of("state UP"), of("hairpin on"), of("isolated on"), of("isolated off")), (2, 2, 1, 1), "{ports}");
+}
+
+#[test]
+fn a_bridge_that_somebody_took_down_or_away_is_raised_again() {
+    let mut world = World::new();
+    world.start("a", &["bridge"], Vec::new());
+    for (name, away) in [("b", "ip link set dock0 down"), ("c", "ip link del dock0")] {
+        world.host.run(away);
+        world.start(name, &["bridge"], Vec::new());
+        let server = world.host.serve("172.17.0.1:0");
+        assert!(world.of(name).reaches(&server.to_string()), "{away}");
+    }
+}
+
 #[test]
 fn published_ports_lead_to_containers_from_everywhere() {
     let mut world = World::new();

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use pintle_netlink::conntrack::Conntrack;
 use pintle_netlink::nft::{Family, Nftables};
 use pintle_netlink::{
-    Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Route, Scope, TokenBucket, Veth, namespace,
+    Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Port, Route, Scope, TokenBucket, Veth, namespace,
 };
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -255,11 +255,8 @@ impl Inner {
         }
         let name = &attachment.host_interface;
         let peer = Peer { name: INTERFACE, hardware: Some(hardware), namespace: Some(namespace.as_fd()) };
-        self.netlink.add_veth(&Veth { name, mtu: config.mtu, master: Some(self.link), group: GROUP, peer })?;
-        if let Some(outer) = self.netlink.link(name)? {
-            self.netlink.set_hairpin(outer.index, true)?;
-        }
-        self.configure_inside(namespace.as_fd(), &attachment.addresses)?;
+        self.netlink.add_port(&Veth { name, mtu: config.mtu, master: Some(self.link), group: GROUP, peer })?;
+        self.configure_inside(namespace.as_fd(), &attachment)?;
         for address in &attachment.addresses {
             self.netlink.set_neighbor(&Neighbor { link: self.link, address: *address, hardware })?;
         }
@@ -291,8 +288,8 @@ impl Inner {
         }
     }
 
-    /// Addresses, routes and the gateways' hardware address inside the sandbox.
-    fn configure_inside(&mut self, namespace: BorrowedFd<'_>, addresses: &[IpAddr]) -> Result<()> {
+    /// Raises both ends; addresses, routes and the gateways' hardware address inside the sandbox.
+    fn configure_inside(&mut self, namespace: BorrowedFd<'_>, attachment: &Attachment) -> Result<()> {
         let mut inside = Netlink::in_namespace(namespace)?;
         inside.raise_loopback()?;
         let link = inside
@@ -300,8 +297,11 @@ impl Inner {
             .ok_or_else(|| Error::Config(format!("{INTERFACE} vanished from the sandbox while it was set up")))?
             .index;
         inside.set_link(link, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+        self.netlink.raise_port(&attachment.host_interface, Port { hairpin: true, isolated: false })?;
+        // To ask for a link makes the kernel see its carrier now, and not when it finds the time.
+        inside.link(INTERFACE)?;
         let hardware = hardware_of(primary(&self.addresses)?);
-        for (range, address) in self.addresses.iter().zip(addresses) {
+        for (range, address) in self.addresses.iter().zip(&attachment.addresses) {
             let gateway = range.gateway();
             inside.add_address(link, IpNet::from(*address))?;
             inside.set_neighbor(&Neighbor { link, address: gateway, hardware })?;

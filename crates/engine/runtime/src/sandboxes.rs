@@ -67,7 +67,10 @@ impl Engine {
             return Err(CriError::InvalidArgument(format!("no runtime for {handler:?} is configured")));
         }
         let mut sandboxes = self.sandboxes.write();
-        if let Some(other) = sandboxes.values().find(|s| s.record.lock().config.metadata == config.metadata) {
+        // Docker's are named by ids, and there may be many.
+        let named = options.owner == Owner::Cri;
+        let same = |s: &&Arc<Sandbox>| named && s.record.lock().config.metadata == config.metadata;
+        if let Some(other) = sandboxes.values().find(same) {
             let m = &config.metadata;
             let name = format!("{}_{}_{}_{}", m.name, m.namespace, m.uid, m.attempt);
             return Err(CriError::AlreadyExists(format!(
@@ -216,6 +219,7 @@ impl Engine {
             no_shm: options.no_shm,
             joined_netns: matches!(options.network, Network::Sandbox(_)),
             id_mappings: id_mappings(record),
+            cgroups: Some(self.cgroups.clone()),
         })
     }
 

@@ -4,6 +4,7 @@
 //! Answers may come in another order than calls. A daemon that connects anew asks for `State` first.
 
 use pintle_linux::capability::{Capabilities, Sets};
+use pintle_linux::cgroup::Cgroups;
 use pintle_linux::id_map::IdMappings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -188,6 +189,9 @@ pub struct SandboxSpec {
     /// `netns` is that of another sandbox.
     #[serde(default)]
     pub joined_netns: bool,
+    /// The hierarchies that are mounted, so that nobody reads the table of all mounts for each sandbox.
+    #[serde(default)]
+    pub cgroups: Option<Cgroups>,
 }
 
 /// Whose pid namespace a container lives in.

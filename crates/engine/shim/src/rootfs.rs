@@ -298,16 +298,25 @@ impl<'a> Root<'a> {
             tree.set(READ_ONLY, true)?;
             tree.attach(target.as_fd())?;
         }
+        // One for all: the kernel goes through what there is of filesystems when it makes another one.
+        let mut empty: Option<Tree> = None;
         for path in hidden.masked {
             let Some(target) = self.find(path, proc, sys)? else { continue };
             let status = rustix::fs::fstat(&target).context(|| format!("stat {}", path.display()))?;
-            let mask = if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
-                Tree::of_filesystem("tmpfs", &[("size", "0"), ("nr_inodes", "1")], INERT | READ_ONLY)?
+            let directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+            let mask = if directory {
+                match &empty {
+                    Some(empty) => Tree::clone_of(empty.as_fd(), false)?,
+                    None => Tree::of_filesystem("tmpfs", &[("size", "0"), ("nr_inodes", "1")], INERT | READ_ONLY)?,
+                }
             } else {
                 Tree::clone_of(null.as_fd(), false)?
             };
             mask.attach(target.as_fd())
                 .map_err(|e| Error::new(format!("mask {}: {}", path.display(), e.what), e.source))?;
+            if directory {
+                empty.get_or_insert(mask);
+            }
         }
         Ok(())
     }

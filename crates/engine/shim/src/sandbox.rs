@@ -46,7 +46,7 @@ impl Sandbox {
             set_sysctl(name, value, spec)?;
         }
         let mut sandbox = Self {
-            cgroups: Cgroups::detect()?,
+            cgroups: spec.cgroups.clone().map_or_else(Cgroups::detect, Ok)?,
             mount_point: spec.mount_point.clone(),
             home,
             shm: None,

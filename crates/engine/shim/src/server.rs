@@ -102,6 +102,9 @@ struct Server {
 
 impl Server {
     fn new() -> pintle_linux::Result<Self> {
+        let listens = rustix::net::sockopt::socket_acceptconn(rustix::stdio::stdin());
+        let listens = listens.and_then(|listens| if listens { Ok(()) } else { Err(rustix::io::Errno::INVAL) });
+        listens.context(|| "take standard input as the socket to listen on, as pintle starts this program")?;
         // Nothing in a container may look into the shim or into its children before they execute.
         let hidden = rustix::process::DumpableBehavior::NotDumpable;
         rustix::process::set_dumpable_behavior(hidden).context(|| "become undumpable")?;

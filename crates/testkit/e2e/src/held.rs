@@ -13,6 +13,7 @@ pub struct Held {
     pub mounts: usize,
     pub cgroups: usize,
     pub links: usize,
+    /// Without the links' own IPv6 addresses: the kernel makes those some time after a link came up.
     pub routes: usize,
     /// Lines of the nftables ruleset.
     pub rules: usize,
@@ -32,11 +33,17 @@ impl Held {
             mounts: mounts.lines().filter(|line| line.contains(&own)).count(),
             cgroups: leftovers::all_cgroups_below(&host.name)?,
             links: lines(&["ip", "-o", "link"])?,
-            routes: lines(&["ip", "route", "show", "table", "all"])?,
+            routes: routes(&host.run(&["ip", "route", "show", "table", "all"])?.ok()?),
             rules: lines(&["nft", "list", "ruleset"])?,
             files: entries(&directory.join("data"))? + entries(&directory.join("run"))?,
         })
     }
+}
+
+/// A link has its own address, and a route to it, when nobody has objected to it for a second or two. A bridge begins
+/// with that when it gets its first port, and keeps it when the last one has gone.
+fn routes(all: &str) -> usize {
+    all.lines().filter(|line| !line.starts_with("local fe80:")).count()
 }
 
 /// The processes whose parent this one is; source: proc(5), `/proc/PID/stat`.
@@ -63,4 +70,18 @@ fn entries(directory: &Path) -> Result<usize> {
         }
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_the_kernel_makes_in_its_own_time_are_not_counted() {
+        let all = "172.17.0.0/16 dev pindocker0 proto kernel scope link src 172.17.0.1 linkdown\n\
+                   local fe80::42:acff:fe11:1 dev pindocker0 table local proto kernel metric 0 pref medium\n\
+                   fe80::/64 dev pindocker0 proto kernel metric 256 linkdown pref medium\n\
+                   local fd00::1 dev pindocker0 table local proto kernel metric 0 pref medium\n";
+        assert_eq!(routes(all), 3);
+    }
 }

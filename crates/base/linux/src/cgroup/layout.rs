@@ -1,11 +1,12 @@
 //! Finds which cgroup hierarchies are mounted where, and makes directories in them.
 
 use crate::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Version {
     /// A hierarchy per controller.
     V1,
@@ -16,7 +17,7 @@ pub enum Version {
 }
 
 /// One mounted hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hierarchy {
     pub mount: PathBuf,
     /// Its controllers; on version 2 those that the root offers.
@@ -29,7 +30,8 @@ impl Hierarchy {
         self.controllers.iter().any(|c| c == controller)
     }
 
-    /// Makes the directory and those above it, ready to hold processes.
+    /// Makes the directory and those above it, ready to hold processes. What is made below a cpuset of ours takes its
+    /// processors by itself: when they are written, the kernel asks every neighbour.
     pub(super) fn create(&self, relative: &str) -> Result<()> {
         let dir = self.mount.join(relative);
         let cpuset = self.has("cpuset") && !self.v2;
@@ -43,15 +45,19 @@ impl Hierarchy {
             }
             let parent = current.clone();
             current.push(part);
-            match fs::create_dir(&current) {
+            let made = match fs::create_dir(&current) {
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => {
                     return Err(Error::new(format!("create cgroup {}", current.display()), e));
                 }
-                _ => {}
-            }
+                made => made.is_ok(),
+            };
             // Also where somebody else has made it just now and has not come to that yet.
             if cpuset && lacks_cpuset(&current) {
                 inherit_cpuset(&parent, &current)?;
+            }
+            if cpuset && made && current != dir {
+                let file = current.join("cgroup.clone_children");
+                fs::write(&file, "1").context(|| format!("write {}", file.display()))?;
             }
         }
         Ok(())
@@ -90,7 +96,7 @@ fn inherit_cpuset(parent: &Path, child: &Path) -> Result<()> {
     Ok(())
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Layout {
     version: Version,
     /// Never empty.

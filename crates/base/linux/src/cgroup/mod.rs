@@ -17,6 +17,7 @@ pub use stats::Stats;
 use crate::{Context, Error, Result};
 use layout::Layout;
 use limits::Need;
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
@@ -24,10 +25,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The control groups of this machine. Cheap to clone.
-#[derive(Clone, Debug)]
+/// The control groups of this machine. Cheap to clone, and written down for programs that see the same mounts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Layout", into = "Layout")]
 pub struct Cgroups {
     layout: Arc<Layout>,
+}
+
+impl From<Layout> for Cgroups {
+    fn from(layout: Layout) -> Self {
+        Self { layout: Arc::new(layout) }
+    }
+}
+
+impl From<Cgroups> for Layout {
+    fn from(cgroups: Cgroups) -> Self {
+        Arc::unwrap_or_clone(cgroups.layout)
+    }
 }
 
 impl Cgroups {
@@ -43,7 +57,7 @@ impl Cgroups {
     /// The same from the text of a mountinfo file, for tests and other mount namespaces.
     pub fn from_mountinfo(text: &str) -> Result<Self> {
         Layout::parse(text)
-            .map(|layout| Self { layout: Arc::new(layout) })
+            .map(Self::from)
             .ok_or_else(|| Error::invalid("detect cgroups", "no cgroup filesystem with controllers is mounted"))
     }
 

@@ -107,6 +107,21 @@ fn cpusets_of_cgroups_that_are_being_made_are_filled() {
     assert_eq!(std::fs::read_to_string(inner.join("cpuset.mems")).unwrap(), "0");
 }
 
+/// Neighbours are not asked for each cgroup that is made beside them.
+#[test]
+fn cgroups_below_a_cpuset_of_ours_are_filled_by_the_kernel() {
+    let machine = Cgroups::detect().expect("needs cgroups mounted");
+    let Some(cpuset) = machine.hierarchies().iter().find(|h| h.has("cpuset") && !h.v2) else { return };
+    let path = format!("/pintle-linux-cpuset-{}", std::process::id());
+    machine.create(&format!("{path}/one"), &Limits::default()).expect("needs root");
+    let own = cpuset.mount.join(path.trim_start_matches('/'));
+    std::fs::create_dir(own.join("two")).unwrap();
+    let of = |name: &str| std::fs::read_to_string(own.join(name).join("cpuset.cpus")).unwrap();
+    let (one, two, all) = (of("one"), of("two"), of(""));
+    machine.remove(&path).unwrap();
+    assert!(!all.trim().is_empty() && one == all && two == all, "{all:?} {one:?} {two:?}");
+}
+
 #[test]
 fn a_cgroup_goes_from_the_hierarchies_of_other_runtimes_too() {
     let machine = tempfile::tempdir().unwrap();

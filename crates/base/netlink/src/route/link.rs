@@ -10,10 +10,15 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// Attributes of `IFLA_LINKINFO`, and of its data for veth (linux/if_link.h, linux/veth.h).
 pub(crate) const INFO_KIND: u16 = 1;
 pub(super) const INFO_DATA: u16 = 2;
+const INFO_SLAVE_KIND: u16 = 4;
+const INFO_SLAVE_DATA: u16 = 5;
 const VETH_PEER: u16 = 1;
-/// Attributes of a bridge's port (`IFLA_PROTINFO` with `AF_BRIDGE`).
+/// Attributes of a bridge's port (`INFO_SLAVE_DATA`).
 const PORT_HAIRPIN: u16 = 4;
 const PORT_ISOLATED: u16 = 33;
+/// How IPv6 makes addresses of a link's own (`IFLA_AF_SPEC` of `AF_INET6`): not at all.
+const ADDRESS_MODE: u16 = 8;
+const NO_ADDRESSES: u8 = 1;
 /// Attributes of the data of macvlan and ipvlan (linux/if_link.h), and the modes in which neighbours meet.
 const MACVLAN_MODE: u16 = 1;
 const MACVLAN_BRIDGE: u32 = 4;
@@ -72,6 +77,15 @@ pub struct Veth<'a> {
     /// The group of this end; 0 is the one that every link is in at first.
     pub group: u32,
     pub peer: Peer<'a>,
+}
+
+/// What a bridge does at one of its ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// It may send a frame back through the port that it came from.
+    pub hairpin: bool,
+    /// It passes no frames between this port and others that are isolated too.
+    pub isolated: bool,
 }
 
 /// The far end of a pair.
@@ -147,19 +161,53 @@ impl Netlink {
 
     /// Makes a pair, the far end directly in its namespace, in one request.
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<()> {
-        self.add_link(veth.name, "veth", |w| {
-            w.u32(libc::IFLA_MTU, veth.mtu);
-            if let Some(master) = veth.master {
-                w.u32(libc::IFLA_MASTER, master);
-            }
-            w.u32(libc::IFLA_GROUP, veth.group);
-            w.nest(libc::IFLA_LINKINFO, |w| {
-                w.attribute(INFO_KIND, b"veth");
-                w.nest(INFO_DATA, |w| {
-                    w.nest_with(VETH_PEER, &header(libc::AF_UNSPEC, 0, 0, 0), |w| write_peer(w, veth));
+        self.add_link(veth.name, "veth", |w| write_veth(w, veth))
+    }
+
+    /// The same, but this end stays down for [`Self::raise_port`]. A bridge looks at all of its ports whenever one of
+    /// them gets or loses its carrier: a port that comes up last, when the far end is up, does that once, not three
+    /// times.
+    pub fn add_port(&mut self, veth: &Veth<'_>) -> Result<()> {
+        self.add_link_with(veth.name, "veth", 0, |w| write_veth(w, veth))
+    }
+
+    /// Raises a bridge's port. It gets no IPv6 address of its own, which nobody could use: making one sends a dozen
+    /// packets to whatever is behind the port, and leaves addresses and routes that the kernel goes through for others.
+    pub fn raise_port(&mut self, name: &str, port: Port) -> Result<()> {
+        match self.change_port(name, port, true) {
+            // A link without IPv6.
+            Err(error) if error.code() == Some(libc::EAFNOSUPPORT) => self.change_port(name, port, false)?,
+            changed => changed?,
+        }
+        let up = libc::IFF_UP as u32;
+        let header = header(libc::AF_UNSPEC, 0, up, up);
+        let fill = |w: &mut Writer| w.string(libc::IFLA_IFNAME, name);
+        self.socket.request(libc::RTM_NEWLINK, 0, &header, || format!("raise link {name}"), fill)
+    }
+
+    fn change_port(&mut self, name: &str, port: Port, has_ipv6: bool) -> Result<()> {
+        check_name(name)?;
+        let header = header(libc::AF_UNSPEC, 0, 0, 0);
+        self.socket.request(
+            libc::RTM_NEWLINK,
+            0,
+            &header,
+            || format!("set up port {name}"),
+            |w| {
+                w.string(libc::IFLA_IFNAME, name);
+                w.nest(libc::IFLA_LINKINFO, |w| {
+                    w.attribute(INFO_SLAVE_KIND, b"bridge");
+                    w.nest(INFO_SLAVE_DATA, |w| {
+                        w.u8(PORT_HAIRPIN, u8::from(port.hairpin));
+                        w.u8(PORT_ISOLATED, u8::from(port.isolated));
+                    });
                 });
-            });
-        })
+                if has_ipv6 {
+                    let family = libc::AF_INET6 as u16;
+                    w.nest(libc::IFLA_AF_SPEC, |w| w.nest(family, |w| w.u8(ADDRESS_MODE, NO_ADDRESSES)));
+                }
+            },
+        )
     }
 
     /// Makes an interface on top of another, directly in its namespace.
@@ -188,12 +236,15 @@ impl Netlink {
     }
 
     pub(crate) fn add_link(&mut self, name: &str, kind: &str, fill: impl FnOnce(&mut Writer)) -> Result<()> {
+        self.add_link_with(name, kind, libc::IFF_UP as u32, fill)
+    }
+
+    fn add_link_with(&mut self, name: &str, kind: &str, flags: u32, fill: impl FnOnce(&mut Writer)) -> Result<()> {
         check_name(name)?;
-        let up = libc::IFF_UP as u32;
         self.socket.request(
             libc::RTM_NEWLINK,
             flag(libc::NLM_F_CREATE | libc::NLM_F_EXCL),
-            &header(libc::AF_UNSPEC, 0, up, up),
+            &header(libc::AF_UNSPEC, 0, flags, flags),
             || format!("add {kind} link {name}"),
             |w| {
                 w.string(libc::IFLA_IFNAME, name);
@@ -225,28 +276,6 @@ impl Netlink {
         self.set_link(1, &LinkChange { up: Some(true), ..LinkChange::default() })
     }
 
-    /// Lets a bridge send a frame back through the port that it came from.
-    pub fn set_hairpin(&mut self, port: u32, on: bool) -> Result<()> {
-        self.socket.request(
-            libc::RTM_SETLINK,
-            0,
-            &header(libc::AF_BRIDGE, port, 0, 0),
-            || format!("set hairpin mode of link {port}"),
-            |w| w.nest(libc::IFLA_PROTINFO, |w| w.u8(PORT_HAIRPIN, u8::from(on))),
-        )
-    }
-
-    /// Keeps a bridge from passing frames between this port and others that are isolated too.
-    pub fn set_isolated(&mut self, port: u32, on: bool) -> Result<()> {
-        self.socket.request(
-            libc::RTM_SETLINK,
-            0,
-            &header(libc::AF_BRIDGE, port, 0, 0),
-            || format!("set isolation of link {port}"),
-            |w| w.nest(libc::IFLA_PROTINFO, |w| w.u8(PORT_ISOLATED, u8::from(on))),
-        )
-    }
-
     /// Puts a link into a group, see [`Self::delete_group`].
     pub fn set_group(&mut self, index: u32, group: u32) -> Result<()> {
         let header = header(libc::AF_UNSPEC, index, 0, 0);
@@ -275,6 +304,20 @@ impl Netlink {
         let fill = |w: &mut Writer| w.string(libc::IFLA_IFNAME, name);
         self.socket.request(libc::RTM_DELLINK, 0, &header, || format!("delete link {name}"), fill)
     }
+}
+
+fn write_veth(w: &mut Writer, veth: &Veth<'_>) {
+    w.u32(libc::IFLA_MTU, veth.mtu);
+    if let Some(master) = veth.master {
+        w.u32(libc::IFLA_MASTER, master);
+    }
+    w.u32(libc::IFLA_GROUP, veth.group);
+    w.nest(libc::IFLA_LINKINFO, |w| {
+        w.attribute(INFO_KIND, b"veth");
+        w.nest(INFO_DATA, |w| {
+            w.nest_with(VETH_PEER, &header(libc::AF_UNSPEC, 0, 0, 0), |w| write_peer(w, veth));
+        });
+    });
 }
 
 fn write_peer(w: &mut Writer, veth: &Veth<'_>) {

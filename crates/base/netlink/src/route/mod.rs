@@ -9,7 +9,7 @@ mod vxlan;
 
 pub use address::Address;
 pub(crate) use link::INFO_KIND;
-pub use link::{Bridge, HardwareAddress, Link, LinkChange, Peer, Stacked, StackedKind, Veth};
+pub use link::{Bridge, HardwareAddress, Link, LinkChange, Peer, Port, Stacked, StackedKind, Veth};
 pub use neighbor::Neighbor;
 pub use queue::TokenBucket;
 pub use table::{Route, Scope};

@@ -254,7 +254,12 @@ impl Networks {
             self.make_rules_stand(inner)?;
         }
         let netns = namespace::open(&netns).map_err(failed)?;
-        if let Err(error) = links::plug(&mut inner.netlink, &network, &joined, &netns) {
+        let mut raised = inner.networks.get(&id).and_then(|kept| kept.raised);
+        let plugged = links::plug(&mut inner.netlink, &network, &joined, &netns, &mut raised);
+        if let Some(kept) = inner.networks.get_mut(&id) {
+            kept.raised = raised;
+        }
+        if let Err(error) = plugged {
             if let Some(member) = inner.members.get_mut(container) {
                 member.joined.retain(|j| j.network != joined.network);
                 self.members.save(container, &*member)?;

@@ -5,7 +5,8 @@ use super::rules::failed;
 use crate::error::{DockerError, Result};
 use ipnet::IpNet;
 use pintle_netlink::{
-    Address, Bridge, HardwareAddress, LinkChange, Netlink, Peer, Route, Scope, Stacked, StackedKind, Veth, namespace,
+    Address, Bridge, HardwareAddress, LinkChange, Netlink, Peer, Port, Route, Scope, Stacked, StackedKind, Veth,
+    namespace,
 };
 use std::fs::{self, File};
 use std::net::IpAddr;
@@ -15,10 +16,12 @@ use std::path::Path;
 /// The group of our interfaces on the host, by which a reset finds them: `pind` in ASCII.
 pub(super) const GROUP: u32 = 0x7069_6e64;
 
-/// Makes the bridge of a network, or adopts the one of an earlier run; returns its index.
-pub(super) fn raise_bridge(netlink: &mut Netlink, network: &Network) -> Result<u32> {
+/// Makes the bridge of a network, or adopts the one of an earlier run; returns its index. The one that this process
+/// has `raised` is left as it is.
+pub(super) fn raise_bridge(netlink: &mut Netlink, network: &Network, raised: Option<u32>) -> Result<u32> {
     let name = network.bridge.as_str();
     match netlink.link(name).map_err(failed)? {
+        Some(link) if link.up && raised == Some(link.index) => return Ok(link.index),
         Some(link) if link.kind == "bridge" => {
             let change = LinkChange { up: Some(true), ..LinkChange::default() };
             netlink.set_link(link.index, &change).map_err(failed)?;
@@ -69,6 +72,16 @@ pub(super) fn set_kernel(name: &str, value: &str) -> Result<bool> {
     }
 }
 
+/// The same without reading first. The settings of all namespaces share their names in the kernel's cache of /proc: each
+/// look at one costs time for every namespace that there is.
+fn set_new(name: &str, value: &str) -> Result<()> {
+    match fs::write(Path::new("/proc/sys/net").join(name), value) {
+        Ok(()) => Ok(()),
+        // It may be as it should be, or not be there at all.
+        Err(_) => set_kernel(name, value).map(drop),
+    }
+}
+
 /// `02:42` and the IPv4 address, known without asking and unique where that is; else from the id.
 pub(super) fn hardware_of(id: &str, address: Option<IpAddr>) -> HardwareAddress {
     if let Some(IpAddr::V4(v4)) = address {
@@ -95,22 +108,22 @@ pub(super) fn parse_hardware(text: &str) -> Option<HardwareAddress> {
     parts.next().is_none().then_some(HardwareAddress(bytes))
 }
 
-/// Makes the interface of one connection, with its addresses.
-pub(super) fn plug(netlink: &mut Netlink, network: &Network, joined: &Joined, netns: &File) -> Result<()> {
+/// Makes the interface of one connection, with its addresses. `raised` is the bridge, where this process has raised it.
+pub(super) fn plug(
+    netlink: &mut Netlink,
+    network: &Network,
+    joined: &Joined,
+    netns: &File,
+    raised: &mut Option<u32>,
+) -> Result<()> {
     let hardware = parse_hardware(&joined.mac);
     let peer = Peer { name: &joined.interface, hardware, namespace: Some(netns.as_fd()) };
     if network.is_bridge() {
-        let bridge = raise_bridge(netlink, network)?;
+        let bridge = raise_bridge(netlink, network, *raised)?;
+        *raised = Some(bridge);
         let name = joined.host_interface.as_str();
         let veth = Veth { name, mtu: network.mtu, master: Some(bridge), group: GROUP, peer };
-        netlink.add_veth(&veth).map_err(failed)?;
-        if let Some(link) = netlink.link(name).map_err(failed)? {
-            // A container that meets itself through a port of the host.
-            netlink.set_hairpin(link.index, true).map_err(failed)?;
-            if !network.has_icc() {
-                netlink.set_isolated(link.index, true).map_err(failed)?;
-            }
-        }
+        netlink.add_port(&veth).map_err(failed)?;
     } else {
         let parent = parent_of(netlink, network)?;
         let kind = if network.driver == "ipvlan" { StackedKind::Ipvlan } else { StackedKind::Macvlan };
@@ -119,12 +132,19 @@ pub(super) fn plug(netlink: &mut Netlink, network: &Network, joined: &Joined, ne
     let v6 = joined.v6.is_some();
     let interface = joined.interface.clone();
     let set = namespace::enter(netns.as_fd(), move || {
-        set_kernel(&format!("ipv6/conf/{interface}/disable_ipv6"), if v6 { "0" } else { "1" })
+        set_new(&format!("ipv6/conf/{interface}/disable_ipv6"), if v6 { "0" } else { "1" })
     });
     set.map_err(failed)??;
     let mut inside = Netlink::in_namespace(netns.as_fd()).map_err(failed)?;
     let link = inside.link(&joined.interface).map_err(failed)?.ok_or_else(|| failed("the interface vanished"))?.index;
     inside.set_link(link, &LinkChange { up: Some(true), ..LinkChange::default() }).map_err(failed)?;
+    if network.is_bridge() {
+        // A container that meets itself through a port of the host.
+        let port = Port { hairpin: true, isolated: !network.has_icc() };
+        netlink.raise_port(&joined.host_interface, port).map_err(failed)?;
+        // To ask for a link makes the kernel see its carrier now, and not when it finds the time.
+        inside.link(&joined.interface).map_err(failed)?;
+    }
     for address in joined.v4.iter().chain(&joined.v6).chain(&joined.link_local) {
         inside.add_address(link, *address).map_err(failed)?;
     }

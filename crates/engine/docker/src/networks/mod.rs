@@ -80,12 +80,14 @@ struct Inner {
 struct Kept {
     network: Network,
     pools: Vec<Addresses>,
+    /// The index of the bridge that this process has made or adopted.
+    raised: Option<u32>,
 }
 
 impl Kept {
     fn new(network: Network) -> Self {
         let pools = network.pools.iter().cloned().map(Addresses::new).collect();
-        Self { network, pools }
+        Self { network, pools, raised: None }
     }
 }
 
@@ -198,7 +200,10 @@ impl Networks {
         if !network.is_bridge() {
             return Ok(());
         }
-        links::raise_bridge(&mut inner.netlink, &network)?;
+        let raised = links::raise_bridge(&mut inner.netlink, &network, None)?;
+        if let Some(kept) = inner.networks.get_mut(id) {
+            kept.raised = Some(raised);
+        }
         inner.rules_stand = false;
         self.make_rules_stand(inner)
     }

@@ -197,3 +197,12 @@ pub async fn wait_for_text(log: &str, text: &str) {
     };
     tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{text:?} should be in {log}"));
 }
+
+#[test]
+fn a_shim_that_a_person_starts_says_what_it_lacks() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pintle-shim"));
+    let ended = command.stdin(std::process::Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("take standard input as the socket to listen on"), "{said}");
+}
