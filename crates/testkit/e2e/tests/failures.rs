@@ -143,10 +143,11 @@ fn probes(cluster: &Cluster) -> Result<()> {
 
 fn graceful(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("graceful")?;
-    let polite = "command: [sh, -c, 'trap \"echo goodbye; exit 0\" TERM; while true; do sleep 0.1; done']";
+    let polite = "command: [sh, -c, 'trap \"echo goodbye; exit 0\" TERM; echo hello; while true; do sleep 0.1; done']";
     space.ok_with(&["apply", "-f", "-"], &pod("p", polite))?;
     space.ok(&["wait", "--for=condition=Ready", "pod/p", "--timeout=60s"])?;
     let following = space.spawn(&["logs", "-f", "p"])?;
+    following.expect("hello", SOON)?;
     let start = std::time::Instant::now();
     space.ok(&["delete", "pod", "p", "--timeout=60s"])?;
     ensure!(start.elapsed() < Duration::from_secs(20), "took {:?}: the signal was not heard", start.elapsed());

@@ -13,7 +13,7 @@ const DEEPEST: u16 = 250;
 /// Mistakes after which no more is read.
 const MOST_RECOVERIES: u16 = 30;
 /// Nodes that macros may make of one text.
-const MOST_NODES: u32 = 1_000_000;
+const MOST_NODES: u32 = 100_000;
 
 const RELATIONS: Kinds = Kinds::of(&[
     Kind::Equals,

@@ -58,9 +58,11 @@ skopeo --insecure-policy copy -q docker-archive:again.tar oci:copied:1
 buildah from -q --name archived docker-archive:ours.tar
 buildah from -q --name laid oci:copied:1
 for made in archived laid; do
-    buildah run --isolation chroot $made -- sh -c 'cat /hard /soft; stat -c %u:%g-%h /kept; test -e /bin/httpd || echo gone' > seen
-    printf 'kept\nkept\n7:8-2\ngone\n' | cmp - seen
-    buildah run --isolation chroot $made -- sh -c 'echo more > /more; rm /soft'
+    # What it passes on of a command's output may be lost on a busy machine, so it is written to a file.
+    buildah run --isolation chroot $made -- sh -c 'exec > /seen; cat /hard /soft; stat -c %u:%g-%h /kept; test -e /bin/httpd || echo gone'
+    printf 'kept\nkept\n7:8-2\ngone\n' | cmp - "$(buildah mount $made)/seen"
+    buildah umount $made > /dev/null
+    buildah run --isolation chroot $made -- sh -c 'echo more > /more; rm /soft /seen'
     buildah config --cmd 'cat /more' --label by=buildah $made
 done
 buildah commit -q --format docker archived docker-archive:theirs.tar:others/theirs:docker
@@ -79,7 +81,7 @@ printf 'FROM e2e/busybox:1\nRUN echo far > /far\nCMD ["cat","/far"]\n' | docker 
 docker push -q $registry/others/ours
 podman pull -q $insecure $registry/others/ours
 buildah from -q --pull-always $insecure --name pulled $registry/others/ours
-buildah run --isolation chroot pulled -- cat /far | grep far
+buildah run --isolation chroot pulled -- grep far /far
 buildah config --cmd 'cat /new' pulled
 buildah run --isolation chroot pulled -- sh -c 'echo new > /new'
 buildah commit -q $insecure pulled docker://$registry/others/built:oci
