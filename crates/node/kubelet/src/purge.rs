@@ -56,7 +56,6 @@ pub async fn pod(host: &Arc<Host>, uid: &str, pod: Option<&Pod>) -> Result<(), S
         gone_is_fine(runtime.stop_pod_sandbox(&sandbox.id).await)?;
         gone_is_fine(runtime.remove_pod_sandbox(&sandbox.id).await)?;
     }
-    volumes_and_cgroup(host, uid, true).await?;
     if pod.is_none() {
         names.extend(log_dirs(host).filter(|(_, of)| of == uid).map(|(name, _)| name));
     }
@@ -64,7 +63,8 @@ pub async fn pod(host: &Arc<Host>, uid: &str, pod: Option<&Pod>) -> Result<(), S
         let dir = host.settings.log_dir.join(name);
         remove_tree(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     }
-    Ok(())
+    // Its directory goes last: by that `pintle reset` knows whose logs are left, should the node end on the way.
+    volumes_and_cgroup(host, uid, true).await
 }
 
 /// The log directories that are there, each with the uid of its pod.
