@@ -63,8 +63,8 @@ if [ "$which" = runtimes ]; then
   on_runtime socket dual failures kubelet network nodes restart storage workloads
 else
   tests
-  on_runtime containerd kubelet network nodes storage workloads
-  on_runtime socket kubelet nodes storage
+  on_runtime containerd kubelet storage
+  on_runtime socket kubelet storage
 fi
 if [ -n "$failed" ]; then
   echo "=== failures ==="

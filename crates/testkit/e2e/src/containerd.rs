@@ -11,6 +11,7 @@ use crate::cluster::sha256;
 use crate::command::{Spawned, run, run_within};
 use crate::host::Host;
 use crate::image::write_image;
+use crate::leftovers::processes_about;
 use crate::wait::until;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -127,11 +128,16 @@ impl Containerd {
 
     /// Fails when something of the kubelet's is left once its pods are gone.
     pub(crate) fn expect_nothing(&self) -> Result<()> {
-        // The last sandbox goes a moment after its pod.
+        // The last sandbox goes a moment after its pod, and its shim a moment after that.
         let mut left = String::new();
+        let socket = self.socket();
         let gone = until("nothing is left in containerd", Duration::from_secs(30), || {
             left = self.ctr(&["containers", "list"])?;
-            Ok((left.lines().count() <= 1).then_some(()))
+            let shims = processes_about(&socket)?.into_iter().filter(|process| process.contains("containerd-shim"));
+            let shims: Vec<String> = shims.collect();
+            let gone = left.lines().count() <= 1 && shims.is_empty();
+            left.extend(shims);
+            Ok(gone.then_some(()))
         });
         gone.with_context(|| left)?;
         let parts = self.directory.join("run/cri/sub-paths");

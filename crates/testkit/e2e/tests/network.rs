@@ -388,12 +388,17 @@ fn host_ports(nodes: &Nodes) -> Result<()> {
         let request = |address: &str| {
             format!("exec 3<>/dev/tcp/{address}/54323; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3")
         };
-        for (address, name) in [("127.0.0.1", "first"), (node, "second")] {
-            let said = nodes.agents[0].host.run(&["timeout", "5", "bash", "-c", &request(address)])?.ok()?;
-            ensure!(said.contains(name), "{address}: {said}");
+        let (inside, outside) = (&nodes.agents[0].host, nodes.cluster.client());
+        for (host, address, name) in
+            [(inside, "127.0.0.1", "first"), (inside, node, "second"), (outside, node, "second")]
+        {
+            // Who has no probe is ready before it listens.
+            let answer = until(&format!("{address} answers"), SOON, || {
+                let said = host.run(&["timeout", "5", "bash", "-c", &request(address)])?;
+                Ok(said.status.success().then_some(said.stdout))
+            })?;
+            ensure!(answer.contains(name), "{address}: {answer}");
         }
-        let said = nodes.cluster.client().run(&["timeout", "5", "bash", "-c", &request(node)])?.ok()?;
-        ensure!(said.contains("second"), "{said}");
         // One that wants a taken port waits for another node, and there is none for it.
         apply(&space, &pod("fourth", "0.0.0.0", "TCP", 54323))?;
         let unscheduled = |pod: &Value| {
