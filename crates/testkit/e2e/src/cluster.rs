@@ -346,6 +346,11 @@ impl Cluster {
         let name = format!("{name}-{}", self.next_space.fetch_add(1, Ordering::Relaxed));
         let kubectl = kubectls()?.pop().context("a kubectl")?;
         self.kubectl(&["create", "namespace", &name])?.ok()?;
+        // Without it pods are refused.
+        until(&format!("{name} has its service account"), Duration::from_secs(60), || {
+            let found = self.kubectl(&["get", "serviceaccount", "default", "--namespace", &name])?;
+            Ok(found.status.success().then_some(()))
+        })?;
         Ok(Space { cluster: self, name, kubectl })
     }
 
