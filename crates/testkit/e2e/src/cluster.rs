@@ -406,6 +406,14 @@ impl Space<'_> {
         run(self.command(arguments), "")
     }
 
+    /// What a pod has said, once it has said something: who has no probe is ready before.
+    pub fn logs(&self, words: &[&str]) -> Result<String> {
+        until(&format!("{} says something", words.join(" ")), Duration::from_secs(60), || {
+            let said = self.ok(&[&["logs"][..], words].concat())?;
+            Ok((!said.is_empty()).then_some(said))
+        })
+    }
+
     /// Runs kubectl, which must succeed; returns what it printed.
     pub fn ok(&self, arguments: &[&str]) -> Result<String> {
         self.run(arguments)?.ok()

@@ -373,7 +373,7 @@ fn pod_features(cluster: &Cluster) -> Result<()> {
         let pod = space.until("the pod ends", &["pod/rich"], SOON, |pod| {
             matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
         })?;
-        let log = space.ok(&["logs", "rich", "-c", "main"])?;
+        let log = space.logs(&["rich", "-c", "main"])?;
         ensure!(pod["status"]["phase"] == "Succeeded", "{}\n{log}", pod["status"]);
         let expected = [
             "made by init",

@@ -155,7 +155,7 @@ pub fn registered(cluster: &Cluster) -> Result<()> {
     space.ok_with(&["create", "-f", "-"], &wanting("p", RESOURCE, "2").to_string())?;
     space.ok(&["wait", "--for=condition=Ready", "pod/p", "--timeout=60s"])?;
     let log = until("what the container sees", SOON, || {
-        let log = space.ok(&["logs", "p"])?;
+        let log = space.logs(&["p"])?;
         Ok(log.contains("touch").then_some(log))
     })?;
     let lines: Vec<&str> = log.lines().collect();

@@ -89,11 +89,11 @@ pub fn own(cluster: &Cluster) -> Result<()> {
     let first = [first_id(&space, "mapped")?, first_id(&space, "other")?];
     ensure!(BTreeSet::from(first).len() == 2, "two pods share ids: {first:?}");
     let told = until("the words of the second container", SOON, || {
-        let told = space.ok(&["logs", "mapped", "-c", "user"])?;
+        let told = space.logs(&["mapped", "-c", "user"])?;
         Ok(told.contains("first\n").then_some(told))
     })?;
     ensure!(told.contains("1000\n") && told.contains(" 1000     1001"), "{told}");
-    let told = space.ok(&["logs", "mapped", "-c", "root"])?;
+    let told = space.logs(&["mapped", "-c", "root"])?;
     let map = format!("0 {} 65536 / 0 {} 65536\n0\n", first[0], first[0]);
     ensure!(told.starts_with(&map), "{told}");
     for line in [

@@ -90,7 +90,7 @@ pub fn default_class(cluster: &Cluster) -> Result<()> {
     space.ok(&["delete", "pod", "writer"])?;
     apply(&space, &user("reader", "cat /data/file"))?;
     ready(&space, "reader")?;
-    ensure!(space.ok(&["logs", "reader"])?.trim() == "kept");
+    ensure!(space.logs(&["reader"])?.trim() == "kept");
     space.ok(&["delete", "pvc", "data", "--wait=false"])?;
     let claim = space.json(&["pvc/data"])?;
     ensure!(claim["metadata"]["finalizers"].to_string().contains("kubernetes.io/pvc-protection"), "{claim}");
@@ -240,7 +240,7 @@ pub fn by_hand(cluster: &Cluster) -> Result<()> {
     let pod_text = pod("p", script, mounts, volumes);
     apply(&space, &pod_text.replace("spec:\n", "spec:\n  securityContext: {fsGroup: 4321}\n"))?;
     ready(&space, "p")?;
-    let told = space.ok(&["logs", "p"])?;
+    let told = space.logs(&["p"])?;
     ensure!(told.starts_with("made by hand\ndrwxrws"), "{told}");
     ensure!(told.contains("-rw-rw-r--") && told.contains(" 4321 "), "{told}");
     ensure!(told.contains("written\n") && told.contains("Read-only file system"), "{told}");

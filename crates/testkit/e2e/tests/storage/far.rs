@@ -23,7 +23,7 @@ pub fn away(nodes: &Nodes) -> Result<()> {
     apply(&space, &user("reader", "cat /data/file"))?;
     ready(&space, "reader")?;
     ensure!(space.json(&["pod/reader"])?["spec"]["nodeName"] == NODES[1]);
-    ensure!(space.ok(&["logs", "reader"])?.trim() == "far");
+    ensure!(space.logs(&["reader"])?.trim() == "far");
     apply(&space, &on("stranger", NODES[2], "true"))?;
     let words = "1 node(s) didn't match PersistentVolume's node affinity, 2 node(s) didn't match Pod's node \
                  affinity/selector";

@@ -102,7 +102,7 @@ pub fn many(cluster: &Cluster) -> Result<()> {
     apply(&space, &(maps + &pods))?;
     for i in 0..3 {
         ready(&space, &format!("p{i}"))?;
-        ensure!(space.ok(&["logs", &format!("p{i}")])?.trim() == "65", "pod p{i}");
+        ensure!(space.logs(&[&format!("p{i}")])?.trim() == "65", "pod p{i}");
     }
     Ok(())
 }
