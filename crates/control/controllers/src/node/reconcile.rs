@@ -89,7 +89,7 @@ fn act(turn: Turn, watched: &Watched, signs: &Signs, queue: &Queue<ObjectKey>) {
     match turn {
         Turn::None => (),
         Turn::Stops => {
-            tracing::warn!("no node is ready: no pod has to leave its node until one is");
+            tracing::info!("no node is ready: no pod has to leave its node until one is");
             watched.zones.lock().tainted().for_each(|name| queue.add(ObjectKey::new("", name)));
         }
         Turn::Resumes => {
