@@ -14,7 +14,6 @@ use pintle_registry::{Options, Registry};
 use pintle_store::Store;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 

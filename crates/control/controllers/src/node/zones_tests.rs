@@ -260,3 +260,37 @@ fn a_bucket_that_changes_keeps_its_token_or_waits_anew() {
         assert_eq!(Bucket::new(rate, now).next(), None, "{rate}");
     }
 }
+
+#[test]
+fn counts_stay_right_whatever_happens_to_nodes() {
+    let (mut board, mut model, mut stopped) = (Board::of(&[]), std::collections::BTreeMap::new(), false);
+    let mut seed = 7_u64;
+    let mut chance = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    for _ in 0..5000 {
+        board.now += SECOND;
+        let name = format!("n{}", chance(6));
+        let health = [Health::Ready, Health::Failing, Health::Failing, Health::Unsaid][chance(4) as usize];
+        let zone = ["", "a", "b"][chance(3) as usize];
+        let seen = Look { excluded: chance(5) == 0, tainted: chance(4) == 0, ..look(zone, health) };
+        let seen = (chance(4) > 0).then_some(seen);
+        board.zones.see(&name, seen, board.now);
+        model.remove(&name);
+        model.extend(seen.map(|seen| (name, seen)));
+
+        let counted = || model.values().filter(|look| !look.excluded);
+        if counted().count() > 0 {
+            // In no zone there is a node that is ready: each zone that counts is without one.
+            stopped = counted().all(|look| look.health != Health::Ready);
+        }
+        assert_eq!(board.zones.execute("nobody") == Execute::Remove, stopped, "{model:?}");
+        let tainted = model.iter().filter(|(_, look)| look.tainted).map(|(name, _)| name.as_str());
+        assert!(board.zones.tainted().eq(tainted));
+        if let Next::Taint(name) = board.zones.next(board.now) {
+            let look = model[&*name];
+            assert!(!stopped && look.health == Health::Failing && !look.tainted, "{name} {model:?}");
+        }
+    }
+}
