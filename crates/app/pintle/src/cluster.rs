@@ -106,9 +106,19 @@ impl Cluster {
         format!("https://{address}")
     }
 
-    /// How long a node may give no sign of life.
-    pub(crate) fn node_grace(&self) -> Result<std::time::Duration> {
-        duration("node-monitor-grace-period", &self.settings.node_monitor_grace_period())
+    /// When nodes count as silent, and how fast pods leave them.
+    pub(crate) fn nodes(&self) -> Result<pintle_controllers::NodeSettings> {
+        let settings = &self.settings;
+        let rate = |flag: &str, text: String| number(flag, &text, f64::MAX, "nodes per second, such as 0.1");
+        let unhealthy = settings.unhealthy_zone_threshold();
+        Ok(pintle_controllers::NodeSettings {
+            grace: duration("node-monitor-grace-period", &settings.node_monitor_grace_period())?,
+            period: duration("node-monitor-period", &settings.node_monitor_period())?,
+            rate: rate("node-eviction-rate", settings.node_eviction_rate())?,
+            reduced_rate: rate("secondary-node-eviction-rate", settings.secondary_node_eviction_rate())?,
+            large: settings.large_cluster_size_threshold() as usize,
+            unhealthy: number("unhealthy-zone-threshold", &unhealthy, 1.0, "a share between 0 and 1, such as 0.55")?,
+        })
     }
 
     /// How autoscalers work that say nothing else.
@@ -121,10 +131,8 @@ impl Cluster {
         let ready = of("initial-readiness-delay", settings.horizontal_pod_autoscaler_initial_readiness_delay())?;
         ensure!(!period.is_zero(), "--horizontal-pod-autoscaler-sync-period must be more than nothing, such as 15s");
         let text = settings.horizontal_pod_autoscaler_tolerance();
-        let tolerance: Option<f64> = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-        let tolerance = tolerance.with_context(|| {
-            format!("--horizontal-pod-autoscaler-tolerance {text:?} must be a share between 0 and 1, such as 0.1")
-        })?;
+        let form = "a share between 0 and 1, such as 0.1";
+        let tolerance = number("horizontal-pod-autoscaler-tolerance", &text, 1.0, form)?;
         Ok(pintle_controllers::AutoscalerSettings {
             period,
             tolerance,
@@ -147,6 +155,12 @@ impl Cluster {
 /// A flag's duration, written as in Go.
 pub(crate) fn duration(flag: &str, text: &str) -> Result<std::time::Duration> {
     pintle_auth::configuration::duration(text).map_err(|why| anyhow::anyhow!("--{flag}: {why}"))
+}
+
+/// A flag's number, which is not below nothing.
+fn number(flag: &str, text: &str, most: f64, form: &str) -> Result<f64> {
+    let number: Option<f64> = text.parse().ok().filter(|number| (0.0..=most).contains(number));
+    number.with_context(|| format!("--{flag} {text:?} must be {form}"))
 }
 
 /// One range, or one of each family with a comma between them; not empty.

@@ -27,7 +27,7 @@ pub(crate) struct ControlPlane {
     clock: Arc<dyn Clock>,
     auth: Arc<Auth>,
     pod_ranges: Vec<ipnet::IpNet>,
-    node_grace: std::time::Duration,
+    nodes: pintle_controllers::NodeSettings,
     autoscaling: pintle_controllers::AutoscalerSettings,
     node_name: String,
     /// Whether other servers may work on the same store.
@@ -64,7 +64,7 @@ impl ControlPlane {
         let manager = User::new("system:kube-controller-manager", &[]);
         let informers = Informers::new(client_of(&server, manager, MANAGER), stop);
         let authority = Arc::clone(&credentials.authority);
-        let node_grace = cluster.node_grace()?;
+        let nodes = cluster.nodes()?;
         let autoscaling = cluster.autoscaling()?;
         let (node_name, pod_ranges) = (cluster.node_name.clone(), cluster.pod_ranges.clone());
         Ok(Self {
@@ -73,7 +73,7 @@ impl ControlPlane {
             clock,
             auth,
             pod_ranges,
-            node_grace,
+            nodes,
             autoscaling,
             node_name,
             shares_store,
@@ -117,7 +117,7 @@ impl ControlPlane {
             informers: self.informers.clone(),
             clock: Arc::clone(&self.clock),
             pod_ranges: self.pod_ranges.clone(),
-            node_grace: self.node_grace,
+            nodes: self.nodes,
             autoscaling: self.autoscaling,
             authority: Arc::clone(&self.authority),
         };

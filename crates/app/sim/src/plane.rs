@@ -14,7 +14,6 @@ use pintle_registry::{Options, Registry};
 use pintle_store::Store;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +53,6 @@ pub(crate) struct Plane {
     clock: Arc<dyn Clock>,
     config: Config,
     authority: Arc<CertificateAuthority>,
-    node_grace: Duration,
     /// Where nodes get the ranges of their pods from.
     pub(crate) pod_range: ipnet::Ipv4Net,
     seed: u64,
@@ -83,7 +81,6 @@ impl Plane {
             clock,
             config,
             authority: Arc::new(authority),
-            node_grace: Duration::from_secs(50),
             pod_range: ipnet::Ipv4Net::new_assert([10, 42, 0, 0].into(), 16),
             seed,
         })
@@ -163,7 +160,7 @@ impl Plane {
                 link.client_as(user, &format!("kube-controller-manager/{name}"))
             }),
             clock: self.clock(),
-            node_grace: self.node_grace,
+            nodes: pintle_controllers::NodeSettings::default(),
             autoscaling: pintle_controllers::AutoscalerSettings::default(),
             pod_ranges: vec![self.pod_range.into()],
             authority: Arc::clone(&self.authority),

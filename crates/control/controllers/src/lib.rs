@@ -53,5 +53,6 @@ mod volume;
 
 pub use bootstrap::signature as bootstrap_signature;
 pub use hpa::{Settings as AutoscalerSettings, Youth as AutoscalerYouth};
+pub use node::Settings as NodeSettings;
 pub use run::{Config, run};
 pub use serviceaccount::Issue;

@@ -24,8 +24,8 @@ pub struct Config {
     /// The informers of all controllers; their client must be able to list and watch everything.
     pub informers: Informers,
     pub clock: Arc<dyn Clock>,
-    /// How long a node may give no sign of life, as upstream's `--node-monitor-grace-period`.
-    pub node_grace: std::time::Duration,
+    /// When nodes count as silent, and how fast pods leave them.
+    pub nodes: node::Settings,
     /// How autoscalers work that say nothing else.
     pub autoscaling: hpa::Settings,
     /// The addresses of all pods, of which every node gets a share.
@@ -83,7 +83,7 @@ pub async fn run(config: Config, stop: CancellationToken) {
     for (name, start) in CONTROLLERS {
         running.spawn(start(context(&config, name, &stop)));
     }
-    running.spawn(node::run(context(&config, "node-controller", &stop), config.node_grace));
+    running.spawn(node::run(context(&config, "node-controller", &stop), config.nodes));
     running.spawn(nodeipam::run(context(&config, "node-controller", &stop), config.pod_ranges.clone()));
     // Upstream's role for the status of rules is there with its feature gate only; the collector's allows it.
     let rules = (config.clients)("generic-garbage-collector");

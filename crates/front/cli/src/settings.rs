@@ -114,6 +114,16 @@ settings! {
     wireguard_port: u16 = 51820u16, "PORT";
     /// How long a node may give no sign of life before it is NotReady [default: 50s]
     node_monitor_grace_period: String = "50s", "DURATION";
+    /// How long a node must not have been ready before its pods may be made to leave [default: 5s]
+    node_monitor_period: String = "5s", "DURATION";
+    /// Nodes of a zone per second that pods are made to leave when they aren't ready [default: 0.1]
+    node_eviction_rate: String = "0.1", "RATE";
+    /// The same in a large zone of which many nodes aren't ready; in a smaller one pods stay [default: 0.01]
+    secondary_node_eviction_rate: String = "0.01", "RATE";
+    /// From which share of its nodes on many of a zone aren't ready (three at least) [default: 0.55]
+    unhealthy_zone_threshold: String = "0.55", "SHARE";
+    /// Zones with more nodes than this are large [default: 50]
+    large_cluster_size_threshold: u32 = 50u32, "NODES";
     /// How often autoscalers look at what their pods use [default: 15s]
     horizontal_pod_autoscaler_sync_period: String = "15s", "DURATION";
     /// How far use may be from its target before autoscalers act, as a share of it [default: 0.1]

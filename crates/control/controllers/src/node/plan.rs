@@ -1,12 +1,13 @@
 //! Which taints a node should have, what its conditions become when it falls silent, and what pods bear.
 
+use super::zones::Execute;
 use pintle_clock::Timestamp;
 use pintle_types::Time;
 use pintle_types::k8s::api::core::v1::{Node, NodeCondition, Taint, Toleration};
 use std::time::Duration;
 
-pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
-pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const MANAGED: [(&str, &str); 4] = [
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
@@ -34,14 +35,27 @@ pub fn is_out_of_service(node: &Node) -> bool {
     taints.any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
+/// Whether the node has a taint because of which pods leave it while it is not ready.
+pub fn is_executing(node: &Node) -> bool {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|t| t.effect == "NoExecute" && of_ready(t))
+}
+
+fn of_ready(taint: &Taint) -> bool {
+    [NOT_READY, UNREACHABLE].contains(&taint.key.as_str())
+}
+
 /// The taints that the node should have; nothing when it has them already. Taints of others stay.
-pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
+pub fn taints(node: &Node, execute: Execute, now: Timestamp) -> Option<Vec<Taint>> {
     let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let wanted = wanted_taints(node);
+    let executes = match execute {
+        Execute::Add => true,
+        Execute::Keep => is_executing(node),
+        Execute::Remove => false,
+    };
+    let wanted = wanted_taints(node, executes);
     let is_ours = |taint: &Taint| {
-        let ready = [NOT_READY, UNREACHABLE].contains(&taint.key.as_str());
         let pressure = MANAGED.iter().any(|(_, key)| *key == taint.key) || taint.key == UNSCHEDULABLE;
-        (ready && taint.effect != "PreferNoSchedule") || (pressure && taint.effect == "NoSchedule")
+        (of_ready(taint) && taint.effect != "PreferNoSchedule") || (pressure && taint.effect == "NoSchedule")
     };
     let is_wanted = |taint: &Taint| wanted.iter().any(|(key, effect)| *key == taint.key && *effect == taint.effect);
     let mut taints: Vec<Taint> = present.iter().filter(|taint| !is_ours(taint) || is_wanted(taint)).cloned().collect();
@@ -54,7 +68,7 @@ pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
     (taints != present).then_some(taints)
 }
 
-fn wanted_taints(node: &Node) -> Vec<(&'static str, &'static str)> {
+fn wanted_taints(node: &Node, executes: bool) -> Vec<(&'static str, &'static str)> {
     let mut wanted = Vec::new();
     let ready = match condition(node, "Ready").map(|ready| ready.status.as_str()) {
         Some("False") => Some(NOT_READY),
@@ -70,7 +84,7 @@ fn wanted_taints(node: &Node) -> Vec<(&'static str, &'static str)> {
     if node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default() {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
-    wanted.extend(ready.map(|key| (key, "NoExecute")));
+    wanted.extend(ready.filter(|_| executes).map(|key| (key, "NoExecute")));
     wanted
 }
 

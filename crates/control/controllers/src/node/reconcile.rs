@@ -1,6 +1,8 @@
 //! Watches nodes and their leases; a node whose kubelet gives no sign of life becomes `Unknown`.
 
 use super::plan::{condition, silent, taints};
+use super::settings::Settings;
+use super::zones::{Look, Next, Turn, Zones};
 use crate::context::Context;
 use crate::ownership::labels_of;
 use crate::pods;
@@ -14,7 +16,8 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 /// The index of pods by their node.
 pub const BY_NODE: &str = "node";
@@ -32,60 +35,70 @@ struct Controller {
     context: Context,
     nodes: Informer<Node>,
     pods: Informer<Pod>,
-    /// When each node last gave a sign of life, by this machine's clock: theirs may be wrong.
-    heard: Arc<Mutex<HashMap<String, Instant>>>,
+    queue: Queue<ObjectKey>,
+    signs: Signs,
+    watched: Arc<Watched>,
     /// How long a node may give no sign of life.
     grace: Duration,
 }
 
+/// When each node last gave a sign of life, by this machine's clock: theirs may be wrong.
+type Signs = Arc<Mutex<HashMap<String, Instant>>>;
+
+/// The zones of the nodes, and who waits for changes of them.
+struct Watched {
+    zones: Mutex<Zones>,
+    changed: Notify,
+}
+
 /// Runs the controller until the context's stop.
-pub async fn run(context: Context, grace: Duration) {
+pub async fn run(context: Context, settings: Settings) {
     let controller = Controller {
         nodes: context.informers.of(),
         pods: context.informers.of(),
-        heard: Arc::default(),
-        grace,
+        queue: Queue::new(),
+        signs: Arc::default(),
+        watched: Arc::new(Watched { zones: Mutex::new(Zones::new(settings)), changed: Notify::new() }),
+        grace: settings.grace,
         context: context.clone(),
     };
     let leases = context.informers.selected::<Lease>(Selector::namespace("kube-node-lease"));
     controller.pods.index(BY_NODE, node_of);
-    let queue: Queue<ObjectKey> = Queue::new();
-    let (heard, from_nodes, recorder) = (controller.heard.clone(), queue.clone(), context.recorder.clone());
-    controller.nodes.on_change(move |change| {
-        let node = change.object();
-        let key = node.name().to_owned();
-        match change {
-            Change::Added(_) => {
-                heard.lock().entry(key).or_insert_with(Instant::now);
-                let message = format!("Node {0} event: Registered Node {0} in Controller", node.name());
-                recorder.event(&**node, EventType::Normal, "RegisteredNode", message);
-            }
-            Change::Modified(old, new) => {
-                if heartbeat(old) != heartbeat(new) {
-                    heard.lock().insert(key, Instant::now());
-                }
-            }
-            Change::Deleted(_) => {
-                heard.lock().remove(&key);
-                let message = format!("Node {0} event: Removing Node {0} from Controller", node.name());
-                recorder.event(&**node, EventType::Normal, "RemovingNode", message);
-            }
-        }
-        from_nodes.add(node.key());
-    });
-    let heard = controller.heard.clone();
+    controller.listen();
+    let signs = controller.signs.clone();
     leases.on_change(move |change| {
         let renewed = change.old().map(|lease| &lease.spec) != change.new().map(|lease| &lease.spec);
         // A timer per node looks at this; a renewal itself wakes nobody.
-        if renewed && let Some(at) = heard.lock().get_mut(change.object().name()) {
+        if renewed && let Some(at) = signs.lock().get_mut(change.object().name()) {
             *at = Instant::now();
         }
     });
     controller.nodes.synced().await;
     controller.pods.synced().await;
     leases.synced().await;
+    let turn = controller.watched.zones.lock().start(Instant::now());
+    act(turn, &controller.watched, &controller.signs, &controller.queue);
     let reconcile = |key| controller.reconcile(key);
-    run_reconciler("node-lifecycle-controller", queue, WORKERS, reconcile, context.stop.clone()).await;
+    let working =
+        run_reconciler("node-lifecycle-controller", controller.queue.clone(), WORKERS, reconcile, context.stop.clone());
+    tokio::join!(working, context.stop.run_until_cancelled(controller.pace()));
+}
+
+/// Does what a change of one node means for all.
+fn act(turn: Turn, watched: &Watched, signs: &Signs, queue: &Queue<ObjectKey>) {
+    match turn {
+        Turn::None => (),
+        Turn::Stops => {
+            tracing::info!("no node is ready: no pod has to leave its node until one is");
+            watched.zones.lock().tainted().for_each(|name| queue.add(ObjectKey::new("", name)));
+        }
+        Turn::Resumes => {
+            tracing::info!("some nodes are ready: pods leave those that aren't");
+            let now = Instant::now();
+            signs.lock().values_mut().for_each(|at| *at = now);
+        }
+    }
+    watched.changed.notify_one();
 }
 
 fn heartbeat(node: &Node) -> Option<&pintle_types::Time> {
@@ -93,9 +106,56 @@ fn heartbeat(node: &Node) -> Option<&pintle_types::Time> {
 }
 
 impl Controller {
+    /// Takes in what happens to nodes.
+    fn listen(&self) {
+        let (signs, queue, watched) = (self.signs.clone(), self.queue.clone(), self.watched.clone());
+        let recorder = self.context.recorder.clone();
+        self.nodes.on_change(move |change| {
+            let node = change.object();
+            let (name, now) = (node.name(), Instant::now());
+            match change {
+                Change::Added(_) => {
+                    signs.lock().entry(name.to_owned()).or_insert(now);
+                    let message = format!("Node {name} event: Registered Node {name} in Controller");
+                    recorder.event(&**node, EventType::Normal, "RegisteredNode", message);
+                }
+                Change::Modified(old, new) => {
+                    if heartbeat(old) != heartbeat(new) {
+                        signs.lock().insert(name.to_owned(), now);
+                    }
+                }
+                Change::Deleted(_) => {
+                    signs.lock().remove(name);
+                    let message = format!("Node {name} event: Removing Node {name} from Controller");
+                    recorder.event(&**node, EventType::Normal, "RemovingNode", message);
+                }
+            }
+            let (old, new) = (change.old().map(|node| Look::at(node)), change.new().map(|node| Look::at(node)));
+            if old != new {
+                let turn = watched.zones.lock().see(name, new, now);
+                act(turn, &watched, &signs, &queue);
+            }
+            queue.add(node.key());
+        });
+    }
+
+    /// Tells the workers of nodes that pods must leave, one after the other.
+    async fn pace(&self) {
+        loop {
+            let next = self.watched.zones.lock().next(Instant::now());
+            let changed = self.watched.changed.notified();
+            match next {
+                Next::Taint(name) => self.queue.add(ObjectKey::new("", &*name)),
+                // Whether time or a change ended the wait: the next look tells.
+                Next::At(at) => drop(timeout_at(at, changed).await),
+                Next::Nothing => changed.await,
+            }
+        }
+    }
+
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
         let Some(node) = self.nodes.get(&key) else { return Ok(Outcome::Done) };
-        let heard = self.heard.lock().get(&key.name).copied().unwrap_or_else(Instant::now);
+        let heard = self.signs.lock().get(&key.name).copied().unwrap_or_else(Instant::now);
         let ready = condition(&node, "Ready");
         let grace = if ready.is_some() { self.grace } else { STARTUP_GRACE.max(self.grace) };
         let (unknown, was_ready) = match ready.map(|ready| ready.status.as_str()) {
@@ -106,7 +166,8 @@ impl Controller {
         if heard.elapsed() >= grace && !unknown {
             return self.silence(&node, was_ready).await;
         }
-        if let Some(taints) = taints(&node, self.context.now()) {
+        let execute = self.watched.zones.lock().execute(&key.name);
+        if let Some(taints) = taints(&node, execute, self.context.now()) {
             let mut changed = Node::clone(&node);
             changed.spec.get_or_insert_default().taints = (!taints.is_empty()).then_some(taints);
             // The change comes back as an event, and with it the next look.
