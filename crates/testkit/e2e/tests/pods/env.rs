@@ -1,0 +1,5 @@
+//! What containers get in their environment.
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[];

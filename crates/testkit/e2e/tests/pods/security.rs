@@ -1,0 +1,5 @@
+//! What containers may do.
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[];

@@ -1,0 +1,5 @@
+//! Templates of pods and collections of them.
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[];
