@@ -39,9 +39,9 @@ fn sources(nodes: &Three) -> Result<()> {
     let odd = [from("#$%", "configMapRef"), from("1 + ", "secretRef"), from("p.", "secretRef")];
     let secrets = [from("", "secretRef"), from("p-", "secretRef")];
     let containers = [
-        container("plain", "env", json!({ "env": env, "envFrom": plain })),
-        container("odd", "env", json!({ "envFrom": odd })),
-        container("secrets", "env", json!({ "envFrom": secrets })),
+        container("plain", "", json!({ "command": ["env"], "env": env, "envFrom": plain })),
+        container("odd", "", json!({ "command": ["env"], "envFrom": odd })),
+        container("secrets", "", json!({ "command": ["env"], "envFrom": secrets })),
     ];
     succeeded(&space, &pod("p", &containers, Value::Null))?;
     let said = |name: &str| space.ok(&["logs", "p", "-c", name]);
