@@ -32,7 +32,7 @@ fn not_heard(space: &Space<'_>, path: &str) -> Result<()> {
 
 /// A hook that asks by a command.
 fn exec(address: &str, path: &str) -> Value {
-    let script = format!("wget -q -O - http://{address}:8080{path} || true");
+    let script = format!("wget -q -O - http://{address}:8080{path}");
     json!({ "exec": { "command": ["sh", "-c", script] } })
 }
 
@@ -51,12 +51,12 @@ fn post_start(nodes: &Three) -> Result<()> {
     let space = nodes.space("post-start")?;
     let address = listener(&space)?;
     let pods = [
-        hooked("by-command", "postStart", exec(&address, "/after-start")),
+        hooked("by-command", "postStart", exec(&address, "/hello")),
         hooked("by-request", "postStart", http(&address, "/env")),
         hooked("fails", "postStart", json!({ "exec": { "command": ["false"] } })),
     ];
     apply(&space, &pods)?;
-    heard(&space, "/after-start")?;
+    heard(&space, "/hello")?;
     heard(&space, "/env")?;
     ready(&space, "by-command")?;
     ready(&space, "by-request")?;
@@ -71,16 +71,16 @@ fn pre_stop(nodes: &Three) -> Result<()> {
     let space = nodes.space("pre-stop")?;
     let address = listener(&space)?;
     let pods = [
-        hooked("by-command", "preStop", exec(&address, "/before-end")),
+        hooked("by-command", "preStop", exec(&address, "/healthz")),
         hooked("by-request", "preStop", http(&address, "/env")),
     ];
     apply(&space, &pods)?;
     ready(&space, "by-command")?;
     ready(&space, "by-request")?;
-    not_heard(&space, "/before-end")?;
+    not_heard(&space, "/healthz")?;
     not_heard(&space, "/env")?;
     space.ok(&["delete", "pod", "by-command", "by-request", "--timeout=60s"])?;
-    heard(&space, "/before-end")?;
+    heard(&space, "/healthz")?;
     heard(&space, "/env")
 }
 
