@@ -1,5 +1,7 @@
 //! What upstream's list for certified clusters says of pods and nodes, shown from outside on three nodes.
 
+#[path = "pods/api.rs"]
+mod api;
 #[path = "pods/containers.rs"]
 mod containers;
 #[path = "pods/env.rs"]
@@ -10,8 +12,12 @@ mod hooks;
 mod node_api;
 #[path = "pods/probes.rs"]
 mod probes;
+#[path = "pods/resize.rs"]
+mod resize;
 #[path = "pods/security.rs"]
 mod security;
+#[path = "pods/taints.rs"]
+mod taints;
 #[path = "pods/templates.rs"]
 mod templates;
 
@@ -58,10 +64,13 @@ fn main() -> ExitCode {
         hooks::TESTS,
         containers::TESTS,
         node_api::TESTS,
+        resize::TESTS,
         security::TESTS,
         templates::TESTS,
     ];
-    suite_on(&modules.concat())
+    let together = suite_on(&modules.concat());
+    let alone = suite_on::<Nodes>(taints::TESTS);
+    if together == ExitCode::SUCCESS { alone } else { together }
 }
 
 /// A container of the image for tests that runs a shell script, with more fields or other ones.
