@@ -13,6 +13,7 @@
 //! same seed replays the same way, where the process also takes its entropy from it (`pintle-sim`, the binary). After a
 //! time with faults everything is mended, and the cluster has to come to rest as its objects ask.
 
+mod budgets;
 mod capacity;
 mod chance;
 mod faults;

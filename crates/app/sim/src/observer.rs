@@ -1,5 +1,6 @@
 //! Watches the store itself, and checks at every revision what must hold whatever goes wrong.
 
+use crate::budgets::Budgets;
 use crate::model::{LIMITED, QUOTA_PODS};
 use crate::node::{MAX_PODS, PROCESSORS};
 use futures::StreamExt;
@@ -21,6 +22,7 @@ const TOLD: usize = 20;
 struct Seen {
     /// By key: the live pods.
     pods: BTreeMap<String, Value>,
+    budgets: Budgets,
     violations: Vec<String>,
     events: u64,
     digest: Sha256,
@@ -90,6 +92,7 @@ impl Observer {
         if let (Some(new), Some(old)) = (&new, &old) {
             self.object_changed(revision, &key, old, new);
         }
+        self.check_budgets(revision, &key, old.as_ref(), new.as_ref());
         if key.starts_with("/registry/pods/") {
             self.pod_changed(revision, &key, old.as_ref(), new);
         }
@@ -143,6 +146,21 @@ impl Observer {
         let phase = |pod: &Value| pod["status"]["phase"].as_str().unwrap_or_default().to_owned();
         if is_finished(old) && phase(old) != phase(new) {
             self.violated(format!("revision {revision}: {key} went from {} to {}", phase(old), phase(new)));
+        }
+    }
+
+    fn check_budgets(&self, revision: u64, key: &str, old: Option<&Value>, new: Option<&Value>) {
+        let (mut seen, now) = (self.seen.lock(), self.clock.now());
+        let wrong = if key.starts_with("/registry/pods/") {
+            seen.budgets.pod_changed(now, old, new)
+        } else if key.starts_with("/registry/poddisruptionbudgets/") {
+            seen.budgets.budget_changed(now, old, new)
+        } else {
+            None
+        };
+        drop(seen);
+        if let Some(wrong) = wrong {
+            self.violated(format!("revision {revision}: {key}: {wrong}"));
         }
     }
 

@@ -22,7 +22,7 @@ pub use sealed::{SEALING_KEY_BYTES, seal, sealing_key, unseal};
 pub use signing::{SigningKey, VerifyingKey};
 pub use tls::{
     AnyServer, ClientCertificates, client_config, client_config_http1, client_config_http1_live, client_config_live,
-    client_config_unverified, peer, server_config, server_config_live,
+    client_config_unverified, client_config_unverified_http1, peer, server_config, server_config_live,
 };
 
 use std::path::PathBuf;

@@ -110,12 +110,22 @@ fn live_client(ca_pem: &str, identity: &Arc<LiveIdentity>, alpn: Vec<Vec<u8>>) -
 /// Settings of a client that believes any server. Only for what is proved in another way: what nodes read before they
 /// know the cluster's authority is signed with their token.
 pub fn client_config_unverified() -> Result<Arc<ClientConfig>, Error> {
+    unverified(vec![HTTP_2.to_vec(), HTTP_1.to_vec()])
+}
+
+/// The same, but no protocol is asked for: servers then speak HTTP/1.1. For those who are asked not to look, such as
+/// probes and the proxy to pods, whose certificates nobody gave them.
+pub fn client_config_unverified_http1() -> Result<Arc<ClientConfig>, Error> {
+    unverified(Vec::new())
+}
+
+fn unverified(alpn: Vec<Vec<u8>>) -> Result<Arc<ClientConfig>, Error> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer))
         .with_no_client_auth();
-    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    config.alpn_protocols = alpn;
     Ok(Arc::new(config))
 }
 

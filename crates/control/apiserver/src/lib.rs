@@ -36,6 +36,7 @@ mod runtime_config;
 mod server;
 mod subresources;
 mod usage;
+mod websocket;
 
 pub use admission::{AdmissionSettings, AdmissionSettingsError};
 pub use audit::AuditConfig;

@@ -3,6 +3,7 @@
 mod support;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
@@ -14,6 +15,9 @@ use support::{Cluster, request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 const WHOAMI: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
@@ -142,12 +146,19 @@ async fn logs_come_from_the_kubelet() {
     assert_eq!((reply.code, reply.message()), (StatusCode::BAD_REQUEST, "no way".to_owned()));
 }
 
+type Switched = TokioIo<hyper::upgrade::Upgraded>;
+
 /// Asks for an upgrade over HTTP/1.1 and answers the status with the connection, if it was upgraded.
-async fn upgrade(
+async fn upgrade(cluster: &Cluster, address: SocketAddr, path: &str) -> (StatusCode, Option<Switched>) {
+    upgrade_with(cluster, address, path, &[("upgrade", "x")]).await
+}
+
+async fn upgrade_with(
     cluster: &Cluster,
     address: SocketAddr,
     path: &str,
-) -> (StatusCode, Option<TokioIo<hyper::upgrade::Upgraded>>) {
+    headers: &[(&str, &str)],
+) -> (StatusCode, Option<Switched>) {
     let admin = cluster.authority.issue_client("admin", &["system:masters"], pintle_clock::system().now()).unwrap();
     let tls = client_config_http1(cluster.authority.certificate_pem(), Some(&admin)).unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
@@ -155,12 +166,9 @@ async fn upgrade(
     let stream = TlsConnector::from(tls).connect(name, stream).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection.with_upgrades());
-    let request = Request::get(path)
-        .header("host", "api")
-        .header("connection", "Upgrade")
-        .header("upgrade", "x")
-        .body(Empty::<Bytes>::new())
-        .unwrap();
+    let request = Request::get(path).header("host", "api").header("connection", "Upgrade");
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
     let mut response = sender.send_request(request).await.unwrap();
     let code = response.status();
     if code != StatusCode::SWITCHING_PROTOCOLS {
@@ -186,4 +194,60 @@ async fn upgrades_are_passed_on_byte_for_byte_or_not_at_all() {
     assert!(stream.is_none());
     let (code, _) = upgrade(&cluster, address, &format!("{exec}none")).await;
     assert_eq!(code, StatusCode::BAD_REQUEST);
+}
+
+/// A WebSocket of a client that only listens.
+async fn listen(
+    cluster: &Cluster,
+    address: SocketAddr,
+    path: &str,
+    more: &[(&str, &str)],
+) -> Result<WebSocketStream<Switched>, StatusCode> {
+    let usual = [("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "AAAAAAAAAAA=")];
+    let (code, stream) = upgrade_with(cluster, address, path, &[&usual[..], more].concat()).await;
+    Ok(WebSocketStream::from_raw_socket(stream.ok_or(code)?, Role::Client, None).await)
+}
+
+#[tokio::test]
+async fn logs_are_told_over_websockets() {
+    let (cluster, address) = with_kubelet().await;
+    let log = "/api/v1/namespaces/default/pods/p/log?follow=true&container=a";
+    let line = [(&[][..], Message::binary("line")), (&["base64.binary.k8s.io"], Message::text("bGluZQ=="))];
+    for (protocols, expected) in line {
+        let headers: Vec<_> = protocols.iter().map(|name| ("sec-websocket-protocol", *name)).collect();
+        let mut socket = listen(&cluster, address, log, &headers).await.unwrap();
+        assert!(socket.next().await.unwrap().unwrap().is_empty(), "the first message has something to say");
+        assert_eq!(socket.next().await.unwrap().unwrap(), expected);
+        assert!(socket.next().await.unwrap().unwrap().is_close());
+    }
+    let unknown = listen(&cluster, address, log, &[("sec-websocket-protocol", "v5.channel.k8s.io")]).await;
+    assert_eq!(unknown.unwrap_err(), StatusCode::FORBIDDEN);
+    let other = listen(&cluster, address, &log.replace("=a", "=b"), &[]).await;
+    assert_eq!(other.unwrap_err(), StatusCode::BAD_REQUEST, "the kubelet's refusal");
+}
+
+#[tokio::test]
+async fn watches_are_told_over_websockets() {
+    let cluster = Cluster::new().await;
+    let address = serve(&cluster).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let from_here = ("origin", "http://here");
+    let mut told = listen(&cluster, address, &format!("{maps}?watch=1"), &[from_here]).await.unwrap();
+    let binary = ("accept", "application/vnd.kubernetes.protobuf");
+    let mut packed = listen(&cluster, address, &format!("{maps}?watch=1"), &[from_here, binary]).await.unwrap();
+    for name in ["one", "two"] {
+        cluster.create(maps, json!({"metadata": {"name": name}})).await;
+        let event = told.next().await.unwrap().unwrap().into_text().unwrap();
+        let event: Value = serde_json::from_str(&event).unwrap();
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!(name)));
+        // The first field of an event is its type: no length stands before it.
+        let event = packed.next().await.unwrap().unwrap();
+        assert!(event.is_binary() && event.into_data().starts_with(b"\x0a\x05ADDED"));
+    }
+    let nobody = listen(&cluster, address, &format!("{maps}?watch=1"), &[]).await;
+    assert_eq!(nobody.unwrap_err(), StatusCode::FORBIDDEN);
+    cluster.stop.cancel();
+    while let Some(Ok(message)) = told.next().await {
+        assert!(message.is_close(), "{message:?}");
+    }
 }

@@ -106,9 +106,8 @@ impl Log {
             let rest = std::mem::take(&mut self.rest[stream as usize]);
             if !rest.is_empty() {
                 let mut record = Vec::new();
-                // A line that never ended: in JSON it has no line's end either.
-                let tag = if self.format == LogFormat::Json { b'P' } else { b'F' };
-                append(&mut record, self.format, stream, tag, &rest, now);
+                // A line that never ended is a part of one; who reads it adds no line's end.
+                append(&mut record, self.format, stream, b'P', &rest, now);
                 self.put(&record);
             }
         }
@@ -214,7 +213,7 @@ mod tests {
     #[test]
     fn lines_are_put_together_from_pieces_and_marked() {
         let text = logged(&[(Stream::Stdout, b"one\ntw"), (Stream::Stderr, b"err\n"), (Stream::Stdout, b"o\n\nend")]);
-        assert_eq!(text, "T stdout F one\nT stderr F err\nT stdout F two\nT stdout F \nT stdout F end\n");
+        assert_eq!(text, "T stdout F one\nT stderr F err\nT stdout F two\nT stdout F \nT stdout P end\n");
     }
 
     #[test]

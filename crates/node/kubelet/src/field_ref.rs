@@ -56,7 +56,7 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
     map.into_iter().flatten().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A container's request or limit in units of the divisor, rounded up. What has no limit may use the whole machine.
+/// A container's request or limit in units of the divisor, rounded up. What has no limit may use all that pods can have.
 pub fn resource(
     pod: &Pod,
     selector: &ResourceFieldSelector,
@@ -91,8 +91,8 @@ fn machine(name: &str, settings: &Settings) -> Option<Quantity> {
     let units =
         |n: u64| Quantity::from_units(i64::try_from(n).unwrap_or(i64::MAX), pintle_types::quantity::Format::BinarySi);
     match name {
-        "cpu" => Some(Quantity::from_milli(i64::try_from(settings.machine_milli_cpu).unwrap_or(i64::MAX))),
-        "memory" => Some(units(settings.machine_memory)),
+        "cpu" => Some(Quantity::from_milli(i64::try_from(settings.allocatable_milli_cpu).unwrap_or(i64::MAX))),
+        "memory" => Some(units(settings.allocatable_memory)),
         _ => None,
     }
 }

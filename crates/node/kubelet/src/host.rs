@@ -65,6 +65,10 @@ pub struct Settings {
     pub machine_memory: u64,
     /// Thousandths of a processor.
     pub machine_milli_cpu: u64,
+    /// Bytes of the machine's memory that are not reserved.
+    pub allocatable_memory: u64,
+    /// Thousandths of a processor that are not reserved.
+    pub allocatable_milli_cpu: u64,
 }
 
 impl Host {

@@ -179,6 +179,8 @@ fn cgroups(config: &Config, machine: &Machine) -> Arc<dyn Cgroups> {
 }
 
 fn settings(config: &Config, machine: &Machine, runtime: RuntimeFacts) -> Settings {
+    let reserved = config.options.placement.reserved;
+    let machine_milli_cpu = u64::from(machine.processors) * 1000;
     Settings {
         node_name: config.node_name.clone(),
         node_ips: config.node_ips.iter().map(std::net::IpAddr::to_string).collect(),
@@ -189,6 +191,8 @@ fn settings(config: &Config, machine: &Machine, runtime: RuntimeFacts) -> Settin
         cluster_domain: config.cluster_domain.clone(),
         resolv_conf: config.resolv_conf.clone(),
         machine_memory: machine.memory_bytes,
-        machine_milli_cpu: u64::from(machine.processors) * 1000,
+        machine_milli_cpu,
+        allocatable_memory: machine.memory_bytes.saturating_sub(reserved.memory_bytes),
+        allocatable_milli_cpu: machine_milli_cpu.saturating_sub(reserved.milli_cpu),
     }
 }

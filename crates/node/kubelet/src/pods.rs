@@ -237,8 +237,8 @@ impl Pods {
         let statics = self.statics.values().map(Arc::as_ref);
         let others: Vec<&Pod> = pods.iter().map(Arc::as_ref).chain(statics).filter(here).collect();
         let node = admission::Node {
-            milli_cpu: self.host.settings.machine_milli_cpu,
-            memory_bytes: self.host.settings.machine_memory,
+            milli_cpu: self.host.settings.allocatable_milli_cpu,
+            memory_bytes: self.host.settings.allocatable_memory,
             max_pods: self.max_pods,
             pressures: &self.host.pressures.current(),
             unsafe_sysctls: &self.unsafe_sysctls,

@@ -148,6 +148,8 @@ impl Count {
             let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
             if is_sidecar(container) {
                 count.init_pending |= !initialized && status.started != Some(true);
+                // Those that have ended don't count: the pod is over without them, but not before they end.
+                count.running += usize::from(state.running.is_some());
             } else if let Some(end) = state.terminated.as_ref().or(last.filter(|_| state.waiting.is_some())) {
                 count.init_pending |= end.exit_code != 0 && !initialized;
                 count.init_failed |= end.exit_code != 0 && !restarts_after(pod, container, end.exit_code);

@@ -428,6 +428,23 @@ fn proxied(nodes: &Nodes) -> Result<()> {
                 Ok((said.status.success() && said.stdout.contains("web-3")).then_some(()))
             })?;
         }
+        // A server that speaks TLS, which pods of these images don't: the API server itself.
+        let server = nodes.cluster.host.address.to_string();
+        apply(&space, &service("apis", json!({"ports": [{"name": "tls", "port": 443, "targetPort": 6443}]})))?;
+        let subset = json!({"addresses": [{"ip": server}], "ports": [{"name": "tls", "port": 6443}]});
+        apply(
+            &space,
+            &json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "apis"}, "subsets": [subset]}),
+        )?;
+        let services = format!("/api/v1/namespaces/{namespace}/services");
+        for place in [
+            format!("{services}/https:apis:443"),
+            format!("{services}/https:apis:tls"),
+            "/api/v1/nodes/https:node-1:6443".to_owned(),
+        ] {
+            let said = space.run(&["get", "--raw", &format!("{place}/proxy/version")])?.ok()?;
+            ensure!(said.contains("gitVersion"), "{place}: {said}");
+        }
         let nobody = space.run(&["get", "--raw", &format!("/api/v1/namespaces/{namespace}/services/nobody/proxy/")])?;
         ensure!(nobody.stderr.contains("services \"nobody\" not found"), "{}", nobody.stderr);
         Ok(())

@@ -17,7 +17,7 @@ use pintle_schema::openapi::{self, Resource, Subresource};
 use pintle_types::Status;
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// A document as it is kept: compressed, with the hash of what it was.
 #[derive(Clone)]
@@ -29,25 +29,41 @@ struct Document {
 /// The documents that somebody asked for, of one table.
 #[derive(Default)]
 pub(crate) struct Documents {
-    kept: Mutex<(usize, HashMap<String, Document>)>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// A weak reference keeps the place of a table that is gone, so that no other one is taken for it.
+    table: Weak<Table>,
+    documents: HashMap<String, Document>,
+}
+
+impl Kept {
+    fn is_of(&self, table: &Arc<Table>) -> bool {
+        std::ptr::eq(self.table.as_ptr(), Arc::as_ptr(table))
+    }
 }
 
 impl Documents {
     /// The document of a path, made now if it was not asked for since the table changed.
     fn get(&self, table: &Arc<Table>, path: &str, make: impl FnOnce() -> Vec<u8>) -> Option<Document> {
-        let generation = Arc::as_ptr(table) as usize;
         {
             let mut kept = self.kept.lock();
-            if kept.0 != generation {
-                *kept = (generation, HashMap::new());
+            if !kept.is_of(table) {
+                *kept = Kept { table: Arc::downgrade(table), documents: HashMap::new() };
             }
-            if let Some(document) = kept.1.get(path) {
+            if let Some(document) = kept.documents.get(path) {
                 return Some(document.clone());
             }
         }
         let bytes = make();
         let document = Document { hash: openapi::hash(&bytes), packed: gzip(&bytes)? };
-        self.kept.lock().1.insert(path.to_owned(), document.clone());
+        let mut kept = self.kept.lock();
+        // The table may have changed meanwhile.
+        if kept.is_of(table) {
+            kept.documents.insert(path.to_owned(), document.clone());
+        }
         Some(document)
     }
 }
@@ -226,4 +242,37 @@ fn resource(def: &ResourceDef) -> Option<Resource> {
             .collect(),
         ty,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(document: Option<Document>) -> String {
+        document.map(|document| document.hash).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_document_that_was_being_made_when_the_table_changed_is_not_kept() {
+        let (documents, old, new) = (Documents::default(), Table::builtin(), Table::builtin());
+        let first = documents.get(&old, "v2", || {
+            documents.get(&new, "v3", || b"newer".to_vec());
+            b"old".to_vec()
+        });
+        assert_eq!(hash(first), openapi::hash(b"old"));
+        let kept = documents.get(&new, "v2", || b"new".to_vec());
+        assert_eq!(hash(kept), openapi::hash(b"new"));
+        let again = documents.get(&new, "v2", || unreachable!("it is kept"));
+        assert_eq!(hash(again), openapi::hash(b"new"));
+    }
+
+    #[test]
+    fn another_table_in_the_same_place_is_another_table() {
+        let documents = Documents::default();
+        for number in 0..20_u8 {
+            // Each takes the place that the one before has left.
+            let table = Table::builtin();
+            assert_eq!(hash(documents.get(&table, "v2", || vec![number])), openapi::hash(&[number]));
+        }
+    }
 }

@@ -6,8 +6,9 @@ use crate::media::{Format, View, Written, negotiate_watch};
 use crate::options;
 use crate::response::{Answer, with_type};
 use crate::server::Server;
+use crate::websocket::{Form, Handshake, is_websocket, refused};
 use bytes::{Bytes, BytesMut};
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use http::StatusCode;
 use http_body::Frame;
 use pintle_client::{Body, BoxError};
@@ -25,6 +26,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Events that wait together are sent together, up to so many bytes.
 const TOGETHER_BYTES: usize = 16 << 10;
+/// What stands before each event in protobuf.
+const LENGTH_BYTES: usize = 4;
 
 pub(crate) async fn watch(target: &Target<'_>) -> Answer {
     let format = negotiate_watch(&target.call.headers, target.offers())?;
@@ -34,7 +37,10 @@ pub(crate) async fn watch(target: &Target<'_>) -> Answer {
     }
     let server = &target.call.server;
     let events = server.registry.watch(&target.def, namespace(target), &options).await?;
-    let body = body(target, format, events);
+    if is_websocket(&target.call.headers) {
+        return over_websocket(target, format, events);
+    }
+    let body = Body::new(events_of(target, format, events));
     let content_type = match format.written {
         Written::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         Written::Cbor => "application/cbor-seq",
@@ -49,8 +55,25 @@ fn one_name(name: &str) -> Result<FieldSelector, ParseSelectorError> {
     FieldSelector::parse(&format!("metadata.name={name}"))
 }
 
-/// The events as the body of a response, until the watch ends or the server stops.
-fn body(target: &Target<'_>, format: Format, events: Watch) -> Body {
+/// Each event as a message of its own: text if the events are.
+fn over_websocket(target: &Target<'_>, format: Format, events: Watch) -> Answer {
+    let form = match format.written {
+        Written::Protobuf | Written::Cbor => Form::Binary,
+        Written::Json | Written::Yaml => Form::Text,
+    };
+    let handshake = match Handshake::for_messages(&target.call.headers, form) {
+        Ok(handshake) => handshake,
+        Err(code) => return Ok(refused(code)),
+    };
+    // A message needs no length before it.
+    let skipped = if format.written == Written::Protobuf { LENGTH_BYTES } else { 0 };
+    let mut events = events_of(target, format, events);
+    let frames = futures::stream::poll_fn(move |context| events.poll_event(context));
+    handshake.serve(target.call, frames.map(move |frame| form.message(frame.slice(skipped.min(frame.len())..))))
+}
+
+/// The events as they are sent, until the watch ends or the server stops.
+fn events_of(target: &Target<'_>, format: Format, events: Watch) -> Events {
     let server = target.call.server.clone();
     let def = target.def.clone();
     let include = view::Include::read(&target.call.query);
@@ -58,7 +81,7 @@ fn body(target: &Target<'_>, format: Format, events: Watch) -> Body {
     let stop = server.stopping();
     let writer = Writer { server, def, format, include, first: true };
     let stopped = Box::pin(stop.clone().cancelled_owned());
-    Body::new(Events { events, writer, stop, stopped, asked: None, over: false, sent, sizes })
+    Events { events, writer, stop, stopped, asked: None, over: false, sent, sizes }
 }
 
 /// A body that is polled once for each event: what an event does not need is not touched.
@@ -75,6 +98,17 @@ struct Events {
 }
 
 impl Events {
+    /// The next event, or the end.
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        match self.next(context) {
+            Poll::Pending if self.poll_stop(context) => Poll::Ready(None),
+            polled => polled,
+        }
+    }
+
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(context) else { return Poll::Pending };
         let Some(event) = event else {
@@ -102,13 +136,9 @@ impl http_body::Body for Events {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        if this.over {
-            return Poll::Ready(None);
-        }
-        let first = match this.next(context) {
+        let first = match this.poll_event(context) {
             Poll::Ready(Some(first)) => first,
             Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending if this.poll_stop(context) => return Poll::Ready(None),
             Poll::Pending => return Poll::Pending,
         };
         let Some(mut next) = this.another(&first, context) else { return Poll::Ready(Some(Ok(Frame::data(first)))) };

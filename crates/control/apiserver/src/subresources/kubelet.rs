@@ -5,11 +5,15 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use pintle_client::Body;
 use pintle_types::{Reason, Status};
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Where a kubelet listens unless its node says otherwise.
 const DEFAULT_PORT: u16 = 10250;
@@ -70,14 +74,21 @@ pub(crate) async fn connect(server: &Server, address: SocketAddr) -> Result<http
         let message = "this server has no certificate to show to kubelets";
         return Err(Box::new(Status::failure(503, Reason::ServiceUnavailable, message)));
     };
-    let stream = dial(address).await?;
-    let connector = tokio_rustls::TlsConnector::from(tls.clone());
+    let stream = encrypted(address, tls.clone(), dial(address).await?).await?;
+    speak(server, address, stream).await
+}
+
+/// Begins TLS on an open connection.
+pub(super) async fn encrypted(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, Box<Status>> {
     let name = ServerName::IpAddress(address.ip().into());
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream))
+    tokio::time::timeout(CONNECT_TIMEOUT, TlsConnector::from(config).connect(name, stream))
         .await
         .map_err(|_| unreachable(address, "TLS handshake timeout"))?
-        .map_err(|e| unreachable(address, e))?;
-    speak(server, address, stream).await
+        .map_err(|e| unreachable(address, e))
 }
 
 /// Speaks HTTP/1.1 on an open connection; the connection's work is done by a task that ends with it.

@@ -5,14 +5,19 @@ use super::{connect, kubelet, renamed};
 use crate::authorization::{Attributes, attributes_of};
 use crate::resources::Target;
 use crate::response::{Answer, text};
+use crate::websocket::{Handshake, is_websocket, refused};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use pintle_client::{BoxError, empty_body};
 use pintle_types::Status;
 use pintle_types::field::{ErrorList, FieldError, Path};
 use pintle_types::names::GroupKind;
 use serde_json::{Value, json};
+use std::future::ready;
 
 /// What is read of a kubelet's error.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
@@ -97,9 +102,24 @@ pub(super) async fn log(target: &Target<'_>) -> Answer {
         let _alive = &kubelet;
         BoxError::from(e)
     });
+    if is_websocket(&target.call.headers) {
+        return over_websocket(target, body);
+    }
     let mut response = Response::new(pintle_client::Body::new(body));
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
     Ok(response)
+}
+
+/// The log as messages. The first one is empty, as upstream's is: it tells a client that the log was found.
+fn over_websocket(target: &Target<'_>, body: impl Body<Data = Bytes, Error = BoxError> + Send + 'static) -> Answer {
+    let handshake = match Handshake::for_bytes(&target.call.headers) {
+        Ok(handshake) => handshake,
+        Err(code) => return Ok(refused(code)),
+    };
+    let form = handshake.form;
+    let parts = body.into_data_stream().scan((), |(), part| ready(part.ok()));
+    let messages = stream::once(ready(Bytes::new())).chain(parts).map(move |bytes| form.message(bytes));
+    handshake.serve(target.call, messages)
 }
 
 fn check_log_options(target: &Target<'_>) -> Result<(), Box<Status>> {
@@ -131,16 +151,16 @@ pub(super) async fn exec(target: &Target<'_>) -> Answer {
     if query.is_empty() {
         return Err(Box::new(Status::bad_request("you must specify at least 1 command for the container")));
     }
-    stream(target, "exec", &options, query).await
+    streams(target, "exec", &options, query).await
 }
 
 pub(super) async fn attach(target: &Target<'_>) -> Answer {
     let options = connect::admit(target, connect::options(target, &STREAMS, &["container"], &[])).await?;
-    stream(target, "attach", &options, Vec::new()).await
+    streams(target, "attach", &options, Vec::new()).await
 }
 
 /// The kubelet's names of the streams, with upstream's rule for a terminal: it has no error stream of its own.
-async fn stream(target: &Target<'_>, verb: &str, options: &Value, mut query: Vec<(String, String)>) -> Answer {
+async fn streams(target: &Target<'_>, verb: &str, options: &Value, mut query: Vec<(String, String)>) -> Answer {
     let flags = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
     let on: Vec<_> = flags.iter().filter(|(from, _)| options[*from] == true).collect();
     if !on.iter().any(|(from, _)| *from != "tty") {

@@ -23,15 +23,10 @@ pub(super) async fn proxy(target: &Target<'_>) -> Answer {
     let options = if path.is_empty() { json!({}) } else { json!({"path": path}) };
     connect::admit(target, options).await?;
     let Some(rest) = &target.path.rest else { return with_slash(target.call) };
-    let server = &target.call.server;
     let (address, backend) = match &*target.def.resource {
-        "nodes" => {
-            let (_, name, _) = parts_of(&target.path.name)?;
-            let address = kubelet::address_of(server, name).await?;
-            (address, kubelet::connect(server, address).await?)
-        }
-        "pods" => plain(target, pod_address(target).await?).await?,
-        _ => plain(target, service_address(target).await?).await?,
+        "nodes" => to_node(target).await?,
+        "pods" => open(target, pod_address(target).await?).await?,
+        _ => open(target, service_address(target).await?).await?,
     };
     let mut uri = format!("/{rest}");
     if let Some(query) = target.call.uri.query() {
@@ -68,17 +63,36 @@ fn parts_of(text: &str) -> Result<(&str, &str, &str), Box<Status>> {
     }
 }
 
-fn plain_http_only(scheme: &str) -> Result<(), Box<Status>> {
-    if scheme == "https" {
-        let message = "proxying to https endpoints is not supported";
-        return Err(Box::new(Status::failure(501, Reason::Other, message)));
+/// What is behind: its address, and a connection to it.
+type Backend = (SocketAddr, SendRequest<Body>);
+
+/// Connects to what the address and the scheme of the name say. Nobody knows whose certificates those have, so upstream
+/// believes any, too.
+async fn open(target: &Target<'_>, address: SocketAddr) -> Result<Backend, Box<Status>> {
+    let server = &target.call.server;
+    let stream = kubelet::dial(address).await?;
+    let (scheme, ..) = parts_of(&target.path.name)?;
+    if scheme != "https" {
+        return Ok((address, kubelet::speak(server, address, stream).await?));
     }
-    Ok(())
+    let config = pintle_pki::client_config_unverified_http1().map_err(|e| unreachable(address, e))?;
+    let stream = kubelet::encrypted(address, config, stream).await?;
+    Ok((address, kubelet::speak(server, address, stream).await?))
 }
 
-async fn plain(target: &Target<'_>, address: SocketAddr) -> Result<(SocketAddr, SendRequest<Body>), Box<Status>> {
-    let stream = kubelet::dial(address).await?;
-    Ok((address, kubelet::speak(&target.call.server, address, stream).await?))
+/// The kubelet of a node, or whatever else listens on another port of it.
+async fn to_node(target: &Target<'_>) -> Result<Backend, Box<Status>> {
+    let (_, name, port) = parts_of(&target.path.name)?;
+    let kubelet = kubelet::address_of(&target.call.server, name).await?;
+    let port = if port.is_empty() { kubelet.port() } else { number(port)? };
+    if port == kubelet.port() {
+        return Ok((kubelet, kubelet::connect(&target.call.server, kubelet).await?));
+    }
+    open(target, SocketAddr::new(allowed(kubelet.ip())?, port)).await
+}
+
+fn number(port: &str) -> Result<u16, Box<Status>> {
+    port.parse().map_err(|_| Box::new(Status::bad_request(format!("invalid port {port:?}"))))
 }
 
 /// Addresses of this machine and its link are not for clients of the API to reach.
@@ -94,8 +108,7 @@ fn allowed(address: IpAddr) -> Result<IpAddr, Box<Status>> {
 }
 
 async fn pod_address(target: &Target<'_>) -> Result<SocketAddr, Box<Status>> {
-    let (scheme, name, port) = parts_of(&target.path.name)?;
-    plain_http_only(scheme)?;
+    let (_, name, port) = parts_of(&target.path.name)?;
     let pod = target.call.server.core_object("pods", &target.path.namespace, name).await?;
     let address = pod["status"]["podIP"].as_str().and_then(|a| a.parse().ok());
     let address = address.ok_or_else(|| Box::new(Status::bad_request("address not allowed")))?;
@@ -103,14 +116,13 @@ async fn pod_address(target: &Target<'_>) -> Result<SocketAddr, Box<Status>> {
     let declared = first.filter_map(|c| c["ports"][0]["containerPort"].as_u64()).next();
     let port = match port {
         "" => declared.and_then(|p| u16::try_from(p).ok()).unwrap_or(80),
-        text => text.parse().map_err(|_| Box::new(Status::bad_request(format!("invalid port {text:?}"))))?,
+        text => number(text)?,
     };
     Ok(SocketAddr::new(allowed(address)?, port))
 }
 
 async fn service_address(target: &Target<'_>) -> Result<SocketAddr, Box<Status>> {
-    let (scheme, name, port) = parts_of(&target.path.name)?;
-    plain_http_only(scheme)?;
+    let (_, name, port) = parts_of(&target.path.name)?;
     let server = &target.call.server;
     let ns = &target.path.namespace;
     let service = server.core_object("services", ns, name).await?;

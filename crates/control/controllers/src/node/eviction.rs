@@ -4,11 +4,14 @@ use super::plan::{Bears, bears};
 use super::reconcile::{BY_NODE, node_of};
 use crate::context::Context;
 use crate::pods;
+use parking_lot::Mutex;
 use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions};
+use pintle_clock::Timestamp;
 use pintle_informer::{EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Node, Pod, Taint};
 use pintle_types::{Kind, ObjectKey};
 use serde_json::json;
+use std::collections::HashMap;
 use std::time::Duration;
 
 const WORKERS: usize = 4;
@@ -27,7 +30,8 @@ pub async fn run(context: Context) {
     nodes.on_change(move |change| {
         let taints = |node| executing(node);
         let (old, new) = (change.old().map(|n| taints(n)), change.new().map(|n| taints(n)).unwrap_or_default());
-        if old.unwrap_or_default() != new && !new.is_empty() {
+        // Taints that are gone count too: what pods have borne of them is forgotten.
+        if old.unwrap_or_default() != new {
             of_node.by_index(BY_NODE, change.object().name()).iter().for_each(|pod| from_nodes.add(pod.key()));
         }
     });
@@ -45,34 +49,60 @@ pub async fn run(context: Context) {
     });
     nodes.synced().await;
     pods.synced().await;
-    let reconcile = |key| reconcile(&context, &nodes, &pods, key);
+    let borne = Borne::default();
+    let reconcile = |key| reconcile(&context, &nodes, &pods, &borne, key);
     run_reconciler("taint-eviction-controller", queue, WORKERS, reconcile, context.stop.clone()).await;
 }
+
+/// Since when pods bear the taints of their nodes, by key and uid: taints that people add do not say since when they
+/// are there. Whoever is in here has a reconciliation to come, which takes it out when it is gone.
+type Borne = Mutex<HashMap<ObjectKey, (String, Timestamp)>>;
 
 async fn reconcile(
     context: &Context,
     nodes: &Informer<Node>,
     pods: &Informer<Pod>,
+    borne: &Borne,
     key: ObjectKey,
 ) -> Result<Outcome, ClientError> {
-    let Some(pod) = pods.get(&key).filter(|pod| !pod.is_deleting()) else { return Ok(Outcome::Done) };
-    let Some(node) = nodes.get(&ObjectKey::new("", pods::node_name(&pod))) else { return Ok(Outcome::Done) };
-    let taints = executing(&node);
-    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
-    let wait = match bears(&tolerations, &taints) {
-        Bears::Forever => return Ok(Outcome::Done),
-        Bears::Not => Duration::ZERO,
-        Bears::For(time) => {
-            let since = taints.iter().filter_map(|taint| taint.time_added.as_ref()).map(|time| time.0).max();
-            let passed = since.map_or(0, |since| crate::context::seconds_between(since, context.now()));
-            time.saturating_sub(Duration::from_secs(u64::try_from(passed).unwrap_or_default()))
-        }
+    let pod = pods.get(&key).filter(|pod| !pod.is_deleting());
+    let taints = pod.as_ref().and_then(|pod| nodes.get(&ObjectKey::new("", pods::node_name(pod))));
+    let taints = taints.map(|node| executing(&node)).unwrap_or_default();
+    let tolerations = pod.as_ref().and_then(|pod| pod.spec.as_ref()?.tolerations.clone()).unwrap_or_default();
+    let wait = match (&pod, bears(&tolerations, &taints)) {
+        (None, _) | (_, Bears::Forever) => None,
+        (_, Bears::Not) => Some(Duration::ZERO),
+        (Some(pod), Bears::For(time)) => Some(time.saturating_sub(time_borne(context, borne, pod, &taints))),
+    };
+    let (Some(pod), Some(wait)) = (pod, wait) else {
+        borne.lock().remove(&key);
+        return Ok(Outcome::Done);
     };
     if !wait.is_zero() {
         return Ok(Outcome::After(wait));
     }
     evict(context, &pod).await?;
+    borne.lock().remove(&key);
     Ok(Outcome::Done)
+}
+
+/// How long a pod has borne these taints: since the last one says that it was added, if all do, or since that was seen.
+fn time_borne(context: &Context, borne: &Borne, pod: &Pod, taints: &[Taint]) -> Duration {
+    let now = context.now();
+    let told: Option<Vec<_>> = taints.iter().map(|taint| taint.time_added.as_ref().map(|time| time.0)).collect();
+    let since = match told.and_then(|all| all.into_iter().max()) {
+        Some(since) => since,
+        None => {
+            let mut borne = borne.lock();
+            let first = borne.entry(pod.key()).or_insert_with(|| (pod.uid().to_owned(), now));
+            if first.0 != pod.uid() {
+                *first = (pod.uid().to_owned(), now);
+            }
+            first.1
+        }
+    };
+    let passed = crate::context::seconds_between(since, now);
+    Duration::from_secs(u64::try_from(passed).unwrap_or_default())
 }
 
 async fn evict(context: &Context, pod: &Pod) -> Result<(), ClientError> {

@@ -173,6 +173,33 @@ async fn what_was_heard_while_no_node_was_ready_says_nothing() {
     assert_eq!(ready(&cluster, "b"), "Unknown");
 }
 
+#[tokio::test(start_paused = true)]
+async fn taints_that_do_not_say_since_when_are_borne_from_when_they_are_seen() {
+    let cluster = Cluster::new().start(|context| run_eviction(context).boxed());
+    cluster.create::<Node>(node("True")).await;
+    let toleration = json!({ "key": "mine", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30 });
+    let pod = json!({
+        "metadata": { "name": "p", "namespace": "d" },
+        "spec": { "nodeName": "node", "containers": [], "tolerations": [toleration] },
+    });
+    cluster.create::<Pod>(pod).await;
+    let taint = |on: bool| {
+        cluster.change::<Node>("", "node", |node| {
+            let taint = Taint { key: "mine".into(), effect: "NoExecute".into(), ..Taint::default() };
+            node.spec.get_or_insert_default().taints = on.then(|| vec![taint]);
+        });
+    };
+    let goes = || cluster.api.get::<Pod>("d", "p").is_none_or(|pod| pod.is_deleting());
+    // What was borne of a taint that went does not count for the next.
+    for on in [true, false, true] {
+        taint(on);
+        cluster.pass(20.0).await;
+        assert!(!goes());
+    }
+    cluster.pass(15.0).await;
+    cluster.until("it goes", |_| goes()).await;
+}
+
 #[test]
 fn taints_follow_conditions_and_leave_others_alone() {
     let mut object = node("False");

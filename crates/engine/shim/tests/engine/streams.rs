@@ -49,7 +49,7 @@ async fn logs_have_the_format_of_cri() {
         assert!(time.starts_with("20") && time.ends_with('Z') && time.as_bytes()[19] == b'.', "{log}");
     }
     let rest: Vec<&str> = lines.iter().map(|(_, rest)| *rest).collect();
-    assert_eq!(rest, [" stderr F two", " stdout F one", " stdout F rest"]);
+    assert_eq!(rest, [" stderr F two", " stdout F one", " stdout P rest"]);
     machine.finish().await;
 }
 

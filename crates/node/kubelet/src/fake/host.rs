@@ -16,5 +16,7 @@ pub(crate) fn settings(root: &Path) -> Settings {
         resolv_conf: root.join("resolv.conf"),
         machine_memory: 4 << 30,
         machine_milli_cpu: 2000,
+        allocatable_memory: 4 << 30,
+        allocatable_milli_cpu: 2000,
     }
 }

@@ -159,18 +159,7 @@ fn request(target: &Target) -> Result<Request<Empty<Bytes>>, String> {
 /// TLS settings that take any certificate: a probe asks whether the server lives, not who it is.
 fn unverified() -> Result<Arc<rustls::ClientConfig>, String> {
     static CONFIG: OnceLock<Result<Arc<rustls::ClientConfig>, String>> = OnceLock::new();
-    CONFIG
-        .get_or_init(|| {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let builder = rustls::ClientConfig::builder_with_provider(provider);
-            let builder = builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
-            let config = builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(pintle_pki::AnyServer))
-                .with_no_client_auth();
-            Ok(Arc::new(config))
-        })
-        .clone()
+    CONFIG.get_or_init(|| pintle_pki::client_config_unverified_http1().map_err(|e| e.to_string())).clone()
 }
 
 #[cfg(test)]

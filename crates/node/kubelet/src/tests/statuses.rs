@@ -109,6 +109,16 @@ fn phases_follow_the_init_containers() {
     ] {
         assert_eq!(case(spec(policy), runtime).json()["phase"], phase, "{policy} {runtime}");
     }
+    let beside = json!({"restartPolicy": "Never", "initContainers": [{"name": "s", "restartPolicy": "Always"}], "containers": [{"name": "a"}]});
+    for (runtime, phase) in [
+        ("+ s=run", "Pending"),
+        ("+ s=run a=run", "Running"),
+        ("+ s=run a=exit0", "Running"),
+        ("+ s=exit0 a=exit0", "Succeeded"),
+        ("+ s=exit1 a=exit1", "Failed"),
+    ] {
+        assert_eq!(case(beside.clone(), runtime).json()["phase"], phase, "{runtime}");
+    }
 }
 
 #[test]

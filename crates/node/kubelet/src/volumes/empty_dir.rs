@@ -16,9 +16,8 @@ pub fn set_up(host: &Host, pod: &Pod, source: &EmptyDirVolumeSource, path: &Path
     match source.medium.as_deref().unwrap_or_default() {
         "" => {}
         "Memory" => {
-            let limit = source.size_limit.as_ref().map(|q| Quantity::from(q).units());
-            let bytes = limit.and_then(|l| u64::try_from(l).ok()).filter(|l| *l > 0);
-            host.mounter.tmpfs(path, bytes).map_err(Why::file("mount a tmpfs on", path))?;
+            let bytes = size_in_memory(source, pod, host.settings.allocatable_memory);
+            host.mounter.tmpfs(path, Some(bytes)).map_err(Why::file("mount a tmpfs on", path))?;
         }
         _ => return Err(Why::Unsupported("emptyDir with this medium")),
     }
@@ -29,10 +28,62 @@ pub fn set_up(host: &Host, pod: &Pod, source: &EmptyDirVolumeSource, path: &Path
     std::fs::write(&ready, "").map_err(Why::file("write", &ready))
 }
 
+/// The bytes that a volume in memory can hold: the least of its own limit, of its pod's, and of what the node has for
+/// pods, `allocatable`. Source: `calculateEmptyDirMemorySize` of upstream's `pkg/volume/emptydir`.
+fn size_in_memory(source: &EmptyDirVolumeSource, pod: &Pod, allocatable: u64) -> u64 {
+    let own = source.size_limit.as_ref().map_or(0, |limit| Quantity::from(limit).units());
+    let whole_pod = crate::resources::of_pod(pod).memory_limit_in_bytes;
+    let limits = [own, whole_pod].into_iter().filter_map(|limit| u64::try_from(limit).ok().filter(|limit| *limit > 0));
+    limits.fold(allocatable, u64::min)
+}
+
 /// Stands beside the volume once it is set up, so that what containers put into it is never touched again.
 fn ready_mark(path: &Path) -> std::path::PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".ready");
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::pods::pod;
+    use serde_json::{Value, json};
+
+    const MEBIBYTE: u64 = 1 << 20;
+
+    /// The size in MiB on a node with 100 MiB for pods.
+    fn size(limit: Value, resources: Value) -> u64 {
+        let source: EmptyDirVolumeSource =
+            serde_json::from_value(json!({"medium": "Memory", "sizeLimit": limit})).unwrap();
+        let pod = pod(json!({"containers": [{"name": "a", "resources": resources}]}));
+        size_in_memory(&source, &pod, 100 * MEBIBYTE) / MEBIBYTE
+    }
+
+    #[test]
+    fn a_volume_in_memory_is_bounded_by_the_least() {
+        let memory = |amount: &str| json!({"limits": {"memory": amount}});
+        for (limit, resources, expected) in [
+            (Value::Null, json!({}), 100),
+            (json!("0"), json!({}), 100),
+            (json!("10Mi"), json!({}), 10),
+            (json!("1Gi"), json!({}), 100),
+            (Value::Null, memory("40Mi"), 40),
+            (Value::Null, memory("1Gi"), 100),
+            (json!("10Mi"), memory("40Mi"), 10),
+            (json!("50Mi"), memory("40Mi"), 40),
+            (json!("50Mi"), json!({"requests": {"memory": "40Mi"}}), 50),
+        ] {
+            assert_eq!(size(limit.clone(), resources.clone()), expected, "{limit} {resources}");
+        }
+    }
+
+    #[test]
+    fn a_container_without_a_limit_leaves_its_pod_without() {
+        let source = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: None };
+        let pod = pod(json!({"containers": [
+            {"name": "a", "resources": {"limits": {"memory": "1Mi"}}}, {"name": "b"}]}));
+        assert_eq!(size_in_memory(&source, &pod, 100 * MEBIBYTE), 100 * MEBIBYTE);
+    }
 }
