@@ -1,8 +1,25 @@
-//! How much the registry holds, for metrics and for estimates of what a list costs.
+//! How much the registry holds and does, for metrics and for estimates of what a list costs.
 
+use crate::cache::Resource;
 use crate::registry::Registry;
 use pintle_kinds::ResourceDef;
 use pintle_types::Status;
+use std::time::Duration;
+
+/// A write that the store has answered.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreRequest<'a> {
+    /// `create`, `update` or `delete`, as upstream names them.
+    pub operation: &'static str,
+    pub group: &'a str,
+    pub resource: &'a str,
+    pub took: Duration,
+    /// The store could not answer. That another write came between is no failure.
+    pub failed: bool,
+}
+
+/// Who is told of writes.
+pub(crate) type StoreObserver = dyn Fn(&StoreRequest<'_>) + Send + Sync;
 
 impl Registry {
     /// The objects of a resource, in all namespaces.
@@ -12,18 +29,33 @@ impl Registry {
 
     /// The objects of each stored resource, as `(group, resource, count)`.
     pub fn counts(&self) -> Vec<(String, String, usize)> {
+        self.of_each(|resource| resource.snapshot().len())
+    }
+
+    /// The changes of each stored resource that watchers were offered since the start, in the same form.
+    pub fn dispatched(&self) -> Vec<(String, String, u64)> {
+        self.of_each(Resource::dispatched)
+    }
+
+    /// Tells `observer` of every write to the store. The first one counts.
+    pub fn observe_store(&self, observer: impl Fn(&StoreRequest<'_>) + Send + Sync + 'static) {
+        self.observer.get_or_init(|| Box::new(observer));
+    }
+
+    fn of_each<T: Default + Ord>(&self, figure: impl Fn(&Resource) -> T) -> Vec<(String, String, T)> {
         let table = self.table();
         let stored = |def: &&std::sync::Arc<ResourceDef>| {
             def.has_verb("list") && def.storage.group == def.group && def.storage.version == def.version
         };
-        let mut counts: Vec<_> = table
-            .iter()
-            .filter(stored)
-            .map(|def| (def.group.to_string(), def.resource.to_string(), self.count(def)))
-            .collect();
-        counts.sort();
-        counts.dedup();
-        counts
+        let figure_of = |def: &ResourceDef| {
+            self.cache.shared.resource(&def.storage.key_prefix).map_or_else(T::default, |resource| figure(&resource))
+        };
+        let all = table.iter().filter(stored);
+        let mut all: Vec<_> =
+            all.map(|def| (def.group.to_string(), def.resource.to_string(), figure_of(def))).collect();
+        all.sort();
+        all.dedup();
+        all
     }
 
     /// Whether the store answers.

@@ -22,6 +22,7 @@ mod services;
 mod write;
 
 pub use admission::{Admission, AdmitAll, Attributes, AuditAnnotations, Operation};
+pub use count::StoreRequest;
 pub use object::{BinaryFrame, Deletion, EventKind, List, Object, Watch, WatchEvent, Written, frames_made};
 pub use registry::{OpenError, Options, Registry};
 pub use request::{

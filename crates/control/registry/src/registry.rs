@@ -1,6 +1,7 @@
 //! The registry itself: the store, the cache over it, and the verbs that callers use.
 
 use crate::cache::{Cache, Limits, OpenCacheError, ResourceSpec};
+use crate::count::StoreObserver;
 use crate::leases::SharedLeases;
 use crate::services::Services;
 use arc_swap::ArcSwap;
@@ -9,7 +10,7 @@ use pintle_kinds::Table;
 use pintle_store::{Store, StoreError};
 use pintle_types::Status;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The ranges that the registry hands addresses and ports out of, and how much of the past it keeps.
 #[derive(Clone, Debug)]
@@ -89,6 +90,7 @@ pub struct Registry {
     pub(crate) cache: Cache,
     pub(crate) event_leases: SharedLeases,
     pub(crate) services: Services,
+    pub(crate) observer: OnceLock<Box<StoreObserver>>,
     /// One table at a time is put into service.
     changing: tokio::sync::Mutex<()>,
 }
@@ -109,7 +111,8 @@ impl Registry {
         services.claim_present(&*store, &present, &clock.now_seconds().to_string()).await?;
         let event_leases = SharedLeases::new(options.event_ttl_seconds);
         let (table, changing) = (ArcSwap::new(table), tokio::sync::Mutex::default());
-        Ok(Arc::new(Self { store, table, clock, cache, event_leases, services, changing }))
+        let observer = OnceLock::new();
+        Ok(Arc::new(Self { store, table, clock, cache, event_leases, services, observer, changing }))
     }
 
     pub fn table(&self) -> Arc<Table> {

@@ -13,6 +13,7 @@ use pintle_kinds::{ResourceDef, SelectableField};
 use pintle_store::{Event, KeyValue, Revision};
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What the cache must know of a resource.
@@ -102,6 +103,8 @@ pub(crate) struct Resource {
     snapshot: ArcSwap<Snapshot>,
     live: Mutex<Live>,
     limits: Limits,
+    /// Changes that watchers were offered.
+    dispatched: AtomicU64,
 }
 
 impl Resource {
@@ -109,7 +112,19 @@ impl Resource {
         let hub = Hub::default();
         let live = Live { recent: VecDeque::new(), complete_after: 0, weight: 0, hub, early: None };
         let wanted = Wanted::of(&spec.selectable);
-        Self { spec, wanted, snapshot: ArcSwap::default(), live: Mutex::new(live), limits }
+        Self {
+            spec,
+            wanted,
+            snapshot: ArcSwap::default(),
+            live: Mutex::new(live),
+            limits,
+            dispatched: AtomicU64::new(0),
+        }
+    }
+
+    /// How many changes watchers were offered since the start, however many there were.
+    pub(crate) fn dispatched(&self) -> u64 {
+        self.dispatched.load(Ordering::Relaxed)
     }
 
     /// Shows what another resource in its place knew until it is loaded.
@@ -157,6 +172,7 @@ impl Resource {
         live.recent.clear();
         (live.weight, live.complete_after) = (0, revision);
         self.snapshot.store(Arc::new(new));
+        self.dispatched.fetch_add(changes.len() as u64, Ordering::Relaxed);
         for change in &changes {
             live.hub.send(change, self.spec.indexed);
         }
@@ -213,6 +229,7 @@ impl Resource {
             }
         }
         self.snapshot.store(Arc::new(snapshot));
+        self.dispatched.fetch_add(changes.len() as u64, Ordering::Relaxed);
         for change in changes {
             live.hub.send(&change, self.spec.indexed);
             live.weight += change.weight();

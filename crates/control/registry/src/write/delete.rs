@@ -119,7 +119,7 @@ fn answers_with_object(def: &ResourceDef) -> bool {
 }
 
 /// The uid and the resourceVersion that the caller asked for must be the object's.
-fn check_preconditions(def: &ResourceDef, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
+pub(super) fn check_preconditions(def: &ResourceDef, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
     let (storage, name) = (&def.storage, meta(old, "name"));
     let conflict = |why: &str| Status::conflict(&storage.group, &storage.kind, name, why);

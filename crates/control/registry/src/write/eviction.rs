@@ -1,6 +1,7 @@
 //! Evictions: deletions of pods that respect disruption budgets.
 
-use super::{Attempt, Current, Target, meta};
+use super::delete::check_preconditions;
+use super::{ATTEMPTS, Attempt, Current, MODIFIED, Target, meta};
 use crate::admission::Operation;
 use crate::registry::Registry;
 use crate::request::{DeleteOptions, Preconditions, Request};
@@ -14,6 +15,8 @@ use std::sync::Arc;
 
 /// Evictions that a budget's controller may not have seen yet.
 const MAX_DISRUPTED: usize = 2000;
+/// How often a pod without need of a budget is looked at again, as it changed; as often as upstream does.
+const LOOKS: usize = 20;
 const SEVERAL: &str =
     "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
 
@@ -24,26 +27,65 @@ impl Registry {
         }
         let eviction = self.admit(target, Operation::Create, eviction, None).await?;
         let eviction = self.judge(target, Operation::Create, Some(eviction), None).await?.unwrap_or_default();
-        let mut options = delete_options(&eviction)?;
+        let options = delete_options(&eviction)?;
         // `kubectl drain --dry-run=server` says so in the body alone.
         let mut by = Request::new(target.by.user, target.by.admission, target.by.field_manager);
         (by.field_validation, by.audit) = (target.by.field_validation, target.by.audit);
         by.dry_run = target.by.dry_run || asks_for_dry_run(&eviction);
         let caller = target.by;
-        let target = &Target { by: &by, ..*target };
-        self.reach_newest().await?;
-        let pod = self.current(target.def, target.ns, target.name)?.ok_or_else(|| target.not_found())?;
-        if !ignores_budgets(&pod.value) && self.ask_budget(target, &pod.value).await? {
+        let evicted = self.end(&Target { by: &by, ..*target }, options).await;
+        by.take_warnings().into_iter().for_each(|warning| caller.warn(warning));
+        evicted
+    }
+
+    /// Deletes the pod, if its budget allows it or need not be asked.
+    async fn end(&self, target: &Target<'_>, mut options: DeleteOptions) -> Result<(), Status> {
+        let Some(pod) = self.end_freely(target, &options).await? else { return Ok(()) };
+        let uncounted = self.ask_budget(target, &pod.value).await?;
+        let pinned = version_of(&options).is_some();
+        if uncounted.is_some() {
             // The pod must not become ready between being looked at and being deleted.
-            let version = meta(&pod.value, "resourceVersion").to_owned();
-            options.preconditions.get_or_insert_default().resource_version.get_or_insert(version);
+            pin(&mut options, &pod.value);
         }
-        if !by.dry_run {
+        match (self.tell_and_delete(target, pod, options).await, uncounted) {
+            (Err(status), Some(budget)) if status.reason == Reason::Conflict && !pinned => Err(unsettled(&budget)),
+            (deleted, _) => deleted,
+        }
+    }
+
+    /// Deletes a pod that no budget counts; gives back one that a budget has to be asked about. One that is not over
+    /// may become ready meanwhile: then it is looked at again.
+    async fn end_freely(&self, target: &Target<'_>, options: &DeleteOptions) -> Result<Option<Current>, Status> {
+        let pinned = version_of(options).is_some();
+        let mut refused = None;
+        for _ in 0..LOOKS {
+            self.reach_newest().await?;
+            let pod = self.current(target.def, target.ns, target.name)?.ok_or_else(|| target.not_found())?;
+            if !ignores_budgets(&pod.value) {
+                return Ok(Some(pod));
+            }
+            let mut options = options.clone();
+            if !is_over(&pod.value) {
+                pin(&mut options, &pod.value);
+            }
+            match self.tell_and_delete(target, pod, options).await {
+                Err(status) if status.reason == Reason::Conflict && !pinned => refused = Some(status),
+                deleted => return deleted.map(|()| None),
+            }
+        }
+        Err(refused.unwrap_or_else(|| target.conflict(MODIFIED)))
+    }
+
+    async fn tell_and_delete(
+        &self,
+        target: &Target<'_>,
+        pod: Current,
+        mut options: DeleteOptions,
+    ) -> Result<(), Status> {
+        if !target.by.dry_run {
             self.tell_disruption(target, pod, &mut options).await?;
         }
-        let deleted = self.delete(&by, target.def, target.ns, target.name, &options).await.map(drop);
-        by.take_warnings().into_iter().for_each(|warning| caller.warn(warning));
-        deleted
+        self.delete(target.by, target.def, target.ns, target.name, &options).await.map(drop)
     }
 
     /// Writes down, before the pod ends, that this is no failure of its own.
@@ -53,16 +95,11 @@ impl Registry {
         mut pod: Current,
         options: &mut DeleteOptions,
     ) -> Result<(), Status> {
-        for _ in 0..super::ATTEMPTS {
-            let wanted =
-                options.preconditions.as_mut().and_then(|preconditions| preconditions.resource_version.as_mut());
-            if wanted.as_ref().is_some_and(|version| *version != meta(&pod.value, "resourceVersion")) {
-                // The deletion says so.
-                return Ok(());
-            }
+        for _ in 0..ATTEMPTS {
+            check_preconditions(target.def, &pod.value, options)?;
             match self.swap(target.def, target.key(), pod.revision, &disrupted(&pod.value, &self.now())).await? {
                 Attempt::Done(revision) => {
-                    if let Some(version) = wanted {
+                    if let Some(version) = options.preconditions.as_mut().and_then(|p| p.resource_version.as_mut()) {
                         *version = revision.to_string();
                     }
                     return self.reach_newest().await.map(drop);
@@ -74,27 +111,28 @@ impl Registry {
         Err(Status::failure(504, Reason::Timeout, "couldn't update the pod's condition due to conflicts"))
     }
 
-    /// Takes an eviction off the budget that the pod is under. True when the pod does not count, as it is not ready.
-    async fn ask_budget(&self, target: &Target<'_>, pod: &Value) -> Result<bool, Status> {
+    /// Takes an eviction off the budget that the pod is under. Gives the budget's name when the pod does not count, as it
+    /// is not ready.
+    async fn ask_budget(&self, target: &Target<'_>, pod: &Value) -> Result<Option<String>, Status> {
         let table = self.table();
-        let Some(def) = table.get("policy", "v1", "poddisruptionbudgets").map(Arc::clone) else { return Ok(false) };
-        for _ in 0..super::ATTEMPTS {
+        let Some(def) = table.get("policy", "v1", "poddisruptionbudgets").map(Arc::clone) else { return Ok(None) };
+        for _ in 0..ATTEMPTS {
             let mut budgets = self.budgets(&def, target.ns, pod)?;
-            let Some(budget) = budgets.pop() else { return Ok(false) };
+            let Some(budget) = budgets.pop() else { return Ok(None) };
             if !budgets.is_empty() {
                 return Err(Status::failure(500, Reason::Unknown, SEVERAL));
             }
-            if !is_ready(pod) && lets_unready_go(&budget.value) {
-                return Ok(true);
-            }
             let name = meta(&budget.value, "name").to_owned();
+            if !is_ready(pod) && lets_unready_go(&budget.value) {
+                return Ok(Some(name));
+            }
             let reduced = reduced(&budget.value, target.name, &name, &self.now())?;
             let target = Target { def: &def, name: &name, sub: "status", ..*target };
             if target.by.dry_run {
-                return Ok(false);
+                return Ok(None);
             }
             match self.swap(&def, target.key(), budget.revision, &reduced).await? {
-                Attempt::Done(_) => return Ok(false),
+                Attempt::Done(_) => return Ok(None),
                 Attempt::Stale(_) => drop(self.reach_newest().await?),
             }
         }
@@ -154,10 +192,26 @@ fn asks_for_dry_run(eviction: &Value) -> bool {
     tree::list(&eviction["deleteOptions"], "dryRun").iter().any(|stage| stage == "All")
 }
 
+/// The version of the object that alone is to be deleted.
+fn version_of(options: &DeleteOptions) -> Option<&str> {
+    options.preconditions.as_ref()?.resource_version.as_deref()
+}
+
+/// Only this version of the pod is to be deleted, if the client named none itself.
+fn pin(options: &mut DeleteOptions, pod: &Value) {
+    let version = || meta(pod, "resourceVersion").to_owned();
+    options.preconditions.get_or_insert_default().resource_version.get_or_insert_with(version);
+}
+
 /// Pods that do not run, or are going anyway.
 fn ignores_budgets(pod: &Value) -> bool {
+    is_over(pod) || tree::text(&pod["status"], "phase") == "Pending"
+}
+
+/// Pods that cannot become ready any more.
+fn is_over(pod: &Value) -> bool {
     let phase = tree::text(&pod["status"], "phase");
-    matches!(phase, "Succeeded" | "Failed" | "Pending") || !pod["metadata"]["deletionTimestamp"].is_null()
+    matches!(phase, "Succeeded" | "Failed") || !pod["metadata"]["deletionTimestamp"].is_null()
 }
 
 fn is_ready(pod: &Value) -> bool {
@@ -178,7 +232,7 @@ fn lets_unready_go(budget: &Value) -> bool {
 fn reduced(budget: &Value, pod: &str, name: &str, now: &str) -> Result<Value, Status> {
     let status = &budget["status"];
     if tree::int(status, "observedGeneration") < tree::int(&budget["metadata"], "generation") {
-        return Err(too_many(10, format!("The disruption budget {name} is still being processed by the server.")));
+        return Err(unsettled(name));
     }
     let allowed = tree::int(status, "disruptionsAllowed");
     let forbidden = |why: &str| Err(Status::forbidden("policy", "poddisruptionbudget", name, why));
@@ -216,6 +270,10 @@ fn no_more_allowed(status: &mut Value, now: &str) {
         "observedGeneration": observed, "lastTransitionTime": now,
     }));
     tree::set(status, "conditions", conditions);
+}
+
+fn unsettled(budget: &str) -> Status {
+    too_many(10, format!("The disruption budget {budget} is still being processed by the server."))
 }
 
 fn too_many(retry_after_seconds: u32, cause: String) -> Status {

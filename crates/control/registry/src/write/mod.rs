@@ -16,6 +16,7 @@ mod update;
 use crate::admission::{Attributes, Operation};
 use crate::cache::{Entry, Fields};
 use crate::codec;
+use crate::count::StoreRequest;
 use crate::object::Object;
 use crate::read::store_status;
 use crate::registry::Registry;
@@ -30,6 +31,7 @@ use pintle_types::names::GroupKind;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// How often a write starts over because others came between. Upstream goes on until the request's time is over; whoever
 /// comes between has succeeded, so only a crowd at one object makes many.
@@ -274,7 +276,7 @@ impl Registry {
         let lease = self.lease_for(def).await?;
         let bytes = converted.is_none().then(|| value.clone());
         let put = Op::Put { key: key.clone(), value, lease };
-        match self.compare_and(key, expected, put, claims).await? {
+        match self.compare_and(def, key, expected, put, claims).await? {
             Attempt::Done(revision) => {
                 if let Some(parsed) = parsed {
                     parsed.written();
@@ -290,7 +292,7 @@ impl Registry {
         let key = target.key();
         let delete = Op::Delete(KeyRange::key(key.clone()));
         let freed = self.services.freed(target.def, &old.value, self.store.is_shared());
-        let attempt = self.compare_and(key, old.revision, delete, &freed).await?;
+        let attempt = self.compare_and(target.def, key, old.revision, delete, &freed).await?;
         if matches!(attempt, Attempt::Done(_)) {
             self.services.release(target.def, &old.value);
         }
@@ -299,17 +301,30 @@ impl Registry {
 
     async fn compare_and(
         &self,
+        def: &ResourceDef,
         key: Bytes,
         expected: Revision,
         then: Op,
         claims: &Claims,
     ) -> Result<Attempt<Revision>, Status> {
+        let operation = match &then {
+            Op::Delete(_) => "delete",
+            _ if expected == 0 => "create",
+            _ => "update",
+        };
         let unchanged = Compare::ModRevision(key.clone(), expected);
         let compare = [unchanged].into_iter().chain(claims.conditions()).collect();
         let now = if claims.taken.is_empty() { String::new() } else { self.now() };
         let then = [then].into_iter().chain(claims.ops(&key, &now)).collect();
         let otherwise = vec![Op::Get(KeyRange::key(key.clone()))];
-        let mut result = self.store.txn(Txn { compare, then, otherwise }).await.map_err(store_status)?;
+        let began = Instant::now();
+        let result = self.store.txn(Txn { compare, then, otherwise }).await;
+        if let Some(observer) = self.observer.get() {
+            let (group, resource) = (&*def.storage.group, &*def.storage.resource);
+            let (took, failed) = (began.elapsed(), result.is_err());
+            observer(&StoreRequest { operation, group, resource, took, failed });
+        }
+        let mut result = result.map_err(store_status)?;
         if result.succeeded {
             return Ok(Attempt::Done(result.revision));
         }

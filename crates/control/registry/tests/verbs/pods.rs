@@ -1,7 +1,11 @@
 //! Bindings and evictions.
 
 use crate::world::*;
+use async_trait::async_trait;
+use pintle_registry::{Admission, Attributes, Operation, Request, UserInfo};
+use pintle_types::Status;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn binding(node: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}})
@@ -116,4 +120,68 @@ async fn several_budgets_are_too_many() {
         (refused.code, &*refused.message),
         (500, "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")
     );
+}
+
+/// Lets the pod become ready at the moment when it is to be deleted.
+struct Racing<'a> {
+    world: &'a World,
+    done: AtomicBool,
+}
+
+#[async_trait]
+impl Admission for Racing<'_> {
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        if attributes.operation == Operation::Delete && !self.done.swap(true, Ordering::AcqRel) {
+            let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+            self.world.merge("pods", "p", "status", ready).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Evicts the pod while it becomes ready.
+async fn evict_racing(world: &World, eviction: Value) -> Status {
+    let user = UserInfo { name: "tester".into(), ..UserInfo::default() };
+    let racing = Racing { world, done: AtomicBool::new(false) };
+    let by = Request::new(&user, &racing, "tester");
+    let refused = world.registry.create_subresource(&by, &world.def("pods"), NS, "p", "eviction", eviction).await;
+    assert!(racing.done.load(Ordering::Acquire), "nothing was to be deleted");
+    assert!(world.get("pods", "p").await.unwrap()["metadata"]["deletionTimestamp"].is_null());
+    refused.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_pending_pod_that_becomes_ready_needs_its_budget() {
+    let world = World::new().await;
+    world.create("pods", pod("p")).await.unwrap();
+    budget(&world, 0).await;
+    let refused = evict_racing(&world, eviction()).await;
+    assert_eq!(refused.code, 429, "{refused:?}");
+    let cause = &refused.details.unwrap().causes[0].message;
+    assert_eq!(cause, "The disruption budget b needs 1 healthy pods and has 1 currently");
+}
+
+#[tokio::test]
+async fn an_unready_pod_that_becomes_ready_is_not_evicted_now() {
+    let world = World::new().await;
+    running_pod(&world).await;
+    budget(&world, 0).await;
+    world.merge("pods", "p", "status", json!({"status": {"conditions": null}})).await.unwrap();
+    let refused = evict_racing(&world, eviction()).await;
+    assert_eq!(refused.code, 429, "{refused:?}");
+    let details = refused.details.unwrap();
+    assert_eq!(details.retry_after_seconds, 10);
+    assert_eq!(details.causes[0].message, "The disruption budget b is still being processed by the server.");
+}
+
+#[tokio::test]
+async fn an_eviction_of_another_pod_leaves_this_one_as_it_is() {
+    let world = World::new().await;
+    let made = world.create("pods", pod("p")).await.unwrap();
+    for wanted in [json!({"uid": "other"}), json!({"resourceVersion": "1"})] {
+        let mut eviction = eviction();
+        eviction["deleteOptions"] = json!({"preconditions": wanted});
+        assert_eq!(world.post("pods", "p", "eviction", eviction).await.unwrap_err().code, 409);
+        assert_eq!(world.get("pods", "p").await.unwrap()["metadata"], made["metadata"], "not even a condition");
+    }
 }
