@@ -2,6 +2,9 @@
 //!
 //! Needs an image with busybox, and sandboxes on the network of the runtime's host. Failures are panics, as in any test.
 
+mod attached;
+mod confined;
+
 use futures::StreamExt;
 use pintle_cri::*;
 use std::path::PathBuf;
@@ -67,6 +70,9 @@ pub async fn round(runtime: &dyn Runtime, place: &Place) {
     round.forwards(&sandbox, &container).await;
     round.logs(&container).await;
     round.uses(&sandbox, &container).await;
+    round.confines(&sandbox).await;
+    round.attaches(&sandbox).await;
+    round.leaves(&sandbox).await;
     round.ends(&sandbox, &container, &mut events).await;
 }
 
@@ -116,20 +122,31 @@ impl Round<'_> {
         id
     }
 
+    /// A container of this name that runs `script`; its folder for logs is there.
+    fn configure(&self, name: &str, script: &str) -> ContainerConfig {
+        std::fs::create_dir_all(self.place.log_directory.join(name)).expect("the log's folder");
+        ContainerConfig {
+            metadata: ContainerMetadata { name: name.to_owned(), attempt: 2 },
+            image: self.place.image.clone(),
+            command: words(&["sh", "-c", script]),
+            log_path: format!("{name}/2.log"),
+            security: ContainerSecurityContext { namespaces: host_network(), ..Default::default() },
+            ..ContainerConfig::default()
+        }
+    }
+
+    async fn create(&self, sandbox: &str, config: ContainerConfig) -> String {
+        self.runtime.create_container(sandbox, config, &self.sandbox).await.expect("a container")
+    }
+
     async fn container(&self, sandbox: &str) -> String {
         let config = ContainerConfig {
-            metadata: ContainerMetadata { name: "work".to_owned(), attempt: 2 },
-            image: self.place.image.clone(),
-            command: words(&["sh", "-c", WORK]),
             envs: vec![("COLOUR".to_owned(), "blue".to_owned())],
             labels: Labels::from([("part".to_owned(), "one".to_owned())]),
-            log_path: "work/2.log".to_owned(),
-            security: ContainerSecurityContext { namespaces: host_network(), ..Default::default() },
             resources: LinuxContainerResources { cpu_shares: 256, ..Default::default() },
-            ..ContainerConfig::default()
+            ..self.configure("work", WORK)
         };
-        std::fs::create_dir_all(self.place.log_directory.join("work")).expect("the log's folder");
-        let id = self.runtime.create_container(sandbox, config, &self.sandbox).await.expect("a container");
+        let id = self.create(sandbox, config).await;
         let status = self.runtime.container_status(&id).await.expect("its status");
         assert_eq!((status.state, status.metadata.attempt), (ContainerState::Created, 2));
         self.runtime.start_container(&id).await.expect("its start");
