@@ -66,6 +66,7 @@ impl Runtime {
 
 /// The images that every node has from the start, which another runtime does not have.
 const BUILTIN: [&str; 4] = ["pintle/hello:latest", "pintle/hello:v1", "pintle/hello:v2", "pintle/pause:latest"];
+const BUILTIN_ARCHIVE: &str = "builtin.tar";
 
 /// Its parts go in this order: who uses another before that one.
 pub struct Cluster {
@@ -185,19 +186,34 @@ impl Cluster {
     pub(crate) fn load_images(&self) -> Result<()> {
         let archive = self.path("busybox.tar");
         write_archive(&archive, |bytes| sha256(&self.path("digest"), bytes))?;
-        self.pintle(&["image", "load", &archive.to_string_lossy(), "--socket", &self.socket()])?.ok()?;
+        self.load(&archive)?;
         let Some(containerd) = &self.containerd else { return Ok(()) };
-        let builtin = self.path("builtin.tar");
-        let mut save = self.host.command("docker");
-        save.env("DOCKER_HOST", format!("unix://{}", self.socket())).args(["save", "--output"]).arg(&builtin);
-        save.args(BUILTIN);
+        let mut save = self.docker_command("docker");
+        save.args(["save", "--output"]).arg(self.path(BUILTIN_ARCHIVE)).args(BUILTIN);
         run(save, "")?.ok()?;
-        self.load_into(containerd)
+        self.load_builtin_into(containerd)
     }
 
-    /// Gives a containerd the images for tests, and those that nodes have from the start.
-    pub(crate) fn load_into(&self, containerd: &Containerd) -> Result<()> {
-        ["busybox.tar", "builtin.tar"].into_iter().try_for_each(|archive| containerd.load(&self.path(archive)))
+    /// Loads the images of an archive.
+    pub(crate) fn load(&self, archive: &Path) -> Result<()> {
+        self.pintle(&["image", "load", &archive.to_string_lossy(), "--socket", &self.socket()])?.ok()?;
+        self.containerd.as_ref().map_or(Ok(()), |containerd| containerd.load(archive))
+    }
+
+    /// Gives a containerd the images that nodes have from the start.
+    pub(crate) fn load_builtin_into(&self, containerd: &Containerd) -> Result<()> {
+        containerd.load(&self.path(BUILTIN_ARCHIVE))
+    }
+
+    /// A program on the server's machine that finds its engine where `docker` looks for it.
+    pub fn docker_command(&self, program: &str) -> Command {
+        let mut command = self.host.command(program);
+        command
+            .env("DOCKER_HOST", format!("unix://{}", self.socket()))
+            .env("DOCKER_CONFIG", self.path("docker-config"))
+            .env("DOCKER_BUILDKIT", "0")
+            .env("HOME", self.directory.path());
+        command
     }
 
     /// Whether the kubelet runs pods by containerd.

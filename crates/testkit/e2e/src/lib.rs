@@ -5,6 +5,7 @@
 //! An [`Engine`] is a `pintle engine` alone, driven by `docker`.
 //! [`suite`] runs them and, at the end, resets the cluster and looks for anything it left behind.
 
+mod clients;
 mod cluster;
 mod command;
 mod containerd;
@@ -24,6 +25,7 @@ mod transcript;
 mod usage;
 mod wait;
 
+pub use clients::install_clients;
 pub use cluster::{Cluster, Space};
 pub use command::{Output, Spawned, run as run_command, run_within as run_command_within};
 pub use dev::Dev;

@@ -104,11 +104,16 @@ impl Agent {
     }
 
     fn load_images(&self, cluster: &Cluster) -> Result<()> {
-        let archive = cluster.path("busybox.tar").to_string_lossy().into_owned();
-        let load = || self.pintle(&["image", "load", &archive, "--socket", &self.path("run/docker.sock")])?.ok();
         // The agent registers its node a moment before it serves everything.
-        until("the image is loaded", SOON, || Ok(load().ok()))?;
-        self.containerd().as_ref().map_or(Ok(()), |containerd| cluster.load_into(containerd))
+        until("the image is loaded", SOON, || Ok(self.load(&cluster.path("busybox.tar")).ok()))?;
+        self.containerd().as_ref().map_or(Ok(()), |containerd| cluster.load_builtin_into(containerd))
+    }
+
+    /// Loads the images of an archive.
+    fn load(&self, archive: &Path) -> Result<()> {
+        let socket = self.path("run/docker.sock");
+        self.pintle(&["image", "load", &archive.to_string_lossy(), "--socket", &socket])?.ok()?;
+        self.containerd().as_ref().map_or(Ok(()), |containerd| containerd.load(archive))
     }
 
     /// Ends the agent without warning.
@@ -190,6 +195,12 @@ impl Nodes {
         let told = agent.join(&self.join_command()?)?.ok()?;
         ensure!(told.contains("This node has joined the cluster"), "{told}");
         agent.load_images(&self.cluster)
+    }
+
+    /// Gives every node the images of an archive.
+    pub fn load(&self, archive: &Path) -> Result<()> {
+        self.cluster.load(archive)?;
+        self.agents.iter().try_for_each(|agent| agent.load(archive))
     }
 
     /// Ends the server without warning; `Cluster::start_server` starts it again.

@@ -3,13 +3,9 @@
 //! Their programs are in `clients/`; what they need is installed once, by `scripts/clients.sh`.
 
 use anyhow::{Context, Result, ensure};
-use pintle_e2e::{BUSYBOX, Cluster, Output, run_command, run_command_within, suite};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::Duration;
-
-/// Building kube-rs on a small machine.
-const INSTALL_LIMIT: Duration = Duration::from_secs(1200);
+use pintle_e2e::{BUSYBOX, Cluster, Output, install_clients, run_command, suite};
+use std::path::Path;
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     suite(&[
@@ -18,24 +14,6 @@ fn main() -> ExitCode {
         ("an operator made with kopf", kopf),
         ("the JavaScript client", javascript),
     ])
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..")
-}
-
-/// Installs a client, if that is still to do; answers where it is.
-fn install(name: &str) -> Result<PathBuf> {
-    let mut script = Command::new(root().join("scripts/clients.sh"));
-    script.arg(name).env_remove("RUSTFLAGS");
-    // Variables that cargo sets for tests are not meant for another workspace.
-    for (variable, _) in std::env::vars().filter(|(variable, _)| variable.starts_with("CARGO_")) {
-        if !["CARGO_HOME", "CARGO_NET_OFFLINE"].contains(&variable.as_str()) {
-            script.env_remove(variable);
-        }
-    }
-    run_command_within(script, "", INSTALL_LIMIT)?.ok()?;
-    Ok(root().join("target/clients").join(name))
 }
 
 /// Runs a program in a namespace of its own; it must end well.
@@ -50,7 +28,7 @@ fn run(cluster: &Cluster, name: &str, program: &Path, arguments: &[&Path]) -> Re
 }
 
 fn with_python(cluster: &Cluster, name: &str, file: &str) -> Result<()> {
-    let installed = install("python")?;
+    let installed = install_clients("python")?.join("python");
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python").join(file);
     run(cluster, name, &installed.join("bin/python"), &[&program])
 }
@@ -64,7 +42,7 @@ fn kopf(cluster: &Cluster) -> Result<()> {
 }
 
 fn javascript(cluster: &Cluster) -> Result<()> {
-    let installed = install("javascript")?;
+    let installed = install_clients("javascript")?.join("javascript");
     let node = std::env::split_paths(&std::env::var_os("PATH").context("PATH")?)
         .map(|folder| folder.join("node"))
         .find(|file| file.exists());
@@ -83,6 +61,6 @@ fn javascript(cluster: &Cluster) -> Result<()> {
 }
 
 fn rust(cluster: &Cluster) -> Result<()> {
-    let installed = install("rust")?;
+    let installed = install_clients("rust")?.join("rust");
     run(cluster, "rust", &installed.join("debug/pintle-kube-client"), &[])
 }

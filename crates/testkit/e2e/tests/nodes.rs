@@ -14,6 +14,8 @@ mod dev;
 mod machine;
 #[path = "nodes/servers.rs"]
 mod servers;
+#[path = "nodes/shop.rs"]
+mod shop;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         ("an agent is killed and finds its pods again", killed),
         ("agents go on while the server is away", without_server),
         ("pods of a node that is cut off are replaced, and go when it is back", cut_off),
+        ("an application of three tiers loses a node, and its pods are adopted", shop::test),
         ("a node leaves, and joins again", leaving),
         ("certificates are told and renewed while everything runs", machine::certificates),
         ("a machine tells how it is and what is wrong", machine::status),

@@ -4,26 +4,16 @@
 
 use crate::images::{locked_registry_on, registry_on};
 use anyhow::{Context, Result, ensure};
-use pintle_e2e::{BUSYBOX, Engine, run_command_within};
+use pintle_e2e::{BUSYBOX, Engine, install_clients, run_command_within};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Fetching Python's and Debian's packages.
-const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 /// Using each part of the library, or bringing the application up and down.
 const RUN_LIMIT: Duration = Duration::from_secs(400);
 
 fn own(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// Where the programs are, installed when they are not there yet.
-fn installed() -> Result<PathBuf> {
-    let mut script = Command::new(own("../../../scripts/clients.sh"));
-    script.arg("docker");
-    run_command_within(script, "", INSTALL_LIMIT)?.ok()?;
-    Ok(own("../../../target/clients"))
 }
 
 fn run(command: Command) -> Result<()> {
@@ -33,7 +23,7 @@ fn run(command: Command) -> Result<()> {
 }
 
 pub fn docker_py(engine: &Engine) -> Result<()> {
-    let python = installed()?.join("docker-library/bin/python");
+    let python = install_clients("docker")?.join("docker-library/bin/python");
     let _registries = (registry_on(engine, 5002)?, locked_registry_on(engine, 5003)?);
     let mut command = engine.command(&python.to_string_lossy());
     command.arg(own("clients/docker/test_docker.py")).env("TEST_IMAGE", BUSYBOX).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -42,7 +32,7 @@ pub fn docker_py(engine: &Engine) -> Result<()> {
 }
 
 pub fn compose(engine: &Engine) -> Result<()> {
-    let installed = installed()?;
+    let installed = install_clients("docker")?;
     let _registry = registry_on(engine, 5004)?;
     let folder = engine.path("compose");
     std::fs::create_dir_all(&folder)?;
