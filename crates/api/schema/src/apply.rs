@@ -10,6 +10,7 @@ use set::{Set, Step};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+mod kept;
 mod managed;
 mod overlay;
 mod set;
@@ -102,6 +103,13 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
 /// `old` is what was stored, none at creation; both must be normalized and have their defaults. `reset` are fields
 /// that the endpoint ignores, such as `["status"]`; steps of a path are separated by dots. Linear in the object.
 pub fn update_managers(ty: TypeRef<'_>, old: Option<&Value>, new: &mut Value, by: Manager<'_>, reset: &[&str]) {
+    if !old.is_some_and(|old| kept::keep(ty, old, new, by, reset)) {
+        write_managers(ty, old, new, by, reset);
+    }
+}
+
+/// The same for any write: reads all entries, and writes them again.
+fn write_managers(ty: TypeRef<'_>, old: Option<&Value>, new: &mut Value, by: Manager<'_>, reset: &[&str]) {
     let entries = managed::of_write(old, new, by.subresource);
     managed::strip(new);
     // An object that is not tracked stays so until it is applied.

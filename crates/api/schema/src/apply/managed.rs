@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// The most entries of updates; older ones are merged into one.
-const MAX_UPDATERS: usize = 10;
+pub(super) const MAX_UPDATERS: usize = 10;
 /// The manager of the merged entries.
 const ANCIENT: &str = "ancient-changes";
 
@@ -57,7 +57,7 @@ impl Identity {
     }
 }
 
-fn list(object: &Value) -> Option<&Vec<Value>> {
+pub(super) fn list(object: &Value) -> Option<&Vec<Value>> {
     object["metadata"]["managedFields"].as_array()
 }
 
@@ -132,6 +132,16 @@ pub(super) fn encode(object: &mut Value, entries: Entries) {
             metadata.insert("managedFields".into(), Value::Array(list));
         }
     }
+}
+
+/// Puts entries that are written already into the same order.
+pub(super) fn sort(entries: &mut [Value]) {
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+    entries.sort_by_cached_key(|entry| {
+        let seconds = entry["time"].as_str().map_or(0, unix_seconds);
+        let rest = (text(entry, "manager"), text(entry, "apiVersion"), text(entry, "subresource"));
+        (entry["operation"] != "Apply", seconds, rest)
+    });
 }
 
 fn encode_entry(identity: Identity, entry: Entry) -> Value {

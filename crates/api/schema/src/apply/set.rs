@@ -54,7 +54,8 @@ impl Step {
         }
     }
 
-    fn text(&self) -> String {
+    /// As `FieldsV1` has it.
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Field(name) => format!("f:{name}"),
             Self::Key(keys) => format!("k:{keys}"),

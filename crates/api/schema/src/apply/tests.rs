@@ -189,3 +189,108 @@ fn fields_v1_survives_a_round_trip() {
         assert!(Set::from_fields_v1(&bad).is_none(), "{bad}");
     }
 }
+
+/// Makes a write both ways, and says whether the entries could be kept.
+fn both_ways(old: &Value, mut new: Value, by: Manager<'_>) -> (bool, Value) {
+    let mut kept = new.clone();
+    let could = kept::keep(ty(), old, &mut kept, by, &["status"]);
+    if !could {
+        write_managers(ty(), Some(old), &mut kept, by, &["status"]);
+    }
+    write_managers(ty(), Some(old), &mut new, by, &["status"]);
+    assert_eq!(kept, new, "by {by:?}");
+    (could, new)
+}
+
+/// An object that "a" made, of which "b" has the image of the container d, and "m" applied a label.
+fn shared_object() -> Value {
+    let list = json!([{"name": "c", "image": "i"}, {"name": "d", "image": "i"}]);
+    let mut spec = containers(list);
+    spec["replicas"] = json!(1);
+    let made = written(None, config(spec), "a");
+    let mut next = made.clone();
+    next["spec"]["template"]["spec"]["containers"][1]["image"] = json!("j");
+    let mut label = config(json!({}));
+    label["metadata"]["labels"] = json!({"l": "1"});
+    let mut object = apply(ty(), Some(&written(Some(&made), next, "b")), label, by("m"), false, &["status"]).unwrap();
+    normalize::object(ty(), &mut object);
+    object["metadata"]["resourceVersion"] = json!("7");
+    object
+}
+
+#[test]
+fn a_write_of_own_fields_keeps_the_sets_as_they_are() {
+    type Edit = fn(&mut Value);
+    let replicas: Edit = |object| object["spec"]["replicas"] = json!(5);
+    let image: Edit = |object| object["spec"]["template"]["spec"]["containers"][1]["image"] = json!("k");
+    let untold: Edit = |object| managed::strip(object);
+    let version: Edit = |object| object["metadata"]["resourceVersion"] = json!("8");
+    let unversioned: Edit = |object| drop(object["metadata"].as_object_mut().unwrap().remove("resourceVersion"));
+    let status: Edit = |object| object["status"] = json!({"replicas": 1});
+    let label: Edit = |object| object["metadata"]["labels"]["l"] = json!("2");
+    let added: Edit = |object| object["spec"]["paused"] = json!(true);
+    let removed: Edit = |object| drop(object["spec"].as_object_mut().unwrap().remove("replicas"));
+    let item: Edit = |object| {
+        let list = &mut object["spec"]["template"]["spec"]["containers"];
+        drop(list.as_array_mut().unwrap().pop());
+    };
+    let forget: Edit = |object| object["metadata"]["managedFields"] = json!([{}]);
+    let stale: Edit = |object| drop(object["metadata"]["managedFields"].as_array_mut().unwrap().pop());
+    let cases: [(&str, &[Edit], bool); 18] = [
+        ("a", &[], true),
+        ("a", &[replicas], true),
+        ("a", &[replicas, untold], true),
+        ("a", &[replicas, version, status], true),
+        ("a", &[replicas, unversioned], true),
+        ("c", &[version], true),
+        ("b", &[image], true),
+        ("m", &[unversioned], true),
+        // Sets change …
+        ("b", &[replicas], false),
+        ("a", &[image], false),
+        ("a", &[replicas, image], false),
+        ("m", &[label], false),
+        ("a", &[added], false),
+        ("a", &[removed], false),
+        ("a", &[item], false),
+        ("c", &[replicas], false),
+        // … or others are given.
+        ("a", &[forget], false),
+        ("a", &[replicas, stale], false),
+    ];
+    let old = shared_object();
+    let later = "2027-01-01T00:00:00Z";
+    for (i, (name, edits, expected)) in cases.into_iter().enumerate() {
+        let mut new = old.clone();
+        edits.iter().for_each(|edit| edit(&mut new));
+        let (kept, _) = both_ways(&old, new, Manager { time: later, ..by(name) });
+        assert_eq!(kept, expected, "case {i}");
+    }
+}
+
+#[test]
+fn a_kept_entry_has_the_time_of_the_write_and_moves_to_its_place() {
+    let old = shared_object();
+    let names = |object: &Value| -> Vec<Value> {
+        let entries = object["metadata"]["managedFields"].as_array().unwrap();
+        entries.iter().map(|entry| entry["manager"].clone()).collect()
+    };
+    assert_eq!(names(&old), ["m", "a", "b"]);
+    let mut new = old.clone();
+    new["spec"]["replicas"] = json!(5);
+    let (kept, new) = both_ways(&old, new, Manager { time: "2027-01-01T00:00:00Z", ..by("a") });
+    assert!(kept);
+    assert_eq!(names(&new), ["m", "b", "a"]);
+    assert_eq!(new["metadata"]["managedFields"][2]["time"], "2027-01-01T00:00:00Z");
+    assert_eq!(owned(&new, "a"), owned(&old, "a"));
+    let mut status = new.clone();
+    status["spec"]["replicas"] = json!(6);
+    status["metadata"]["managedFields"] = json!("a subresource does not look at it");
+    let of_scale = Manager { subresource: "scale", ..by("a") };
+    let (kept, scaled) = both_ways(&new, status, of_scale);
+    assert!(!kept, "the entry of the subresource is another one");
+    let mut again = scaled.clone();
+    again["spec"]["replicas"] = json!(7);
+    again["metadata"]["managedFields"] = json!([]);
+    assert!(both_ways(&scaled, again, of_scale).0);
+}

@@ -176,6 +176,10 @@ impl Changes {
 /// Compares two trees of one type. A missing value is none; at most one side is.
 pub(super) fn compare(ty: Option<TypeRef<'_>>, old: Option<&Value>, new: Option<&Value>) -> Changes {
     let mut changes = Changes::default();
+    // Most of an object stays as it is: that is seen without looking for what its parts are.
+    if old == new {
+        return changes;
+    }
     let empty = |value: Option<&Value>| match value {
         Some(Value::Object(map)) => map.is_empty(),
         Some(Value::Array(list)) => list.is_empty(),
