@@ -15,6 +15,7 @@ mod bootstrap;
 mod config;
 mod custom;
 mod deadline;
+mod decisions;
 mod decode;
 mod ending;
 mod endpoints;

@@ -105,9 +105,7 @@ pub(crate) fn negotiate_among(headers: &HeaderMap, shape: Shape, offers: Offers)
     if matches!(&*text, "" | JSON | "*/*") {
         return Ok(Format::JSON);
     }
-    let mut clauses: Vec<Clause<'_>> = text.split(',').take(MAX_CLAUSES).map(clause).collect();
-    let wildcards = |media: &str| media.bytes().filter(|byte| *byte == b'*').count();
-    clauses.sort_by_key(|c| (std::cmp::Reverse(c.quality), wildcards(c.media)));
+    let clauses = preferred(&text);
     let known = |c: &Clause<'_>| {
         matches!(c.media, JSON | YAML | "*/*" | "application/*" | PROTOBUF) || (c.media == CBOR && offers.cbor)
     };
@@ -118,6 +116,27 @@ pub(crate) fn negotiate_among(headers: &HeaderMap, shape: Shape, offers: Offers)
         let message = format!("only the following media types are accepted: {}", offers.media_types());
         Box::new(Status::failure(406, Reason::NotAcceptable, message))
     })
+}
+
+/// Which of some media types the client prefers; nothing if it takes none of them.
+pub(crate) fn negotiate_type(headers: &HeaderMap, offered: &[&str]) -> Option<usize> {
+    let text = accept(headers);
+    if text.is_empty() {
+        return Some(0);
+    }
+    let fits = |clause: &Clause<'_>| match clause.media {
+        "*/*" | "application/*" => Some(0),
+        media => offered.iter().position(|offer| *offer == media),
+    };
+    preferred(&text).iter().find_map(fits)
+}
+
+/// The parts of an `Accept` header in the order of quality, then of the header; wildcards come last.
+fn preferred(text: &str) -> Vec<Clause<'_>> {
+    let mut clauses: Vec<Clause<'_>> = text.split(',').take(MAX_CLAUSES).map(clause).collect();
+    let wildcards = |media: &str| media.bytes().filter(|byte| *byte == b'*').count();
+    clauses.sort_by_key(|c| (std::cmp::Reverse(c.quality), wildcards(c.media)));
+    clauses
 }
 
 /// What typed Go clients speak.

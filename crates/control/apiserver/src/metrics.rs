@@ -1,5 +1,6 @@
 //! What the API server counts, under upstream's names.
 
+use crate::decisions::Decisions;
 use crate::request::RequestInfo;
 use http::Method;
 use http_body::Body as _;
@@ -15,7 +16,7 @@ const LABELS_WITH_CODE: &[&str] =
     &["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"];
 const LONG_LABELS: &[&str] = &["verb", "group", "version", "resource", "subresource", "scope", "component"];
 const WATCH_LABELS: &[&str] = &["group", "version", "resource"];
-const DURATIONS: &[f64] = &[
+pub(crate) const DURATIONS: &[f64] = &[
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0,
 ];
@@ -39,6 +40,7 @@ pub(crate) struct Metrics {
     pub terminations: Arc<Family<Counter>>,
     pub aborts: Arc<Family<Counter>>,
     pub body_sizes: AtomicU64,
+    pub decisions: Decisions,
 }
 
 impl Default for Metrics {
@@ -111,6 +113,7 @@ impl Default for Metrics {
                 &["group", "resource", "scope", "subresource", "verb", "version"],
             ),
             body_sizes: AtomicU64::new(0),
+            decisions: Decisions::new(&registry),
             registry,
         }
     }

@@ -5,6 +5,7 @@ use crate::audit;
 use crate::authentication::{Connection, impersonate};
 use crate::authorization::attributes_of;
 use crate::deadline;
+use crate::decisions::{Known, Verdict};
 use crate::ending::Ending;
 use crate::flow;
 use crate::metrics::Labels;
@@ -24,6 +25,8 @@ use parking_lot::Mutex;
 use pintle_audit::Record;
 use pintle_auth::User;
 use pintle_auth::authentication::front_proxy::strip;
+use pintle_auth::authentication::tokens::bearer;
+use pintle_auth::authorization::Decision;
 use pintle_client::Body;
 use pintle_fairness::{Rejected, Seat};
 use pintle_registry::AuditAnnotations;
@@ -238,7 +241,10 @@ impl Server {
         turn: &mut Turn,
     ) -> Result<Option<Duration>, Failure> {
         let limit = if long { None } else { Some(deadline::requested(&call.query)?) };
-        let (asker, notes) = match self.authenticate(connection, &call.headers, &call.info.path).await {
+        let began = Instant::now();
+        let known = self.authenticate(connection, &call.headers, &call.info.path).await;
+        self.count_authentication(call, known.as_ref().ok().map(|(asker, _)| &**asker), began.elapsed());
+        let (asker, notes) = match known {
             Ok(asker) => asker,
             Err(status) => {
                 call.record = audit::begin(call, None, peer);
@@ -262,14 +268,25 @@ impl Server {
         Ok(limit)
     }
 
+    fn count_authentication(&self, call: &Call, user: Option<&User>, took: Duration) {
+        let known = match user {
+            Some(_) => Known::Success,
+            None if bearer(&call.headers).is_some() => Known::Error,
+            None => Known::Failure,
+        };
+        self.metrics.decisions.authenticated(known, user.map_or("", |user| &user.name), took);
+    }
+
     async fn authorize(&self, call: &Call) -> Result<(), Box<Status>> {
         let what = attributes_of(&call.info);
+        let began = Instant::now();
         let mut decision = self.authorizer.decide(&call.user, &what).await;
         if !decision.allowed
             && let Some(allowed) = Box::pin(self.node_may_by_now(&call.user, &what)).await
         {
             decision = allowed;
         }
+        self.metrics.decisions.authorized(verdict(&decision), began.elapsed());
         if let Some(record) = &call.record {
             record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
             record.annotate("authorization.k8s.io/reason", decision.reason.as_str());
@@ -312,6 +329,15 @@ impl Server {
 
     fn is_served(&self, path: &ResourceRequest) -> bool {
         self.registry.table().get(&path.group, &path.version, &path.resource).is_some()
+    }
+}
+
+fn verdict(decision: &Decision) -> Verdict {
+    match decision {
+        Decision { allowed: true, .. } => Verdict::Allowed,
+        Decision { error, .. } if !error.is_empty() => Verdict::Error,
+        Decision { denied: true, .. } => Verdict::Denied,
+        _ => Verdict::NoOpinion,
     }
 }
 

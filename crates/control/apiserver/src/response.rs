@@ -25,8 +25,8 @@ const WARNING: HeaderName = HeaderName::from_static("warning");
 /// Headers of a usual answer: type, audit id, cache control, two of priority and fairness, date and length.
 const HEADERS: usize = 8;
 
-/// Smaller answers are not worth compressing; upstream's threshold.
-const COMPRESSED_FROM_BYTES: usize = 128 * 1024;
+/// Answers up to this size are not worth compressing; upstream's threshold.
+const COMPRESSED_BEYOND_BYTES: usize = 128 * 1024;
 /// Warnings beyond this many bytes together are left out; upstream's bound.
 const MAX_WARNING_BYTES: usize = 4096;
 
@@ -138,7 +138,7 @@ fn warning_header(text: &str) -> String {
 
 /// Compresses a large body for a client that accepts it.
 pub(crate) fn compressed(code: StatusCode, content_type: &str, body: Bytes, request: &HeaderMap) -> Response<Body> {
-    let wanted = body.len() >= COMPRESSED_FROM_BYTES && accepts_gzip(request);
+    let wanted = body.len() > COMPRESSED_BEYOND_BYTES && accepts_gzip(request);
     let packed = wanted.then(|| gzip(&body)).flatten();
     let mut response = match &packed {
         Some(packed) => with_type(code, content_type, packed.clone()),
@@ -151,9 +151,10 @@ pub(crate) fn compressed(code: StatusCode, content_type: &str, body: Bytes, requ
     response
 }
 
+/// Whether `gzip` is among the encodings as it is: with a quality beside it, it is not, as upstream reads the header.
 pub(crate) fn accepts_gzip(request: &HeaderMap) -> bool {
     let values = request.get_all(http::header::ACCEPT_ENCODING);
-    values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|v| v.trim().starts_with("gzip"))
+    values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|v| v.trim() == "gzip")
 }
 
 /// Fast compression, as upstream: on a local network the time counts more than the bytes.

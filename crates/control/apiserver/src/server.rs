@@ -8,6 +8,7 @@ use crate::authorization::aggregate::Aggregator;
 use crate::bootstrap;
 use crate::config::Config;
 use crate::custom::Definitions;
+use crate::decisions::count_store;
 use crate::endpoints;
 use crate::flow;
 use crate::follow::{Change, Follower};
@@ -103,6 +104,7 @@ impl Server {
         let seats = config.max_in_flight + config.max_mutating_in_flight;
         let fairness = Fairness::new(u32::try_from(seats).unwrap_or(u32::MAX), &metrics.registry);
         count_objects(&metrics, &registry);
+        count_store(&metrics.registry, &registry);
         let auth = config.auth.clone().unwrap_or_else(|| Arc::new(Auth::basic(config.basics())));
         Arc::new(Self {
             fairness,

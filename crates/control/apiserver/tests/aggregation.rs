@@ -66,6 +66,9 @@ async fn answer(request: Request<Incoming>, handler: Handler) -> Result<Response
     let mut response = Response::new(Full::from(value.to_string()));
     *response.status_mut() = code;
     response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    if let Some(location) = value["location"].as_str() {
+        response.headers_mut().insert("location", location.parse().unwrap());
+    }
     Ok(response)
 }
 
@@ -94,6 +97,8 @@ fn things(parts: &http::request::Parts, body: Value) -> (StatusCode, Value) {
         "/openapi/v2" => {
             (StatusCode::OK, json!({"paths": {"/apis/other.io/v1/things": {"get": {}}}, "definitions": {}}))
         }
+        "/apis/other.io/v1/things/away" => (StatusCode::FOUND, json!({"location": "https://elsewhere/"})),
+        "/apis/other.io/v1/things/same" => (StatusCode::NOT_MODIFIED, json!({})),
         path if path.starts_with("/apis/other.io/v1/things") => (
             StatusCode::OK,
             json!({
@@ -145,6 +150,11 @@ async fn another_server_answers_for_its_group() {
     let expected = json!({"path": "/other.io/v1/things/a?x=1", "method": "PUT", "body": {"k": 1}, "user": "jo",
         "groups": "system:masters,system:authenticated", "extra": "x", "token": ""});
     assert_eq!(seen, expected);
+    // Nobody is sent elsewhere with what they show to this server.
+    let away = cluster.get("/apis/other.io/v1/things/away").await;
+    let words = &b"the backend attempted to redirect this request, which is not permitted"[..];
+    assert_eq!((away.code, &away.body[..], away.headers.get("location")), (StatusCode::BAD_GATEWAY, words, None));
+    assert_eq!(cluster.get("/apis/other.io/v1/things/same").await.code, StatusCode::NOT_MODIFIED);
     let groups = cluster.get("/apis").await.json();
     assert!(groups["groups"].as_array().unwrap().iter().any(|g| g["name"] == "other.io"), "{groups}");
     assert_eq!(cluster.get("/apis/other.io").await.json()["preferredVersion"]["version"], "v1");

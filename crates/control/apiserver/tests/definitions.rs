@@ -196,3 +196,80 @@ async fn a_server_that_starts_goes_on_with_a_deletion() {
     while !gone(&frames.next().await.unwrap().unwrap()) {}
     assert_eq!(second.get(&path).await.code, StatusCode::NOT_FOUND);
 }
+
+/// What a watch shows next: the types of its events with the names of their objects.
+async fn shown<S: futures::Stream<Item = Result<bytes::Bytes, E>> + Unpin, E: std::fmt::Debug>(
+    frames: &mut S,
+    count: usize,
+) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut all = Vec::new();
+    while all.len() < count {
+        let frame = frames.next().await.unwrap().unwrap();
+        let events = support::events(&frame);
+        all.extend(events.iter().map(|event| (text(&event["type"]), text(&event["object"]["metadata"]["name"]))));
+    }
+    all
+}
+
+#[tokio::test]
+async fn objects_are_selected_by_the_fields_that_a_definition_names() {
+    let cluster = Cluster::new().await;
+    let mut selectable = definition(json!({
+        "color": {"type": "string"}, "size": {"type": "integer"}, "round": {"type": "boolean"},
+    }));
+    let fields = [".spec.color", ".spec.size", ".spec.round"].map(|path| json!({"jsonPath": path}));
+    selectable["spec"]["versions"][0]["selectableFields"] = json!(fields);
+    selectable["spec"]["names"]["categories"] = json!(["all"]);
+    define(&cluster, selectable).await;
+    let found = cluster.get("/apis/g.io/v1").await.json();
+    let gadgets = &found["resources"][0];
+    assert_eq!((&gadgets["shortNames"], &gadgets["categories"]), (&json!(["gd"]), &json!(["all"])), "{found}");
+    assert_eq!((&gadgets["singularName"], &gadgets["kind"]), (&json!("gadget"), &json!("Gadget")));
+
+    let gadget = |name: &str, spec: Value| json!({"apiVersion": "g.io/v1", "kind": "Gadget", "metadata": {"name": name}, "spec": spec});
+    cluster.create(GADGETS, gadget("a", json!({"color": "red", "size": 1, "round": true}))).await;
+    cluster.create(GADGETS, gadget("b", json!({"color": "blue", "size": 2, "round": false}))).await;
+    cluster.create(GADGETS, gadget("c", json!({}))).await;
+    for (selector, expected) in [
+        ("spec.color=red", vec!["a"]),
+        ("spec.color!=red", vec!["b", "c"]),
+        ("spec.color=", vec!["c"]),
+        ("spec.size=2", vec!["b"]),
+        ("spec.round=true,spec.color=red", vec!["a"]),
+        ("spec.round=false", vec!["b"]),
+        ("metadata.name=b,spec.color=red", vec![]),
+        ("metadata.namespace=default,spec.size=1", vec!["a"]),
+    ] {
+        let list = cluster.get(&format!("{GADGETS}?fieldSelector={}", selector.replace('=', "%3D"))).await.json();
+        let names: Vec<&str> =
+            list["items"].as_array().unwrap().iter().filter_map(|i| i["metadata"]["name"].as_str()).collect();
+        assert_eq!(names, expected, "{selector}");
+    }
+    let unknown = cluster.get(&format!("{GADGETS}?fieldSelector=spec.other%3Dx")).await;
+    let words = "field label \"spec.other\" not supported for g.io/v1, Kind=Gadget";
+    assert!(unknown.code == StatusCode::BAD_REQUEST && unknown.message().contains("spec.other"), "{unknown:?} {words}");
+
+    // Objects enter and leave the selection as their fields change.
+    let version = cluster.get(GADGETS).await.json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let path = format!("{GADGETS}?watch=1&resourceVersion={version}&fieldSelector=spec.color%3Dred");
+    let transport = cluster.server.local_transport(support::admin());
+    let watch = transport.call(request(Method::GET, &path, Value::Null)).await.unwrap();
+    let mut frames = watch.into_body().into_data_stream();
+    let paint = async |name: &str, color: Value| {
+        let painted =
+            cluster.admin(Method::PATCH, &format!("{GADGETS}/{name}"), json!({"spec": {"color": color}})).await;
+        assert_eq!(painted.code, StatusCode::OK, "{painted:?}");
+    };
+    paint("b", "red".into()).await;
+    paint("c", "green".into()).await;
+    paint("a", "blue".into()).await;
+    cluster.admin(Method::PATCH, &format!("{GADGETS}/b"), json!({"spec": {"size": 3}})).await;
+    paint("b", Value::Null).await;
+    paint("c", "red".into()).await;
+    cluster.admin(Method::DELETE, &format!("{GADGETS}/c"), Value::Null).await;
+    let expected =
+        [("ADDED", "b"), ("DELETED", "a"), ("MODIFIED", "b"), ("DELETED", "b"), ("ADDED", "c"), ("DELETED", "c")];
+    let expected: Vec<_> = expected.map(|(kind, name)| (kind.to_owned(), name.to_owned())).into();
+    assert_eq!(shown(&mut frames, expected.len()).await, expected);
+}

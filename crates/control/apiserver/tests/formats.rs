@@ -3,6 +3,7 @@
 mod support;
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use futures::StreamExt;
 use http::{Method, Request};
 use http_body_util::BodyExt;
@@ -10,7 +11,9 @@ use pintle_client::Transport;
 use pintle_schema::protobuf::Envelope;
 use pintle_schema::{cbor, protobuf};
 use serde_json::{Value, json};
-use support::{Cluster, admin, request};
+use std::io::Read;
+use std::time::Duration;
+use support::{Cluster, Reply, admin, request};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -176,4 +179,98 @@ async fn people_get_indented_json() {
     assert_eq!(ask(&format!("{path}?pretty=0"), "curl/8.5.0").await.1, plain);
     let (_, missing) = ask(&format!("{MAPS}/b"), "curl/8.5.0").await;
     assert!(missing.starts_with("{\n  \"") && missing.contains("\n  \"code\": 404"), "{missing}");
+}
+
+/// The answer to a reader who takes these encodings.
+async fn encoded(cluster: &Cluster, path: &str, encodings: &str) -> Reply {
+    let mut request = accepting(path, "application/json");
+    request.headers_mut().insert("accept-encoding", encodings.parse().unwrap());
+    cluster.send(admin(), request).await
+}
+
+#[tokio::test]
+async fn large_answers_are_packed_for_who_asks() {
+    let cluster = Cluster::new().await;
+    for name in ["a", "b"] {
+        let mut object = map(name);
+        object["data"]["k"] = "v".repeat(100 << 10).into();
+        cluster.create(MAPS, object).await;
+    }
+    for encodings in ["gzip", "deflate, gzip", "br,gzip , zstd"] {
+        let packed = encoded(&cluster, MAPS, encodings).await;
+        assert_eq!(
+            (&packed.headers["content-encoding"], &packed.headers["vary"]),
+            (&"gzip".parse().unwrap(), &"Accept-Encoding".parse().unwrap())
+        );
+        assert!(packed.body.len() < 20 << 10, "{} bytes", packed.body.len());
+        let mut plain = Vec::new();
+        GzDecoder::new(&packed.body[..]).read_to_end(&mut plain).unwrap();
+        assert!(plain == cluster.get(MAPS).await.body, "{encodings}");
+    }
+    // A quality makes it another word; and one of the two is not large.
+    for (path, encodings) in [(MAPS, "gzip;q=1.0"), (MAPS, "deflate"), (&format!("{MAPS}/a"), "gzip")] {
+        let plain = encoded(&cluster, path, encodings).await;
+        assert!(!plain.headers.contains_key("content-encoding"), "{path} {encodings}");
+        assert_eq!(plain.json()["apiVersion"], "v1");
+    }
+    let mut large = map("large");
+    large["data"]["k"] = "v".repeat(200 << 10).into();
+    let mut post = request(Method::POST, MAPS, large);
+    post.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
+    let made = cluster.send(admin(), post).await;
+    assert_eq!((made.code.as_u16(), &made.headers["content-encoding"]), (201, &"gzip".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn the_old_documents_come_in_the_form_that_is_preferred() {
+    let cluster = Cluster::new().await;
+    let binary = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let asked = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let json = "application/json";
+    let of = async |accept: &str| cluster.send(admin(), accepting("/openapi/v2", accept)).await;
+    for (accept, expected) in [
+        ("*/*", json),
+        ("application/*", json),
+        (asked, binary),
+        (binary, binary),
+        (&format!("{asked}, {json}"), binary),
+        (&format!("{json}, {asked}"), json),
+        (&format!("{json};q=0.5, {binary}"), binary),
+        (&format!("{asked};q=0.1,{json};q=0.2"), json),
+        (&format!("text/plain, {asked}, */*"), binary),
+    ] {
+        let reply = of(accept).await;
+        assert_eq!(
+            (reply.code.as_u16(), &reply.headers["content-type"]),
+            (200, &expected.parse().unwrap()),
+            "{accept}"
+        );
+        // Field 1 of the message is the version of the form.
+        let start: &[u8] = if expected == json { b"{\"swagger\":\"2.0\"" } else { b"\x0a\x032.0\x12" };
+        assert!(reply.body.starts_with(start), "{accept}: {:?}", &reply.body[..20]);
+    }
+    let none = of("text/plain").await;
+    assert_eq!((none.code.as_u16(), none.body.len()), (406, 0));
+    let tag = of(asked).await.headers["etag"].clone();
+    assert_ne!(tag, of(json).await.headers["etag"]);
+    let mut again = accepting("/openapi/v2", asked);
+    again.headers_mut().insert("if-none-match", tag);
+    assert_eq!(cluster.send(admin(), again).await.code, 304);
+}
+
+#[tokio::test]
+async fn watches_end_when_their_time_is_over() {
+    let cluster = Cluster::new().await;
+    let transport = cluster.server.local_transport(admin());
+    tokio::time::pause();
+    for (more, forms) in [("", "application/json"), ("&allowWatchBookmarks=true", PROTOBUF)] {
+        let path = format!("{MAPS}?watch=1&timeoutSeconds=7{more}");
+        let began = tokio::time::Instant::now();
+        let mut frames = transport.call(accepting(&path, forms)).await.unwrap().into_body().into_data_stream();
+        while let Some(frame) = frames.next().await {
+            frame.unwrap();
+        }
+        let took = began.elapsed();
+        assert!(took >= Duration::from_secs(7) && took < Duration::from_secs(8), "{took:?}");
+    }
 }

@@ -88,6 +88,8 @@ async fn kubelet(cluster: &Cluster) -> SocketAddr {
                         .unwrap();
                     let (mut read, mut write) = tokio::io::split(stream);
                     let _ = tokio::io::copy(&mut read, &mut write).await;
+                } else if let Some(answer) = page(&head) {
+                    stream.write_all(answer.as_bytes()).await.unwrap();
                 } else {
                     stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 6\r\n\r\nno way").await.unwrap();
                     let mut more = [0; 64];
@@ -98,6 +100,20 @@ async fn kubelet(cluster: &Cluster) -> SocketAddr {
         }
     });
     address
+}
+
+/// What the kubelet serves to people: a page that tells what arrived, and a redirection.
+fn page(head: &str) -> Option<String> {
+    if head.starts_with("GET /moved") {
+        return Some("HTTP/1.1 302 Found\r\nlocation: /page/?a=/b\r\ncontent-length: 0\r\n\r\n".into());
+    }
+    let (line, _) =
+        head.split_once("\r\n").filter(|(line, _)| line.contains(" /page") || line.starts_with("POST / "))?;
+    let told = |name: &str| head.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default().to_owned();
+    let body = format!("<a href='/x'>{line}|{}|{}</a>", told("host: "), told("x-forwarded-uri: "));
+    let length = body.len();
+    let head = format!("content-type: text/html\r\naccess-control-allow-origin: *\r\ncontent-length: {length}");
+    Some(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}"))
 }
 
 async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
@@ -250,4 +266,35 @@ async fn watches_are_told_over_websockets() {
     while let Some(Ok(message)) = told.next().await {
         assert!(message.is_close(), "{message:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_behind_the_proxy_leads_through_it() {
+    let (cluster, _) = with_kubelet().await;
+    let proxy = "/api/v1/nodes/n/proxy";
+    let ask = async |method: Method, path: &str| {
+        let mut request = request(method, &format!("{proxy}{path}"), Value::Null);
+        request.headers_mut().insert("host", "api.example:6443".parse().unwrap());
+        cluster.send(support::admin(), request).await
+    };
+    for (path, behind) in [("/page/?q=/1", "/page/?q=/1"), ("/page/a%2Fb", "/page/a%2Fb")] {
+        let reply = ask(Method::GET, path).await;
+        let uri = path.split('?').next().unwrap();
+        let told = format!("<a href='{proxy}/x'>GET {behind} HTTP/1.1|api.example:6443|{proxy}{uri}</a>");
+        assert_eq!(String::from_utf8_lossy(&reply.body), told);
+        assert!(!reply.headers.contains_key("access-control-allow-origin"));
+    }
+    let moved = ask(Method::GET, "/moved").await;
+    assert_eq!(
+        (moved.code, &moved.headers["location"]),
+        (StatusCode::FOUND, &format!("{proxy}/page/?a=/b").parse().unwrap())
+    );
+    let bare = ask(Method::GET, "").await;
+    assert_eq!(
+        (bare.code, &bare.headers["location"]),
+        (StatusCode::MOVED_PERMANENTLY, &format!("{proxy}/").parse().unwrap())
+    );
+    // Only who reads is sent to the slash.
+    let posted = ask(Method::POST, "").await;
+    assert!(posted.body.starts_with(format!("<a href='{proxy}/x'>POST / HTTP/1.1|").as_bytes()), "{posted:?}");
 }

@@ -13,7 +13,7 @@ kind: Policy
 omitStages: [RequestReceived]
 rules:
 - {level: RequestResponse, verbs: [create, delete, patch], resources: [{group: '', resources: [configmaps]}]}
-- {level: Metadata, resources: [{group: '', resources: [configmaps]}]}
+- {level: Metadata, resources: [{group: '', resources: [configmaps, endpoints]}]}
 ";
 
 async fn text(cluster: &Cluster, path: &str) -> (u16, String) {
@@ -45,6 +45,11 @@ async fn requests_are_counted_under_upstreams_names() {
     cluster.create("/api/v1/namespaces/default/configmaps", json!({"metadata": {"name": "c"}})).await;
     cluster.get("/api/v1/namespaces/default/configmaps/c").await;
     cluster.get("/apis/made.up/v1/things").await;
+    cluster.get("/api/v1/endpoints").await;
+    cluster.admin(Method::DELETE, "/api/v1/namespaces/default/configmaps/c", Value::Null).await;
+    let jane =
+        cluster.send(User::new("jane@example.com", &[]), request(Method::GET, "/api/v1/nodes", Value::Null)).await;
+    assert_eq!(jane.code, StatusCode::FORBIDDEN);
     let stored = cluster.get("/api/v1/configmaps").await.json()["items"].as_array().map_or(0, Vec::len);
     let (_, metrics) = text(&cluster, "/metrics").await;
     let rest = "dry_run=\"\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"resource\",component=\"apiserver\"";
@@ -55,10 +60,26 @@ async fn requests_are_counted_under_upstreams_names() {
         format!("apiserver_storage_objects{{resource=\"configmaps\"}} {stored}"),
         "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"catch-all\"} 13".into(),
         "apiserver_current_inflight_requests{request_kind=\"mutating\"} 0".into(),
+        "apiserver_requested_deprecated_apis{group=\"\",version=\"v1\",resource=\"endpoints\",subresource=\"\",removed_release=\"\"} 1".into(),
+        "authenticated_user_requests{username=\"email_id\"} 1".into(),
+        "authorization_attempts_total{result=\"no-opinion\"} 1".into(),
+        "authorization_duration_seconds_count{result=\"no-opinion\"} 1".into(),
+        format!("etcd_requests_total{{operation=\"create\",group=\"\",resource=\"configmaps\"}} {}", stored + 1),
+        "etcd_request_duration_seconds_count{operation=\"delete\",group=\"\",resource=\"configmaps\"} 1".into(),
+        format!("apiserver_watch_cache_events_dispatched_total{{group=\"\",resource=\"configmaps\"}} {}", stored + 2),
     ] {
         assert!(metrics.lines().any(|l| l == line), "{line} is not in {metrics}");
     }
     assert!(!metrics.contains("made.up"));
+    // As many attempts as requests that were answered, and this one.
+    let sum = |family: &str, label: &str| -> f64 {
+        let lines = metrics.lines().filter(|l| l.starts_with(family) && l.contains(label));
+        lines.filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    };
+    let attempts = sum("authentication_attempts{", "success");
+    assert_eq!(attempts, sum("apiserver_request_total{", "") + 1.0);
+    assert_eq!(attempts, sum("authentication_duration_seconds_count{", "success"));
+    assert_eq!(attempts, sum("authorization_attempts_total{", ""));
     assert!(metrics.contains("\nprocess_resident_memory_bytes "));
 }
 
@@ -76,9 +97,11 @@ async fn requests_are_audited_as_the_policy_says() {
     get.headers_mut().insert("impersonate-user", "jane".parse().unwrap());
     let reply = cluster.send(admin(), get).await;
     assert_eq!(reply.headers["audit-id"], "mine");
+    cluster.get("/api/v1/endpoints").await;
     let events: Vec<Value> =
         std::fs::read_to_string(&log).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(events.len(), 3, "{events:?}");
+    assert_eq!(events[2]["annotations"]["k8s.io/deprecated"], "true");
     let create = &events[0];
     assert_eq!(create["verb"], "create");
     assert_eq!(create["requestObject"]["metadata"]["generateName"], "c-");

@@ -3,6 +3,7 @@
 mod support;
 
 use http::{Method, StatusCode};
+use pintle_apiserver::{AuditConfig, AuditLogOptions};
 use serde_json::{Value, json};
 use support::{Cluster, Reply};
 
@@ -120,4 +121,71 @@ async fn policies_change_what_is_written() {
     let object = json!({"metadata": {"name": "a", "labels": {"own": "1"}}});
     let reply = until(&cluster, object, |reply| reply.json()["metadata"]["labels"]["by"].is_string()).await;
     assert_eq!(reply.json()["metadata"]["labels"], json!({"own": "1", "by": "admin", "x/n": "2"}));
+}
+
+#[tokio::test]
+async fn policies_tell_the_audit_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rules_of_log, log) = (folder.path().join("policy.yaml"), folder.path().join("audit.log"));
+    let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n\
+                rules: [{level: Metadata, verbs: [create], resources: [{group: '', resources: [configmaps]}]}]\n";
+    std::fs::write(&rules_of_log, text).unwrap();
+    let options = AuditLogOptions { path: log.clone(), blocking: true, ..AuditLogOptions::default() };
+    let audit = AuditConfig { policy_file: rules_of_log, log: Some(options), webhook: None };
+    let cluster = Cluster::with(|config, _| config.audit = Some(audit)).await;
+    let spec = json!({
+        "matchConstraints": rules("configmaps"),
+        "variables": [{"name": "keys", "expression": "has(object.data) ? size(object.data) : 0"}],
+        "validations": [{"expression": "variables.keys < 2", "message": "many keys"}],
+        "auditAnnotations": [
+            {"key": "keys", "valueExpression": "'there are %d'.format([variables.keys])"},
+            {"key": "never", "valueExpression": "null"},
+        ],
+    });
+    bind(&cluster, "validating", "p.io", spec, json!({"policyName": "p.io", "validationActions": ["Audit", "Warn"]}))
+        .await;
+    let many = json!({"metadata": {"name": "a"}, "data": {"a": "1", "b": "2"}});
+    until(&cluster, many.clone(), |reply| reply.headers.contains_key("warning")).await;
+    cluster.create(CONFIGMAPS, many).await;
+    let text = std::fs::read_to_string(&log).unwrap();
+    let event: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let notes = &event["annotations"];
+    assert_eq!(notes["p.io/keys"], "there are 2", "{event}");
+    assert!(notes["p.io/never"].is_null(), "{event}");
+    let failures: Value =
+        serde_json::from_str(notes["validation.policy.admission.k8s.io/validation_failure"].as_str().unwrap()).unwrap();
+    let failure = json!([{"message": "many keys", "policy": "p.io", "binding": "p.io", "expressionIndex": 0, "validationActions": ["Audit", "Warn"]}]);
+    assert_eq!(failures, failure);
+}
+
+#[tokio::test]
+async fn what_policies_change_follows_their_parameters() {
+    let cluster = Cluster::new().await;
+    for (name, team) in [("first", "red"), ("second", "blue")] {
+        let object = json!({"metadata": {"name": name, "labels": {"for": "policy"}}, "data": {"team": team}});
+        cluster.create(CONFIGMAPS, object).await;
+    }
+    let spec = json!({
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "matchConstraints": rules("configmaps"),
+        "matchConditions": [{"name": "marked", "expression": "object.metadata.name.startsWith('marked')"}],
+        "reinvocationPolicy": "Never",
+        "failurePolicy": "Fail",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+            "Object{metadata: Object.metadata{labels: {'team-' + params.metadata.name: params.data.team}}}"}}],
+    });
+    let reference = json!({"selector": {"matchLabels": {"for": "policy"}}, "parameterNotFoundAction": "Deny"});
+    bind(&cluster, "mutating", "p", spec, json!({"policyName": "p", "paramRef": reference})).await;
+    let object = json!({"metadata": {"name": "marked"}});
+    let both = json!({"team-first": "red", "team-second": "blue"});
+    until(&cluster, object.clone(), |reply| reply.json()["metadata"]["labels"] == both).await;
+    let green = json!({"data": {"team": "green"}});
+    cluster.admin(Method::PATCH, &format!("{CONFIGMAPS}/second"), green).await;
+    until(&cluster, object.clone(), |reply| reply.json()["metadata"]["labels"]["team-second"] == "green").await;
+    let unlabelled = json!({"metadata": {"labels": null}});
+    for name in ["first", "second"] {
+        cluster.admin(Method::PATCH, &format!("{CONFIGMAPS}/{name}"), unlabelled.clone()).await;
+    }
+    let refused = until(&cluster, object, |reply| !reply.code.is_success()).await;
+    assert!(refused.message().contains("no params found"), "{refused:?}");
 }

@@ -16,6 +16,8 @@ use pintle_client::{Body, BoxError, body_from, empty_body};
 /// What a header's name can hold as it is.
 const HEADER_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'!').remove(b'~');
 
+const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted";
+
 /// Passes a request on.
 pub(crate) async fn proxy(call: &Call, known: &Known) -> Answer {
     if !known.is_available() {
@@ -41,6 +43,10 @@ pub(crate) async fn proxy(call: &Call, known: &Known) -> Answer {
     };
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return join(call, &mut answer);
+    }
+    // Clients would take what they show to this server to wherever another one sends them (CVE-2022-3172).
+    if answer.status().is_redirection() && answer.headers().contains_key(http::header::LOCATION) {
+        return Ok(response::text(StatusCode::BAD_GATEWAY, REDIRECTED));
     }
     let (mut parts, body) = answer.into_parts();
     parts.version = http::Version::HTTP_11;

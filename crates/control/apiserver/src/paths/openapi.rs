@@ -1,6 +1,7 @@
 //! `/openapi/v2` and `/openapi/v3`: made on demand from the table, kept compressed until the table changes.
 
 use crate::aggregation::{self, documents};
+use crate::media::negotiate_type;
 use crate::pipeline::Call;
 use crate::response::{Answer, JSON, accepts_gzip, gzip, with_type};
 use crate::server::Server;
@@ -10,7 +11,7 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 use parking_lot::Mutex;
-use pintle_client::Body;
+use pintle_client::{Body, empty_body};
 use pintle_kinds::{ResourceDef, Table};
 use pintle_schema::Schema;
 use pintle_schema::openapi::{self, Resource, Subresource};
@@ -81,8 +82,16 @@ pub(crate) async fn answer(call: &Call, rest: &[&str]) -> Answer {
     }
 }
 
-/// The old form: JSON, or protobuf for clients that list it first, which those before v1.28 insist on.
+/// The old form: JSON, or protobuf where the client prefers it, which those before v1.28 insist on.
 async fn v2(call: &Call) -> Answer {
+    let forms = [JSON, openapi::V2_PROTOBUF_ASKED, openapi::V2_PROTOBUF];
+    let Some(form) = negotiate_type(&call.headers, &forms) else {
+        let mut response = Response::new(empty_body());
+        *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        return Ok(response);
+    };
+    let binary = form > 0;
     let table = call.server.registry.table();
     let foreign = documents::v2_documents(&call.server).await;
     if !foreign.is_empty() {
@@ -90,16 +99,13 @@ async fn v2(call: &Call) -> Answer {
         for (prefix, document) in &foreign {
             whole = openapi::merge_v2(whole, prefix, document);
         }
-        let wanted = call.header("accept").split([',', ';']).next().unwrap_or_default().trim().to_owned();
-        let binary = wanted == openapi::V2_PROTOBUF_ASKED || wanted == openapi::V2_PROTOBUF;
         let (bytes, kind) = if binary { (openapi::v2_protobuf(&whole), openapi::V2_PROTOBUF) } else { (whole, JSON) };
         let mut response = with_type(StatusCode::OK, kind, bytes.clone());
         tagged(&mut response, &format!("\"{}\"", openapi::hash(&bytes)));
         return Ok(response);
     }
     let json = || openapi::v2(&resources(&call.server, &table, None));
-    let wanted = call.header("accept").split([',', ';']).next().unwrap_or_default().trim().to_owned();
-    if wanted != openapi::V2_PROTOBUF_ASKED && wanted != openapi::V2_PROTOBUF {
+    if !binary {
         return document(call, &table, "v2", json);
     }
     let mut response = document(call, &table, "v2.protobuf", || openapi::v2_protobuf(&json()))?;

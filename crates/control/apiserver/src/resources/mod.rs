@@ -47,8 +47,10 @@ pub(crate) async fn answer(call: &Call, path: &ResourceRequest) -> Answer {
     if !scope_fits(&def, path) {
         return Err(Box::new(Status::no_such_resource()));
     }
-    if def.has_verb(call.info.verb) {
-        call.warn(def.strategy.deprecation().map(str::to_owned));
+    if def.has_verb(call.info.verb)
+        && let Some(warning) = def.strategy.deprecation()
+    {
+        warn_of_deprecation(call, path, warning);
     }
     let target = Target { call, def, path };
     // What is read most has its future in place; the others are larger by far, and would be copied with every request.
@@ -57,6 +59,16 @@ pub(crate) async fn answer(call: &Call, path: &ResourceRequest) -> Answer {
         (false, true) if call.info.verb == "get" => get(&target).await,
         (false, true) => Box::pin(object(&target)).await,
         (false, false) => Box::pin(subresources::answer(&target)).await,
+    }
+}
+
+/// Tells the client, the metrics and the audit log that the version is to go away.
+fn warn_of_deprecation(call: &Call, path: &ResourceRequest, warning: &str) {
+    call.warn([warning.to_owned()]);
+    let decisions = &call.server.metrics.decisions;
+    decisions.deprecated(&path.group, &path.version, &path.resource, &path.subresource);
+    if let Some(audit) = call.audit() {
+        audit.add("k8s.io/deprecated", "true");
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod connect;
 pub(crate) mod kubelet;
+mod links;
 mod pod;
 mod proxy;
 pub(crate) mod reviews;
+mod rewrite;
 mod token;
 pub(crate) mod upgrade;
 

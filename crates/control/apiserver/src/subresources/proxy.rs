@@ -4,12 +4,13 @@
 
 use super::connect;
 use super::kubelet::{self, unreachable};
+use super::rewrite::Rewriter;
 use super::upgrade::{is_upgrade, pass, passed_on};
 use crate::pipeline::{Call, RequestBody};
 use crate::resources::Target;
 use crate::response::Answer;
 use http::header::{HOST, LOCATION};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::SendRequest;
 use pintle_client::{Body, BoxError, body_from, empty_body};
@@ -18,24 +19,48 @@ use pintle_types::{Reason, Status};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
+/// Tells what is behind where it seems to be.
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+
 pub(super) async fn proxy(target: &Target<'_>) -> Answer {
     let path = target.path.rest.as_ref().map(|rest| format!("/{rest}")).unwrap_or_default();
     let options = if path.is_empty() { json!({}) } else { json!({"path": path}) };
     connect::admit(target, options).await?;
-    let Some(rest) = &target.path.rest else { return with_slash(target.call) };
+    let call = target.call;
+    let is_read = matches!(call.method, Method::GET | Method::HEAD);
+    if target.path.rest.is_none() && is_read && !is_upgrade(&call.headers) {
+        return with_slash(call);
+    }
     let (address, backend) = match &*target.def.resource {
         "nodes" => to_node(target).await?,
         "pods" => open(target, pod_address(target).await?).await?,
         _ => open(target, service_address(target).await?).await?,
     };
-    let mut uri = format!("/{rest}");
-    if let Some(query) = target.call.uri.query() {
-        uri = format!("{uri}?{query}");
+    let path = path_behind(target);
+    let uri = call.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    if is_upgrade(&call.headers) {
+        return pass(call, backend, address, &uri).await;
     }
-    if is_upgrade(&target.call.headers) {
-        return pass(target.call, backend, address, &uri).await;
+    let asked = asked_host(call);
+    let rewriter = Rewriter::new(call.uri.path(), &path, address, &asked);
+    let host = if asked.is_empty() { address.to_string() } else { asked };
+    let answer = forward(call, backend, address, (&host, &uri)).await?;
+    rewriter.answer(answer, call.method == Method::HEAD, address).await
+}
+
+/// The path of the request behind the proxy, with the slash at its end if the client gave one.
+fn path_behind(target: &Target<'_>) -> String {
+    let mut path = format!("/{}", target.path.rest.as_deref().unwrap_or_default());
+    if target.call.uri.path().ends_with('/') && !path.ends_with('/') {
+        path.push('/');
     }
-    forward(target.call, backend, address, &uri).await
+    path
+}
+
+/// The host that the client asked, which is told to what is behind; empty where it named none.
+fn asked_host(call: &Call) -> String {
+    let header = call.headers.get(HOST).and_then(|value| value.to_str().ok());
+    header.or_else(|| call.uri.authority().map(|authority| authority.as_str())).unwrap_or_default().to_owned()
 }
 
 /// Relative links of the page behind need the slash.
@@ -165,7 +190,12 @@ fn ready_address(endpoints: &Value, port_name: &str) -> Option<SocketAddr> {
 }
 
 /// Sends the request on and the answer back, both as streams.
-async fn forward(call: &Call, mut backend: SendRequest<Body>, address: SocketAddr, uri: &str) -> Answer {
+async fn forward(
+    call: &Call,
+    mut backend: SendRequest<Body>,
+    address: SocketAddr,
+    (host, uri): (&str, &str),
+) -> Answer {
     let body = match call.take_body() {
         None => empty_body(),
         Some(RequestBody::Bytes(bytes)) => body_from(bytes),
@@ -175,8 +205,10 @@ async fn forward(call: &Call, mut backend: SendRequest<Body>, address: SocketAdd
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = uri.parse().map_err(|e| Box::new(Status::bad_request(format!("the path: {e}"))))?;
     *request.headers_mut() = passed_on(&call.headers, false);
-    if let Ok(host) = HeaderValue::from_str(&address.to_string()) {
-        request.headers_mut().insert(HOST, host);
+    for (name, value) in [(HOST, host), (FORWARDED_URI, call.uri.path())] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            request.headers_mut().insert(name, value);
+        }
     }
     let answer = backend.send_request(request).await.map_err(|e| unreachable(address, e))?;
     let (mut parts, body) = answer.into_parts();

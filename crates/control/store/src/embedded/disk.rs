@@ -15,7 +15,7 @@
 use super::state::{Change, LeaseState, Live, ROW_BITS, Row, Slot, State, first_row, row_revision, tombstone};
 use crate::{Event, KeyRange, KeyValue, LeaseId, Revision, StoreError, WatchBatch};
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -180,23 +180,37 @@ impl Disk {
     }
 
     fn try_commit(&mut self, commit: &Commit) -> rusqlite::Result<()> {
-        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        insert_changes(&tx, &commit.changes)?;
-        for lease in &commit.leases {
-            match *lease {
-                LeaseChange::Granted(id, ttl) => {
-                    set_meta(&tx, "last_lease", id as u64)?;
-                    let mut insert = tx.prepare_cached("INSERT INTO leases (id, ttl_seconds) VALUES (?, ?)")?;
-                    insert.execute(params![id, ttl as i64])?
-                }
-                LeaseChange::Ended(id) => tx.prepare_cached("DELETE FROM leases WHERE id = ?")?.execute([id])?,
-            };
+        self.in_one(|connection| {
+            insert_changes(connection, &commit.changes)?;
+            for lease in &commit.leases {
+                match *lease {
+                    LeaseChange::Granted(id, ttl) => {
+                        set_meta(connection, "last_lease", id as u64)?;
+                        let insert = "INSERT INTO leases (id, ttl_seconds) VALUES (?, ?)";
+                        connection.prepare_cached(insert)?.execute(params![id, ttl as i64])?
+                    }
+                    LeaseChange::Ended(id) => {
+                        connection.prepare_cached("DELETE FROM leases WHERE id = ?")?.execute([id])?
+                    }
+                };
+            }
+            let Some((compacted, revision)) = commit.compacted else { return Ok(()) };
+            set_meta(connection, "compacted", compacted)?;
+            set_meta(connection, "revision", revision)
+        })
+    }
+
+    /// Does all of the work or nothing. What frames it is read by SQLite once and not for each commit.
+    fn in_one(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+        let run = |sql: &str| self.connection.prepare_cached(sql)?.execute([]).map(drop);
+        run("BEGIN IMMEDIATE")?;
+        let done = work(&self.connection).and_then(|()| run("COMMIT"));
+        // Some errors have taken it all back already.
+        if done.is_err() && !self.connection.is_autocommit() {
+            // Its own error says no more than the first one, and the next beginning fails if this did.
+            let _ = run("ROLLBACK");
         }
-        if let Some((compacted, revision)) = commit.compacted {
-            set_meta(&tx, "compacted", compacted)?;
-            set_meta(&tx, "revision", revision)?;
-        }
-        tx.commit()
+        done
     }
 
     /// Deletes replaced rows, and gives free pages back to the file system when there are many.
@@ -208,14 +222,13 @@ impl Disk {
     }
 
     fn try_collect(&mut self, rows: impl Iterator<Item = Row>) -> rusqlite::Result<()> {
-        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        {
-            let mut statement = tx.prepare_cached("DELETE FROM changes WHERE row = ?")?;
+        self.in_one(|connection| {
+            let mut statement = connection.prepare_cached("DELETE FROM changes WHERE row = ?")?;
             for row in rows {
                 statement.execute([row])?;
             }
-        }
-        tx.commit()?;
+            Ok(())
+        })?;
         let free: u32 = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
         if free > self.slack_pages {
             // A step at a time, so that no writer waits long for it.
@@ -225,15 +238,15 @@ impl Disk {
     }
 }
 
-fn set_meta(tx: &Transaction<'_>, name: &str, number: u64) -> rusqlite::Result<()> {
-    let mut statement = tx.prepare_cached("INSERT OR REPLACE INTO meta (name, number) VALUES (?, ?)")?;
+fn set_meta(connection: &Connection, name: &str, number: u64) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO meta (name, number) VALUES (?, ?)")?;
     statement.execute(params![name, number as i64]).map(drop)
 }
 
-fn insert_changes(tx: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<()> {
+fn insert_changes(connection: &Connection, changes: &[Change]) -> rusqlite::Result<()> {
     let sql =
         "INSERT INTO changes (row, previous, key, value, create_revision, version, lease) VALUES (?, ?, ?, ?, ?, ?, ?)";
-    let mut statement = tx.prepare_cached(sql)?;
+    let mut statement = connection.prepare_cached(sql)?;
     for change in changes {
         let (kv, value) = match &change.event {
             Event::Put { kv, .. } => (kv, Some(&kv.value[..])),

@@ -6,14 +6,17 @@
 
 mod config;
 mod provider;
+mod reload;
 
 pub use config::{ConfigError, Configuration};
 pub use provider::Provider;
+pub use reload::PERIOD;
 
 use crate::{
     Event, KeyRange, KeyValue, LeaseId, Op, RangeRequest, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
     WatchStream,
 };
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -40,44 +43,67 @@ pub struct SealedStore {
 
 impl std::fmt::Debug for SealedStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SealedStore").field("rules", &self.seals.rules).finish_non_exhaustive()
+        f.debug_struct("SealedStore").field("rules", &*self.seals.rules.load()).finish_non_exhaustive()
     }
 }
 
 impl SealedStore {
     /// The longest prefix that a key begins with decides; keys without a rule are stored as they are.
-    pub fn new(inner: Arc<dyn Store>, mut rules: Vec<Rule>) -> Self {
-        rules.sort_by_key(|rule| std::cmp::Reverse(rule.prefix.len()));
+    pub fn new(inner: Arc<dyn Store>, rules: Vec<Rule>) -> Self {
+        let rules = ArcSwap::from_pointee(Rules::new(rules));
         Self { inner, seals: Arc::new(Seals { rules, stale: RwLock::default() }) }
     }
 }
 
+/// The rules, the longest prefix first.
+#[derive(Debug)]
+struct Rules(Vec<Rule>);
+
+impl Rules {
+    fn new(mut rules: Vec<Rule>) -> Self {
+        rules.sort_by_key(|rule| std::cmp::Reverse(rule.prefix.len()));
+        Self(rules)
+    }
+
+    fn providers(&self, key: &[u8]) -> Option<&Arc<Vec<Provider>>> {
+        self.0.iter().find(|rule| key.starts_with(rule.prefix.as_bytes())).map(|rule| &rule.providers)
+    }
+
+    /// The provider that wrote a value, and whether another one writes now; nothing where there is no rule.
+    fn writer(&self, kv: &KeyValue) -> Result<Option<(&Provider, bool)>, StoreError> {
+        let Some(providers) = self.providers(&kv.key) else { return Ok(None) };
+        let Some((at, provider)) = providers.iter().enumerate().find(|(_, p)| p.wrote(&kv.value)) else {
+            return Err(unreadable(&kv.key));
+        };
+        Ok(Some((provider, at > 0)))
+    }
+}
+
+fn unreadable(key: &[u8]) -> StoreError {
+    let key = String::from_utf8_lossy(key);
+    StoreError::Corrupt(format!("no key of the configuration reads the value of {key}"))
+}
+
 #[derive(Debug)]
 struct Seals {
-    rules: Vec<Rule>,
+    /// Replaced when the configuration changes.
+    rules: ArcSwap<Rules>,
     /// Keys whose values were not written by the first of their providers.
     stale: RwLock<HashSet<Bytes>>,
 }
 
 impl Seals {
-    fn providers(&self, key: &[u8]) -> Option<&[Provider]> {
-        self.rules.iter().find(|rule| key.starts_with(rule.prefix.as_bytes())).map(|rule| rule.providers.as_slice())
-    }
-
     fn close(&self, key: &[u8], value: Bytes) -> Result<Bytes, StoreError> {
-        match self.providers(key).and_then(|providers| providers.first()) {
+        match self.rules.load().providers(key).and_then(|providers| providers.first()) {
             None => Ok(value),
             Some(provider) => provider.close(key, value),
         }
     }
 
     fn open(&self, mut kv: KeyValue) -> Result<KeyValue, StoreError> {
-        let Some(providers) = self.providers(&kv.key) else { return Ok(kv) };
-        let Some((at, provider)) = providers.iter().enumerate().find(|(_, p)| p.wrote(&kv.value)) else {
-            let key = String::from_utf8_lossy(&kv.key).into_owned();
-            return Err(StoreError::Corrupt(format!("no key of the configuration reads the value of {key}")));
-        };
-        self.mark(&kv.key, at > 0);
+        let rules = self.rules.load();
+        let Some((provider, stale)) = rules.writer(&kv)? else { return Ok(kv) };
+        self.mark(&kv.key, stale);
         kv.value = provider.open(&kv.key, kv.value)?;
         Ok(kv)
     }

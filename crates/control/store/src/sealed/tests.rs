@@ -119,3 +119,60 @@ fn secretbox_has_the_tag_before_the_text() {
     assert_eq!(closed.len(), "k8s:enc:secretbox:v1:k:".len() + 24 + 16 + 4);
     assert_eq!(provider.open(b"/p", closed).unwrap(), "text");
 }
+
+/// The first letters of what is stored, up to the name of the key that wrote it.
+async fn writer(inner: &EmbeddedStore, key: &str) -> String {
+    let raw = String::from_utf8_lossy(&get(inner, key).await.unwrap()).into_owned();
+    raw.split(':').take(5).collect::<Vec<_>>().join(":")
+}
+
+#[tokio::test]
+async fn a_changed_file_counts_within_a_minute_unless_it_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("encryption.yaml");
+    let key = |name: &str| format!("{{name: {name}, secret: {KEY}}}");
+    let text = |keys: &[&str]| {
+        let keys: Vec<String> = keys.iter().map(|name| key(name)).collect();
+        CONFIG.replace("PROVIDER", &format!("aescbc: {{keys: [{}]}}", keys.join(", ")))
+    };
+    let rules = |configuration: &Configuration| configuration.rules(KNOWN);
+    let first = text(&["k1"]);
+    std::fs::write(&file, &first).unwrap();
+    let inner = Arc::new(EmbeddedStore::in_memory().unwrap());
+    let store = Arc::new(SealedStore::new(inner.clone(), rules(&Configuration::parse(&first).unwrap())));
+    let secret = "/registry/secrets/a";
+    for n in 0..1200 {
+        put(&*store, &format!("/registry/secrets/more/{n}"), "more").await;
+    }
+    put(&*store, secret, "hush").await;
+    assert_eq!(writer(&inner, secret).await, "k8s:enc:aescbc:v1:k1");
+    let following = tokio::spawn({
+        let (store, file) = (store.clone(), file.clone());
+        async move { store.follow(&file, first, rules).await }
+    });
+    tokio::time::pause();
+    let minute = async || tokio::time::sleep(PERIOD + std::time::Duration::from_millis(1)).await;
+    minute().await;
+    put(&*store, secret, "hush").await;
+    assert_eq!(writer(&inner, secret).await, "k8s:enc:aescbc:v1:k1", "nothing has changed");
+
+    std::fs::write(&file, text(&["k2", "k1"])).unwrap();
+    minute().await;
+    while !store.is_stale(b"/registry/secrets/more/1199") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(get(&*store, secret).await.unwrap(), "hush");
+    assert!(store.is_stale(secret.as_bytes()) && store.is_stale(b"/registry/secrets/more/0"));
+    put(&*store, secret, "hush").await;
+    get(&*store, secret).await.unwrap();
+    assert_eq!(writer(&inner, secret).await, "k8s:enc:aescbc:v1:k2");
+    assert!(!store.is_stale(secret.as_bytes()));
+
+    for wrong in ["nonsense", &text(&["k3", "k2"]), &text(&["k2"]).replace("[secrets]", "[configmaps]")] {
+        std::fs::write(&file, wrong).unwrap();
+        minute().await;
+        put(&*store, secret, "hush").await;
+        assert_eq!(writer(&inner, secret).await, "k8s:enc:aescbc:v1:k2", "what can't read all that is there: {wrong}");
+    }
+    following.abort();
+}
