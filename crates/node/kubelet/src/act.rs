@@ -132,6 +132,7 @@ impl Act<'_> {
     // flow: pod 11/16
     async fn create_sandbox(&self, attempt: u32) -> Result<Sandbox, ()> {
         let host = &self.memory.host;
+        host.measures.started_pods.inc();
         let made = async {
             let handler = self.runtime_handler().await?;
             self.check_users(&handler).await?;
@@ -143,6 +144,7 @@ impl Act<'_> {
             Ok::<_, String>(Sandbox { id, config, ips: self.or_node_ip(status.ips) })
         };
         made.await.map_err(|error| {
+            host.measures.started_pods_errors.inc();
             let message = format!("Failed to create pod sandbox: {error}");
             host.events.pod(self.pod, true, "FailedCreatePodSandBox", message);
         })

@@ -7,6 +7,7 @@ use crate::events::Events;
 use crate::eviction::pressure::Pressures;
 use crate::hardware::Hardware;
 use crate::image_gc::PulledImages;
+use crate::measures::Measures;
 use crate::probe::ProbeCounts;
 use crate::resize::Allocations;
 use crate::shutdown::MachineEnd;
@@ -31,6 +32,7 @@ pub struct Host {
     pub hardware: Hardware,
     pub cgroups: Arc<dyn Cgroups>,
     pub probes: ProbeCounts,
+    pub measures: Arc<Measures>,
     pub pressures: Pressures,
     pub ending: MachineEnd,
     pub pulled: PulledImages,

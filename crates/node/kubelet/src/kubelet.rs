@@ -8,6 +8,8 @@ use crate::eviction::Evictor;
 use crate::eviction::pressure::Pressures;
 use crate::host::{Host, RuntimeFacts, Settings};
 use crate::image_gc::{ImageCollector, PulledImages};
+use crate::measured::Measured;
+use crate::measures::Measures;
 use crate::node::machine::Machine;
 use crate::plugins::Plugins;
 use crate::pods::Pods;
@@ -27,7 +29,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Runs the kubelet until `stop`. Containers go on running after it.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let measures = Arc::new(Measures::default());
+    config.runtime = Arc::new(Measured::new(config.runtime, Arc::clone(&measures)));
     let version = config.runtime.version().await?;
     let handlers = config.runtime.status().await?.handlers;
     let recursive_read_only = handlers.iter().any(|usual| usual.name.is_empty() && usual.recursive_read_only_mounts);
@@ -45,6 +49,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         hardware: config.hardware.clone(),
         cgroups: cgroups(&config, &machine),
         probes: Default::default(),
+        measures,
         allocations: Allocations::new(u64::from(machine.processors) * 1000, machine.memory_bytes),
         pressures: Pressures::new(config.options.pressure_transition),
         ending: MachineEnd::default(),

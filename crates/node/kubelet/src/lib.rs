@@ -33,6 +33,8 @@ mod kubelet;
 mod labels;
 mod lifecycle;
 mod logs;
+mod measured;
+mod measures;
 mod memory;
 mod node;
 mod objects;

@@ -21,6 +21,17 @@ pub enum ContainerKind {
     Ephemeral,
 }
 
+impl ContainerKind {
+    /// The word for it in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Init => "init_container",
+            Self::Regular => "container",
+            Self::Ephemeral => "ephemeral_container",
+        }
+    }
+}
+
 /// The `fieldPath` with which events name a container.
 pub fn field_path(kind: ContainerKind, name: &str) -> String {
     match kind {

@@ -78,8 +78,20 @@ impl Starting<'_> {
     }
 
     /// Starts it. A failure has been told in an event by then.
-    // flow: pod 13/16
     pub async fn run(&self) -> Result<(), StartFailure> {
+        let (measures, kind) = (&self.memory.host.measures, self.kind.label());
+        measures.started_containers.with(&[kind]).inc();
+        let started = self.start().await;
+        if let Err(failure) = &started
+            && !self.halt.is_cancelled()
+        {
+            measures.started_containers_errors.with(&[kind, &failure.reason]).inc();
+        }
+        started
+    }
+
+    // flow: pod 13/16
+    async fn start(&self) -> Result<(), StartFailure> {
         let runtime = &self.memory.host.runtime;
         let pulled = tokio::select! {
             pulled = images::ensure(self.memory, self.pod, self.kind, self.container) => pulled,

@@ -26,6 +26,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -95,6 +96,10 @@ pub struct Actor {
     workers: Workers,
     pinned: Pinned,
     retry: Duration,
+    /// When it was seen first, until it runs; one that ran before the kubelet did is not new.
+    new_since: Option<Instant>,
+    /// What the next step is for, in upstream's words.
+    cause: &'static str,
 }
 
 impl Actor {
@@ -105,6 +110,8 @@ impl Actor {
         remember_verdicts(&memory, &status);
         let pod = Arc::new(resize::restored(&pod, &status));
         memory.host.allocations.note(&pod);
+        let has_run = matches!(status.phase.as_deref(), Some("Running")) || is_final(status.phase.as_deref());
+        let new_since = (!has_run).then(Instant::now);
         let stage = if is_final(status.phase.as_deref()) { Stage::Terminating } else { Stage::Syncing };
         Self {
             memory,
@@ -126,6 +133,8 @@ impl Actor {
             workers: Workers::default(),
             pinned: Pinned::default(),
             retry: FIRST_RETRY,
+            new_since,
+            cause: "create",
         }
     }
 
@@ -145,7 +154,8 @@ impl Actor {
         }
         loop {
             self.take_pod();
-            let next = match self.stage {
+            let (stage, began) = (self.stage, Instant::now());
+            let next = match stage {
                 Stage::Syncing => self.sync().await,
                 Stage::Terminating => self.terminate().await,
                 Stage::Terminated => self.take_down().await,
@@ -155,11 +165,22 @@ impl Actor {
                 }
                 Stage::Gone => return,
             };
+            self.note_step(stage, began.elapsed());
             match next {
                 Next::Again => {}
                 Next::Wait(timeout) => self.wait(timeout).await,
             }
         }
+    }
+
+    /// Counts a step with the time that it took.
+    fn note_step(&self, stage: Stage, took: Duration) {
+        let cause = match stage {
+            Stage::Syncing => self.cause,
+            Stage::Terminating => "kill",
+            _ => return,
+        };
+        self.memory.host.measures.pod_worker.with(&[cause]).observe(took.as_secs_f64());
     }
 
     async fn wait(&mut self, timeout: Option<Duration>) {
@@ -169,12 +190,12 @@ impl Actor {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = self.memory.wake.notified() => {}
+        self.cause = tokio::select! {
+            () = self.memory.wake.notified() => "sync",
             // An inbox that was closed never changes again; the actor is about to be dropped then.
-            Ok(()) = self.inbox.changed() => {}
-            () = timer => {}
-        }
+            Ok(()) = self.inbox.changed() => "update",
+            () = timer => "sync",
+        };
     }
 
     /// Takes the newest pod, and notices that it is to be stopped.

@@ -74,6 +74,11 @@ impl Actor {
         if self.gone {
             return true;
         }
+        if new.phase.as_deref() == Some("Running")
+            && let Some(seen) = self.new_since.take()
+        {
+            self.memory.host.measures.pod_start.observe(seen.elapsed().as_secs_f64());
+        }
         if is_static(&self.pod) {
             return self.report_static(new).await;
         }

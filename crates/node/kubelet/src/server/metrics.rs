@@ -1,10 +1,17 @@
 //! The kubelet's metrics in the text format of Prometheus, by upstream's names.
 
 use super::{Body, State, respond};
+use crate::static_pods::is_mirror;
+use crate::stats::disk_usage::DiskUse;
+use crate::stats::machine_use::{self, Filesystem};
 use crate::stats::{ContainerUse, PodUse, Snapshot, Usage};
 use http::{Response, StatusCode};
-use pintle_cri::CriResult;
+use pintle_cri::{ContainerState, CriResult, PodSandboxFilter, Runtime, SandboxState};
+use pintle_types::Kind;
+use pintle_types::k8s::api::core::v1::Pod;
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// One line of a family: labels, value, and when it was measured (milliseconds; nothing is "now").
 struct Sample {
@@ -104,7 +111,6 @@ type Value = fn(&Usage) -> f64;
 
 fn cadvisor_text(snapshot: &Snapshot, milli_cpu: u64) -> String {
     let mut text = String::new();
-    let now = |labels: String, value: f64| Sample { labels, value, at: None };
     let families: [(&str, &str, &str, Value); 8] = [
         ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |u| {
             seconds(u.cpu_nanos)
@@ -206,26 +212,91 @@ fn networks(text: &mut String, snapshot: &Snapshot) {
 }
 
 /// `/metrics`: the kubelet itself.
-pub fn own(state: &State) -> Response<Body> {
+pub async fn own(state: &State) -> Response<Body> {
     let mut text = String::new();
-    let now = |labels: String, value: f64| Sample { labels, value, at: None };
     let node = format!("node=\"{}\"", state.host.settings.node_name);
-    family(
-        &mut text,
-        "kubelet_node_name",
-        "gauge",
-        "[ALPHA] The node's name. The count is always 1.",
-        [now(node, 1.0)],
-    );
-    let pods = state.pods.list();
-    let running = pods.iter().filter(|p| p.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running")));
-    let help = "[ALPHA] Number of pods that have a running pod sandbox";
-    family(&mut text, "kubelet_running_pods", "gauge", help, [now(String::new(), running.count() as f64)]);
+    let help = "[ALPHA] The node's name. The count is always 1.";
+    family(&mut text, "kubelet_node_name", "gauge", help, [now(node, 1.0)]);
+    desired(&mut text, &state.pods.list());
+    running(&mut text, state.host.runtime.as_ref()).await;
+    claims(&mut text, state).await;
+    text.push_str(&state.host.measures.render());
+    respond::text(StatusCode::OK, text)
+}
+
+fn now(labels: String, value: f64) -> Sample {
+    Sample { labels, value, at: None }
+}
+
+fn desired(text: &mut String, pods: &[Arc<Pod>]) {
+    let statics = pods.iter().filter(|pod| is_mirror(pod)).count();
     let help = "[ALPHA] The number of pods the kubelet is being instructed to run. static is true if the pod is not \
                 from the apiserver.";
-    let wanted = [now("static=\"\"".into(), pods.len() as f64)];
-    family(&mut text, "kubelet_desired_pods", "gauge", help, wanted);
-    respond::text(StatusCode::OK, text)
+    let wanted = [("", pods.len() - statics), ("true", statics)];
+    let samples = wanted.map(|(is_static, count)| now(format!("static=\"{is_static}\""), count as f64));
+    family(text, "kubelet_desired_pods", "gauge", help, samples);
+}
+
+/// What the runtime has; a runtime that can't be asked has no figures.
+async fn running(text: &mut String, runtime: &dyn Runtime) {
+    let ready = PodSandboxFilter { state: Some(SandboxState::Ready), ..Default::default() };
+    let sandboxes = runtime.list_pod_sandbox(ready).await.map(|list| now(String::new(), list.len() as f64));
+    let help = "[ALPHA] Number of pods that have a running pod sandbox";
+    family(text, "kubelet_running_pods", "gauge", help, sandboxes);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for container in runtime.list_containers(Default::default()).await.unwrap_or_default() {
+        let state = match container.state {
+            ContainerState::Created => "created",
+            ContainerState::Running => "running",
+            ContainerState::Exited => "exited",
+            ContainerState::Unknown => "unknown",
+        };
+        *counts.entry(state).or_default() += 1;
+    }
+    let samples = counts.into_iter().map(|(state, n)| now(format!("container_state=\"{state}\""), n as f64));
+    family(text, "kubelet_running_containers", "gauge", "[ALPHA] Number of containers currently running", samples);
+}
+
+/// The claim behind a volume, if there is one.
+fn claim_of(pod: &Pod, volume: &str) -> Option<String> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    let volume = volumes.into_iter().flatten().find(|v| v.name == volume)?;
+    let own = volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name));
+    volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone()).or(own)
+}
+
+/// Volumes that claims are bound to and pods here use.
+async fn claims(text: &mut String, state: &State) {
+    let mut found = BTreeMap::new();
+    for pod in state.pods.list() {
+        let volumes = pod.spec.iter().filter_map(|spec| spec.volumes.as_ref()).flatten();
+        if !volumes.into_iter().any(|volume| claim_of(&pod, &volume.name).is_some()) {
+            continue;
+        }
+        for volume in state.stats.volumes(pod.uid()).await {
+            let Some(claim) = claim_of(&pod, &volume.name) else { continue };
+            let Some(disk) = machine_use::filesystem(&volume.path) else { continue };
+            let labels = format!("namespace=\"{}\",persistentvolumeclaim=\"{claim}\"", pod.namespace());
+            found.insert(labels, (disk, volume.size));
+        }
+    }
+    claims_text(text, &found);
+}
+
+fn claims_text(text: &mut String, found: &BTreeMap<String, (Filesystem, DiskUse)>) {
+    type Count = fn(&Filesystem, &DiskUse) -> u64;
+    let families: [(&str, &str, Count); 6] = [
+        ("available_bytes", "[ALPHA] Number of available bytes in the volume", |disk, _| disk.available),
+        ("capacity_bytes", "[ALPHA] Capacity in bytes of the volume", |disk, _| disk.capacity),
+        ("inodes", "[ALPHA] Maximum number of inodes in the volume", |disk, _| disk.inodes),
+        ("inodes_free", "[ALPHA] Number of free inodes in the volume", |disk, _| disk.inodes_free),
+        ("inodes_used", "[ALPHA] Number of used inodes in the volume", |_, used| used.inodes),
+        ("used_bytes", "[ALPHA] Number of used bytes in the volume", |_, used| used.bytes),
+    ];
+    for (name, help, count) in families {
+        let samples = found.iter().map(|(labels, (disk, used))| now(labels.clone(), count(disk, used) as f64));
+        family(text, &format!("kubelet_volume_stats_{name}"), "gauge", help, samples);
+    }
 }
 
 /// `/metrics/probes`
@@ -270,5 +341,26 @@ mod tests {
         }
         let failed = resource_text(&Err(pintle_cri::CriError::Internal("gone".into())));
         assert!(failed.ends_with("resource_scrape_error 1\n") && !failed.contains("node_"));
+    }
+
+    #[test]
+    fn claims_are_told_with_their_filesystem() {
+        let disk = Filesystem { capacity: 1000, available: 600, used: 400, inodes: 50, inodes_free: 30 };
+        let labels = "namespace=\"n\",persistentvolumeclaim=\"c\"";
+        let found = BTreeMap::from([(labels.to_owned(), (disk, DiskUse { bytes: 300, inodes: 7 }))]);
+        let mut text = String::new();
+        claims_text(&mut text, &found);
+        let shown: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let names = [
+            ("available_bytes", 600),
+            ("capacity_bytes", 1000),
+            ("inodes", 50),
+            ("inodes_free", 30),
+            ("inodes_used", 7),
+        ];
+        let expected = names.into_iter().chain([("used_bytes", 300)]);
+        let expected: Vec<String> =
+            expected.map(|(name, value)| format!("kubelet_volume_stats_{name}{{{labels}}} {value}")).collect();
+        assert_eq!(shown, expected);
     }
 }

@@ -164,7 +164,9 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, state: Arc<State>)
 }
 
 async fn answer(state: Arc<State>, peer: Arc<Option<pintle_pki::Peer>>, request: Request<Incoming>) -> Response<Body> {
-    let Some(route) = Route::of(request.uri().path()) else {
+    let route = Route::of(request.uri().path());
+    count(&state, request.method(), route.as_ref());
+    let Some(route) = route else {
         return respond::text(StatusCode::NOT_FOUND, "404 page not found\n");
     };
     let checked =
@@ -180,7 +182,7 @@ async fn answer(state: Arc<State>, peer: Arc<Option<pintle_pki::Peer>>, request:
         Route::Pods => pods::pods(&state),
         Route::RunningPods => pods::running_pods(&state).await,
         Route::Summary => summary::answer(&state, request.uri().query().unwrap_or_default()).await,
-        Route::Metrics => metrics::own(&state),
+        Route::Metrics => metrics::own(&state).await,
         Route::ResourceMetrics => metrics::resource(&state).await,
         Route::CadvisorMetrics => metrics::cadvisor(&state).await,
         Route::ProbeMetrics => metrics::probes(&state),
@@ -196,6 +198,16 @@ async fn answer(state: Arc<State>, peer: Arc<Option<pintle_pki::Peer>>, request:
             port_forward::answer(&state, &namespace, &pod, &uid, request).await
         }
     }
+}
+
+/// Counts a request, by few words only: clients choose the method and the path.
+fn count(state: &State, method: &Method, route: Option<&Route>) {
+    const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE];
+    let method = if METHODS.contains(method) { method.as_str() } else { "other" };
+    let path = route.map_or("other", Route::bucket);
+    let takes_long = matches!(route, Some(Route::Exec(_) | Route::Attach(_)));
+    let long_running = if takes_long { "true" } else { "false" };
+    state.host.measures.requests.with(&[method, path, "readwrite", long_running]).inc();
 }
 
 /// Containers can't be frozen to disk here: upstream's words for a runtime that does not know how.

@@ -86,6 +86,27 @@ impl Route {
         })
     }
 
+    /// The beginning of the path, by which requests are counted.
+    pub fn bucket(&self) -> &'static str {
+        match self {
+            Self::Healthz => "healthz",
+            Self::Pods => "pods",
+            Self::RunningPods => "runningpods",
+            Self::Summary => "stats",
+            Self::Metrics => "metrics",
+            Self::ResourceMetrics => "metrics/resource",
+            Self::CadvisorMetrics => "metrics/cadvisor",
+            Self::ProbeMetrics => "metrics/probes",
+            Self::Configz => "configz",
+            Self::Checkpoint(_) => "checkpoint",
+            Self::Logs { .. } => "containerLogs",
+            Self::Exec(_) => "exec",
+            Self::Attach(_) => "attach",
+            Self::PortForward { .. } => "portForward",
+            Self::LocalVolume(_) => "localVolumes",
+        }
+    }
+
     /// The subresource of `nodes` that one must be allowed to use.
     pub fn subresource(&self) -> &'static str {
         match self {

@@ -106,6 +106,11 @@ async fn a_pod_runs_until_it_is_deleted_and_leaves_nothing() {
     let last = node.api.statuses.borrow()["p"].clone();
     assert_eq!((&last["phase"], &last["containerStatuses"][0]["ready"]), (&json!("Succeeded"), &json!(false)));
     assert!(node.runtime.calls().contains(&"stop web in 30".to_owned()));
+    let counted = node.host.measures.render();
+    for step in ["create", "kill"] {
+        let line = format!("kubelet_pod_worker_duration_seconds_count{{operation_type=\"{step}\"}}");
+        assert!(counted.contains(&line), "{line} is missing in\n{counted}");
+    }
     let events = node.events.0.lock().clone();
     let expected = [
         "Pulled Container image \"i\" already present on machine and can be accessed by the pod",
@@ -297,6 +302,10 @@ async fn an_image_that_cannot_be_pulled_is_tried_again_later() {
         "Failed Error: ErrImagePull",
     ];
     assert_eq!(events[..3], first);
+    let told = events.iter().filter(|event| *event == "Failed Error: ErrImagePull").count();
+    let counted = node.host.measures.render();
+    let labels = "container_type=\"container\",code=\"ErrImagePull\"";
+    assert!(counted.contains(&format!("kubelet_started_containers_errors_total{{{labels}}} {told}\n")), "{counted}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -301,12 +301,50 @@ async fn get(
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
+fn free_port() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn what_the_kubelet_does_is_counted() {
+    let (config, ca, admin, _) = tls();
+    let bind = free_port();
+    let kubelet = Kubelet::start(Some(ServerConfig { bind, tls: config }));
+    kubelet.server.put(POD, pod(web()));
+    kubelet.server.until(POD, |p| p["status"]["phase"] == "Running").await;
+    for path in ["/healthz", "/nothing"] {
+        get(bind.port(), &ca, Some(&admin), None, path).await;
+    }
+    let (status, text) = get(bind.port(), &ca, Some(&admin), None, "/metrics").await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    let request = |path: &str| {
+        let labels = format!("method=\"GET\",path=\"{path}\",server_type=\"readwrite\",long_running=\"false\"");
+        format!("kubelet_http_requests_total{{{labels}}} 1")
+    };
+    let requests = ["healthz", "other", "metrics"].map(request);
+    let others = [
+        "kubelet_node_name{node=\"n1\"} 1",
+        "kubelet_desired_pods{static=\"\"} 1",
+        "kubelet_desired_pods{static=\"true\"} 0",
+        "kubelet_running_pods 1",
+        "kubelet_running_containers{container_state=\"running\"} 1",
+        "kubelet_started_pods_total 1",
+        "kubelet_started_pods_errors_total 0",
+        "kubelet_started_containers_total{container_type=\"container\"} 1",
+        "kubelet_pod_start_duration_seconds_count 1",
+        "kubelet_runtime_operations_total{operation_type=\"start_container\"} 1",
+        "kubelet_runtime_operations_duration_seconds_count{operation_type=\"run_podsandbox\"} 1",
+    ];
+    for line in requests.iter().map(String::as_str).chain(others) {
+        assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+    }
+    kubelet.stop().await;
+}
+
 #[tokio::test]
 async fn the_api_is_for_those_who_may_and_serves_logs() {
     let (config, ca, admin, somebody) = tls();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let bind: SocketAddr = free.local_addr().unwrap();
-    drop(free);
+    let bind = free_port();
     let kubelet = Kubelet::start(Some(ServerConfig { bind, tls: config }));
     kubelet.server.put(POD, pod(web()));
     kubelet.server.until(POD, |p| p["status"]["phase"] == "Running").await;
