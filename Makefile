@@ -1,5 +1,5 @@
 # What a person needs: run, test, check, bench, clean.
-.PHONY: run test test-runtimes check bench clean
+.PHONY: run test e2e test-runtimes check bench clean
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
@@ -11,6 +11,10 @@ run: ## a cluster with an application on it, in this terminal; Ctrl-C stops it, 
 test: ## all tests: unit, contract, and end to end with real clients (as root)
 	@scripts/prepare.sh test
 	@scripts/test.sh
+
+e2e: ## the tests with real clients only: clusters of one and three nodes, and the engine (as root)
+	@scripts/prepare.sh test
+	@scripts/test.sh e2e
 
 test-runtimes: ## the tests of pods over containerd, and over our own engine behind its socket (as root)
 	@scripts/prepare.sh test

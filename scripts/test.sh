@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Builds everything once and runs all tests; what `make test` and CI call.
 #   test.sh            all tests; of those on other runtimes, what takes few minutes
+#   test.sh e2e        only the tests with real clients, on clusters and engines
 #   test.sh runtimes   only the tests on other runtimes, all of them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 which="${1:-all}"
-if [ "$which" != all ] && [ "$which" != runtimes ]; then
-  echo "\`$which\` is not understood: leave it out, or say runtimes." >&2
+if [ "$which" != all ] && [ "$which" != e2e ] && [ "$which" != runtimes ]; then
+  echo "\`$which\` is not understood: leave it out, or say e2e or runtimes." >&2
   exit 2
 fi
 
@@ -25,8 +26,10 @@ cargo build --workspace --all-targets --locked
 if [ "${CI:-}" = true ]; then
   cargo fmt --all --check
 fi
-if [ "$which" = all ]; then
+if [ "$which" != runtimes ]; then
   scripts/clients.sh all
+fi
+if [ "$which" = all ]; then
   cargo xtask tidy
 fi
 
@@ -49,18 +52,27 @@ tests() {
   [ "$result" = 0 ] || failed=yes
 }
 
+# The named suites; a name that other crates have, too, runs there as well.
+suites() { # suites SUITE…
+  local suite chosen=()
+  for suite in "$@"; do chosen+=(--test "$suite"); done
+  tests "${chosen[@]}"
+}
+
 # What pods show, once more with another runtime below the kubelets, or with our own behind its socket.
 on_runtime() { # on_runtime RUNTIME SUITE…
-  local runtime=$1 suite suites=()
+  local runtime=$1
   shift
-  for suite in "$@"; do suites+=(--test "$suite"); done
   echo "=== on the runtime: $runtime ==="
-  PINTLE_E2E_RUNTIME=$runtime tests "${suites[@]}"
+  PINTLE_E2E_RUNTIME=$runtime suites "$@"
 }
 
 if [ "$which" = runtimes ]; then
   on_runtime containerd cri dual failures kubelet network nodes restart storage workloads
   on_runtime socket dual failures kubelet network nodes restart storage workloads
+elif [ "$which" = e2e ]; then
+  # shellcheck disable=SC2046 # names of files without spaces
+  suites $(basename --suffix=.rs crates/testkit/e2e/tests/*.rs)
 else
   tests
   on_runtime containerd kubelet storage
