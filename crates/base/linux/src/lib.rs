@@ -7,6 +7,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod datagram;
 pub mod device_filter;
 pub mod frame;
 pub mod heap;

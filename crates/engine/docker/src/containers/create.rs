@@ -45,6 +45,7 @@ impl Daemon {
     pub async fn create_container(&self, mut request: CreateRequest) -> Result<Created> {
         let mut warnings = validate::check(&request.config, &request.host)?;
         defaults::complete(&mut request.host, self.engine.cgroups_are_v2());
+        self.name_others_by_id(&mut request.host);
         let image = self.image_of(&request.config.image, &request.platform)?;
         self.check_links(&request.host)?;
         let image_config = self.config_of(&image)?;
@@ -60,6 +61,17 @@ impl Daemon {
         }
         warnings.sort();
         Ok(Created { id, warnings })
+    }
+
+    /// Whose namespaces are shared stays the same container when that gets another name. One that is not there is told of
+    /// where its namespace is needed.
+    fn name_others_by_id(&self, host: &mut HostConfig) {
+        for mode in [&mut host.network_mode, &mut host.pid_mode, &mut host.ipc_mode] {
+            let other = mode.strip_prefix("container:").and_then(|name| self.container(name).ok());
+            if let Some(other) = other {
+                *mode = format!("container:{}", other.id);
+            }
+        }
     }
 
     async fn make(

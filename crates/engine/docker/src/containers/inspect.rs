@@ -142,7 +142,7 @@ impl Daemon {
             size_root_fs,
             mounts: record.mounts.iter().filter(|m| is_shown(m, &record)).map(|m| m.point.clone()).collect(),
             network_settings: self.network_settings(&record),
-            host_config: record.host,
+            host_config: HostConfig { links: self.told_links(&record), ..record.host },
             config: record.config,
         })
     }

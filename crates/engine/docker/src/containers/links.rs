@@ -50,6 +50,20 @@ impl Daemon {
         self.container(name).map_err(missing)
     }
 
+    /// The links of the default network as they are told: whole names, by which the linked containers now go.
+    pub(super) fn told_links(&self, record: &Record) -> Option<Vec<String>> {
+        let links = record.host.links.as_ref()?;
+        if !is_default(&record.host.network_mode) {
+            return Some(links.clone());
+        }
+        let told = links.iter().filter_map(|link| {
+            let (name, alias) = parse(link);
+            let other = self.container(name).ok()?;
+            Some(format!("/{}:/{}/{alias}", other.name(), record.name))
+        });
+        Some(told.collect())
+    }
+
     /// The lines of hosts.
     pub(super) fn link_hosts(&self, record: &Record) -> Vec<(String, String)> {
         let links = record.host.links.iter().flatten().filter(|_| is_default(&record.host.network_mode));

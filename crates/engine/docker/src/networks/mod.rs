@@ -4,6 +4,7 @@
 //! reboot), the interfaces, the nf_tables tables `pintle_docker`, and the resolvers of running containers. Its calls
 //! block for some milliseconds: asynchronous callers use `spawn_blocking`. It knows nothing of container records.
 
+mod datagrams;
 mod dns;
 mod endpoint;
 mod join;

@@ -2,9 +2,10 @@
 //!
 //! The kernel leads packets to containers by address translation, also those from the host itself (`route_localnet`
 //! on the bridges lets 127.0.0.1 lead there). The daemon listens on every published TCP and UDP port, so that no other
-//! program takes it; over TCP it also carries what the kernel cannot translate: `[::1]`, and IPv6 clients of containers
-//! that have only IPv4.
+//! program takes it, and carries what the kernel cannot translate: what is sent to `[::1]`, and what comes over IPv6 for
+//! containers that have only IPv4.
 
+use super::datagrams::Carried;
 use super::records::{Protocol, Publication};
 use super::rules::failed;
 use crate::error::{DockerError, Result};
@@ -287,6 +288,12 @@ pub(super) fn serve(held: Vec<Held>) -> Result<(Vec<Publication>, Serving)> {
                 let target = SocketAddr::new(publication.target, publication.port);
                 serving.tasks.push(tokio::spawn(carry_all(listener, target)).abort_handle());
             }
+            (Some(socket), _) if publication.is_v6() => {
+                let target = SocketAddr::new(publication.target, publication.port);
+                let carried = Carried::new(socket, target).map_err(failed)?;
+                serving.tasks.push(tokio::spawn(carried.carry()).abort_handle());
+            }
+            // The kernel translates all of IPv4: nothing ever reaches the socket.
             (Some(socket), _) => serving._udp.push(UdpSocket::from(socket)),
             (None, _) => {}
         }

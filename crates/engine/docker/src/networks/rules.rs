@@ -6,18 +6,20 @@
 
 use super::records::{Network, Publication};
 use crate::error::{DockerError, Result};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pintle_netlink::nft::{
     Batch, ChainKind, Connection, Data, Family, Field, Hook, Key, Nftables, Policy, Register, Rule, Set, SetName,
     Verdict,
 };
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const TABLE: &str = "pintle_docker";
 /// Ports of all addresses of the host, and of one.
 const ANY_ADDRESS: SetName<'static> = SetName::Named("ports");
 const ONE_ADDRESS: SetName<'static> = SetName::Named("ports-of-address");
 const LOOPBACK: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8));
+/// Nothing leaves the machine from there, whoever translates it: the daemon carries what is sent to it.
+const LOOPBACK_V6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128));
 
 /// What the rules are made from.
 pub(super) struct Plan<'a> {
@@ -113,7 +115,8 @@ fn add_chains(batch: &mut Batch, plan: &Plan<'_>, v6: bool) {
     batch.add_base_chain("nat-output", ChainKind::Nat, Hook::Output, -100, Policy::Accept);
     batch.add_base_chain("nat-postrouting", ChainKind::Nat, Hook::Postrouting, 100, Policy::Accept);
     for hook in ["nat-prerouting", "nat-output"] {
-        batch.add_rule(hook, rule(v6).destination_is_local().verdict(&Verdict::Jump("published".into())));
+        let local = if v6 { rule(v6).destination_in(LOOPBACK_V6, false) } else { rule(v6) };
+        batch.add_rule(hook, local.destination_is_local().verdict(&Verdict::Jump("published".into())));
     }
     add_published(batch, v6);
     for network in plan.networks.iter().filter(|n| n.is_bridge() && n.subnet(v6).is_some()) {
