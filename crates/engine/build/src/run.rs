@@ -1,19 +1,57 @@
 //! RUN: a step in a container of the daemon's.
 
 use crate::build::Build;
+use crate::dockerfile::CommandLine;
 use crate::error::{BuildError, Result};
 use crate::output::{Message, Output};
 use futures::future::Either;
 use pintle_cri::ByteReader;
 use pintle_docker::containers::{AttachWanted, Attached, Condition, CreateRequest, new_id};
-use pintle_docker::model::{Config, HealthConfig};
+use pintle_docker::model::{Config, HealthConfig, Mount};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use tokio::io::AsyncReadExt;
 
 /// Bytes of output that are told at once.
 const CHUNK: usize = 32 << 10;
+/// Where a document that names its own interpreter lies in the container of its step, below a directory that is none of
+/// the image's.
+const SCRIPT: &str = "/dev/pipes/EOF";
+
+/// A document that names its own interpreter, as a file of the host while its step runs.
+pub(crate) struct Script(tempfile::TempPath);
+
+impl Script {
+    /// Takes the command of a shell that is one; it then only names the file. Others are left as they are.
+    pub fn take(build: &Build, command: &mut CommandLine) -> Result<Option<Self>> {
+        let only = command.shell.then_some(command.words.first_mut()).flatten();
+        // Without a line's end it is no document, but a comment for the shell.
+        let Some(text) = only.filter(|text| text.starts_with("#!") && text.contains('\n')) else { return Ok(None) };
+        let put = || -> std::io::Result<tempfile::TempPath> {
+            let mut file = tempfile::NamedTempFile::new_in(build.builder.temporary())?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))?;
+            // What is open for writing is not executed.
+            Ok(file.into_temp_path())
+        };
+        let file = put().map_err(|e| BuildError::io("write a script of RUN", e))?;
+        SCRIPT.clone_into(text);
+        Ok(Some(Self(file)))
+    }
+
+    fn mount(&self) -> Mount {
+        let source = self.0.to_string_lossy().into_owned();
+        Mount { kind: "bind".into(), source, target: SCRIPT.into(), read_only: true, ..Mount::default() }
+    }
+}
 
 /// Makes the container of a step; returns its id. The command is exactly this one, whatever the image says.
-pub(crate) async fn create(build: &Build, mut config: Config, output: &Output) -> Result<String> {
+pub(crate) async fn create(
+    build: &Build,
+    mut config: Config,
+    script: Option<&Script>,
+    output: &Output,
+) -> Result<String> {
     let mut words = config.cmd.take().unwrap_or_default();
     let rest = words.split_off(words.len().min(1));
     config.entrypoint = Some(words);
@@ -21,6 +59,7 @@ pub(crate) async fn create(build: &Build, mut config: Config, output: &Output) -
     config.healthcheck = Some(HealthConfig { test: vec!["NONE".into()], ..HealthConfig::default() });
     let mut host = build.options.host.clone();
     host.log_config.kind = "none".into();
+    host.mounts = script.map(|script| vec![script.mount()]);
     // Noted before it is made, so that it is found whenever this is cut off.
     let id = new_id();
     build.builder.note_container(&id, true);
@@ -52,8 +91,8 @@ pub(crate) async fn run(build: &Build, id: &str, command: &[String], output: &Ou
     let work = async {
         daemon.start_container(id).await?;
         let session = match attached {
-            Attached::Now(session) => Some(session),
-            Attached::Later(given) => given.await.ok().transpose()?,
+            Attached::Now(session, _) => Some(session),
+            Attached::Later(given, _) => given.await.ok().transpose()?,
         };
         if let Some(session) = session {
             tell(session.stdout, session.stderr, output).await;

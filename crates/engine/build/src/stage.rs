@@ -490,13 +490,10 @@ impl<'a> StageRun<'a> {
         if let Some(flag) = flags.first() {
             return Err(needs_buildkit(flag));
         }
-        let mut command = line.words;
-        if line.shell {
-            command = [self.shell(), command].concat();
-        }
+        let shell = if line.shell { self.shell() } else { Vec::new() };
+        let mut told = [&shell[..], &line.words].concat();
         let environment = self.config.env.clone().unwrap_or_default();
         let arguments = self.start.arguments.in_use(&environment);
-        let mut told = command.clone();
         if !arguments.is_empty() {
             let shaping: Vec<String> = arguments.iter().filter(|a| self.start.arguments.shapes(a)).cloned().collect();
             told = [vec![format!("|{}", shaping.len())], shaping, told].concat();
@@ -508,13 +505,16 @@ impl<'a> StageRun<'a> {
         if self.image.is_empty() {
             return Err(BuildError::new("a command cannot run in an empty image: copy files into it first"));
         }
+        let mut line = line;
+        let script = run::Script::take(self.build, &mut line)?;
+        let command = [shell, line.words].concat();
         let config = Config {
             image: self.image.clone(),
             cmd: Some(command.clone()),
             env: Some([environment, arguments].concat()),
             ..self.config.clone()
         };
-        let id = run::create(self.build, config, &self.output).await?;
+        let id = run::create(self.build, config, script.as_ref(), &self.output).await?;
         self.containers.push((id.clone(), true));
         run::run(self.build, &id, &command, &self.output).await?;
         self.list(step, Files::Container(id)).await

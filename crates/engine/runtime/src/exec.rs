@@ -12,7 +12,7 @@ use pintle_cri::{
     AttachRequest, ByteReader, CriError, CriResult, ExecRequest, ExecSession, ExecSyncResponse, ExitOutcome,
     TerminalSize,
 };
-use pintle_shim::protocol::{ExecSpec, Failure, ProcessSpec, Request};
+use pintle_shim::protocol::{Answer, ExecSpec, Failure, ProcessSpec, Request};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,7 +120,12 @@ impl Engine {
         Ok((session, pid))
     }
 
-    pub(crate) async fn join(&self, request: AttachRequest) -> CriResult<ExecSession> {
+    /// Joins a running container; also returns from when on the client gets its output, in nanoseconds since the epoch,
+    /// where the shim says it: what the log has from before is not in it.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it does not run.
+    pub async fn attach_since(&self, request: AttachRequest) -> CriResult<(ExecSession, Option<i64>)> {
         let record = self.container(&request.container_id)?.record.lock().clone();
         let shim = self.shim_of(&record)?;
         self.join_in(request, shim).await
@@ -133,10 +138,10 @@ impl Engine {
     pub async fn attach_before_start(&self, request: AttachRequest) -> CriResult<ExecSession> {
         let sandbox_id = self.container(&request.container_id)?.record.lock().sandbox_id.clone();
         let shim = self.sandbox(&sandbox_id)?.shim()?;
-        self.join_in(request, shim).await
+        Ok(self.join_in(request, shim).await?.0)
     }
 
-    async fn join_in(&self, request: AttachRequest, shim: Arc<ShimClient>) -> CriResult<ExecSession> {
+    async fn join_in(&self, request: AttachRequest, shim: Arc<ShimClient>) -> CriResult<(ExecSession, Option<i64>)> {
         let container = self.container(&request.container_id)?;
         let record = container.record.lock().clone();
         let tty = record.config.tty;
@@ -148,7 +153,10 @@ impl Engine {
             stdout: request.stdout,
             stderr: request.stderr && !tty,
         };
-        shim.call(call, pipes.for_process).await.map_err(from_failure)?;
+        let since = match shim.call(call, pipes.for_process).await.map_err(from_failure)? {
+            (Answer::Attached(since), _) => Some(since),
+            _ => None,
+        };
         let id = record.id.clone();
         let resize = on_resize(move |size| {
             let shim = Arc::clone(&shim);
@@ -161,7 +169,7 @@ impl Engine {
             Ok(ExitOutcome::Code(code))
         };
         let (stdin, stdout, stderr) = (pipes.stdin, pipes.stdout, pipes.stderr);
-        Ok(ExecSession { stdin, stdout, stderr, resize, exit: exit.boxed() })
+        Ok((ExecSession { stdin, stdout, stderr, resize, exit: exit.boxed() }, since))
     }
 
     /// The shim that holds a running container.

@@ -105,7 +105,7 @@ impl RuntimeService for Engine {
     }
 
     async fn attach(&self, request: AttachRequest) -> CriResult<ExecSession> {
-        self.join(request).await
+        Ok(self.attach_since(request).await?.0)
     }
 
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> CriResult<ByteStream> {

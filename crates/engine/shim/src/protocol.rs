@@ -62,6 +62,9 @@ pub enum FromShim {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
     Done,
+    /// A client gets the output from this time on, in nanoseconds since the epoch; what the log has from before is not
+    /// in it. A shim of an earlier version says `Done`.
+    Attached(i64),
     Started(Started),
     State(Vec<ContainerState>),
 }

@@ -291,6 +291,7 @@ impl Server {
                 } else {
                     return Err(Failure::other("too many clients wait for containers to start"));
                 }
+                return Ok(Answer::Attached(now()));
             }
             Request::Resize { container, columns, rows } => self.task(&container)?.resize(columns, rows)?,
             Request::ReopenLog { container } => {

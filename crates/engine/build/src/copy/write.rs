@@ -4,7 +4,7 @@ use super::sources::{Item, Origin, capability};
 use crate::paths;
 use crate::place::{self, Content, Meta};
 use crate::root::{Found, Root, check_depth, names};
-use crate::unpack::{Owners, decompressed, is_archive, unpack};
+use crate::unpack::{Owners, decompressed_file, is_archive, unpack};
 use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags, Stat, Timespec};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -35,10 +35,10 @@ pub(crate) fn write(root: &Root, item: &Item, destination: &str, rules: Rules) -
         return Writer { root, rules, links: HashMap::new() }.directory(&source, Path::new(destination));
     }
     let is_download = matches!(item.origin, Origin::Download(_));
-    if rules.unpack && !is_download && source.kind() == FileType::RegularFile && is_archive(source.file()?) {
+    if rules.unpack && !is_download && source.kind() == FileType::RegularFile && is_archive(source.file()?)? {
         let target = real(root, destination)?;
         root.make_directory(&target, |_| Ok(()))?;
-        let plain = decompressed(source.file()?)?;
+        let plain = decompressed_file(source.file()?)?;
         return unpack(plain, root, &target, Owners::Kept).map(drop);
     }
     let target = target_of(root, destination, paths::base(&item.path))?;

@@ -25,15 +25,18 @@ pub(crate) async fn attach(state: &Arc<State>, mut call: Call, id: &str) -> Resu
         false => None,
     };
     let past = match query.flag("logs") {
-        true => Some(super::logs::written(state, &container.id, tty, wanted)?),
+        true => {
+            let until = attached.as_ref().and_then(Attached::since);
+            Some(super::logs::written(state, &container.id, tty, wanted, until)?)
+        }
         false => None,
     };
     let base = Streams { tty, detach: keys, past, ..Streams::default() };
     let begin = move |attached: Option<Attached>, base: Streams| async move {
         let session = match attached {
             None => return Some(base),
-            Some(Attached::Now(session)) => session,
-            Some(Attached::Later(given)) => given.await.ok()?.ok()?,
+            Some(Attached::Now(session, _)) => session,
+            Some(Attached::Later(given, _)) => given.await.ok()?.ok()?,
         };
         Some(Streams { stdin: session.stdin, stdout: session.stdout, stderr: session.stderr, ..base })
     };

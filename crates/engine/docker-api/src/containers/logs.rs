@@ -61,14 +61,15 @@ pub(crate) fn answer(call: &Call, tty: bool, details: Option<String>, lines: mps
     stream(content_type(tty, call.version), pieces)
 }
 
-/// What a container has said until now, as an attached client gets it.
+/// What a container has said until now, or until a time in nanoseconds since the epoch, as an attached client gets it.
 pub(crate) fn written(
     state: &Arc<State>,
     id: &str,
     tty: bool,
     wanted: AttachWanted,
+    until: Option<i64>,
 ) -> Result<BoxStream<'static, Bytes>> {
-    let options = LogOptions { stdout: wanted.stdout, stderr: wanted.stderr, ..LogOptions::default() };
+    let options = LogOptions { stdout: wanted.stdout, stderr: wanted.stderr, until, ..LogOptions::default() };
     let lines = receiver_stream(state.daemon.container_logs(id, options)?);
     Ok(lines.map(move |l| if tty { Bytes::from(l.text) } else { frame(l.stream, l.text.as_bytes()) }).boxed())
 }

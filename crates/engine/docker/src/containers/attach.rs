@@ -4,7 +4,7 @@ use super::record::Status;
 use super::{Condition, Container};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
-use pintle_cri::{AttachRequest, ExecSession, RuntimeService};
+use pintle_cri::{AttachRequest, ExecSession};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -31,9 +31,21 @@ pub(crate) struct Pending {
 
 /// The streams of a container, now or as soon as it starts.
 pub enum Attached {
-    Now(ExecSession),
-    /// Ends without a session when the container cannot be started or goes.
-    Later(oneshot::Receiver<Result<ExecSession>>),
+    /// With the time from which on they have its output, where that is known.
+    Now(ExecSession, Option<i64>),
+    /// Ends without a session when the container cannot be started or goes. They have its output from that start on.
+    Later(oneshot::Receiver<Result<ExecSession>>, i64),
+}
+
+impl Attached {
+    /// What the container's log has from before this time, in nanoseconds since the epoch, is not in the streams, and
+    /// nothing else is missing.
+    pub fn since(&self) -> Option<i64> {
+        match self {
+            Self::Now(_, since) => *since,
+            Self::Later(_, since) => Some(*since),
+        }
+    }
 }
 
 impl Daemon {
@@ -67,8 +79,8 @@ impl Daemon {
                 stdout: wanted.stdout,
                 stderr: wanted.stderr,
             };
-            match self.engine.attach(request).await {
-                Ok(session) => return Ok(Attached::Now(session)),
+            match self.engine.attach_since(request).await {
+                Ok((session, since)) => return Ok(Attached::Now(session, since)),
                 // It has just ended, and that is about to be noted: whoever comes now waits for its next start.
                 Err(error) => {
                     let ended = self.wait_for(container, Condition::NotRunning).done();
@@ -85,7 +97,8 @@ impl Daemon {
             return Err(DockerError::conflict("too many clients wait for the container to start"));
         }
         waiting.push(Pending { wanted, give });
-        Ok(Attached::Later(given))
+        // With the list locked: a start that gives the streams takes it first.
+        Ok(Attached::Later(given, self.now()))
     }
 
     /// A client left a container by its keys.
