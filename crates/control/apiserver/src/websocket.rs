@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use pintle_client::{Body, empty_body};
 use pintle_types::Status;
 use std::pin::pin;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -24,6 +25,8 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 /// Clients have nothing to say: what they send is read, within this bound, and forgotten.
 const MAX_HEARD_BYTES: usize = 64 << 10;
+/// A client that was told of the end has so long to tell of its own.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// More protocols than there are need not be looked at.
 const MAX_PROTOCOLS: usize = 32;
 
@@ -160,9 +163,13 @@ async fn send(connection: impl AsyncRead + AsyncWrite + Unpin, messages: impl St
             }
         }
     };
+    let mut gone = pin!(gone);
     tokio::select! {
-        () = send_all(&mut sink, messages) => {}
-        () = gone => {}
+        () = send_all(&mut sink, messages) => {
+            // Whoever closes before the other side has read to the end may take from it what it was sent.
+            let _ = tokio::time::timeout(FAREWELL, gone).await;
+        }
+        () = &mut gone => {}
     }
     // The client may be gone already.
     let _ = sink.close().await;
