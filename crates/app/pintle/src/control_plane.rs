@@ -46,7 +46,8 @@ impl ControlPlane {
         stop: CancellationToken,
     ) -> Result<Self> {
         let scheduling = Arc::new(scheduling(&cluster.settings)?);
-        let store = crate::protection::seal(crate::datastore::open(cluster).await?, &cluster.settings)?;
+        let store = crate::datastore::open(cluster).await?;
+        let store = crate::protection::seal(store, &cluster.settings, tasks, &stop)?;
         let shares_store = store.is_shared();
         let options = pintle_registry::Options {
             service_ranges: cluster.service_ranges.clone(),

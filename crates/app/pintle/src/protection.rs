@@ -4,21 +4,43 @@ use anyhow::{Context, Result, bail, ensure};
 use pintle_apiserver::{AdmissionSettings, AuditConfig, AuditLogOptions, RuntimeConfig};
 use pintle_cli::Settings;
 use pintle_kinds::Table;
-use pintle_store::sealed::Configuration;
+use pintle_store::sealed::{Configuration, Rule};
 use pintle_store::{SealedStore, Store};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// The plugin that keeps Services from taking over addresses that are not their own (CVE-2020-8554).
 const DENY_EXTERNAL_ADDRESSES: &str = "DenyServiceExternalIPs";
 
-/// The store with what the settings say encrypted; the store itself when they say nothing.
-pub(crate) fn seal(store: Arc<dyn Store>, settings: &Settings) -> Result<Arc<dyn Store>> {
-    let Some(path) = &settings.encryption_provider_config else { return Ok(store) };
-    let read = || -> Result<Configuration> { Ok(Configuration::parse(&std::fs::read_to_string(path)?)?) };
-    let configuration = read().with_context(|| format!("read the encryption configuration {}", path.display()))?;
+/// The store with what the settings say encrypted; the store itself when they say nothing. `tasks` look after changes of
+/// the file until `stop`, where the settings say so.
+pub(crate) fn seal(
+    store: Arc<dyn Store>,
+    settings: &Settings,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Arc<dyn Store>> {
+    let Some(path) = settings.encryption_provider_config.clone() else { return Ok(store) };
+    let read = || -> Result<(String, Configuration)> {
+        let text = std::fs::read_to_string(&path)?;
+        let configuration = Configuration::parse(&text)?;
+        Ok((text, configuration))
+    };
+    let (text, configuration) =
+        read().with_context(|| format!("read the encryption configuration {}", path.display()))?;
+    let sealed = Arc::new(SealedStore::new(store, rules(&configuration)));
+    if settings.encryption_provider_config_automatic_reload.unwrap_or(false) {
+        let (sealed, stop) = (Arc::clone(&sealed), stop.clone());
+        // It ends with the server alone.
+        tasks.spawn(async move { drop(stop.run_until_cancelled(sealed.follow(&path, text, rules)).await) });
+    }
+    Ok(sealed)
+}
+
+fn rules(configuration: &Configuration) -> Vec<Rule> {
     let table = Table::builtin();
-    let known = table.iter().map(|def| (&*def.group, &*def.resource, &*def.storage.key_prefix));
-    Ok(Arc::new(SealedStore::new(store, configuration.rules(known))))
+    configuration.rules(table.iter().map(|def| (&*def.group, &*def.resource, &*def.storage.key_prefix)))
 }
 
 /// Tells the API server what is audited, and how much it does at a time.

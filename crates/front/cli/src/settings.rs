@@ -203,6 +203,9 @@ settings! {
     admission_control_config_file: PathBuf, "FILE";
     /// A file that says which resources are encrypted in the store, and with which keys
     encryption_provider_config: PathBuf, "FILE";
+    /// Whether changes of that file count without a restart: it is looked at every minute [default: false]
+    #[arg(num_args = 0..=1, default_missing_value = "true")]
+    encryption_provider_config_automatic_reload: bool, "BOOL";
     /// A file with a KubeSchedulerConfiguration: profiles, plugins and their arguments, extenders
     scheduler_config: PathBuf, "FILE";
     /// Reading requests that are answered at a time [default: 400]
