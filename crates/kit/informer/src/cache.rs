@@ -1,6 +1,7 @@
 //! The local copy of the objects of one kind, with its indexes and the handlers that hear of every change.
 
 use crate::reflector::Sink;
+use crate::slim::without_managed_fields;
 use parking_lot::{Mutex, RwLock};
 use pintle_client::{EventType, RawEvent};
 use pintle_types::{Kind, ObjectKey};
@@ -174,7 +175,7 @@ impl<K: Kind> Cache<K> {
     }
 
     fn decode(&self, bytes: &[u8]) -> Option<Arc<K>> {
-        match K::decode(bytes) {
+        match K::decode(&without_managed_fields(bytes)) {
             Ok(mut object) => {
                 object.metadata_mut().managed_fields = None;
                 Some(Arc::new(object))

@@ -11,6 +11,7 @@ mod queue;
 mod reconciler;
 mod recorder;
 mod reflector;
+mod slim;
 
 pub use cache::Change;
 pub use election::{Election, ElectionTimes};
