@@ -168,11 +168,13 @@ async fn plugins_can_be_turned_on_and_off() {
     assert!(made["spec"].get("volumes").is_none_or(Value::is_null));
     let reply = cluster.get("/metrics").await;
     let text = String::from_utf8_lossy(&reply.body).into_owned();
-    let counted = |name: &str| {
+    let counted = |name: &str, step: &str| {
         let prefix = "apiserver_admission_controller_admission_duration_seconds_count{";
-        text.lines().any(|line| line.starts_with(prefix) && line.contains(&format!("name=\"{name}\"")))
+        let (name, step) = (format!("name=\"{name}\""), format!("type=\"{step}"));
+        text.lines().any(|line| line.starts_with(prefix) && line.contains(&name) && line.contains(&step))
     };
-    assert!(counted("AlwaysPullImages") && !counted("ServiceAccount"));
+    assert!(counted("AlwaysPullImages", "admit") && !counted("ServiceAccount", ""));
+    assert!(counted("PodSecurity", "validate") && !counted("PodSecurity", "admit"), "it changes nothing");
 }
 
 #[tokio::test]

@@ -110,20 +110,21 @@ impl Chain<'_> {
     async fn amend(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let mut last = Instant::now();
         for plugin in self.enabled().filter(|plugin| !asks_others(*plugin)) {
-            let result = self.amend_by(plugin, attributes).await;
+            let Some(result) = self.amend_by(plugin, attributes).await else { continue };
             last = self.asked(plugin, Step::Admit, attributes, last, &result);
             result?;
         }
         Ok(())
     }
 
-    async fn amend_by(&self, plugin: Plugin, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+    /// Nothing of a plugin that changes no writes: it is not counted for them, either.
+    async fn amend_by(&self, plugin: Plugin, attributes: &mut Attributes<'_>) -> Option<Result<(), Status>> {
         let server = self.server;
-        match plugin {
+        Some(match plugin {
             Plugin::NamespaceLifecycle => namespace::lifecycle(server, attributes).await,
             Plugin::NodeRestriction => node::restrict(server, attributes).await,
             // A deletion has nothing that could be changed.
-            _ if attributes.operation == Operation::Delete => Ok(()),
+            _ if attributes.operation == Operation::Delete => return None,
             Plugin::LimitRanger => pintle_admission::limits::mutate(&server.registry, attributes).await,
             Plugin::ServiceAccount => service_account::admit(server, attributes).await,
             Plugin::TaintNodesByCondition => {
@@ -151,8 +152,9 @@ impl Chain<'_> {
             Plugin::RuntimeClass => classes::runtime(server, attributes).await,
             Plugin::DefaultIngressClass => classes::ingress(server, attributes).await,
             Plugin::PodTopologyLabels => optional::topology_labels(server, attributes).await,
-            _ => Ok(()),
-        }
+            Plugin::AlwaysAdmit => Ok(()),
+            _ => return None,
+        })
     }
 
     /// Asks policies and webhooks, and goes over everything once more when one of them changed something.
@@ -193,16 +195,17 @@ impl Chain<'_> {
     async fn judge(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let mut last = Instant::now();
         for plugin in self.enabled() {
-            let result = self.judge_by(plugin, attributes).await;
+            let Some(result) = self.judge_by(plugin, attributes).await else { continue };
             last = self.asked(plugin, Step::Validate, attributes, last, &result);
             result?;
         }
         Ok(())
     }
 
-    async fn judge_by(&self, plugin: Plugin, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+    /// Nothing of a plugin that judges no writes.
+    async fn judge_by(&self, plugin: Plugin, attributes: &mut Attributes<'_>) -> Option<Result<(), Status>> {
         let (server, registry) = (self.server, &*self.server.registry);
-        match plugin {
+        Some(match plugin {
             Plugin::NamespaceExists => optional::namespace_exists(server, attributes).await,
             Plugin::LimitPodHardAntiAffinityTopology => optional::limit_anti_affinity(attributes),
             Plugin::LimitRanger => pintle_admission::limits::validate(registry, attributes).await,
@@ -231,8 +234,10 @@ impl Chain<'_> {
                 pintle_admission::quota::charge(registry, attributes, now).await
             }
             Plugin::AlwaysDeny => optional::deny(attributes),
-            _ => Ok(()),
-        }
+            // What they judge was seen to when they were asked for changes; upstream counts them here, too.
+            Plugin::AlwaysAdmit | Plugin::AlwaysPullImages | Plugin::RuntimeClass => Ok(()),
+            _ => return None,
+        })
     }
 
     /// Counts what a plugin took since `from`; the time now.
