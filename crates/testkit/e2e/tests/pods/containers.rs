@@ -106,10 +106,8 @@ fn beside(nodes: &Three) -> Result<()> {
         "initContainers": [helper, then], "volumes": [{ "name": "v", "emptyDir": {} }],
         "terminationGracePeriodSeconds": 20,
     });
-    succeeded(&space, &pod("p", &[main], more))?;
-    let over = space.until("the helper has ended", &["pod/p"], SOON, |pod| {
-        pod["status"]["initContainerStatuses"][0]["state"]["terminated"].is_object()
-    })?;
+    // A pod is not over before those beside the others have ended.
+    let over = succeeded(&space, &pod("p", &[main], more))?;
     let said = space.ok(&["logs", "p", "-c", "helper"])?;
     ensure!(said == "helper\nthen\nmain\nhelper told to end\n", "{said}");
     let helper = &over["status"]["initContainerStatuses"][0];
@@ -168,7 +166,8 @@ fn last_words(nodes: &Three) -> Result<()> {
         (container("file", "echo -n OK > /dev/termination-log; echo DONE", logs()), "OK"),
         (container("custom", "echo -n DONE > /dev/termination-custom-log", custom), "DONE"),
         (container("silent", "echo -n DONE", logs()), ""),
-        (container("failing", "echo DONE; exit 1", logs()), "DONE\n"),
+        (container("failing", "echo -n DONE; exit 1", logs()), "DONE"),
+        (container("whole-lines", "echo LAST; echo DONE; exit 1", logs()), "LAST\nDONE\n"),
         (container("both", "echo -n LOG; echo -n FILE > /dev/termination-log; exit 1", logs()), "FILE"),
         (container("by-file", "echo -n DONE; exit 1", Value::Null), ""),
     ];
