@@ -12,7 +12,7 @@ use crate::probe::ProbeCounts;
 use crate::resize::Allocations;
 use crate::shutdown::MachineEnd;
 use crate::user_namespaces::UserNamespaces;
-use crate::volumes::Mounter;
+use crate::volumes::{Claimed, Mounter};
 use pintle_clock::Clock;
 use pintle_cri::Runtime;
 use pintle_placement::Placement;
@@ -29,6 +29,7 @@ pub struct Host {
     pub events: Arc<dyn Events>,
     pub clock: Arc<dyn Clock>,
     pub mounter: Arc<dyn Mounter>,
+    pub claimed: Claimed,
     pub hardware: Hardware,
     pub cgroups: Arc<dyn Cgroups>,
     pub probes: ProbeCounts,

@@ -49,6 +49,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), Erro
         hardware: config.hardware.clone(),
         cgroups: cgroups(&config, &machine),
         probes: Default::default(),
+        claimed: Default::default(),
         measures,
         allocations: Allocations::new(u64::from(machine.processors) * 1000, machine.memory_bytes),
         pressures: Pressures::new(config.options.pressure_transition),

@@ -26,6 +26,7 @@ pub async fn volumes_and_cgroup(host: &Arc<Host>, uid: &str, everything: bool) -
             volumes = volumes.and_then(|()| remove_tree(&dir));
         }
         volumes.map_err(|e| format!("volumes in {}: {e}", dir.display()))?;
+        host.claimed.forget(&uid);
         host.user_namespaces.release(&uid);
         host.cgroups.remove(&uid)
     };

@@ -157,6 +157,7 @@ pub fn host(
         hardware: Hardware::Real,
         cgroups: Arc::new(Unmanaged),
         probes: Default::default(),
+        claimed: Default::default(),
         measures: Default::default(),
         pressures: Default::default(),
         ending: Default::default(),

@@ -2,7 +2,6 @@
 
 use super::{Body, State, respond};
 use crate::static_pods::is_mirror;
-use crate::stats::disk_usage::DiskUse;
 use crate::stats::machine_use::{self, Filesystem};
 use crate::stats::{ContainerUse, PodUse, Snapshot, Usage};
 use http::{Response, StatusCode};
@@ -219,7 +218,7 @@ pub async fn own(state: &State) -> Response<Body> {
     family(&mut text, "kubelet_node_name", "gauge", help, [now(node, 1.0)]);
     desired(&mut text, &state.pods.list());
     running(&mut text, state.host.runtime.as_ref()).await;
-    claims(&mut text, state).await;
+    claims(&mut text, state);
     text.push_str(&state.host.measures.render());
     respond::text(StatusCode::OK, text)
 }
@@ -257,44 +256,35 @@ async fn running(text: &mut String, runtime: &dyn Runtime) {
     family(text, "kubelet_running_containers", "gauge", "[ALPHA] Number of containers currently running", samples);
 }
 
-/// The claim behind a volume, if there is one.
-fn claim_of(pod: &Pod, volume: &str) -> Option<String> {
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
-    let volume = volumes.into_iter().flatten().find(|v| v.name == volume)?;
-    let own = volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name));
-    volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone()).or(own)
-}
-
 /// Volumes that claims are bound to and pods here use.
-async fn claims(text: &mut String, state: &State) {
+fn claims(text: &mut String, state: &State) {
     let mut found = BTreeMap::new();
     for pod in state.pods.list() {
         let volumes = pod.spec.iter().filter_map(|spec| spec.volumes.as_ref()).flatten();
-        if !volumes.into_iter().any(|volume| claim_of(&pod, &volume.name).is_some()) {
-            continue;
-        }
-        for volume in state.stats.volumes(pod.uid()).await {
-            let Some(claim) = claim_of(&pod, &volume.name) else { continue };
-            let Some(disk) = machine_use::filesystem(&volume.path) else { continue };
-            let labels = format!("namespace=\"{}\",persistentvolumeclaim=\"{claim}\"", pod.namespace());
-            found.insert(labels, (disk, volume.size));
+        let claimed = state.host.claimed.of(pod.uid());
+        for (volume, path) in volumes.filter_map(|volume| Some((volume, claimed.get(&volume.name)?))) {
+            let Some(claim) = pintle_storage::claim_of(&pod, volume) else { continue };
+            let Some(disk) = machine_use::filesystem(path) else { continue };
+            found.insert(format!("namespace=\"{}\",persistentvolumeclaim=\"{}\"", pod.namespace(), claim.name), disk);
         }
     }
     claims_text(text, &found);
 }
 
-fn claims_text(text: &mut String, found: &BTreeMap<String, (Filesystem, DiskUse)>) {
-    type Count = fn(&Filesystem, &DiskUse) -> u64;
+fn claims_text(text: &mut String, found: &BTreeMap<String, Filesystem>) {
+    type Count = fn(&Filesystem) -> u64;
     let families: [(&str, &str, Count); 6] = [
-        ("available_bytes", "[ALPHA] Number of available bytes in the volume", |disk, _| disk.available),
-        ("capacity_bytes", "[ALPHA] Capacity in bytes of the volume", |disk, _| disk.capacity),
-        ("inodes", "[ALPHA] Maximum number of inodes in the volume", |disk, _| disk.inodes),
-        ("inodes_free", "[ALPHA] Number of free inodes in the volume", |disk, _| disk.inodes_free),
-        ("inodes_used", "[ALPHA] Number of used inodes in the volume", |_, used| used.inodes),
-        ("used_bytes", "[ALPHA] Number of used bytes in the volume", |_, used| used.bytes),
+        ("available_bytes", "[ALPHA] Number of available bytes in the volume", |disk| disk.available),
+        ("capacity_bytes", "[ALPHA] Capacity in bytes of the volume", |disk| disk.capacity),
+        ("inodes", "[ALPHA] Maximum number of inodes in the volume", |disk| disk.inodes),
+        ("inodes_free", "[ALPHA] Number of free inodes in the volume", |disk| disk.inodes_free),
+        ("inodes_used", "[ALPHA] Number of used inodes in the volume", |disk| {
+            disk.inodes.saturating_sub(disk.inodes_free)
+        }),
+        ("used_bytes", "[ALPHA] Number of used bytes in the volume", |disk| disk.used),
     ];
     for (name, help, count) in families {
-        let samples = found.iter().map(|(labels, (disk, used))| now(labels.clone(), count(disk, used) as f64));
+        let samples = found.iter().map(|(labels, disk)| now(labels.clone(), count(disk) as f64));
         family(text, &format!("kubelet_volume_stats_{name}"), "gauge", help, samples);
     }
 }
@@ -347,7 +337,7 @@ mod tests {
     fn claims_are_told_with_their_filesystem() {
         let disk = Filesystem { capacity: 1000, available: 600, used: 400, inodes: 50, inodes_free: 30 };
         let labels = "namespace=\"n\",persistentvolumeclaim=\"c\"";
-        let found = BTreeMap::from([(labels.to_owned(), (disk, DiskUse { bytes: 300, inodes: 7 }))]);
+        let found = BTreeMap::from([(labels.to_owned(), disk)]);
         let mut text = String::new();
         claims_text(&mut text, &found);
         let shown: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -356,9 +346,9 @@ mod tests {
             ("capacity_bytes", 1000),
             ("inodes", 50),
             ("inodes_free", 30),
-            ("inodes_used", 7),
+            ("inodes_used", 20),
         ];
-        let expected = names.into_iter().chain([("used_bytes", 300)]);
+        let expected = names.into_iter().chain([("used_bytes", 400)]);
         let expected: Vec<String> =
             expected.map(|(name, value)| format!("kubelet_volume_stats_{name}{{{labels}}} {value}")).collect();
         assert_eq!(shown, expected);

@@ -9,6 +9,7 @@ mod rates;
 
 use crate::host::Host;
 use crate::labels;
+use crate::volumes::LOCAL_MARKS;
 use disk_usage::DiskUse;
 use machine_use::{Interface, MachineUse};
 use parking_lot::Mutex;
@@ -260,12 +261,13 @@ impl Collector {
         }
         let top = self.host.volumes_dir(uid);
         let device = device(&top);
-        let mut found = Vec::new();
-        for plugin in children(&top) {
+        let claimed = self.host.claimed.of(uid);
+        let mut found: Vec<VolumeUse> = claimed.iter().filter_map(|(name, path)| of_claim(name, path)).collect();
+        for plugin in children(&top).into_iter().filter(|path| !path.ends_with(LOCAL_MARKS)) {
             let ends_with_pod = plugin.file_name().is_some_and(|n| EPHEMERAL_PLUGINS.iter().any(|p| n == *p));
             for path in children(&plugin) {
                 let Some(name) = path.file_name().and_then(|n| n.to_str()).map(str::to_owned) else { continue };
-                if name.starts_with('.') {
+                if name.starts_with('.') || claimed.values().any(|known| *known == path) {
                     continue;
                 }
                 // What is mounted there is memory, or somebody else's disk.
@@ -294,6 +296,13 @@ impl Collector {
         sizes.insert(dir, (done + worth, size));
         size
     }
+}
+
+/// A volume behind a claim: what its whole filesystem holds, as upstream has it. Nothing when it is gone.
+fn of_claim(name: &str, path: &Path) -> Option<VolumeUse> {
+    let disk = machine_use::filesystem(path)?;
+    let size = DiskUse { bytes: disk.used, inodes: disk.inodes.saturating_sub(disk.inodes_free) };
+    Some(VolumeUse { name: name.to_owned(), path: path.to_owned(), size, ephemeral: false })
 }
 
 fn device(path: &Path) -> Option<u64> {

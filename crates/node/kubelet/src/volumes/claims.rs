@@ -12,6 +12,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The folder of a pod that marks which local volumes it was given.
+pub const LOCAL_MARKS: &str = "kubernetes.io~local-volume";
+
 /// Finds the volume of a claim. The claim must be bound to it, and it to the claim.
 pub async fn bound(
     host: &Host,
@@ -78,6 +81,12 @@ pub async fn set_up(
     Err(Why::Unsupported(if spec.csi.is_some() { "csi" } else { "persistentVolumeClaim with this volume" }))
 }
 
+/// Whether statistics tell of such a volume by its claim: upstream has none of `hostPath`, and a server of NFS that does
+/// not answer would hold up whoever asks.
+pub fn is_measured(volume: &PersistentVolume) -> bool {
+    volume.spec.as_ref().is_some_and(|spec| spec.local.is_some())
+}
+
 fn local(
     host: &Host,
     pod: &Pod,
@@ -102,7 +111,7 @@ fn local(
         return Err(Why::Unsupported("local with a block device that holds a file system"));
     }
     // Whose files they are is settled when the pod first has the volume, never again while it runs.
-    let mark = host.volumes_dir(pod.uid()).join("kubernetes.io~local-volume").join(name);
+    let mark = host.volumes_dir(pod.uid()).join(LOCAL_MARKS).join(name);
     if !mark.exists() {
         give(pod, &path, read_only)?;
         std::fs::create_dir_all(&mark).map_err(Why::file("make directory", &mark))?;
@@ -200,6 +209,11 @@ mod tests {
         assert_eq!(node.set_up(json!({})).await, Err(missing));
         std::fs::create_dir(&path).unwrap();
         assert_eq!(node.set_up(json!({})).await, Ok(path.clone()));
+        let stats = crate::stats::Collector::new(Arc::clone(&node.host));
+        let told = stats.volumes("u1").await;
+        assert_eq!(told.iter().map(|v| (v.name.as_str(), &v.path)).collect::<Vec<_>>(), [("v", &path)]);
+        crate::purge::volumes_and_cgroup(&node.host, "u1", false).await.unwrap();
+        assert!(stats.volumes("u1").await.is_empty());
         let device = json!([{ "name": "c", "image": "i", "volumeDevices": [{ "name": "v", "devicePath": "/dev/x" }] }]);
         let words = "MountVolume.SetUp failed for volume \"pv\" : volume pv has volumeMode Filesystem, but is specified \
                      in volumeDevices";

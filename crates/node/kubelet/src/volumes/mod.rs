@@ -5,6 +5,7 @@
 //! once. Everything is found again by its path, so nothing has to be remembered over a restart.
 
 mod atomic;
+mod claimed;
 mod claims;
 mod empty_dir;
 mod host_path;
@@ -17,6 +18,8 @@ mod sub_path;
 mod tokens;
 mod trust_bundle;
 
+pub use claimed::Claimed;
+pub use claims::LOCAL_MARKS;
 pub use mounter::{Mounter, SystemMounter};
 pub use payload::references;
 pub use sub_path::prepare as prepare_sub_path;
@@ -132,7 +135,11 @@ impl Volumes {
         };
         let device = is_device(pod, &volume.name);
         let path = claims::set_up(host, pod, &bound, used.read_only, device).await;
-        path.map_err(|why| VolumeError { volume: bound.name().to_owned(), why })
+        let path = path.map_err(|why| VolumeError { volume: bound.name().to_owned(), why })?;
+        if !device && claims::is_measured(&bound) {
+            host.claimed.note(pod.uid(), &volume.name, path.clone());
+        }
+        Ok(path)
     }
 
     async fn one(&mut self, host: &Host, pod: &Pod, volume: &Volume, ips: &[String]) -> Result<PathBuf, Why> {
