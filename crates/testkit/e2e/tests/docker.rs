@@ -2,12 +2,18 @@
 
 #[path = "docker/applications.rs"]
 mod applications;
+#[path = "docker/attaching.rs"]
+mod attaching;
+#[path = "docker/builds.rs"]
+mod builds;
 #[path = "docker/commands.rs"]
 mod commands;
 #[path = "docker/containers.rs"]
 mod containers;
 #[path = "docker/details.rs"]
 mod details;
+#[path = "docker/flags.rs"]
+mod flags;
 #[path = "docker/images.rs"]
 mod images;
 #[path = "docker/networks.rs"]
@@ -22,6 +28,8 @@ mod remote;
 mod restarts;
 #[path = "docker/system.rs"]
 mod system;
+#[path = "docker/traffic.rs"]
+mod traffic;
 
 use pintle_e2e::{Engine, suite_on};
 use std::process::ExitCode;
@@ -43,8 +51,15 @@ fn main() -> ExitCode {
         ("limits reach the cgroup", containers::limits),
         ("logs are followed, cut and timed", containers::logs),
         ("health checks change the state", containers::health),
+        ("who attaches to old output and new gets each line once", attaching::whole),
+        ("what is typed by one client is seen by all", attaching::several),
+        ("logs whose writers do not wait", attaching::non_blocking),
         ("diff, commit, export and import", images::changes),
         ("build with stages, arguments, an ignore file and the cache", images::build),
+        ("onbuild, shell, stopsignal and healthcheck", builds::inherited),
+        ("documents in RUN and COPY", builds::documents),
+        ("archives in ADD, links in COPY", builds::archives),
+        ("a cancelled build leaves nothing", builds::cancelled),
         ("tag, history, save, load and rmi", images::archives),
         ("push to and pull from a real registry", images::registry),
         ("steps are taken from an image of --cache-from", images::cache_from),
@@ -55,6 +70,10 @@ fn main() -> ExitCode {
         ("containers find each other by name in their networks only", networks::names),
         ("networks are connected and left while containers run", networks::connect),
         ("published ports answer, and end with their container", networks::ports),
+        ("datagrams reach published ports over both families", traffic::datagrams),
+        ("ranges of ports are published", traffic::ranges),
+        ("networks of IPv6", traffic::six),
+        ("containers on a macvlan", traffic::macvlan),
         ("volumes outlive containers, anonymous ones do not", networks::volumes),
         ("mounts in all forms", networks::mounts),
         ("events, stats, system df, info and version", system::tell),
@@ -67,6 +86,9 @@ fn main() -> ExitCode {
         ("every command of the CLI answers", commands::all),
         ("run's flags for namespaces, identity and devices", commands::namespaces),
         ("run's flags for names, streams and life", commands::flags),
+        ("what run's flags do", flags::effects),
+        ("run's flags for disks and cgroups", flags::disks_and_cgroups),
+        ("run's flags for stopping, health and files", flags::lives),
         ("contexts, login and logout", commands::contexts),
         ("links are names and variables", details::links),
         ("connections have names, settings and addresses of their own", details::connections),

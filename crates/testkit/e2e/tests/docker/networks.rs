@@ -5,16 +5,16 @@ use anyhow::{Result, ensure};
 use pintle_e2e::{BUSYBOX, Engine, until};
 
 /// A web server with one page, and what to run for it.
-const WEB: [&str; 3] =
+pub(crate) const WEB: [&str; 3] =
     ["sh", "-c", "mkdir -p /tmp/www; hostname > /tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"];
 
 /// What a program in a container or outside finds at an address; asked until the server is up.
-fn page(engine: &Engine, from: Option<&str>, url: &str) -> Result<String> {
+pub(crate) fn page(engine: &Engine, from: Option<&str>, url: &str) -> Result<String> {
     until(&format!("{url} answers"), SOON, || {
         let ask = ["busybox", "wget", "-q", "-O", "-", url];
         let answer = match from {
             Some(container) => engine.docker(&[&["exec", container][..], &ask].concat())?,
-            None => engine.host.run(&["curl", "--noproxy", "*", "-sf", "-m", "2", url])?,
+            None => engine.host.run(&["curl", "--noproxy", "*", "-gsf", "-m", "2", url])?,
         };
         Ok(answer.status.success().then(|| answer.stdout.trim().to_owned()))
     })
