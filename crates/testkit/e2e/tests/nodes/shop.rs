@@ -24,6 +24,7 @@ pub fn test(nodes: &Nodes) -> Result<()> {
         space.ok(&["label", "node", node, &format!("tier={tier}")])?;
     }
     let checked = opens(nodes, &space).and_then(|mut shop| {
+        shop.is_measured(NODES[1])?;
         shop.loses_a_node(nodes.agent(NODES[2])?)?;
         shop.is_adopted(nodes.agent(NODES[1])?)?;
         shop.keeps_its_data()
@@ -125,6 +126,23 @@ impl Shop<'_> {
 
     fn pods_on(&self, node: &str) -> Result<Vec<Value>> {
         Ok(self.pods()?.into_iter().filter(|pod| pod["spec"]["nodeName"] == node).collect())
+    }
+
+    /// The kubelet of the database's node tells how many pods it runs and what its volume's filesystem holds.
+    fn is_measured(&self, node: &str) -> Result<()> {
+        let path = format!("/api/v1/nodes/{node}/proxy/metrics");
+        let told = self.nodes.cluster.kubectl(&["get", "--raw", &path])?.ok()?;
+        let claim = format!("{{namespace=\"{}\",persistentvolumeclaim=\"data-postgres-0\"}}", self.space.name);
+        let value = |name: &str| -> Result<f64> {
+            let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            Ok(line.with_context(|| format!("no {name} in:\n{told}"))?.parse()?)
+        };
+        let stat = |name: &str| value(&format!("kubelet_volume_stats_{name}_bytes{claim}"));
+        let (used, capacity) = (stat("used")?, stat("capacity")?);
+        ensure!(0.0 < used && used < capacity, "{used} of {capacity} bytes");
+        let (running, ours) = (value("kubelet_running_pods")?, self.pods_on(node)?.len());
+        ensure!(running >= ours as f64, "{running} pods run, but {ours} are ours");
+        Ok(())
     }
 
     fn loses_a_node(&mut self, agent: &Agent) -> Result<()> {
