@@ -63,7 +63,8 @@ impl Carried {
             let Ok(received) = received else { continue };
             if let Some(way) = self.way_of((received.from, received.to)).await {
                 let datagram = &buffer[..received.length];
-                // A first error is about an earlier datagram that nobody took; what fails again is lost, as datagrams are.
+                // A first error is about an earlier datagram that nobody took. What fails again is lost, as
+                // datagrams are.
                 if way.send(datagram).await.is_err() {
                     let _ = way.send(datagram).await;
                 }
