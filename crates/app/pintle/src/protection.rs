@@ -32,8 +32,7 @@ pub(crate) fn seal(
     let sealed = Arc::new(SealedStore::new(store, rules(&configuration)));
     if settings.encryption_provider_config_automatic_reload.unwrap_or(false) {
         let (sealed, stop) = (Arc::clone(&sealed), stop.clone());
-        // It ends with the server alone.
-        tasks.spawn(async move { drop(stop.run_until_cancelled(sealed.follow(&path, text, rules)).await) });
+        tasks.spawn(async move { stop.run_until_cancelled(sealed.follow(&path, text, rules)).await });
     }
     Ok(sealed)
 }
