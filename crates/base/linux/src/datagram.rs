@@ -132,9 +132,10 @@ fn destination_of(message: &libc::msghdr) -> Option<Own> {
         let mut header = libc::CMSG_FIRSTHDR(&raw const *message);
         while !header.is_null() {
             let (level, kind) = ((*header).cmsg_level, (*header).cmsg_type);
-            if (level, kind) == (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)
-                && (*header).cmsg_len as usize >= libc::CMSG_LEN(INFO) as usize
-            {
+            // Other C libraries have a narrower field.
+            #[allow(clippy::unnecessary_cast)]
+            let whole = (*header).cmsg_len as usize >= libc::CMSG_LEN(INFO) as usize;
+            if whole && (level, kind) == (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) {
                 let info = libc::CMSG_DATA(header).cast::<libc::in6_pktinfo>().read_unaligned();
                 let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
                 let link = if address.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
