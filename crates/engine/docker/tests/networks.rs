@@ -255,6 +255,21 @@ fn names_are_resolved_among_neighbours() {
 }
 
 #[test]
+fn bridges_of_networks_that_were_made_are_there_again() {
+    let mut world = World::new();
+    world.network("n1", "10.77.0.0/24", |_| ());
+    let bridge = format!("br-{}", &world.networks.inspect("n1").expect("n1").id[..12]);
+    world.host.run(&format!("ip link del {bridge}"));
+    world.networks = open(&world.host, world.folder.path());
+    world.daemon(|networks| networks.retain(&[])).expect("retain");
+    let seen = world.host.run("ip -o addr");
+    assert!(seen.contains(&bridge) && seen.contains("10.77.0.1/24"), "{seen}");
+    assert!(!seen.contains("dock0"), "the network that is always there has no container yet: {seen}");
+    world.daemon(|networks| networks.remove("n1")).expect("unused");
+    assert!(!world.host.run("ip -o link").contains(&bridge));
+}
+
+#[test]
 fn connections_come_and_go_while_a_container_runs() {
     let mut world = World::new();
     world.network("n1", "10.77.0.0/24", |_| ());

@@ -120,14 +120,15 @@ impl Networks {
     }
 
     /// Takes everything back from containers other than `live`, and gives those what a daemon must serve: rules,
-    /// resolvers, proxies. Called once at start, within a tokio runtime.
+    /// resolvers, proxies. Bridges that were made have gone with a reboot, or were being made or removed when the daemon
+    /// was killed: they are there again. Called once at start, within a tokio runtime.
     pub fn retain(self: &Arc<Self>, live: &[String]) -> Result<()> {
         let all: Vec<String> = self.inner.lock().members.keys().cloned().collect();
         for id in all.iter().filter(|id| !live.contains(id)) {
             self.release_all(id)?;
         }
         let mut inner = self.inner.lock();
-        if !inner.members.is_empty() {
+        if inner.raise_made() || !inner.members.is_empty() {
             self.make_rules_stand(&mut inner)?;
         }
         drop(inner);
@@ -197,15 +198,7 @@ impl Networks {
     }
 
     fn raise(&self, inner: &mut Inner, id: &str) -> Result<()> {
-        let Some(network) = inner.networks.get(id).map(|kept| kept.network.clone()) else { return Ok(()) };
-        if !network.is_bridge() {
-            return Ok(());
-        }
-        let raised = links::raise_bridge(&mut inner.netlink, &network, None)?;
-        if let Some(kept) = inner.networks.get_mut(id) {
-            kept.raised = Some(raised);
-        }
-        inner.rules_stand = false;
+        inner.raise(id)?;
         self.make_rules_stand(inner)
     }
 
@@ -265,18 +258,19 @@ impl Networks {
                 ),
             ));
         }
-        self.networks.remove(&id)?;
-        if let Some(kept) = inner.networks.remove(&id)
-            && kept.network.is_bridge()
-        {
-            inner.rules_stand = false;
-            self.make_rules_stand(&mut inner)?;
-            drop(inner);
-            let mut netlink = Netlink::in_namespace(self.host.as_fd()).map_err(failed)?;
-            match netlink.delete_link_named(&kept.network.bridge) {
+        // The record goes last: a daemon that is killed in between finds a network, and no bridge of nobody.
+        let bridge = inner.networks.get(&id).filter(|kept| kept.network.is_bridge()).map(|k| k.network.bridge.clone());
+        if let Some(bridge) = &bridge {
+            match inner.netlink.delete_link_named(bridge) {
                 Err(error) if !error.is_not_found() => return Err(failed(error)),
                 _ => {}
             }
+        }
+        self.networks.remove(&id)?;
+        inner.networks.remove(&id);
+        if bridge.is_some() {
+            inner.rules_stand = false;
+            self.make_rules_stand(&mut inner)?;
         }
         Ok(view)
     }
@@ -346,6 +340,27 @@ impl Inner {
                 kept.pools.iter_mut().filter(|p| p.pool.subnet.contains(address)).for_each(|p| p.claim(address.addr()));
             }
         }
+    }
+
+    /// Makes or adopts the bridge of a network that has one; the rules have to follow.
+    fn raise(&mut self, id: &str) -> Result<()> {
+        let Some(kept) = self.networks.get_mut(id).filter(|kept| kept.network.is_bridge()) else { return Ok(()) };
+        kept.raised = Some(links::raise_bridge(&mut self.netlink, &kept.network, None)?);
+        self.rules_stand = false;
+        Ok(())
+    }
+
+    /// The same for all that were made; those that are always there wait for their first container. True when there are
+    /// any.
+    fn raise_made(&mut self) -> bool {
+        let made = |kept: &&Kept| kept.network.is_bridge() && !kept.network.is_predefined();
+        let made: Vec<String> = self.networks.values().filter(made).map(|kept| kept.network.id.clone()).collect();
+        for id in &made {
+            if let Err(error) = self.raise(id) {
+                tracing::warn!(network = %id, %error, "the bridge of a network cannot be had");
+            }
+        }
+        !made.is_empty()
     }
 
     fn find(&self, wanted: &str) -> Result<String> {
