@@ -424,9 +424,14 @@ impl Space<'_> {
 
     /// What a pod has said, once it has said something: who has no probe is ready before.
     pub fn logs(&self, words: &[&str]) -> Result<String> {
-        until(&format!("{} says something", words.join(" ")), Duration::from_secs(60), || {
+        self.logs_to("\n", words)
+    }
+
+    /// The same once it has said `last`.
+    pub fn logs_to(&self, last: &str, words: &[&str]) -> Result<String> {
+        until(&format!("{} says {last:?}", words.join(" ")), Duration::from_secs(60), || {
             let said = self.ok(&[&["logs"][..], words].concat())?;
-            Ok((!said.is_empty()).then_some(said))
+            Ok(said.contains(last).then_some(said))
         })
     }
 

@@ -154,10 +154,7 @@ pub fn registered(cluster: &Cluster) -> Result<()> {
     until_allocatable(&space, RESOURCE, "2")?;
     space.ok_with(&["create", "-f", "-"], &wanting("p", RESOURCE, "2").to_string())?;
     space.ok(&["wait", "--for=condition=Ready", "pod/p", "--timeout=60s"])?;
-    let log = until("what the container sees", SOON, || {
-        let log = space.logs(&["p"])?;
-        Ok(log.contains("touch").then_some(log))
-    })?;
+    let log = space.logs_to("touch", &["p"])?;
     let lines: Vec<&str> = log.lines().collect();
     ensure!(lines.starts_with(&["back+front", "silver"]), "{log}");
     ensure!(log.contains("No space left on device") && log.contains("Read-only file system"), "{log}");

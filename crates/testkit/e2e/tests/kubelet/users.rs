@@ -88,10 +88,7 @@ pub fn own(cluster: &Cluster) -> Result<()> {
     ready.with_context(|| space.describe())?;
     let first = [first_id(&space, "mapped")?, first_id(&space, "other")?];
     ensure!(BTreeSet::from(first).len() == 2, "two pods share ids: {first:?}");
-    let told = until("the words of the second container", SOON, || {
-        let told = space.logs(&["mapped", "-c", "user"])?;
-        Ok(told.contains("first\n").then_some(told))
-    })?;
+    let told = space.logs_to("first\n", &["mapped", "-c", "user"])?;
     ensure!(told.contains("1000\n") && told.contains(" 1000     1001"), "{told}");
     let told = space.logs(&["mapped", "-c", "root"])?;
     let map = format!("0 {} 65536 / 0 {} 65536\n0\n", first[0], first[0]);
