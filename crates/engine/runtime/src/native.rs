@@ -123,6 +123,14 @@ impl Engine {
         blocking(move || cgroups.freeze(&cgroup, frozen)).await
     }
 
+    /// Whether its processes are stopped so; one that is not there is not.
+    pub async fn is_frozen(&self, id: &str) -> bool {
+        let Ok(container) = self.container(id) else { return false };
+        let cgroup = container.record.lock().cgroup.clone();
+        let cgroups = self.cgroups.clone();
+        blocking(move || Ok::<_, pintle_linux::Error>(cgroups.is_frozen(&cgroup))).await.unwrap_or(false)
+    }
+
     /// Changes a container's limits; what is zero or empty stays. Returns what the kernel could not do, in words.
     pub async fn update_limits(&self, id: &str, limits: Limits) -> CriResult<Vec<String>> {
         let cgroup = self.container(id)?.record.lock().cgroup.clone();

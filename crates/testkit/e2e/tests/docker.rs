@@ -80,6 +80,7 @@ fn main() -> ExitCode {
         ("prune removes what is labelled and unused", system::prune),
         ("what is not there is refused clearly", system::refusals),
         ("containers survive kill -9 with logs and exit codes", restarts::survive),
+        ("a container is paused if it is, whatever was written down", restarts::held),
         ("removals that were cut off are finished as they were meant", restarts::removals),
         ("restart policies are kept over a restart", restarts::policies),
         ("an engine that is told to stops its containers and starts them again", restarts::stops),

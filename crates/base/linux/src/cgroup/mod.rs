@@ -121,10 +121,10 @@ impl Cgroups {
 
     /// Moves a process, with all its threads, into a cgroup. 0 is the calling process.
     pub fn attach(&self, path: &str, pid: i32) -> Result<()> {
-        for dir in self.directories(path)? {
-            write_file(&dir.join("cgroup.procs"), &pid.to_string())?;
-        }
-        Ok(())
+        // Who joins a frozen cgroup stops there and then, so that one comes last: it must be in all to be found and killed.
+        let mut joined: Vec<_> = self.hierarchies().iter().zip(self.directories(path)?).collect();
+        joined.sort_by_key(|(hierarchy, _)| !hierarchy.v2 && hierarchy.controllers.iter().any(|c| c == "freezer"));
+        joined.iter().try_for_each(|(_, dir)| write_file(&dir.join("cgroup.procs"), &pid.to_string()))
     }
 
     /// Tells the kernel that processes will be moved soon, so that the move need not wait then. On version 1 the first
@@ -167,7 +167,8 @@ impl Cgroups {
         procs::list(&self.layout, relative(path)?)
     }
 
-    /// Kills every process in the cgroup and below it, and waits until they are gone or `timeout` is over.
+    /// Kills every process in the cgroup and below it, frozen ones too, and waits until they are gone or `timeout` is
+    /// over.
     ///
     /// # Errors
     /// `TimedOut` when some process outlived the timeout.

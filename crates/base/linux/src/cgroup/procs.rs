@@ -46,6 +46,9 @@ pub(super) fn kill_all(layout: &Layout, relative: &str, timeout: Duration) -> Re
                 // A process that has ended meanwhile is what we want.
                 let _ = handle.kill(libc::SIGKILL);
             }
+            if let Some(freezer) = layout.v1("freezer") {
+                thaw(&freezer.mount.join(relative));
+            }
         }
         for handle in &handles {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -58,6 +61,16 @@ pub(super) fn kill_all(layout: &Layout, relative: &str, timeout: Duration) -> Re
         if Instant::now() >= deadline || handles.len() == pids.len() && !first.v2 && same(layout, relative, &pids) {
             return Ok(());
         }
+    }
+}
+
+/// On version 1 what is frozen does not die before it may go on.
+fn thaw(dir: &Path) {
+    // It is gone, or was never frozen: who is not gone in time is told of.
+    let _ = fs::write(dir.join("freezer.state"), "THAWED");
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        thaw(&entry.path());
     }
 }
 

@@ -80,13 +80,20 @@ fn a_cgroup_of_this_machine_takes_limits_a_process_and_goes_away() {
     let path = format!("/pintle-linux-test-{}/inner", std::process::id());
     let parent = path.trim_end_matches("/inner");
     cgroups.create(&path, &limits()).expect("needs root");
-    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     cgroups.attach(&path, child.id() as i32).unwrap();
     assert_eq!(cgroups.processes(parent).unwrap(), [child.id() as i32]);
     let stats = cgroups.stats(&path).unwrap();
     assert_eq!((stats.pids, stats.memory_limit_bytes), (1, 1 << 20));
+    // What is frozen is killed, too, and so is who joins it then.
+    cgroups.freeze(&path, true).unwrap();
+    let late = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    cgroups.attach(&path, late.id() as i32).unwrap();
+    assert!(cgroups.is_frozen(&path));
     cgroups.kill_all(parent, Duration::from_secs(10)).unwrap();
-    assert!(!child.wait().unwrap().success());
+    for mut child in [child, late] {
+        assert!(!child.wait().unwrap().success());
+    }
     cgroups.remove(parent).unwrap();
     assert!(!cgroups.exists(parent));
 }

@@ -54,7 +54,8 @@ impl Daemon {
         let status = container.status();
         match view {
             Some(view) if view.phase == ContainerPhase::Running => {
-                let paused = status == Status::Paused;
+                // The daemon may have been killed before it wrote down what it had done.
+                let paused = self.engine.is_frozen(&view.id).await;
                 self.note(container, |r| {
                     r.state.status = if paused { Status::Paused } else { Status::Running };
                     r.state.pid = view.pid;

@@ -57,6 +57,28 @@ pub fn survive(_: &Engine) -> Result<()> {
     engine.finish()
 }
 
+/// The engine is killed between what it does and what it writes down of it: what is true counts.
+pub fn held(_: &Engine) -> Result<()> {
+    let engine = Engine::start()?;
+    engine.run_detached(&["--name", "held"], &["sleep", "3600"])?;
+    let freeze = || -> Result<()> {
+        for (file, value) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
+            for cgroup in engine.container_cgroups()?.iter().filter(|cgroup| cgroup.join(file).exists()) {
+                std::fs::write(cgroup.join(file), value)?;
+            }
+        }
+        replace(&engine)?;
+        ensure!(state(&engine, "held")? == "paused 0 0");
+        Ok(())
+    };
+    freeze()?;
+    engine.ok(&["unpause", "held"])?;
+    ensure!(engine.ok(&["exec", "held", "echo", "goes on"])? == "goes on");
+    freeze()?;
+    engine.ok(&["rm", "-f", "held"])?;
+    engine.finish()
+}
+
 /// Whether some process of this machine was started with these words.
 fn is_there(engine: &Engine, words: &str) -> Result<bool> {
     let found = engine.host.run(&["pgrep", "-f", &format!("^{words}$")])?;
