@@ -7,11 +7,15 @@ use bytes::Bytes;
 use http::Request;
 use pintle_cri::{ByteReader, ByteWriter, TerminalSize};
 use std::collections::HashMap;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
 const WEBSOCKET_PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
 const SPDY_PROTOCOLS: [&str; 1] = ["v4.channel.k8s.io"];
+/// Clients before 1.34 read before they have opened their streams, and throw away what comes for those that are not
+/// there yet (kubernetes/kubernetes#131203).
+const CLIENT_PATIENCE: Duration = Duration::from_millis(20);
 const MAX_SIZE_MESSAGE_BYTES: usize = 1024;
 
 const STDIN: u8 = 0;
@@ -47,7 +51,8 @@ pub fn upgrade_exec<B>(request: Request<B>, wants: Wants) -> Result<Upgraded<Exe
     match carrier {
         Carrier::WebSocket => {
             let protocol = negotiate(request.headers(), carrier, &WEBSOCKET_PROTOCOLS)?;
-            switch(request, carrier, protocol, move |c| over_websocket(c, wants))
+            let patience = if protocol == WEBSOCKET_PROTOCOLS[0] { CLIENT_PATIENCE } else { Duration::ZERO };
+            switch(request, carrier, protocol, move |c| over_websocket(c, wants, patience))
         }
         Carrier::Spdy => {
             let protocol = negotiate(request.headers(), carrier, &SPDY_PROTOCOLS)?;
@@ -56,7 +61,7 @@ pub fn upgrade_exec<B>(request: Request<B>, wants: Wants) -> Result<Upgraded<Exe
     }
 }
 
-async fn over_websocket(connection: Connection, wants: Wants) -> Result<ExecStreams, UpgradeError> {
+async fn over_websocket(connection: Connection, wants: Wants, patience: Duration) -> Result<ExecStreams, UpgradeError> {
     let (resize_in, resize_bytes) = mpsc::channel::<Bytes>(8);
     let mut inputs = HashMap::from([(RESIZE, resize_in)]);
     let stdin = wants.stdin.then(|| {
@@ -64,7 +69,7 @@ async fn over_websocket(connection: Connection, wants: Wants) -> Result<ExecStre
         inputs.insert(STDIN, sender);
         reader
     });
-    let out = channels::serve(channels::websocket(connection).await, inputs);
+    let out = channels::serve(channels::websocket(connection).await, inputs, patience);
     let writer = |wanted: bool, channel: u8| wanted.then(|| pipe::writer(channel.into(), out.clone()));
     Ok(ExecStreams {
         stdin,

@@ -6,6 +6,7 @@ use crate::{Upgraded, channels, spdy, tunnel};
 use http::Request;
 use pintle_cri::{ByteStream, ByteWriter};
 use std::collections::HashMap;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
@@ -110,7 +111,7 @@ async fn over_channels(connection: Connection, ports: Vec<u16>) -> Result<PortFo
             reader
         })
         .collect();
-    let out = channels::serve(channels::websocket(connection).await, inputs);
+    let out = channels::serve(channels::websocket(connection).await, inputs, Duration::ZERO);
     let (sender, connections) = mpsc::channel(ports.len());
     for (i, (port, reader)) in ports.into_iter().zip(readers).enumerate() {
         let (mut data, mut error) =
