@@ -21,6 +21,7 @@ containerd --config config.toml > containerd.log 2>&1 &
 trap "kill $!; wait" EXIT
 client() { ctr --address "$PWD/containerd.sock" --connect-timeout 30s "$@"; }
 start() { client run --runc-binary "$PWD/pintle-oci" --cgroup "/$GROUP/$NAME" "$@"; }
+until client version > /dev/null 2>&1; do kill -0 $!; done
 client images import ../busybox.tar > /dev/null
 image=docker.io/e2e/busybox:1
 "#;
