@@ -14,14 +14,20 @@ const MAX_HOSTNAME: usize = 63;
 /// A pod's host name, and the domain that its subdomain gives it.
 pub fn names(pod: &Pod, settings: &Settings) -> (String, String) {
     let spec = spec(pod);
+    if let Some(all) = spec.hostname_override.as_deref() {
+        return (shortened(all), String::new());
+    }
     let own = spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or_else(|| pod.name());
-    let host: String = own.chars().take(MAX_HOSTNAME).collect();
-    let host = host.trim_end_matches(['-', '.']).to_owned();
     let domain = match spec.subdomain.as_deref() {
         None | Some("") => String::new(),
         Some(sub) => format!("{sub}.{}.svc.{}", pod.namespace(), settings.cluster_domain),
     };
-    (host, domain)
+    (shortened(own), domain)
+}
+
+fn shortened(name: &str) -> String {
+    let host: String = name.chars().take(MAX_HOSTNAME).collect();
+    host.trim_end_matches(['-', '.']).to_owned()
 }
 
 /// The sandbox's configuration. `machine_resolv_conf` is the text of the machine's resolver configuration.
@@ -57,10 +63,11 @@ pub fn config(
     })
 }
 
-/// What `hostname` prints in the pod; the machine's own on its network.
+/// What `hostname` prints in the pod. None on the machine's network, where the pod has the machine's name: runtimes
+/// refuse to set it.
 fn hostname(pod: &Pod, settings: &Settings) -> Result<String, String> {
     if spec(pod).host_network == Some(true) {
-        return Ok(settings.node_name.clone());
+        return Ok(String::new());
     }
     let (host, domain) = names(pod, settings);
     if spec(pod).set_hostname_as_fqdn != Some(true) || domain.is_empty() {
@@ -121,9 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn the_host_network_has_the_hosts_name_and_no_mappings() {
+    fn a_host_name_may_be_put_in_the_place_of_all_others() {
+        let got = made(json!({"hostnameOverride": "all.of.it", "hostname": "h", "subdomain": "s", "containers": []}));
+        assert_eq!(got.hostname, "all.of.it");
+    }
+
+    #[test]
+    fn the_host_network_names_and_maps_nothing() {
         let got = made(json!({"hostNetwork": true, "containers": [
             {"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}));
-        assert_eq!((got.hostname.as_str(), got.port_mappings.len()), ("n1", 0));
+        assert_eq!((got.hostname.as_str(), got.port_mappings.len()), ("", 0));
     }
 }
