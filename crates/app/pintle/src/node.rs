@@ -190,6 +190,12 @@ fn credential_providers(settings: &pintle_cli::Settings) -> Result<Option<Arc<pi
     }
 }
 
+fn max_restart_period(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::MaxRestartPeriod> {
+    const FLAG: &str = "max-container-restart-period";
+    let period = cluster::duration(FLAG, &settings.max_container_restart_period())?;
+    pintle_kubelet::MaxRestartPeriod::new(period).with_context(|| format!("--{FLAG}"))
+}
+
 /// What pods get of the time before the machine ends, as upstream's configuration has it.
 fn shutdown_options(settings: &pintle_cli::Settings) -> Result<pintle_kubelet::ShutdownOptions> {
     let grace = cluster::duration("shutdown-grace-period", &settings.shutdown_grace_period())?;
@@ -223,6 +229,7 @@ fn kubelet_options(cluster: &Cluster) -> Result<pintle_kubelet::Options> {
             ..defaults.images
         },
         eviction_max_pod_grace: Duration::from_secs(settings.eviction_max_pod_grace_period().into()),
+        max_restart_period: max_restart_period(settings)?,
         placement: placement_options(settings)?,
         device_plugins: Some(device_plugins(cluster)),
         shutdown: shutdown_options(settings)?,

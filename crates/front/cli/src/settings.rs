@@ -236,6 +236,8 @@ settings! {
     eviction_max_pod_grace_period: u32 = 0u32, "SECONDS";
     /// How much more than a threshold is won back once pods are evicted
     eviction_minimum_reclaim: String, "SIGNAL=VALUE,…";
+    /// The most that the delay before a container is started again grows to, 1s to 5m [default: 5m]
+    max_container_restart_period: String = "5m", "DURATION";
     /// Percent of the images' disk in use from which on those that nobody uses are deleted; 100 is never [default: 85]
     image_gc_high_threshold: u8 = 85u8, "PERCENT";
     /// Percent of it in use until which they are deleted [default: 80]

@@ -1,6 +1,7 @@
 //! What all pod actors of a kubelet share.
 
 use crate::api::Api;
+use crate::backoff::MaxRestartPeriod;
 use crate::cgroups::Cgroups;
 use crate::credential_providers::CredentialProviders;
 use crate::events::Events;
@@ -72,6 +73,7 @@ pub struct Settings {
     pub allocatable_memory: u64,
     /// Thousandths of a processor that are not reserved.
     pub allocatable_milli_cpu: u64,
+    pub max_restart_period: MaxRestartPeriod,
 }
 
 impl Host {

@@ -200,5 +200,6 @@ fn settings(config: &Config, machine: &Machine, runtime: RuntimeFacts) -> Settin
         machine_milli_cpu,
         allocatable_memory: machine.memory_bytes.saturating_sub(reserved.memory_bytes),
         allocatable_milli_cpu: machine_milli_cpu.saturating_sub(reserved.milli_cpu),
+        max_restart_period: config.options.max_restart_period,
     }
 }

@@ -68,6 +68,7 @@ mod volumes;
 #[cfg(test)]
 mod tests;
 
+pub use backoff::{MaxRestartPeriod, RestartPeriodError};
 pub use config::{Config, Error, ServerConfig};
 pub use container_config::LOG_MAX_BYTES;
 pub use credential_providers::{ConfigError, CredentialProviders};

@@ -35,9 +35,9 @@ pub struct Memory {
 impl Memory {
     pub fn new(host: Arc<Host>, wake: Arc<Notify>) -> Self {
         Self {
+            crashes: Mutex::new(Backoff::up_to(host.settings.max_restart_period)),
             host,
             wake,
-            crashes: Mutex::default(),
             pulls: Mutex::default(),
             pull_errors: Mutex::default(),
             failures: Mutex::default(),

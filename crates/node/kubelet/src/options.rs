@@ -1,5 +1,6 @@
 //! What may be set of the kubelet, with upstream's defaults.
 
+use crate::backoff::MaxRestartPeriod;
 use crate::credential_providers::CredentialProviders;
 use crate::eviction::flags::{EvictionFlags, ThresholdError};
 use crate::eviction::thresholds::{self, Threshold};
@@ -37,6 +38,8 @@ pub struct Options {
     /// How long a condition of pressure lasts after its last sign.
     pub pressure_transition: Duration,
     pub images: ImageLimits,
+    /// The most that the delay before a container's restart grows to.
+    pub max_restart_period: MaxRestartPeriod,
     /// Sysctls beyond the safe ones that pods may set; one that ends in `*` is a prefix.
     pub unsafe_sysctls: Vec<String>,
     /// How processors and memory are given out.
@@ -60,6 +63,7 @@ impl Default for Options {
             eviction_max_pod_grace: Duration::ZERO,
             pressure_transition: Duration::from_secs(300),
             images: ImageLimits::default(),
+            max_restart_period: MaxRestartPeriod::default(),
             unsafe_sysctls: Vec::new(),
             placement: pintle_placement::Options::default(),
             device_plugins: None,

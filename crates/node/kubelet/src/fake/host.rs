@@ -18,5 +18,6 @@ pub(crate) fn settings(root: &Path) -> Settings {
         machine_milli_cpu: 2000,
         allocatable_memory: 4 << 30,
         allocatable_milli_cpu: 2000,
+        max_restart_period: crate::MaxRestartPeriod::default(),
     }
 }

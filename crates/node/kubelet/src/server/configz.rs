@@ -37,6 +37,7 @@ pub fn of(config: &Config) -> Value {
         "failSwapOn": false,
         "memorySwap": {},
         "podLogsDir": config.log_dir,
+        "crashLoopBackOff": {"maxContainerRestartPeriod": go(config.options.max_restart_period.get())},
         "shutdownGracePeriod": go(config.options.shutdown.grace),
         "shutdownGracePeriodCriticalPods": go(config.options.shutdown.critical),
         "shutdownGracePeriodByPodPriority": by_priority,
