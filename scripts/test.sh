@@ -68,8 +68,8 @@ on_runtime() { # on_runtime RUNTIME SUITE…
 }
 
 if [ "$which" = runtimes ]; then
-  on_runtime containerd cri dual failures kubelet network nodes restart storage workloads
-  on_runtime socket dual failures kubelet network nodes restart storage workloads
+  on_runtime containerd cri dual failures kubelet network nodes pods restart storage workloads
+  on_runtime socket dual failures kubelet network nodes pods restart storage workloads
 elif [ "$which" = e2e ]; then
   # shellcheck disable=SC2046 # names of files without spaces
   suites $(basename --suffix=.rs crates/testkit/e2e/tests/*.rs)

@@ -161,7 +161,12 @@ impl Agent {
 impl Nodes {
     /// Sets up the server and lets two agents join.
     pub fn start() -> Result<Self> {
-        Self::start_with(Ok, &[])
+        Self::start_with_flags(&[])
+    }
+
+    /// The same with flags of the server besides the usual ones.
+    pub fn start_with_flags(flags: &[&str]) -> Result<Self> {
+        Self::start_with(Ok, flags)
     }
 
     /// The same with machines, pods and services of both families.

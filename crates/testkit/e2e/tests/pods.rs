@@ -29,6 +29,9 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 
+/// On the server's node delays before restarts do not grow, so that many are seen in one minute.
+const DELAYS: [&str; 2] = ["--max-container-restart-period", "10s"];
+
 /// A test of one of the modules.
 type Test = pintle_e2e::Test<Three>;
 
@@ -45,7 +48,7 @@ impl Subject for Three {
     const PARALLEL: usize = 4;
 
     fn start() -> Result<Self> {
-        Nodes::start().map(Self)
+        Nodes::start_with_flags(&DELAYS).map(Self)
     }
 
     fn log(&self) -> String {

@@ -2,15 +2,17 @@
 
 use crate::{SOON, Test, Three, apply, container, pod, ready};
 use anyhow::{Context, Result, ensure};
-use pintle_e2e::{Space, until};
+use pintle_e2e::{NODES, Space, until};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Back-offs are waited for: 10 s, then 20 s.
-const BACK_OFFS: Duration = Duration::from_secs(100);
+/// Four back-offs of 10 s are waited for.
+const BACK_OFFS: Duration = Duration::from_secs(150);
 
 pub const TESTS: &[Test] = &[
     ("containers that fail their probes are restarted", restarted),
+    ("a container is restarted as often as it fails its probe", many_times),
     ("containers that pass their probes are left alone", left_alone),
     ("a container is ready when it says so", readiness),
     ("a container has its time to start", startup),
@@ -93,47 +95,37 @@ fn left_alone(nodes: &Three) -> Result<()> {
     Ok(())
 }
 
+/// A liveness probe that leaves a server two seconds to come up.
+fn liveness(handler: Value) -> Value {
+    let mut probe = every_second(handler);
+    probe["initialDelaySeconds"] = 2.into();
+    json!({ "livenessProbe": probe })
+}
+
+/// Serves its health for three seconds.
+const DIES: &str = "mkdir -p /tmp/w; echo ok > /tmp/w/healthz; httpd -p 8080 -h /tmp/w; sleep 3; rm /tmp/w/healthz; \
+    exec sleep 3600";
+
 fn restarted(nodes: &Three) -> Result<()> {
     let space = nodes.space("restarted")?;
-    let dies = |path: &str, port: u16| {
-        format!(
-            "mkdir -p /tmp/w; echo ok > /tmp/w/{path}; httpd -p {port} -h /tmp/w; sleep 3; rm /tmp/w/{path}; exec sleep 3600"
-        )
-    };
     let folder = "mkdir -p /tmp/w/folder; cd /tmp/w; echo ok > folder/index.html; httpd -p 7000 -h /tmp/w; sleep 3; \
                   rm folder/index.html; exec sleep 3600";
-    let probe = |handler: Value| {
-        let mut probe = every_second(handler);
-        probe["initialDelaySeconds"] = 2.into();
-        json!({ "livenessProbe": probe })
-    };
     let containers = [
         container(
             "file",
             "touch /tmp/health; sleep 3; rm /tmp/health; exec sleep 3600",
-            probe(exec("cat /tmp/health")),
+            liveness(exec("cat /tmp/health")),
         ),
-        container("http", &dies("healthz", 8080), probe(http("/healthz", 8080))),
-        container("moved", folder, probe(http("/folder", 7000))),
-        container("tcp", "exec sleep 3600", probe(json!({ "tcpSocket": { "port": 6000 } }))),
-        container("grpc", "exec sleep 3600", probe(json!({ "grpc": { "port": 2333 } }))),
+        container("http", DIES, liveness(http("/healthz", 8080))),
+        container("moved", folder, liveness(http("/folder", 7000))),
+        container("tcp", "exec sleep 3600", liveness(json!({ "tcpSocket": { "port": 6000 } }))),
+        container("grpc", "exec sleep 3600", liveness(json!({ "grpc": { "port": 2333 } }))),
     ];
     apply(&space, &[pod("p", &containers, json!({ "restartPolicy": "Always" }))])?;
-    let restarts = |pod: &Value, name: &str| status(pod, name)["restartCount"].as_u64().unwrap_or_default();
     let each = space.until("each was restarted", &["pod/p"], SOON, |pod| {
         ["file", "http", "moved", "tcp", "grpc"].iter().all(|name| restarts(pod, name) > 0)
     });
-    let each = each.with_context(|| space.describe())?;
-    let first = &each["status"]["startTime"];
-    // What was restarted is what there was: the pod stays, and counts never go down.
-    let mut last = 0;
-    until("restarted three times", BACK_OFFS, || {
-        let pod = space.json(&["pod/p"])?;
-        let now = restarts(&pod, "http");
-        ensure!(now >= last && pod["status"]["startTime"] == *first, "{}", pod["status"]);
-        last = now;
-        Ok((now >= 3).then_some(()))
-    })?;
+    each.with_context(|| space.describe())?;
     until("the events tell", SOON, || {
         let events = space.ok(&["get", "events"])?;
         let told = ["statuscode: 404", "can't open '/tmp/health'", "connection refused", "failed to connect service"];
@@ -141,6 +133,31 @@ fn restarted(nodes: &Three) -> Result<()> {
         ensure!(lacking.is_empty(), "no {lacking:?} in {events}");
         Ok(Some(()))
     })
+}
+
+fn restarts(pod: &Value, name: &str) -> u64 {
+    status(pod, name)["restartCount"].as_u64().unwrap_or_default()
+}
+
+fn many_times(nodes: &Three) -> Result<()> {
+    let space = nodes.space("many-times")?;
+    let dying = container("c", DIES, liveness(http("/healthz", 8080)));
+    apply(&space, &[pod("p", &[dying], json!({ "restartPolicy": "Always", "nodeName": NODES[0] }))])?;
+    let first = ready(&space, "p")?["status"]["startTime"].clone();
+    // What was restarted is what there was: the pod stays, and counts never go down. Delays stay what the node allows.
+    let (mut last, mut delays) = (0, BTreeSet::new());
+    until("restarted five times", BACK_OFFS, || {
+        let pod = space.json(&["pod/p"])?;
+        let now = restarts(&pod, "c");
+        ensure!(now >= last && pod["status"]["startTime"] == first, "{}", pod["status"]);
+        last = now;
+        let waiting = &status(&pod, "c")["state"]["waiting"];
+        delays.extend((waiting["reason"] == "CrashLoopBackOff").then(|| waiting["message"].to_string()));
+        Ok((now >= 5).then_some(()))
+    })
+    .with_context(|| space.describe())?;
+    ensure!(delays.len() == 1 && delays.iter().all(|d| d.contains("back-off 10s restarting failed")), "{delays:?}");
+    Ok(())
 }
 
 fn readiness(nodes: &Three) -> Result<()> {

@@ -129,6 +129,17 @@ fn class(name: &str, handler: &str, overhead: Value) -> Value {
         "overhead": overhead})
 }
 
+/// The name of a handler that nodes have. containerd 1 has them, and doesn't tell.
+fn handler(space: &Space<'_>) -> Result<String> {
+    let told = space.json(&["node/node-1"])?["status"]["runtimeHandlers"].clone();
+    if space.cluster.is_on_containerd() {
+        ensure!(told.is_null(), "{told}");
+        return Ok("runc".to_owned());
+    }
+    let names = told.as_array().into_iter().flatten().map(|handler| text(&handler["name"]));
+    names.into_iter().find(|name| !name.is_empty()).with_context(|| format!("no handler with a name: {told}"))
+}
+
 fn classes(three: &Three) -> Result<()> {
     let space = three.space("runtimes")?;
     let named = |what: &str| format!("{}-{what}", space.name);
@@ -140,10 +151,7 @@ fn classes(three: &Three) -> Result<()> {
         Ok(())
     };
     rejected(&named("unknown"))?;
-    let handlers = space.json(&["node/node-1"])?["status"]["runtimeHandlers"].clone();
-    let handlers = handlers.as_array().context("handlers")?;
-    let known = handlers.iter().map(|handler| text(&handler["name"])).find(|name| !name.is_empty());
-    let known = known.context("a handler with a name")?;
+    let known = handler(&space)?;
     let overhead = json!({"podFixed": {"cpu": "10m", "memory": "1Mi"}});
     let classes = [
         class(&named("plain"), &known, Value::Null),
