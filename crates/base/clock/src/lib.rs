@@ -21,7 +21,24 @@ pub trait Clock: Send + Sync + std::fmt::Debug + 'static {
         let now = self.now();
         Timestamp::from_second(now.as_second()).unwrap_or(now)
     }
+
+    /// How long to wait so that what is done every `period` is done at whole seconds of the clock. Many machines whose
+    /// clocks agree then wake a server, and its disk, once in a second and not once each. Periods of which half a
+    /// second would be much are left as they are.
+    fn until_beat(&self, period: Duration) -> Duration {
+        const SECOND: u64 = 1_000_000_000;
+        if period < LEAST_WITH_BEAT {
+            return period;
+        }
+        let now = self.unix_nanos();
+        let then = now.saturating_add(u64::try_from(period.as_nanos()).unwrap_or(u64::MAX));
+        let beat = then.saturating_add(SECOND / 2) / SECOND * SECOND;
+        Duration::from_nanos(beat.saturating_sub(now))
+    }
 }
+
+/// The shortest period that is drawn to whole seconds.
+const LEAST_WITH_BEAT: Duration = Duration::from_secs(5);
 
 /// The machine's clock, shared.
 pub fn system() -> Arc<dyn Clock> {
@@ -99,6 +116,27 @@ mod tests {
         clock.advance(Duration::from_millis(600));
         assert_eq!(clock.now_seconds().to_string(), "2023-11-14T22:13:21Z");
         assert_eq!(clock.unix_nanos(), 1_700_000_001_100_000_000);
+    }
+
+    #[test]
+    fn what_is_periodic_meets_at_whole_seconds() {
+        let clock = ManualClock::new(start());
+        for (late_by, period, expected) in [
+            // From half past, the next whole second; from then on each period.
+            (0, 10_000, 10_500),
+            (500, 10_000, 10_000),
+            // Who wakes a little late or early does not lose the beat.
+            (503, 10_000, 9_997),
+            (499, 10_000, 10_001),
+            (500, 7_300, 7_000),
+            (503, 250, 250),
+            (503, 4_999, 4_999),
+        ] {
+            clock.set(start() + Duration::from_millis(late_by));
+            let waits = clock.until_beat(Duration::from_millis(period));
+            assert_eq!(waits, Duration::from_millis(expected), "{late_by} ms after, every {period} ms");
+        }
+        assert!(clock.until_beat(Duration::MAX) > Duration::from_secs(1 << 33));
     }
 
     #[tokio::test(start_paused = true)]

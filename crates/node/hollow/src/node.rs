@@ -46,7 +46,8 @@ async fn report(config: &Config, number: u32) -> Result<Node, ClientError> {
     config.client.patch("", &config.name(number), patch, &PatchOptions::status()).await
 }
 
-/// Renews and reports until `stop`. Nodes do so one after the other, not all at once.
+/// Renews and reports until `stop`. Nodes begin one after the other, not all at once, and keep to whole seconds from then
+/// on, as real ones do.
 pub async fn live(config: Arc<Config>, number: u32, uid: String, stop: CancellationToken) {
     let _ended = stop.run_until_cancelled(beat(&config, number, &uid)).await;
 }
@@ -54,12 +55,9 @@ pub async fn live(config: Arc<Config>, number: u32, uid: String, stop: Cancellat
 async fn beat(config: &Config, number: u32, uid: &str) {
     let place = f64::from(number.saturating_sub(config.first)) / f64::from(config.count.max(1));
     tokio::time::sleep(config.times.renew.mul_f64(place)).await;
-    let mut ticks = tokio::time::interval(config.times.renew);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // Reports, too, are spread over their time.
     let mut next_report = tokio::time::Instant::now() + config.times.report.mul_f64(place).max(config.times.renew);
     loop {
-        ticks.tick().await;
         while let Err(error) = renew(config, number, uid).await {
             failed(config, "renewed", number, &error);
             tokio::time::sleep(RETRY).await;
@@ -71,6 +69,7 @@ async fn beat(config: &Config, number: u32, uid: &str) {
                 failed(config, "reported on", number, &error);
             }
         }
+        tokio::time::sleep(config.clock.until_beat(config.times.renew)).await;
     }
 }
 

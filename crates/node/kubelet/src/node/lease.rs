@@ -6,7 +6,6 @@ use pintle_types::Kind;
 use pintle_types::k8s::api::coordination::v1::Lease;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval};
 
 const NAMESPACE: &str = "kube-node-lease";
 /// How often it is renewed in its time.
@@ -16,14 +15,13 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Renews for ever.
 pub async fn renew(config: &Config, node_uid: &str) {
-    let mut ticks = interval(Duration::from_secs(u64::from(config.lease_seconds.max(1))) / RENEWALS);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let period = Duration::from_secs(u64::from(config.lease_seconds.max(1))) / RENEWALS;
     loop {
-        ticks.tick().await;
         while let Err(error) = once(config, node_uid).await {
             tracing::debug!(%error, "the node's lease can't be renewed; trying again");
             tokio::time::sleep(RETRY).await;
         }
+        tokio::time::sleep(config.clock.until_beat(period)).await;
     }
 }
 
