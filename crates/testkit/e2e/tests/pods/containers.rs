@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("a pod that fails says why and can be deleted", failed),
     ("containers leave words at their end", last_words),
     ("the file of hosts is managed where nobody else does", hosts),
+    ("a pod may be called something else than it is", renamed),
     ("parts of volumes are named by variables", sub_paths),
 ];
 
@@ -207,6 +208,17 @@ fn hosts(nodes: &Three) -> Result<()> {
     ensure!(!said("p", "own")?.contains(managed));
     let of_host = said("of-host", "managed")?;
     ensure!(!of_host.contains(managed) && of_host.contains("localhost"), "{of_host}");
+    Ok(())
+}
+
+fn renamed(nodes: &Three) -> Result<()> {
+    let space = nodes.space("renamed")?;
+    let names = json!({ "hostnameOverride": "all.of.it", "hostname": "h", "subdomain": "s" });
+    let asks = container("c", "hostname; cat /etc/hosts", Value::Null);
+    let seen = succeeded(&space, &pod("p", &[asks], names))?;
+    let said = space.ok(&["logs", "p"])?;
+    let own = format!("{}\tall.of.it\n", seen["status"]["podIP"].as_str().context("an address")?);
+    ensure!(said.starts_with("all.of.it\n") && said.contains(&own), "{said}");
     Ok(())
 }
 
