@@ -9,6 +9,7 @@ pub mod names;
 pub mod quantity;
 pub mod query;
 pub mod selector;
+pub mod signals;
 pub mod status;
 
 pub use codec::{DecodeError, Kind};

@@ -9,26 +9,21 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
-use http::header::{CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use pintle_client::{Body, empty_body};
 use pintle_types::Status;
+use pintle_websocket::{normal_end, protocols, switching};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 /// Clients have nothing to say: what they send is read, within this bound, and forgotten.
 const MAX_HEARD_BYTES: usize = 64 << 10;
 /// A client that was told of the end has so long to tell of its own.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// More protocols than there are need not be looked at.
-const MAX_PROTOCOLS: usize = 32;
 
 /// How bytes become messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +52,7 @@ impl Form {
 #[derive(Debug)]
 pub(crate) struct Handshake {
     pub form: Form,
-    protocol: Option<HeaderValue>,
-    accept: HeaderValue,
+    response: Response<()>,
 }
 
 /// Whether the client asks for a WebSocket.
@@ -70,15 +64,14 @@ impl Handshake {
     /// For a stream of bytes: the client's first protocol that is known says how they are sent. Fails with the status
     /// to refuse the request with.
     pub fn for_bytes(headers: &HeaderMap) -> Result<Self, StatusCode> {
-        let wanted = protocols(headers);
-        let known = wanted.iter().find_map(|&name| match name {
+        let known = protocols(headers).find_map(|name| match name {
             "binary.k8s.io" => Some((Form::Binary, Some(HeaderValue::from_static("binary.k8s.io")))),
             "base64.binary.k8s.io" => Some((Form::Base64, Some(HeaderValue::from_static("base64.binary.k8s.io")))),
             _ => None,
         });
-        let none = || wanted.is_empty().then_some((Form::Binary, None));
+        let none = || protocols(headers).next().is_none().then_some((Form::Binary, None));
         let (form, protocol) = known.or_else(none).ok_or(StatusCode::FORBIDDEN)?;
-        Ok(Self { form, protocol, accept: accept(headers)? })
+        Self::new(headers, form, protocol)
     }
 
     /// For messages whose form is settled already. Only clients that say where they come from are served, and whatever
@@ -88,12 +81,16 @@ impl Handshake {
         if origin.and_then(|origin| origin.parse::<http::Uri>().ok()).is_none_or(|uri| uri.scheme().is_none()) {
             return Err(StatusCode::FORBIDDEN);
         }
-        let protocol = match protocols(headers).as_slice() {
-            [] => None,
-            [only] => Some(HeaderValue::from_str(only).map_err(|_| StatusCode::BAD_REQUEST)?),
+        let mut wanted = protocols(headers);
+        let protocol = match (wanted.next(), wanted.next()) {
+            (only, None) => only.map(HeaderValue::from_str).transpose().map_err(|_| StatusCode::BAD_REQUEST)?,
             _ => return Err(StatusCode::BAD_REQUEST),
         };
-        Ok(Self { form, protocol, accept: accept(headers)? })
+        Self::new(headers, form, protocol)
+    }
+
+    fn new(headers: &HeaderMap, form: Form, protocol: Option<HeaderValue>) -> Result<Self, StatusCode> {
+        Ok(Self { form, response: switching(headers, protocol).ok_or(StatusCode::BAD_REQUEST)? })
     }
 
     /// The answer that switches over; `messages` are sent after it, until they end, the client goes or the server
@@ -112,20 +109,7 @@ impl Handshake {
                 tracing::debug!(%error, "a client that asked for a WebSocket went before it began");
             }
         });
-        Ok(self.switching())
-    }
-
-    fn switching(self) -> Response<Body> {
-        let mut response = Response::new(empty_body());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
-        if let Some(protocol) = self.protocol {
-            headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
-        }
-        response
+        Ok(self.response.map(|()| empty_body()))
     }
 }
 
@@ -136,26 +120,8 @@ pub(crate) fn refused(code: StatusCode) -> Response<Body> {
     response
 }
 
-fn protocols(headers: &HeaderMap) -> Vec<&str> {
-    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .take(MAX_PROTOCOLS)
-        .collect()
-}
-
-fn accept(headers: &HeaderMap) -> Result<HeaderValue, StatusCode> {
-    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(StatusCode::BAD_REQUEST)?;
-    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| StatusCode::BAD_REQUEST)
-}
-
 async fn send(connection: impl AsyncRead + AsyncWrite + Unpin, messages: impl Stream<Item = Message>) {
-    let limits =
-        WebSocketConfig::default().max_message_size(Some(MAX_HEARD_BYTES)).max_frame_size(Some(MAX_HEARD_BYTES));
-    let socket = WebSocketStream::from_raw_socket(connection, Role::Server, Some(limits)).await;
-    let (mut sink, mut heard) = socket.split();
+    let (mut sink, mut heard) = pintle_websocket::server(connection, MAX_HEARD_BYTES).await.split();
     let gone = async {
         while let Some(Ok(message)) = heard.next().await {
             if message.is_close() {
@@ -182,13 +148,16 @@ async fn send_all(sink: &mut (impl Sink<Message, Error = Error> + Unpin), messag
             return;
         }
     }
-    let end = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
-    let _ = sink.send(Message::Close(Some(end))).await;
+    let _ = sink.send(normal_end()).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
     fn headers(more: &[(&'static str, &'static str)]) -> HeaderMap {
         let usual = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
@@ -216,7 +185,7 @@ mod tests {
         ] {
             let answer = Handshake::for_bytes(&headers(wanted)).unwrap();
             assert_eq!(answer.form, form);
-            let response = answer.switching();
+            let response = answer.response;
             assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
             assert_eq!(response.headers()[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
             let protocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
@@ -235,7 +204,7 @@ mod tests {
         assert_eq!(asked(&[]).unwrap_err(), StatusCode::FORBIDDEN);
         assert_eq!(asked(&[("origin", "null")]).unwrap_err(), StatusCode::FORBIDDEN);
         let answer = asked(&[("origin", "http://here"), ("sec-websocket-protocol", "mine")]).unwrap();
-        assert_eq!(answer.switching().headers()[SEC_WEBSOCKET_PROTOCOL], "mine");
+        assert_eq!(answer.response.headers()[SEC_WEBSOCKET_PROTOCOL], "mine");
         let many = asked(&[("origin", "http://here"), ("sec-websocket-protocol", "a, b")]);
         assert_eq!(many.unwrap_err(), StatusCode::BAD_REQUEST);
     }

@@ -5,14 +5,13 @@ use crate::upgrade::Connection;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{FutureExt, SinkExt, StreamExt};
+use pintle_websocket::normal_end;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -21,9 +20,7 @@ const CLOSE: u8 = 255;
 
 /// The server's end of a WebSocket on an upgraded connection.
 pub(crate) async fn websocket(connection: Connection) -> WebSocketStream<Connection> {
-    let limits =
-        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES)).max_frame_size(Some(MAX_MESSAGE_BYTES));
-    WebSocketStream::from_raw_socket(connection, Role::Server, Some(limits)).await
+    pintle_websocket::server(connection, MAX_MESSAGE_BYTES).await
 }
 
 /// Serves a connection in the background: what arrives on a channel goes to its sender; what is sent to the returned
@@ -71,11 +68,6 @@ async fn read_messages<C: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Clients take an end without this code for a failure.
-pub(crate) fn normal_end() -> Message {
-    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
-}
-
 async fn write_messages<C: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<WebSocketStream<C>, Message>,
     mut outgoing: mpsc::Receiver<Outgoing>,
@@ -105,6 +97,7 @@ async fn write_messages<C: AsyncRead + AsyncWrite + Unpin>(
 mod tests {
     use super::*;
     use tokio::time::Instant;
+    use tokio_tungstenite::tungstenite::protocol::Role;
 
     /// When the first message came to a client that says `words` first, of an hour's patience.
     async fn waited(words: Option<&str>) -> Duration {

@@ -1,10 +1,10 @@
 //! A WebSocket as a plain stream of bytes: what carries SPDY inside WebSocket (KEP-4006).
 
-use crate::channels;
 use crate::pipe::{self, Joined};
 use crate::upgrade::Connection;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
+use pintle_websocket::normal_end;
 use tokio::io::AsyncReadExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -35,7 +35,7 @@ pub(crate) fn bytes_over(socket: WebSocketStream<Connection>) -> Joined {
             }
         }
         // The client may be gone already.
-        let _ = sink.send(channels::normal_end()).await;
+        let _ = sink.send(normal_end()).await;
         let _ = sink.close().await;
         reading.abort();
     });

@@ -2,13 +2,15 @@
 
 use crate::Upgraded;
 use bytes::Bytes;
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
+use pintle_websocket::listed;
 use std::time::Duration;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub(crate) const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
+/// A refusal repeats so many of the protocols that a client offered.
+const MAX_TOLD: usize = 32;
 /// How long a client may take to open the streams that it asked for.
 pub(crate) const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -48,20 +50,14 @@ pub(crate) enum Carrier {
 
 /// The carrier that a request asks for.
 pub(crate) fn carrier(headers: &HeaderMap) -> Result<Carrier, UpgradeError> {
-    let upgrade = tokens(headers, UPGRADE.as_str());
-    if upgrade.iter().any(|u| u.eq_ignore_ascii_case("websocket")) {
+    let asked = |protocol: &str| listed(headers, UPGRADE).any(|value| value.eq_ignore_ascii_case(protocol));
+    if asked("websocket") {
         Ok(Carrier::WebSocket)
-    } else if upgrade.iter().any(|u| u.eq_ignore_ascii_case("spdy/3.1")) {
+    } else if asked("spdy/3.1") {
         Ok(Carrier::Spdy)
     } else {
         Err(UpgradeError::NotAnUpgrade)
     }
-}
-
-/// The values of a header that may be repeated and may hold lists.
-fn tokens(headers: &HeaderMap, name: &str) -> Vec<String> {
-    let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-    values.flat_map(|v| v.split(',')).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty()).take(32).collect()
 }
 
 /// The first protocol of the client that the server knows too.
@@ -71,9 +67,11 @@ pub(crate) fn negotiate(
     known: &[&'static str],
 ) -> Result<&'static str, UpgradeError> {
     let header = if carrier == Carrier::WebSocket { SEC_WEBSOCKET_PROTOCOL.as_str() } else { STREAM_PROTOCOL };
-    let client = tokens(headers, header);
-    let common = client.iter().find_map(|c| known.iter().copied().find(|k| k.eq_ignore_ascii_case(c)));
-    common.ok_or(UpgradeError::NoCommonProtocol { client, server: known.to_vec() })
+    let common = listed(headers, header).find_map(|c| known.iter().copied().find(|k| k.eq_ignore_ascii_case(c)));
+    common.ok_or_else(|| {
+        let client = listed(headers, header).take(MAX_TOLD).map(str::to_owned).collect();
+        UpgradeError::NoCommonProtocol { client, server: known.to_vec() }
+    })
 }
 
 /// The `101 Switching Protocols` for a request.
@@ -82,25 +80,22 @@ pub(crate) fn switching(
     carrier: Carrier,
     protocol: &'static str,
 ) -> Result<Response<Full<Bytes>>, UpgradeError> {
-    let mut response = Response::new(Full::default());
+    let protocol = HeaderValue::from_static(protocol);
+    let response = match carrier {
+        Carrier::WebSocket => pintle_websocket::switching(headers, Some(protocol)).ok_or(UpgradeError::NoKey)?,
+        Carrier::Spdy => switching_to_spdy(protocol),
+    };
+    Ok(response.map(|()| Full::default()))
+}
+
+fn switching_to_spdy(protocol: HeaderValue) -> Response<()> {
+    let mut response = Response::new(());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let answer = response.headers_mut();
     answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    match carrier {
-        Carrier::Spdy => {
-            answer.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
-            answer.insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
-        }
-        Carrier::WebSocket => {
-            let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(UpgradeError::NoKey)?;
-            let accept = derive_accept_key(key.as_bytes());
-            let accept = HeaderValue::from_str(&accept).map_err(|_| UpgradeError::NoKey)?;
-            answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
-            answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-        }
-    }
-    Ok(response)
+    answer.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+    answer.insert(STREAM_PROTOCOL, protocol);
+    response
 }
 
 /// The connection under a request, once the answer to it has been sent.

@@ -14,6 +14,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use pintle_client::{Body, empty_body};
 use pintle_types::{Reason, Status};
+use pintle_websocket::listed;
 use std::net::SocketAddr;
 
 /// What a backend's refusal may be long.
@@ -31,8 +32,7 @@ const OWN: [HeaderName; 6] = [
 
 /// Whether the client asks for another protocol.
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(CONNECTION).into_iter().filter_map(|v| v.to_str().ok());
-    values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("upgrade")) && headers.contains_key(UPGRADE)
+    listed(headers, CONNECTION).any(|value| value.eq_ignore_ascii_case("upgrade")) && headers.contains_key(UPGRADE)
 }
 
 /// The client's headers without those that are not passed on.

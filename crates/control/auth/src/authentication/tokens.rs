@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -100,8 +100,7 @@ fn of_header(headers: &HeaderMap) -> Option<String> {
 
 fn of_protocols(headers: &HeaderMap) -> Option<String> {
     const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
-    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|v| v.to_str().ok());
-    let mut tokens = offers.flat_map(|offer| offer.split(',')).filter_map(|p| p.trim().strip_prefix(PREFIX));
+    let mut tokens = pintle_websocket::protocols(headers).filter_map(|protocol| protocol.strip_prefix(PREFIX));
     let token = URL_SAFE_NO_PAD.decode(tokens.next()?).ok()?;
     String::from_utf8(token).ok().filter(|token| !token.is_empty() && tokens.next().is_none())
 }
@@ -113,6 +112,7 @@ mod tests {
     use crate::authentication::keys::KeyRing;
     use crate::authentication::service_account::Order;
     use async_trait::async_trait;
+    use http::header::SEC_WEBSOCKET_PROTOCOL;
     use pintle_pki::SigningKey;
     use serde_json::{Value, json};
 

@@ -5,6 +5,7 @@ use crate::{
     tree,
 };
 use pintle_types::field::Path;
+use pintle_types::signals;
 use serde_json::Value;
 
 /// All probes and hooks of a container that may have them, in a pod of this `spec`.
@@ -107,54 +108,12 @@ fn http_get(errors: &mut Errors, path: &Path, get: &Value) {
     }
 }
 
-/// The signals of Linux that a container may be stopped with, besides the real-time ones.
-const SIGNALS: &[&str] = &[
-    "SIGABRT",
-    "SIGALRM",
-    "SIGBUS",
-    "SIGCHLD",
-    "SIGCLD",
-    "SIGCONT",
-    "SIGFPE",
-    "SIGHUP",
-    "SIGILL",
-    "SIGINT",
-    "SIGIO",
-    "SIGIOT",
-    "SIGKILL",
-    "SIGPIPE",
-    "SIGPOLL",
-    "SIGPROF",
-    "SIGPWR",
-    "SIGQUIT",
-    "SIGSEGV",
-    "SIGSTKFLT",
-    "SIGSTOP",
-    "SIGSYS",
-    "SIGTERM",
-    "SIGTRAP",
-    "SIGTSTP",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGURG",
-    "SIGUSR1",
-    "SIGUSR2",
-    "SIGVTALRM",
-    "SIGWINCH",
-    "SIGXCPU",
-    "SIGXFSZ",
-];
-
 fn stop_signal(errors: &mut Errors, at: &Path, signal: &str, os: &Value) {
     match tree::text(os, "name") {
         _ if os.is_null() => errors.forbidden(at, "may not be set for containers with empty `spec.os.name`"),
         "windows" => errors.one_of(at, signal, &["SIGKILL", "SIGTERM"]),
         "linux" => {
-            let real_time = std::iter::once("SIGRTMIN".to_owned())
-                .chain((1..=15).map(|number| format!("SIGRTMIN+{number}")))
-                .chain((1..=14).map(|number| format!("SIGRTMAX-{number}")))
-                .chain(std::iter::once("SIGRTMAX".to_owned()));
-            let mut known: Vec<String> = SIGNALS.iter().map(|name| (*name).to_owned()).chain(real_time).collect();
+            let mut known: Vec<String> = signals::names().collect();
             known.sort_unstable();
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             errors.one_of(at, signal, &known);
