@@ -80,6 +80,19 @@ pub fn strategic(ty: TypeRef<'_>, target: &mut Value, patch: &Value) -> Result<(
     convert::check(ty, target).map_err(|detail| PatchError::Invalid { shown: shown(patch), detail })
 }
 
+/// The Go type that JSON of any shape is decoded into.
+pub(crate) fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 /// A value as Go prints it with `%v`: `map[a:1 b:[x y]]`.
 pub(crate) fn shown(value: &Value) -> String {
     match value {

@@ -112,20 +112,14 @@ pub(super) fn strip(object: &mut Value) {
     }
 }
 
-/// Writes the entries into an object, in upstream's order: appliers first, then by time and name.
+/// Writes the entries into an object.
 pub(super) fn encode(object: &mut Value, entries: Entries) {
     strip(object);
     if entries.is_empty() {
         return;
     }
-    let mut sorted: Vec<(Identity, Entry)> = entries.into_iter().collect();
-    let seconds = |entry: &Entry| entry.time.as_deref().map_or(0, unix_seconds);
-    sorted.sort_by(|(a, x), (b, y)| {
-        let order = b.applied.cmp(&a.applied).then_with(|| seconds(x).cmp(&seconds(y)));
-        let order = order.then_with(|| a.manager.cmp(&b.manager)).then_with(|| x.api_version.cmp(&y.api_version));
-        order.then_with(|| a.subresource.cmp(&b.subresource))
-    });
-    let list = sorted.into_iter().map(|(identity, entry)| encode_entry(identity, entry)).collect();
+    let mut list: Vec<Value> = entries.into_iter().map(|(identity, entry)| encode_entry(identity, entry)).collect();
+    sort(&mut list);
     if let Some(object) = object.as_object_mut() {
         let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
         if let Some(metadata) = metadata.as_object_mut() {
@@ -134,7 +128,7 @@ pub(super) fn encode(object: &mut Value, entries: Entries) {
     }
 }
 
-/// Puts entries that are written already into the same order.
+/// Puts written entries into upstream's order: appliers first, then by time and name.
 pub(super) fn sort(entries: &mut [Value]) {
     let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
     entries.sort_by_cached_key(|entry| {

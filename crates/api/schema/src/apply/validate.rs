@@ -2,6 +2,7 @@
 
 use super::set::Step;
 use super::typed::{Keys, item_step};
+use crate::patch::{go_kind, shown};
 use crate::{ListType, Shape, TypeRef};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -22,7 +23,7 @@ fn any(ty: Option<TypeRef<'_>>, value: &Value, path: &mut String, errors: &mut V
     if value.is_null() {
         return;
     }
-    let got = || format!("&{{{}}}", crate::patch::shown(value));
+    let got = || format!("&{{{}}}", shown(value));
     let wrong = match (ty.shape(), value) {
         (Shape::Object { open, .. }, Value::Object(map)) => return keys(Keys::Struct(ty, open), map, path, errors),
         (Shape::Map { value, .. }, Value::Object(map)) => return keys(Keys::Map(value), map, path, errors),
@@ -36,7 +37,7 @@ fn any(ty: Option<TypeRef<'_>>, value: &Value, path: &mut String, errors: &mut V
         }
         (Shape::String | Shape::Time | Shape::MicroTime | Shape::Bytes, other) if !other.is_string() => {
             let shown = match other {
-                Value::Array(_) | Value::Object(_) => format!("{}{}", go_kind(other), crate::patch::shown(other)),
+                Value::Array(_) | Value::Object(_) => format!("{}{}", go_kind(other), shown(other)),
                 scalar => scalar.to_string(),
             };
             format!("expected string, got &value.valueUnstructured{{Value:{shown}}}")
@@ -48,18 +49,6 @@ fn any(ty: Option<TypeRef<'_>>, value: &Value, path: &mut String, errors: &mut V
         _ => return,
     };
     errors.push(message(path, &wrong));
-}
-
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 fn message(path: &str, text: &str) -> String {

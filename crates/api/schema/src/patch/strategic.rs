@@ -1,6 +1,6 @@
 //! Strategic merge patch: lists merge by key where the schema says so.
 
-use super::{PatchError, shown};
+use super::{PatchError, go_kind, shown};
 use crate::{PatchStrategy, Shape, TypeRef};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -178,20 +178,13 @@ fn list_of(value: Option<Value>) -> Result<Option<Vec<Value>>> {
     match value {
         None => Ok(None),
         Some(Value::Array(items)) => Ok(Some(items)),
-        Some(other) => Err(internal(format!("expected a []interface {{}}, but received a {}", go_kind(&other)))),
+        Some(other) => Err(internal(format!("expected a []interface {{}}, but received a {}", go_type(&other)))),
     }
 }
 
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "%!s(<nil>)",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
+/// The type of an item as Go prints it with `%s`, which takes no nil.
+fn go_type(item: &Value) -> &'static str {
+    if item.is_null() { "%!s(<nil>)" } else { go_kind(item) }
 }
 
 fn is_directive(item: &Value) -> bool {
@@ -227,7 +220,7 @@ fn identity(item: &Value, merge_key: &str) -> Result<String> {
         return Ok(item.to_string());
     }
     if !item.is_object() {
-        let message = format!("expected a map[string]interface {{}}, but received a {}", go_kind(item));
+        let message = format!("expected a map[string]interface {{}}, but received a {}", go_type(item));
         return Err(internal(message));
     }
     item.get(merge_key).map(Value::to_string).ok_or_else(|| no_key(item, merge_key))
@@ -261,7 +254,7 @@ fn merge_list(context: Context<'_>, original: Vec<Value>, patch: Vec<Value>) -> 
 fn check_items(original: &[Value], patch: &[Value]) -> Result<()> {
     let mut kind = None;
     for item in original.iter().chain(patch) {
-        let this = go_kind(item);
+        let this = go_type(item);
         if item.is_array() {
             return Err(internal("lists of lists are not supported"));
         }
