@@ -82,9 +82,6 @@ pub fn delete(container: Container, force: bool, cgroups: &Cgroups) -> Result<()
         return refuse(format!("cannot delete container {id} that is not stopped: {shown}"));
     }
     let cgroup = container.record.cgroup.clone();
-    if status == Status::Paused {
-        cgroups.freeze(&cgroup, false)?;
-    }
     if cgroups.exists(&cgroup) {
         cgroups.kill_all(&cgroup, PATIENCE)?;
         cgroups.remove(&cgroup)?;

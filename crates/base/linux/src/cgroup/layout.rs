@@ -106,6 +106,13 @@ pub(super) struct Layout {
     others: Vec<PathBuf>,
 }
 
+/// The file that stops the processes of a cgroup, and its words.
+pub(super) struct Freezer {
+    pub file: PathBuf,
+    pub going: &'static str,
+    pub stopped: &'static str,
+}
+
 /// Names that can appear among the super options of a version 1 mount and are controllers.
 const V1_CONTROLLERS: [&str; 13] = [
     "cpu",
@@ -177,6 +184,15 @@ impl Layout {
     /// The version 1 hierarchy of a controller.
     pub(super) fn v1(&self, controller: &str) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| !h.v2 && h.has(controller))
+    }
+
+    /// What stops the processes of a cgroup, in either version.
+    pub(super) fn freezer(&self, relative: &str) -> Freezer {
+        let (mount, file, going, stopped) = match self.v1("freezer") {
+            Some(hierarchy) => (&hierarchy.mount, "freezer.state", "THAWED", "FROZEN"),
+            None => (&self.hierarchies[0].mount, "cgroup.freeze", "0", "1"),
+        };
+        Freezer { file: mount.join(relative).join(file), going, stopped }
     }
 
     /// Where a controller's files are, in either version.

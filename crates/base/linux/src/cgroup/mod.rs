@@ -123,7 +123,7 @@ impl Cgroups {
     pub fn attach(&self, path: &str, pid: i32) -> Result<()> {
         // Who joins a frozen cgroup stops there and then, so that one comes last: it must be in all to be found and killed.
         let mut joined: Vec<_> = self.hierarchies().iter().zip(self.directories(path)?).collect();
-        joined.sort_by_key(|(hierarchy, _)| !hierarchy.v2 && hierarchy.controllers.iter().any(|c| c == "freezer"));
+        joined.sort_by_key(|(hierarchy, _)| hierarchy.has("freezer"));
         joined.iter().try_for_each(|(_, dir)| write_file(&dir.join("cgroup.procs"), &pid.to_string()))
     }
 
@@ -183,24 +183,16 @@ impl Cgroups {
 
     /// Stops (true) or continues every process of the cgroup.
     pub fn freeze(&self, path: &str, frozen: bool) -> Result<()> {
-        let relative = relative(path)?;
-        let (mount, file, value) = match self.layout.v1("freezer") {
-            Some(h) => (&h.mount, "freezer.state", if frozen { "FROZEN" } else { "THAWED" }),
-            None => (&self.hierarchies()[0].mount, "cgroup.freeze", if frozen { "1" } else { "0" }),
-        };
-        write_file(&mount.join(relative).join(file), value)
+        let freezer = self.layout.freezer(relative(path)?);
+        write_file(&freezer.file, if frozen { freezer.stopped } else { freezer.going })
     }
 
     /// Whether its processes are stopped. One that is not there is not.
     pub fn is_frozen(&self, path: &str) -> bool {
-        let (file, frozen) = match self.layout.v1("freezer") {
-            Some(_) => ("freezer.state", "FRO"),
-            None => ("cgroup.freeze", "1"),
-        };
-        let dir = relative(path).ok().and_then(|relative| self.layout.directory("freezer", relative));
-        // FREEZING is on the way to FROZEN; only THAWED is not.
-        let text = dir.and_then(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default();
-        text.starts_with(frozen) || text.starts_with("FREE")
+        let Ok(relative) = relative(path) else { return false };
+        let freezer = self.layout.freezer(relative);
+        // Version 1 also says FREEZING, on the way to FROZEN.
+        fs::read_to_string(&freezer.file).is_ok_and(|text| text.trim() != freezer.going)
     }
 
     /// Removes a cgroup and all below it, also where only other runtimes have put something. Succeeds when it is not
