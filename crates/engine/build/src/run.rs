@@ -6,7 +6,7 @@ use crate::error::{BuildError, Result};
 use crate::output::{Message, Output};
 use futures::future::Either;
 use pintle_cri::ByteReader;
-use pintle_docker::containers::{AttachWanted, Attached, Condition, CreateRequest, new_id};
+use pintle_docker::containers::{AttachWanted, Condition, CreateRequest, new_id};
 use pintle_docker::model::{Config, HealthConfig, Mount};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -90,11 +90,8 @@ pub(crate) async fn run(build: &Build, id: &str, command: &[String], output: &Ou
     let waiting = daemon.wait_for(&container, Condition::NextExit);
     let work = async {
         daemon.start_container(id).await?;
-        let session = match attached {
-            Attached::Now(session, _) => Some(session),
-            Attached::Later(given, _) => given.await.ok().transpose()?,
-        };
-        if let Some(session) = session {
+        if let Some(session) = attached.session.await {
+            let session = session?;
             tell(session.stdout, session.stderr, output).await;
         }
         Ok::<_, BuildError>(waiting.done().await)

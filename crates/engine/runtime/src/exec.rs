@@ -65,15 +65,7 @@ impl Engine {
     }
 
     pub(crate) async fn run_session(&self, request: ExecRequest) -> CriResult<ExecSession> {
-        let container = self.container(&request.container_id)?;
-        let wanted = Wanted {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr && !request.tty,
-            tty: request.tty,
-            size: request.size,
-        };
-        Ok(self.session(&container, request, wanted, &ExecOptions::default()).await?.0)
+        Ok(self.exec_with(request, &ExecOptions::default()).await?.0)
     }
 
     /// Runs a process as CRI's `exec` does, with further properties; also returns its number in the machine's pid
@@ -87,17 +79,7 @@ impl Engine {
             tty: request.tty,
             size: request.size,
         };
-        self.session(&container, request, wanted, options).await
-    }
-
-    async fn session(
-        &self,
-        container: &Arc<Container>,
-        request: ExecRequest,
-        wanted: Wanted,
-        options: &ExecOptions,
-    ) -> CriResult<(ExecSession, i32)> {
-        let (running, pipes) = self.run_process(container, &request.command, wanted, options).await?;
+        let (running, pipes) = self.run_process(&container, &request.command, wanted, options).await?;
         let (exit, pid) = (exit_of(running.ended), running.pid);
         let Some(controller) = running.controller else {
             let resize = mpsc::channel(1).0;

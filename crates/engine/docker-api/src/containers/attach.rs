@@ -26,18 +26,15 @@ pub(crate) async fn attach(state: &Arc<State>, mut call: Call, id: &str) -> Resu
     };
     let past = match query.flag("logs") {
         true => {
-            let until = attached.as_ref().and_then(Attached::since);
+            let until = attached.as_ref().and_then(|attached| attached.since);
             Some(super::logs::written(state, &container.id, tty, wanted, until)?)
         }
         false => None,
     };
     let base = Streams { tty, detach: keys, past, ..Streams::default() };
     let begin = move |attached: Option<Attached>, base: Streams| async move {
-        let session = match attached {
-            None => return Some(base),
-            Some(Attached::Now(session, _)) => session,
-            Some(Attached::Later(given, _)) => given.await.ok()?.ok()?,
-        };
+        let Some(attached) = attached else { return Some(base) };
+        let session = attached.session.await?.ok()?;
         Some(Streams { stdin: session.stdin, stdout: session.stdout, stderr: session.stderr, ..base })
     };
     if !call.wants_upgrade() {

@@ -4,6 +4,8 @@ use super::record::Status;
 use super::{Condition, Container};
 use crate::daemon::Daemon;
 use crate::error::{DockerError, Result};
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use pintle_cri::{AttachRequest, ExecSession};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,23 +31,13 @@ pub(crate) struct Pending {
     pub give: oneshot::Sender<Result<ExecSession>>,
 }
 
-/// The streams of a container, now or as soon as it starts.
-pub enum Attached {
-    /// With the time from which on they have its output, where that is known.
-    Now(ExecSession, Option<i64>),
-    /// Ends without a session when the container cannot be started or goes. They have its output from that start on.
-    Later(oneshot::Receiver<Result<ExecSession>>, i64),
-}
-
-impl Attached {
+/// The streams of a container.
+pub struct Attached {
+    /// Comes now, or as soon as the container starts; nothing when it goes before that.
+    pub session: BoxFuture<'static, Option<Result<ExecSession>>>,
     /// What the container's log has from before this time, in nanoseconds since the epoch, is not in the streams, and
-    /// nothing else is missing.
-    pub fn since(&self) -> Option<i64> {
-        match self {
-            Self::Now(_, since) => *since,
-            Self::Later(_, since) => Some(*since),
-        }
-    }
+    /// nothing else is missing. Nothing where that is not known.
+    pub since: Option<i64>,
 }
 
 impl Daemon {
@@ -80,7 +72,7 @@ impl Daemon {
                 stderr: wanted.stderr,
             };
             match self.engine.attach_since(request).await {
-                Ok((session, since)) => return Ok(Attached::Now(session, since)),
+                Ok((session, since)) => return Ok(Attached { session: ready(Some(Ok(session))).boxed(), since }),
                 // It has just ended, and that is about to be noted: whoever comes now waits for its next start.
                 Err(error) => {
                     let ended = self.wait_for(container, Condition::NotRunning).done();
@@ -98,7 +90,7 @@ impl Daemon {
         }
         waiting.push(Pending { wanted, give });
         // With the list locked: a start that gives the streams takes it first.
-        Ok(Attached::Later(given, self.now()))
+        Ok(Attached { session: given.map(std::result::Result::ok).boxed(), since: Some(self.now()) })
     }
 
     /// A client left a container by its keys.
