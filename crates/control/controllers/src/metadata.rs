@@ -1,6 +1,6 @@
 //! Objects of any kind by their metadata alone.
 
-use pintle_client::{Client, ClientError, ListOptions};
+use pintle_client::{Client, ClientError, ListOptions, unless_missing};
 use pintle_types::OwnerReference;
 use serde::Deserialize;
 
@@ -35,11 +35,8 @@ impl Metadata {
 
     /// Reads the metadata of the object at a path; nothing when there is none.
     pub async fn get(client: &Client, path: &str) -> Result<Option<Self>, ClientError> {
-        match client.get_path(path, OBJECT).await {
-            Ok(body) => Ok(Some(Self::decode(&body)?)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let found = unless_missing(client.get_path(path, OBJECT).await)?;
+        Ok(found.map(|body| Self::decode(&body)).transpose()?)
     }
 
     /// Reads the metadata of a whole collection.

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::hash::safe_hash;
 use crate::ownership::controller_ref;
-use pintle_client::{ClientError, DeleteOptions};
+use pintle_client::{ClientError, DeleteOptions, unless_missing};
 use pintle_types::k8s::api::apps::v1::ControllerRevision;
 use pintle_types::k8s::api::core::v1::PodTemplateSpec;
 use pintle_types::k8s::apimachinery::pkg::runtime::RawExtension;
@@ -94,10 +94,7 @@ pub async fn truncate(
     for revision in known.into_iter().take(surplus) {
         let options = DeleteOptions::of_uid(revision.uid());
         let deleted = context.client.delete::<ControllerRevision>(revision.namespace(), revision.name(), &options);
-        match deleted.await {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => (),
-        }
+        unless_missing(deleted.await)?;
     }
     Ok(())
 }

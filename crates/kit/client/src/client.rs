@@ -1,6 +1,6 @@
 //! The verbs, typed by kind at the edge and plain bytes below.
 
-use crate::error::ClientError;
+use crate::error::{ClientError, unless_missing};
 use crate::options::{DeleteOptions, ListOptions, Patch, PatchOptions, WatchOptions};
 use crate::path::{Query, resource_path};
 use crate::transport::{Body, Transport, TransportError, collect};
@@ -108,11 +108,7 @@ impl Client {
 
     /// Reads one object, or nothing when there is none.
     pub async fn get_opt<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, ClientError> {
-        match self.get(namespace, name).await {
-            Ok(object) => Ok(Some(object)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_missing(self.get(namespace, name).await)
     }
 
     /// Reads all objects of a namespace, or of all namespaces when it is empty, page by page.

@@ -81,3 +81,15 @@ impl ClientError {
         causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
     }
 }
+
+/// What came of a request; nothing where its object was not there, which whoever is done with it does not mind.
+///
+/// # Errors
+/// That of the request otherwise.
+pub fn unless_missing<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -16,7 +16,7 @@ mod transport;
 mod watch;
 
 pub use client::{Client, List, RawPage};
-pub use error::ClientError;
+pub use error::{ClientError, unless_missing};
 pub use failover::Failover;
 pub use http2::{HttpConfig, HttpTransport, Token};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};

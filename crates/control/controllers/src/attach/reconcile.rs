@@ -6,7 +6,7 @@ use crate::node::{BY_NODE, is_ready, node_of};
 use crate::pods;
 use crate::protection::{BY_CLAIM, claims_of_placed};
 use parking_lot::Mutex;
-use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions};
+use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions, unless_missing};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use pintle_types::k8s::api::storage::v1::{CSIDriver, VolumeAttachment};
@@ -329,13 +329,9 @@ impl Controller {
                 }
                 let name = handle.attachment(&place.node);
                 let options = DeleteOptions::default();
-                match self.context.client.delete::<VolumeAttachment>("", &name, &options).await {
-                    Err(error) if !error.is_not_found() => Err(error),
-                    _ => {
-                        self.memory.lock().made.remove(&name);
-                        Ok(None)
-                    }
-                }
+                unless_missing(self.context.client.delete::<VolumeAttachment>("", &name, &options).await)?;
+                self.memory.lock().made.remove(&name);
+                Ok(None)
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::approve::{Recognized, awaits_approval, recognized, review};
 use super::plan::{Signer, awaits_signature, lifetime, seconds_left};
 use crate::context::Context;
-use pintle_client::{ClientError, DeleteOptions};
+use pintle_client::{ClientError, DeleteOptions, unless_missing};
 use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
 use pintle_pki::{CertificateAuthority, CertificateRequest};
 use pintle_types::k8s::ByteString;
@@ -44,10 +44,8 @@ async fn reconcile(
     let left = seconds_left(&request, context.now());
     if left <= 0 {
         let options = DeleteOptions::of_uid(request.uid());
-        return match context.client.delete::<CertificateSigningRequest>("", &key.name, &options).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(Outcome::Done),
-        };
+        unless_missing(context.client.delete::<CertificateSigningRequest>("", &key.name, &options).await)?;
+        return Ok(Outcome::Done);
     }
     if let Some(signer) = Signer::named(&request.spec.signer_name) {
         if awaits_approval(&request) {

@@ -7,7 +7,7 @@ use crate::context::{Context, seconds_between};
 use crate::job::finished_at;
 use crate::ownership::{BY_CONTROLLER, controller_of, index_by_owner, owner_key};
 use jiff::tz::TimeZone;
-use pintle_client::{ClientError, DeleteOptions, Propagation};
+use pintle_client::{ClientError, DeleteOptions, Propagation, unless_missing};
 use pintle_informer::{EventType, Informer, Outcome, Queue, reference, run_reconciler};
 use pintle_types::k8s::api::batch::v1::{CronJob, Job};
 use pintle_types::{Kind, ObjectKey, Time};
@@ -51,10 +51,7 @@ impl Controller {
             self.delete(&mut cron, &job).await?;
         }
         if cron.status.clone().unwrap_or_default() != known.status.clone().unwrap_or_default() {
-            match self.context.client.update_status(&cron).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => (),
-            }
+            unless_missing(self.context.client.update_status(&cron).await)?;
         }
         result
     }

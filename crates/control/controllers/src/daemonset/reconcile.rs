@@ -10,7 +10,7 @@ use crate::ownership::{BY_CONTROLLER, index_by_owner, labels_of};
 use crate::pods::until_available;
 use crate::revisions::{self, REVISION};
 use parking_lot::Mutex;
-use pintle_client::{ClientError, DeleteOptions};
+use pintle_client::{ClientError, DeleteOptions, unless_missing};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue};
 use pintle_types::k8s::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use pintle_types::k8s::api::core::v1::{Node, Pod};
@@ -198,9 +198,6 @@ impl Controller {
         }
         let mut changed = set.clone();
         changed.status = Some(new);
-        match self.context.client.update_status(&changed).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        unless_missing(self.context.client.update_status(&changed).await).map(drop)
     }
 }

@@ -6,7 +6,7 @@ use super::status::{self, PROGRESSING};
 use crate::context::Context;
 use crate::ownership::BY_CONTROLLER;
 use crate::pods;
-use pintle_client::{ClientError, DeleteOptions};
+use pintle_client::{ClientError, DeleteOptions, unless_missing};
 use pintle_informer::{EventType, Informer, Outcome};
 use pintle_types::Kind;
 use pintle_types::k8s::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
@@ -249,10 +249,7 @@ impl Rollout<'_> {
         };
         for set in plan::beyond_history(limit, old) {
             let options = DeleteOptions::of_uid(set.uid());
-            match self.context.client.delete::<ReplicaSet>(set.namespace(), set.name(), &options).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => (),
-            }
+            unless_missing(self.context.client.delete::<ReplicaSet>(set.namespace(), set.name(), &options).await)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::plan;
 use crate::context::Context;
 use crate::ownership::{controller_of, labels_of, owner_key};
 use crate::pods;
-use pintle_client::ClientError;
+use pintle_client::{ClientError, unless_missing};
 use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use pintle_types::k8s::api::core::v1::{Pod, ReplicationController};
@@ -76,10 +76,8 @@ impl Controller {
         }
         let mut changed = PodDisruptionBudget::clone(&budget);
         changed.status = Some(status);
-        match self.context.client.update_status(&changed).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(Outcome::Done),
-        }
+        unless_missing(self.context.client.update_status(&changed).await)?;
+        Ok(Outcome::Done)
     }
 
     /// The pods that the controllers of some pods want together. Pods without a known controller count as one each.

@@ -6,7 +6,7 @@ use super::slices::HEADLESS;
 use crate::context::Context;
 use crate::ownership::labels_of;
 use crate::pods;
-use pintle_client::{ClientError, DeleteOptions};
+use pintle_client::{ClientError, DeleteOptions, unless_missing};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use pintle_types::{Kind, ObjectKey, ObjectMeta};
@@ -61,10 +61,7 @@ impl Controller {
         let Some(service) = self.services.get(&key) else {
             if let Some(present) = present.filter(|present| present.label(MANAGED_BY) == Some(MANAGER)) {
                 let options = DeleteOptions::of_uid(present.uid());
-                match client.delete::<Endpoints>(&key.namespace, &key.name, &options).await {
-                    Err(error) if !error.is_not_found() => return Err(error),
-                    _ => (),
-                }
+                unless_missing(client.delete::<Endpoints>(&key.namespace, &key.name, &options).await)?;
             }
             return Ok(Outcome::Done);
         };

@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::expectations::Expectations;
 use crate::ownership::labels_of;
 use parking_lot::Mutex;
-use pintle_client::{Client, ClientError, DeleteOptions};
+use pintle_client::{Client, ClientError, DeleteOptions, unless_missing};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Node, Pod, Service};
 use pintle_types::k8s::api::discovery::v1::EndpointSlice;
@@ -195,12 +195,10 @@ pub async fn apply(
     }
     for slice in &changes.delete {
         let options = DeleteOptions::of_uid(slice.uid());
-        match client.delete::<EndpointSlice>(slice.namespace(), slice.name(), &options).await {
-            Err(error) if !error.is_not_found() => {
-                expectations.forget(key);
-                return Err(error);
-            }
-            _ => (),
+        let deleted = client.delete::<EndpointSlice>(slice.namespace(), slice.name(), &options).await;
+        if let Err(error) = unless_missing(deleted) {
+            expectations.forget(key);
+            return Err(error);
         }
     }
     Ok(())

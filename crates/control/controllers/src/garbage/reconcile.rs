@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::discovery::{Resource, discover};
 use crate::metadata::Metadata;
 use parking_lot::RwLock;
-use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions, Preconditions, Propagation};
+use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions, Preconditions, Propagation, unless_missing};
 use pintle_informer::{Outcome, Queue, Sink, Source, reflect, run_reconciler};
 use pintle_types::{GroupVersion, OwnerReference};
 use serde_json::json;
@@ -138,7 +138,7 @@ impl Collector {
                     ..DeleteOptions::default()
                 };
                 tracing::debug!(path = node.place.path(), ?policy, "deleting what no owner is left of");
-                absent_is_fine(client.delete_path(&node.place.path(), &options).await)?;
+                unless_missing(client.delete_path(&node.place.path(), &options).await)?;
             }
         }
         Ok(Outcome::Done)
@@ -220,7 +220,7 @@ impl Collector {
         metadata["resourceVersion"] = json!(meta.resource_version);
         let patch = Patch::Merge(json!({ "metadata": metadata }));
         let result = self.context.client.patch_path(&node.place.path(), &patch, &PatchOptions::default()).await;
-        absent_is_fine(result.map(drop))
+        unless_missing(result).map(drop)
     }
 }
 
@@ -228,11 +228,4 @@ impl Collector {
 fn closes_circle(meta: &Metadata, dependents: &[(String, Node)]) -> bool {
     dependents.iter().any(|(_, dependent)| dependent.deleting_dependents)
         && meta.owner_references.iter().any(|reference| reference.block_owner_deletion == Some(true))
-}
-
-fn absent_is_fine(result: Result<(), ClientError>) -> Result<(), ClientError> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
-    }
 }

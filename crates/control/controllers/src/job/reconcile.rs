@@ -13,7 +13,7 @@ use crate::owners::Owners;
 use crate::ownership::{controller_ref, labels_of, owner_key, pod_of};
 use crate::pods;
 use parking_lot::Mutex;
-use pintle_client::{ClientError, DeleteOptions};
+use pintle_client::{ClientError, DeleteOptions, unless_missing};
 use pintle_clock::Timestamp;
 use pintle_informer::{EventType, Outcome};
 use pintle_types::k8s::api::batch::v1::{Job, JobStatus};
@@ -315,16 +315,12 @@ impl Controller {
             return Ok(());
         }
         pass.job.status = Some(pass.status.clone());
-        match self.context.client.update_status(&pass.job).await {
-            Ok(job) => {
-                self.written.lock().insert(job.key(), job.version());
-                pass.status = job.status.clone().unwrap_or_default();
-                pass.job = job;
-                Ok(())
-            }
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(error),
+        if let Some(job) = unless_missing(self.context.client.update_status(&pass.job).await)? {
+            self.written.lock().insert(job.key(), job.version());
+            pass.status = job.status.clone().unwrap_or_default();
+            pass.job = job;
         }
+        Ok(())
     }
 }
 

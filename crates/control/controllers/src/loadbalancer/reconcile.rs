@@ -2,7 +2,7 @@
 
 use super::plan::{self, addresses, is_before, is_ours, ports, reserved};
 use crate::context::Context;
-use pintle_client::{ClientError, Patch, PatchOptions};
+use pintle_client::{ClientError, Patch, PatchOptions, unless_missing};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Node, Service};
 use pintle_types::k8s::api::discovery::v1::EndpointSlice;
@@ -121,10 +121,9 @@ impl Balancer {
         let ingress = if addresses.is_empty() { Value::Null } else { ingress };
         let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": ingress}}}));
         let options = PatchOptions { subresource: "status".into(), ..PatchOptions::default() };
-        match self.context.client.patch::<Service>(service.namespace(), service.name(), patch, &options).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(Outcome::Done),
-        }
+        let client = &self.context.client;
+        unless_missing(client.patch::<Service>(service.namespace(), service.name(), patch, &options).await)?;
+        Ok(Outcome::Done)
     }
 }
 

@@ -4,7 +4,7 @@ use super::plan::{Progress, status};
 use crate::context::Context;
 use crate::discovery::{Resource, discover};
 use crate::metadata::Metadata;
-use pintle_client::{ClientError, DeleteOptions, Propagation};
+use pintle_client::{ClientError, DeleteOptions, Propagation, unless_missing};
 use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Namespace, Pod};
 use pintle_types::{Kind, ObjectKey};
@@ -55,21 +55,18 @@ async fn reconcile(
     let mut current = Namespace::clone(&namespace);
     if new != old {
         current.status = Some(new);
-        match context.client.update_status(&current).await {
-            Ok(written) => current = written,
-            Err(error) if error.is_not_found() => return Ok(Outcome::Done),
-            Err(error) => return Err(error),
-        }
+        let Some(written) = unless_missing(context.client.update_status(&current).await)? else {
+            return Ok(Outcome::Done);
+        };
+        current = written;
     }
     if !progress.is_complete() {
         return Ok(Outcome::After(LOOK_AGAIN));
     }
     current.spec.get_or_insert_default().finalizers =
         Some(finalizers.into_iter().filter(|finalizer| finalizer != FINALIZER).collect());
-    match context.client.update_sub(&current, "finalize").await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(Outcome::Done),
-    }
+    unless_missing(context.client.update_sub(&current, "finalize").await)?;
+    Ok(Outcome::Done)
 }
 
 /// Deletes everything in a namespace, and tells what is left.
@@ -115,10 +112,7 @@ async fn try_delete_all(
         client.delete_path(&collection, &options).await?;
     } else {
         for object in &objects {
-            match client.delete_path(&resource.path(namespace, &object.name), &options).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => (),
-            }
+            unless_missing(client.delete_path(&resource.path(namespace, &object.name), &options).await)?;
         }
     }
     objects = Metadata::list(client, &collection).await?;

@@ -5,7 +5,7 @@ use super::reconcile::{BY_NODE, node_of};
 use crate::context::Context;
 use crate::pods;
 use parking_lot::Mutex;
-use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions};
+use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions, unless_missing};
 use pintle_clock::Timestamp;
 use pintle_informer::{EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Node, Pod, Taint};
@@ -122,9 +122,9 @@ pub async fn disrupt(context: &Context, pod: &Pod, reason: &str, message: &str) 
     });
     let patch = json!({ "metadata": { "uid": pod.uid() }, "status": { "conditions": [condition] } });
     let (client, options) = (&context.client, PatchOptions::status());
-    match client.patch::<Pod>(pod.namespace(), pod.name(), Patch::Strategic(patch), &options).await {
-        Err(error) if error.is_not_found() => return Ok(()),
-        other => other.map(drop)?,
+    let told = client.patch::<Pod>(pod.namespace(), pod.name(), Patch::Strategic(patch), &options).await;
+    if unless_missing(told)?.is_none() {
+        return Ok(());
     }
     match client.delete::<Pod>(pod.namespace(), pod.name(), &DeleteOptions::of_uid(pod.uid())).await {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),

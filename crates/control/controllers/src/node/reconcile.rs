@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::ownership::labels_of;
 use crate::pods;
 use parking_lot::Mutex;
-use pintle_client::{ClientError, Patch, PatchOptions};
+use pintle_client::{ClientError, Patch, PatchOptions, unless_missing};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, Selector, run_reconciler};
 use pintle_types::k8s::api::coordination::v1::Lease;
 use pintle_types::k8s::api::core::v1::{Node, Pod};
@@ -171,7 +171,7 @@ impl Controller {
             let mut changed = Node::clone(&node);
             changed.spec.get_or_insert_default().taints = (!taints.is_empty()).then_some(taints);
             // The change comes back as an event, and with it the next look.
-            absent_is_fine(self.context.client.update(&changed).await)?;
+            unless_missing(self.context.client.update(&changed).await)?;
         }
         if unknown {
             self.mark_pods(&node).await?;
@@ -183,7 +183,7 @@ impl Controller {
     async fn silence(&self, node: &Arc<Node>, was_ready: bool) -> Result<Outcome, ClientError> {
         let mut changed = Node::clone(node);
         changed.status.get_or_insert_default().conditions = Some(silent(node, self.context.now()));
-        absent_is_fine(self.context.client.update_status(&changed).await)?;
+        unless_missing(self.context.client.update_status(&changed).await)?;
         tracing::warn!(node = node.name(), labels = ?labels_of(&node.metadata), "the node fell silent");
         if was_ready {
             let message = format!("Node {} status is now: NodeNotReady", node.name());
@@ -201,16 +201,9 @@ impl Controller {
             let condition = json!({ "type": "Ready", "status": "False", "lastTransitionTime": self.context.time() });
             let patch = json!({ "metadata": { "uid": pod.uid() }, "status": { "conditions": [condition] } });
             let (client, options) = (&self.context.client, PatchOptions::status());
-            absent_is_fine(client.patch::<Pod>(pod.namespace(), pod.name(), Patch::Strategic(patch), &options).await)?;
+            unless_missing(client.patch::<Pod>(pod.namespace(), pod.name(), Patch::Strategic(patch), &options).await)?;
             self.context.recorder.event(&*pod, EventType::Warning, "NodeNotReady", "Node is not ready");
         }
         Ok(())
-    }
-}
-
-fn absent_is_fine<T>(result: Result<T, ClientError>) -> Result<(), ClientError> {
-    match result {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use super::plan::Book;
 use crate::context::Context;
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use pintle_client::{ClientError, Patch, PatchOptions};
+use pintle_client::{ClientError, Patch, PatchOptions, unless_missing};
 use pintle_informer::{EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::Node;
 use pintle_types::{Kind, ObjectKey};
@@ -69,9 +69,7 @@ impl Shares {
             "spec": { "podCIDR": shares.first(), "podCIDRs": shares },
         }));
         let patched = self.context.client.patch::<Node>("", &key.name, patch, &PatchOptions::default()).await;
-        match patched {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(Outcome::Done),
-        }
+        unless_missing(patched)?;
+        Ok(Outcome::Done)
     }
 }

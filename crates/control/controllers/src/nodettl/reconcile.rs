@@ -2,7 +2,7 @@
 
 use super::plan::{row, seconds};
 use crate::context::Context;
-use pintle_client::{ClientError, Patch, PatchOptions};
+use pintle_client::{ClientError, Patch, PatchOptions, unless_missing};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::Node;
 use pintle_types::{Kind, ObjectKey};
@@ -58,8 +58,6 @@ async fn reconcile(
         return Ok(Outcome::Done);
     }
     let patch = Patch::Strategic(json!({"metadata": {"annotations": {TTL: wanted}}}));
-    match context.client.patch::<Node>("", &key.name, patch, &PatchOptions::default()).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(Outcome::Done),
-    }
+    unless_missing(context.client.patch::<Node>("", &key.name, patch, &PatchOptions::default()).await)?;
+    Ok(Outcome::Done)
 }

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::node::{BY_NODE, node_of};
 use crate::pods;
 use parking_lot::Mutex;
-use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions};
+use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions, unless_missing};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Node, Pod};
 use pintle_types::{Kind, ObjectKey};
@@ -116,10 +116,8 @@ impl Controller {
         }
         let patch = json!({ "metadata": { "uid": pod.uid() }, "status": status });
         let (client, options) = (&self.context.client, PatchOptions::status());
-        match client.patch::<Pod>(pod.namespace(), pod.name(), Patch::Strategic(patch), &options).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        unless_missing(client.patch::<Pod>(pod.namespace(), pod.name(), Patch::Strategic(patch), &options).await)?;
+        Ok(())
     }
 
     async fn delete(&self, pod: &Pod) -> Result<(), ClientError> {

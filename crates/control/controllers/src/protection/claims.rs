@@ -2,7 +2,7 @@
 
 use super::plan::finalizers;
 use crate::context::Context;
-use pintle_client::ClientError;
+use pintle_client::{ClientError, unless_missing};
 use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{PersistentVolumeClaim, Pod};
 use pintle_types::{Kind, ObjectKey};
@@ -55,8 +55,6 @@ async fn reconcile(
     let Some(finalizers) = finalizers(&claim.metadata, FINALIZER, used) else { return Ok(Outcome::Done) };
     let mut changed = PersistentVolumeClaim::clone(&claim);
     changed.metadata.finalizers = Some(finalizers);
-    match context.client.update(&changed).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(Outcome::Done),
-    }
+    unless_missing(context.client.update(&changed).await)?;
+    Ok(Outcome::Done)
 }

@@ -2,7 +2,7 @@
 
 use super::plan::finalizers;
 use crate::context::Context;
-use pintle_client::ClientError;
+use pintle_client::{ClientError, unless_missing};
 use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::PersistentVolume;
 use pintle_types::{Kind, ObjectKey};
@@ -32,8 +32,6 @@ async fn reconcile(
     };
     let mut changed = PersistentVolume::clone(&volume);
     changed.metadata.finalizers = Some(finalizers);
-    match context.client.update(&changed).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(Outcome::Done),
-    }
+    unless_missing(context.client.update(&changed).await)?;
+    Ok(Outcome::Done)
 }

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::owners::Owners;
 use crate::ownership::{BY_CONTROLLER, controller_of, controller_ref, index_by_owner, labels_of, pod_of};
 use crate::pods::{is_active, is_terminating, until_available};
-use pintle_client::{ClientError, DeleteOptions};
+use pintle_client::{ClientError, DeleteOptions, unless_missing};
 use pintle_informer::{EventType, Outcome};
 use pintle_types::k8s::api::core::v1::Pod;
 use pintle_types::k8s::{Metadata, Resource};
@@ -150,9 +150,6 @@ impl<S: Sets> Controller<S> {
         }
         let mut changed = S::Object::clone(set);
         S::set_status(&mut changed, new);
-        match self.context.client.update_status(&changed).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        unless_missing(self.context.client.update_status(&changed).await).map(drop)
     }
 }

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::ownership::{BY_CONTROLLER, controller_uid};
 use crate::pods;
 use parking_lot::Mutex;
-use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions};
+use pintle_client::{ClientError, DeleteOptions, Patch, PatchOptions, unless_missing};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::core::v1::{Pod, PodResourceClaim};
 use pintle_types::k8s::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
@@ -243,10 +243,8 @@ impl Controller {
             return Ok(());
         }
         let options = DeleteOptions::of_uid(claim.uid());
-        match self.context.client.delete::<ResourceClaim>(claim.namespace(), claim.name(), &options).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        unless_missing(self.context.client.delete::<ResourceClaim>(claim.namespace(), claim.name(), &options).await)?;
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use super::counts::Counts;
 use super::plan::{self, Present};
 use crate::context::Context;
 use crate::discovery::discover;
-use pintle_client::{Client, ClientError, ListOptions};
+use pintle_client::{Client, ClientError, ListOptions, unless_missing};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_quota::{Resource, parse, to_value};
 use pintle_types::k8s::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
@@ -137,10 +137,8 @@ impl Controller {
         // With the resourceVersion of the quota that was read before the count: a charge in between is a conflict.
         let mut changed = ResourceQuota::clone(&quota);
         changed.status = serde_json::from_value(json!({"hard": to_value(&hard), "used": to_value(&used)})).ok();
-        match self.context.client.update_status(&changed).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(again),
-        }
+        unless_missing(self.context.client.update_status(&changed).await)?;
+        Ok(again)
     }
 
     /// The objects that are counted by what they ask for, as informers know them.

@@ -2,7 +2,7 @@
 
 use super::plan::{FINALIZER, condition, has, is_used, name};
 use crate::context::Context;
-use pintle_client::ClientError;
+use pintle_client::{ClientError, unless_missing};
 use pintle_informer::{Change, Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::networking::v1::{IPAddress, ServiceCIDR};
 use pintle_types::{Kind, ObjectKey};
@@ -65,8 +65,6 @@ async fn reconcile(
     } else {
         return Ok(Outcome::Done);
     };
-    match written {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(Outcome::Done),
-    }
+    unless_missing(written)?;
+    Ok(Outcome::Done)
 }

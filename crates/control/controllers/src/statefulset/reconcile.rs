@@ -8,7 +8,7 @@ use crate::owners::Owners;
 use crate::ownership::{BY_CONTROLLER, index_by_owner, labels_of};
 use crate::pods::{self, until_available};
 use crate::revisions::{self, REVISION};
-use pintle_client::{ClientError, DeleteOptions};
+use pintle_client::{ClientError, DeleteOptions, unless_missing};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue};
 use pintle_types::k8s::Resource;
 use pintle_types::k8s::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
@@ -161,10 +161,7 @@ impl Controller {
                 let Some(owners) = claims::owners(retention, &claim, set, pod, scaled_down) else { continue };
                 let mut changed = PersistentVolumeClaim::clone(&claim);
                 changed.metadata.owner_references = Some(owners).filter(|owners| !owners.is_empty());
-                match self.context.client.update(&changed).await {
-                    Err(error) if !error.is_not_found() => return Err(error),
-                    _ => (),
-                }
+                unless_missing(self.context.client.update(&changed).await)?;
             }
         }
         Ok(())
@@ -217,10 +214,7 @@ impl Controller {
         }
         let mut changed = set.clone();
         changed.status = Some(new.clone());
-        match self.context.client.update_status(&changed).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        unless_missing(self.context.client.update_status(&changed).await).map(drop)
     }
 
     async fn truncate(

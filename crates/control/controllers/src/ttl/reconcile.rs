@@ -2,7 +2,7 @@
 
 use crate::context::{Context, seconds_between};
 use crate::job::finished_at;
-use pintle_client::{ClientError, DeleteOptions, Propagation};
+use pintle_client::{ClientError, DeleteOptions, Propagation, unless_missing};
 use pintle_informer::{Informer, Outcome, Queue, run_reconciler};
 use pintle_types::k8s::api::batch::v1::Job;
 use pintle_types::{Kind, ObjectKey};
@@ -49,8 +49,6 @@ async fn reconcile(context: &Context, jobs: &Informer<Job>, key: ObjectKey) -> R
     let mut options = DeleteOptions::of_uid(fresh.uid());
     options.propagation_policy = Some(Propagation::Foreground);
     options.preconditions.resource_version = fresh.metadata.resource_version.clone();
-    match context.client.delete::<Job>(&key.namespace, &key.name, &options).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(Outcome::Done),
-    }
+    unless_missing(context.client.delete::<Job>(&key.namespace, &key.name, &options).await)?;
+    Ok(Outcome::Done)
 }

@@ -3,7 +3,7 @@
 use super::plan::{self, BOUND, BY_CONTROLLER, ClaimStep, Reclaim, Told, VolumeStep, World};
 use crate::context::Context;
 use crate::pods;
-use pintle_client::ClientError;
+use pintle_client::{ClientError, unless_missing};
 use pintle_informer::{Change, EventType, Informer, Outcome, Queue, run_reconciler};
 use pintle_storage::{PROVISIONER, class_of_claim, class_of_volume, is_for};
 use pintle_types::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
@@ -128,10 +128,8 @@ impl Controller {
                 None => Ok(()),
             },
         };
-        match result {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(Outcome::Done),
-        }
+        unless_missing(result)?;
+        Ok(Outcome::Done)
     }
 
     /// What was bound to a claim that is gone is released.

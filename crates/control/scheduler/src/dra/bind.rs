@@ -9,7 +9,7 @@ use crate::hints::Event;
 use crate::pod::PodInfo;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
-use pintle_client::{Client, ClientError, DeleteOptions, Patch, PatchOptions};
+use pintle_client::{Client, ClientError, DeleteOptions, Patch, PatchOptions, unless_missing};
 use pintle_types::k8s::api::core::v1::{ContainerExtendedResourceRequest, Pod};
 use pintle_types::k8s::api::resource::v1::{AllocationResult, ResourceClaim, ResourceClaimConsumerReference};
 use pintle_types::{Kind, Time};
@@ -225,10 +225,10 @@ async fn delete(client: &Client, claim: &ResourceClaim) -> Result<(), ClientErro
     }
     fresh.metadata.finalizers.iter_mut().for_each(|list| list.retain(|name| name != FINALIZER));
     client.update(&fresh).await?;
-    match client.delete::<ResourceClaim>(&key.namespace, &key.name, &DeleteOptions::of_uid(claim.uid())).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    unless_missing(
+        client.delete::<ResourceClaim>(&key.namespace, &key.name, &DeleteOptions::of_uid(claim.uid())).await,
+    )?;
+    Ok(())
 }
 
 /// Whether the pod claims devices, or asks for resources that are devices.
