@@ -27,6 +27,20 @@ pub struct Requirement {
 }
 
 impl Requirement {
+    /// The requirement of a node selector; nothing when its operator does not exist.
+    pub fn of_node(typed: &NodeSelectorRequirement) -> Option<Self> {
+        let operator = match typed.operator.as_str() {
+            "In" => Operator::In,
+            "NotIn" => Operator::NotIn,
+            "Exists" => Operator::Exists,
+            "DoesNotExist" => Operator::DoesNotExist,
+            "Gt" => Operator::GreaterThan,
+            "Lt" => Operator::LessThan,
+            _ => return None,
+        };
+        Some(Self { key: typed.key.clone(), operator, values: typed.values.clone().unwrap_or_default() })
+    }
+
     /// Whether a label's value (nothing when the label is absent) meets the condition.
     pub fn matches(&self, value: Option<&str>) -> bool {
         let listed = || value.is_some_and(|v| self.values.iter().any(|x| x == v));
@@ -61,17 +75,7 @@ pub fn node_term_matches<'a>(term: &NodeSelectorTerm, name: &'a str, label: impl
 }
 
 fn node_requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let operator = match requirement.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::GreaterThan,
-        "Lt" => Operator::LessThan,
-        _ => return false,
-    };
-    let values = requirement.values.clone().unwrap_or_default();
-    Requirement { key: requirement.key.clone(), operator, values }.matches(value)
+    Requirement::of_node(requirement).is_some_and(|requirement| requirement.matches(value))
 }
 
 /// A label selector; all requirements must hold. An empty one matches everything.

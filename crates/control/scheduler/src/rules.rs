@@ -26,23 +26,10 @@ pub(crate) struct NodeRules {
     names: Option<BTreeSet<String>>,
 }
 
-fn requirement(from: &NodeSelectorRequirement) -> Option<Requirement> {
-    let operator = match from.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::GreaterThan,
-        "Lt" => Operator::LessThan,
-        _ => return None,
-    };
-    Some(Requirement { key: from.key.clone(), operator, values: from.values.clone().unwrap_or_default() })
-}
-
 impl Way {
     fn new(term: &NodeSelectorTerm) -> Self {
         let parse = |list: Option<&Vec<NodeSelectorRequirement>>| -> Option<Vec<Requirement>> {
-            list.into_iter().flatten().map(requirement).collect()
+            list.into_iter().flatten().map(Requirement::of_node).collect()
         };
         let (labels, fields) = (parse(term.match_expressions.as_ref()), parse(term.match_fields.as_ref()));
         let known = labels.is_some() && fields.is_some();

@@ -56,11 +56,11 @@ impl<'a, 'p> Frame<'a, 'p> {
                 self.locals.get(usize::from(*place)).cloned().ok_or(EvalError::NoSuchOverload)
             }
             Node::Lazy(slot, field) => self.lazy(*slot, field),
-            Node::Select(field) => self.select(field),
+            Node::Select(field) => self.select(field, false),
             Node::Has(field) => self.has(field),
-            Node::OptionalSelect(field) => self.optional_select(field),
-            Node::Index(parts) => self.index(parts),
-            Node::OptionalIndex(parts) => self.optional_index(parts),
+            Node::OptionalSelect(field) => self.select(field, true),
+            Node::Index(parts) => self.index(parts, false),
+            Node::OptionalIndex(parts) => self.index(parts, true),
             Node::And(parts) => self.logical(&parts[0], &parts[1], false),
             Node::Or(parts) => self.logical(&parts[0], &parts[1], true),
             Node::Not(operand) => {
@@ -120,12 +120,14 @@ impl<'a, 'p> Frame<'a, 'p> {
         }
     }
 
-    fn select(&mut self, field: &'p Field) -> Outcome<'a> {
+    /// `operand.field`, or `operand.?field` where what is not there is an empty optional.
+    fn select(&mut self, field: &'p Field, is_optional: bool) -> Outcome<'a> {
         let operand = self.eval(&field.operand)?;
         self.charge(u64::from(field.cost))?;
         match operand {
             Value::Optional(None) => Ok(Value::Optional(None)),
             Value::Optional(Some(inner)) => Ok(optional(find(&inner, &field.field)?)),
+            operand if is_optional => Ok(optional(find(&operand, &field.field)?)),
             operand => find(&operand, &field.field)?.ok_or_else(|| EvalError::NoSuchKey(field.field.clone())),
         }
     }
@@ -140,35 +142,16 @@ impl<'a, 'p> Frame<'a, 'p> {
         Ok(Value::Bool(found))
     }
 
-    fn optional_select(&mut self, field: &'p Field) -> Outcome<'a> {
-        let operand = self.eval(&field.operand)?;
-        self.charge(u64::from(field.cost))?;
-        match operand {
-            Value::Optional(None) => Ok(Value::Optional(None)),
-            Value::Optional(Some(inner)) => Ok(optional(find(&inner, &field.field)?)),
-            operand => Ok(optional(find(&operand, &field.field)?)),
-        }
-    }
-
-    fn index(&mut self, parts: &'p [Node; 2]) -> Outcome<'a> {
+    /// `operand[index]`, or `operand[?index]` where what is not there is an empty optional.
+    fn index(&mut self, parts: &'p [Node; 2], is_optional: bool) -> Outcome<'a> {
         let operand = self.eval(&parts[0])?;
         let index = self.eval(&parts[1])?;
         self.charge(if parts[0].is_attribute() { 1 } else { 2 })?;
         match operand {
             Value::Optional(None) => Ok(Value::Optional(None)),
             Value::Optional(Some(inner)) => Ok(optional(at(&inner, &index)?)),
+            operand if is_optional => Ok(optional(at(&operand, &index)?)),
             operand => at(&operand, &index)?.ok_or_else(|| missing(&operand, &index)),
-        }
-    }
-
-    fn optional_index(&mut self, parts: &'p [Node; 2]) -> Outcome<'a> {
-        let operand = self.eval(&parts[0])?;
-        let index = self.eval(&parts[1])?;
-        self.charge(if parts[0].is_attribute() { 1 } else { 2 })?;
-        match operand {
-            Value::Optional(None) => Ok(Value::Optional(None)),
-            Value::Optional(Some(inner)) => Ok(optional(at(&inner, &index)?)),
-            operand => Ok(optional(at(&operand, &index)?)),
         }
     }
 

@@ -47,8 +47,8 @@ static COLUMNS: &[Column] = &[
         "Information when was the last time the job was successfully scheduled.",
     ),
     column::AGE,
-    Column::new("Containers", "string", "", 1, "Names of each container in the template."),
-    Column::new("Images", "string", "", 1, "Images referenced by each container in the template."),
+    workload::CONTAINERS,
+    workload::IMAGES,
     Column::new(
         "Selector",
         "string",
@@ -89,8 +89,7 @@ impl Strategy for CronJob {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut warnings: Vec<String> =
-            old.is_none().then(|| workload::name_warning(new)).flatten().into_iter().collect();
+        let mut warnings = workload::name_warnings(new, old);
         let (schedule, job) = (tree::text(&new["spec"], "schedule"), &new["spec"]["jobTemplate"]["spec"]);
         if old.is_none_or(|old| old["spec"] != new["spec"]) {
             warnings.extend(job::spec_warning(job));

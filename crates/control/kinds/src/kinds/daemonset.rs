@@ -58,8 +58,8 @@ static COLUMNS: &[Column] = &[
          https://kubernetes.io/docs/concepts/configuration/assign-pod-node/",
     ),
     column::AGE,
-    Column::new("Containers", "string", "", 1, "Names of each container in the template."),
-    Column::new("Images", "string", "", 1, "Images referenced by each container in the template."),
+    workload::CONTAINERS,
+    workload::IMAGES,
     Column::new(
         "Selector",
         "string",

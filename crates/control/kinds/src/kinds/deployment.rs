@@ -32,8 +32,8 @@ static COLUMNS: &[Column] = &[
          deployment.",
     ),
     column::AGE,
-    Column::new("Containers", "string", "", 1, "Names of each container in the template."),
-    Column::new("Images", "string", "", 1, "Images referenced by each container in the template."),
+    workload::CONTAINERS,
+    workload::IMAGES,
     Column::new(
         "Selector",
         "string",
@@ -87,26 +87,14 @@ impl Strategy for Deployment {
         Errors::of(|errors| {
             let (path, status) = (Path::new("status"), &new["status"]);
             number::fields_not_negative(errors, &path, status, COUNTS);
-            let replicas = tree::int(status, "replicas");
-            for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
-                let count = tree::int(status, field);
-                if count > replicas {
-                    errors.invalid(&path.child(field), count, "cannot be greater than status.replicas");
-                }
-            }
-            let available = tree::int(status, "availableReplicas");
-            if available > tree::int(status, "readyReplicas") {
-                errors.invalid(&path.child("availableReplicas"), available, "cannot be greater than readyReplicas");
-            }
+            let within = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+            workload::counts_within(errors, &path, status, &within, "readyReplicas");
             workload::collisions_only_grow(errors, new, old);
         })
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut warnings: Vec<String> =
-            old.is_none().then(|| workload::name_warning(new)).flatten().into_iter().collect();
-        warnings.extend(pod::template_warnings("spec.template", &new["spec"]["template"], new, old));
-        warnings
+        workload::warnings(new, old)
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {

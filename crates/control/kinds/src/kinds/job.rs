@@ -28,8 +28,8 @@ static COLUMNS: &[Column] = &[
     ),
     Column::new("Duration", "string", "", 0, "Time required to complete the job."),
     column::AGE,
-    Column::new("Containers", "string", "", 1, "Names of each container in the template."),
-    Column::new("Images", "string", "", 1, "Images referenced by each container in the template."),
+    workload::CONTAINERS,
+    workload::IMAGES,
     Column::new(
         "Selector",
         "string",
@@ -100,8 +100,7 @@ impl Strategy for Job {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut warnings: Vec<String> =
-            old.is_none().then(|| workload::name_warning(new)).flatten().into_iter().collect();
+        let mut warnings = workload::name_warnings(new, old);
         if old.is_none_or(|old| old["spec"] != new["spec"]) {
             warnings.extend(spec_warning(&new["spec"]));
         }

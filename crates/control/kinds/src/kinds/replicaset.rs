@@ -40,8 +40,8 @@ static COLUMNS: &[Column] = &[
         "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
     ),
     column::AGE,
-    Column::new("Containers", "string", "", 1, "Names of each container in the template."),
-    Column::new("Images", "string", "", 1, "Images referenced by each container in the template."),
+    workload::CONTAINERS,
+    workload::IMAGES,
     Column::new(
         "Selector",
         "string",
@@ -89,10 +89,7 @@ impl Strategy for ReplicaSet {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut warnings: Vec<String> =
-            old.is_none().then(|| workload::name_warning(new)).flatten().into_iter().collect();
-        warnings.extend(pod::template_warnings("spec.template", &new["spec"]["template"], new, old));
-        warnings
+        workload::warnings(new, old)
     }
 
     fn columns(&self) -> &[Column] {
@@ -115,17 +112,8 @@ fn validate_status(errors: &mut Errors, status: &Value) {
         &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
     let path = Path::new("status");
     number::fields_not_negative(errors, &path, status, COUNTS);
-    let replicas = tree::int(status, "replicas");
-    for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
-        let count = tree::int(status, field);
-        if count > replicas {
-            errors.invalid(&path.child(field), count, "cannot be greater than status.replicas");
-        }
-    }
-    let available = tree::int(status, "availableReplicas");
-    if available > tree::int(status, "readyReplicas") {
-        errors.invalid(&path.child("availableReplicas"), available, "cannot be greater than readyReplicas");
-    }
+    let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    workload::counts_within(errors, &path, status, &within, "readyReplicas");
 }
 
 pub struct ReplicationController;
@@ -151,8 +139,8 @@ static CONTROLLER_COLUMNS: &[Column] = &[
     ),
     Column::new("Ready", "integer", "", 0, "The number of ready replicas for this replication controller."),
     column::AGE,
-    Column::new("Containers", "string", "", 1, "Names of each container in the template."),
-    Column::new("Images", "string", "", 1, "Images referenced by each container in the template."),
+    workload::CONTAINERS,
+    workload::IMAGES,
     Column::new(
         "Selector",
         "string",
@@ -222,10 +210,7 @@ impl Strategy for ReplicationController {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut warnings: Vec<String> =
-            old.is_none().then(|| workload::name_warning(new)).flatten().into_iter().collect();
-        warnings.extend(pod::template_warnings("spec.template", &new["spec"]["template"], new, old));
-        warnings
+        workload::warnings(new, old)
     }
 
     fn columns(&self) -> &[Column] {

@@ -20,8 +20,8 @@ static COLUMNS: &[Column] = &[
     column::NAME,
     Column::new("Ready", "string", "", 0, "Number of the pod with ready state"),
     column::AGE,
-    Column::new("Containers", "string", "", 1, "Names of each container in the template."),
-    Column::new("Images", "string", "", 1, "Images referenced by each container in the template."),
+    workload::CONTAINERS,
+    workload::IMAGES,
 ];
 
 impl Strategy for StatefulSet {
@@ -80,17 +80,7 @@ impl Strategy for StatefulSet {
             let (path, status) = (Path::new("status"), &new["status"]);
             number::fields_not_negative(errors, &path, status, COUNTS);
             number::fields_not_negative(errors, &path, status, &["observedGeneration", "collisionCount"]);
-            for field in &COUNTS[1..] {
-                let count = tree::int(status, field);
-                if count > tree::int(status, "replicas") {
-                    errors.invalid(&path.child(field), count, "cannot be greater than status.replicas");
-                }
-            }
-            let available = tree::int(status, "availableReplicas");
-            if available > tree::int(status, "readyReplicas") {
-                let words = "cannot be greater than status.readyReplicas";
-                errors.invalid(&path.child("availableReplicas"), available, words);
-            }
+            workload::counts_within(errors, &path, status, &COUNTS[1..], "status.readyReplicas");
             workload::collisions_only_grow(errors, new, old);
         })
     }

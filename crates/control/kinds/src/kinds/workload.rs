@@ -2,13 +2,19 @@
 
 use crate::{
     check::{Errors, selector},
-    column,
+    column::{self, Column},
     kinds::pod,
     tree,
 };
 use jiff::Timestamp;
 use pintle_types::field::Path;
 use serde_json::Value;
+
+/// The containers of the template, and their images; only with `-o wide`.
+pub(super) const CONTAINERS: Column =
+    Column::new("Containers", "string", "", 1, "Names of each container in the template.");
+pub(super) const IMAGES: Column =
+    Column::new("Images", "string", "", 1, "Images referenced by each container in the template.");
 
 /// A selector of labels that the kind needs. Answers whether pods can be matched with it.
 pub(super) fn selector(errors: &mut Errors, path: &Path, value: &Value, empty: &str, unusable: &str) -> bool {
@@ -37,12 +43,39 @@ pub(super) fn labels_match(errors: &mut Errors, path: &Path, template: &Value, s
     }
 }
 
-/// What is told of a name that pods can bear but hosts can't.
-pub(super) fn name_warning(object: &Value) -> Option<String> {
+/// What is told of a new name that pods can bear but hosts can't.
+pub(super) fn name_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+    if old.is_some() {
+        return Vec::new();
+    }
     let wrong = pintle_types::names::dns1123_label_errors(tree::text(&object["metadata"], "name"));
     let words = "this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
                  recommended";
-    (!wrong.is_empty()).then(|| format!("metadata.name: {words}: [{}]", wrong.join(" ")))
+    let warning = (!wrong.is_empty()).then(|| format!("metadata.name: {words}: [{}]", wrong.join(" ")));
+    warning.into_iter().collect()
+}
+
+/// What is told of a name and of a template.
+pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut warnings = name_warnings(new, old);
+    warnings.extend(pod::template_warnings("spec.template", &new["spec"]["template"], new, old));
+    warnings
+}
+
+/// No count of these exceeds that of all replicas, and those that are available are ready; `ready` is what the message
+/// calls these.
+pub(super) fn counts_within(errors: &mut Errors, path: &Path, status: &Value, counts: &[&str], ready: &str) {
+    let replicas = tree::int(status, "replicas");
+    for field in counts {
+        let count = tree::int(status, field);
+        if count > replicas {
+            errors.invalid(&path.child(field), count, "cannot be greater than status.replicas");
+        }
+    }
+    let available = tree::int(status, "availableReplicas");
+    if available > tree::int(status, "readyReplicas") {
+        errors.invalid(&path.child("availableReplicas"), available, &format!("cannot be greater than {ready}"));
+    }
 }
 
 /// Pods of controllers restart for ever and have no deadline.
