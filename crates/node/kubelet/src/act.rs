@@ -144,6 +144,10 @@ impl Act<'_> {
             Ok::<_, String>(Sandbox { id, config, ips: self.or_node_ip(status.ips) })
         };
         made.await.map_err(|error| {
+            // What fails while the pod is being taken away is no fault.
+            if self.halt.is_cancelled() {
+                return;
+            }
             host.measures.started_pods_errors.inc();
             let message = format!("Failed to create pod sandbox: {error}");
             host.events.pod(self.pod, true, "FailedCreatePodSandBox", message);

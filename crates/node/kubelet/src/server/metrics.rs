@@ -2,7 +2,7 @@
 
 use super::{Body, State, respond};
 use crate::static_pods::is_mirror;
-use crate::stats::machine_use::{self, Filesystem};
+use crate::stats::machine_use::Filesystem;
 use crate::stats::{ContainerUse, PodUse, Snapshot, Usage};
 use http::{Response, StatusCode};
 use pintle_cri::{ContainerState, CriResult, PodSandboxFilter, Runtime, SandboxState};
@@ -218,7 +218,7 @@ pub async fn own(state: &State) -> Response<Body> {
     family(&mut text, "kubelet_node_name", "gauge", help, [now(node, 1.0)]);
     desired(&mut text, &state.pods.list());
     running(&mut text, state.host.runtime.as_ref()).await;
-    claims(&mut text, state);
+    claims(&mut text, state).await;
     text.push_str(&state.host.measures.render());
     respond::text(StatusCode::OK, text)
 }
@@ -257,15 +257,14 @@ async fn running(text: &mut String, runtime: &dyn Runtime) {
 }
 
 /// Volumes that claims are bound to and pods here use.
-fn claims(text: &mut String, state: &State) {
+async fn claims(text: &mut String, state: &State) {
     let mut found = BTreeMap::new();
     for pod in state.pods.list() {
-        let volumes = pod.spec.iter().filter_map(|spec| spec.volumes.as_ref()).flatten();
-        let claimed = state.host.claimed.of(pod.uid());
-        for (volume, path) in volumes.filter_map(|volume| Some((volume, claimed.get(&volume.name)?))) {
+        let claimed = state.stats.claimed(pod.uid()).await;
+        for volume in pod.spec.iter().filter_map(|spec| spec.volumes.as_ref()).flatten() {
+            let Some((_, disk)) = claimed.get(&volume.name) else { continue };
             let Some(claim) = pintle_storage::claim_of(&pod, volume) else { continue };
-            let Some(disk) = machine_use::filesystem(path) else { continue };
-            found.insert(format!("namespace=\"{}\",persistentvolumeclaim=\"{}\"", pod.namespace(), claim.name), disk);
+            found.insert(format!("namespace=\"{}\",persistentvolumeclaim=\"{}\"", pod.namespace(), claim.name), *disk);
         }
     }
     claims_text(text, &found);
@@ -278,9 +277,7 @@ fn claims_text(text: &mut String, found: &BTreeMap<String, Filesystem>) {
         ("capacity_bytes", "[ALPHA] Capacity in bytes of the volume", |disk| disk.capacity),
         ("inodes", "[ALPHA] Maximum number of inodes in the volume", |disk| disk.inodes),
         ("inodes_free", "[ALPHA] Number of free inodes in the volume", |disk| disk.inodes_free),
-        ("inodes_used", "[ALPHA] Number of used inodes in the volume", |disk| {
-            disk.inodes.saturating_sub(disk.inodes_free)
-        }),
+        ("inodes_used", "[ALPHA] Number of used inodes in the volume", Filesystem::inodes_used),
         ("used_bytes", "[ALPHA] Number of used bytes in the volume", |disk| disk.used),
     ];
     for (name, help, count) in families {

@@ -202,9 +202,10 @@ async fn answer(state: Arc<State>, peer: Arc<Option<pintle_pki::Peer>>, request:
 
 /// Counts a request, by few words only: clients choose the method and the path.
 fn count(state: &State, method: &Method, route: Option<&Route>) {
-    const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE];
-    let method = if METHODS.contains(method) { method.as_str() } else { "other" };
+    let known = matches!(method.as_str(), "OPTIONS" | "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "TRACE" | "CONNECT");
+    let method = if known { method.as_str() } else { "other" };
     let path = route.map_or("other", Route::bucket);
+    // Forwarded ports are not among them at upstream, which spells their path in two ways.
     let takes_long = matches!(route, Some(Route::Exec(_) | Route::Attach(_)));
     let long_running = if takes_long { "true" } else { "false" };
     state.host.measures.requests.with(&[method, path, "readwrite", long_running]).inc();

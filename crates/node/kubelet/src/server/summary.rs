@@ -85,7 +85,7 @@ fn filesystem(at: i64, disk: Filesystem) -> Value {
         "usedBytes": disk.used,
         "inodesFree": disk.inodes_free,
         "inodes": disk.inodes,
-        "inodesUsed": disk.inodes.saturating_sub(disk.inodes_free),
+        "inodesUsed": disk.inodes_used(),
     })
 }
 

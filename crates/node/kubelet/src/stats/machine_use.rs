@@ -99,6 +99,12 @@ pub struct Filesystem {
     pub inodes_free: u64,
 }
 
+impl Filesystem {
+    pub fn inodes_used(&self) -> u64 {
+        self.inodes.saturating_sub(self.inodes_free)
+    }
+}
+
 pub fn filesystem(path: &Path) -> Option<Filesystem> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(Filesystem {

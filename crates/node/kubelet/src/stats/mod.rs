@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::labels;
 use crate::volumes::LOCAL_MARKS;
 use disk_usage::DiskUse;
-use machine_use::{Interface, MachineUse};
+use machine_use::{Filesystem, Interface, MachineUse};
 use parking_lot::Mutex;
 use pintle_cri::{ContainerFilter, ContainerStats, CriResult};
 use pintle_linux::cgroup;
@@ -261,13 +261,13 @@ impl Collector {
         }
         let top = self.host.volumes_dir(uid);
         let device = device(&top);
-        let claimed = self.host.claimed.of(uid);
-        let mut found: Vec<VolumeUse> = claimed.iter().filter_map(|(name, path)| of_claim(name, path)).collect();
+        let claimed = self.claimed(uid).await.into_iter();
+        let mut found: Vec<VolumeUse> = claimed.map(|(name, (path, disk))| of_claim(name, path, &disk)).collect();
         for plugin in children(&top).into_iter().filter(|path| !path.ends_with(LOCAL_MARKS)) {
             let ends_with_pod = plugin.file_name().is_some_and(|n| EPHEMERAL_PLUGINS.iter().any(|p| n == *p));
             for path in children(&plugin) {
                 let Some(name) = path.file_name().and_then(|n| n.to_str()).map(str::to_owned) else { continue };
-                if name.starts_with('.') || claimed.values().any(|known| *known == path) {
+                if name.starts_with('.') {
                     continue;
                 }
                 // What is mounted there is memory, or somebody else's disk.
@@ -277,6 +277,23 @@ impl Collector {
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found
+    }
+
+    /// The volumes behind claims by the names that the pod has for them: where they are, and what their whole filesystems
+    /// hold. Those that are gone are left out.
+    pub async fn claimed(&self, uid: &str) -> BTreeMap<String, (PathBuf, Filesystem)> {
+        let claimed = self.host.claimed.of(uid);
+        if claimed.is_empty() {
+            return BTreeMap::new();
+        }
+        let look = move || {
+            let found = claimed.into_iter().filter_map(|(name, path)| {
+                let disk = machine_use::filesystem(&path)?;
+                Some((name, (path, disk)))
+            });
+            Ok(found.collect())
+        };
+        self.host.hardware.blocking(look).await.unwrap_or_default()
     }
 
     /// The size of a directory, at most a minute old.
@@ -298,11 +315,10 @@ impl Collector {
     }
 }
 
-/// A volume behind a claim: what its whole filesystem holds, as upstream has it. Nothing when it is gone.
-fn of_claim(name: &str, path: &Path) -> Option<VolumeUse> {
-    let disk = machine_use::filesystem(path)?;
-    let size = DiskUse { bytes: disk.used, inodes: disk.inodes.saturating_sub(disk.inodes_free) };
-    Some(VolumeUse { name: name.to_owned(), path: path.to_owned(), size, ephemeral: false })
+/// A volume behind a claim: what its whole filesystem holds, as upstream has it.
+fn of_claim(name: String, path: PathBuf, disk: &Filesystem) -> VolumeUse {
+    let size = DiskUse { bytes: disk.used, inodes: disk.inodes_used() };
+    VolumeUse { name, path, size, ephemeral: false }
 }
 
 fn device(path: &Path) -> Option<u64> {
