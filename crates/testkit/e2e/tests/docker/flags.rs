@@ -35,23 +35,18 @@ const EFFECTS: &[Effect] = &[
         "02:42:0a:00:00:78\nbridge",
     ),
     ("--oom-score-adj 250", "cat /proc/self/oom_score_adj", "{{.HostConfig.OomScoreAdj}}", "250\n250"),
-    ("--pids-limit 17", "cat $(limit pids max pids)", "{{.HostConfig.PidsLimit}}", "17\n17"),
-    ("--pids-limit -1", "cat $(limit pids max pids)", "{{.HostConfig.PidsLimit}}", "max\n<nil>"),
+    ("--pids-limit 17", "cat $(limit pids max pids.max)", "{{.HostConfig.PidsLimit}}", "17\n17"),
+    ("--pids-limit -1", "cat $(limit pids max pids.max)", "{{.HostConfig.PidsLimit}}", "max\n<nil>"),
     (
         "--memory 64m --memory-reservation 32m",
         "cat $(limit memory limit_in_bytes memory.max) $(limit memory soft_limit_in_bytes memory.low)",
         "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}",
         "67108864\n33554432\n67108864 134217728",
     ),
-    (
-        "--cpus 0.5",
-        "test -e $cgroup/cpu.max && cat $cgroup/cpu.max || echo $(cat $cgroup/cpu/cpu.cfs_quota_us $cgroup/cpu/cpu.cfs_period_us)",
-        "{{.HostConfig.NanoCpus}}",
-        "50000 100000\n500000000",
-    ),
+    ("--cpus 0.5", "quota", "{{.HostConfig.NanoCpus}}", "50000 100000\n500000000"),
     (
         "--cpu-period 50000 --cpu-quota 20000",
-        "test -e $cgroup/cpu.max && cat $cgroup/cpu.max || echo $(cat $cgroup/cpu/cpu.cfs_quota_us $cgroup/cpu/cpu.cfs_period_us)",
+        "quota",
         "{{.HostConfig.CpuPeriod}} {{.HostConfig.CpuQuota}}",
         "20000 50000\n50000 20000",
     ),
@@ -99,9 +94,11 @@ const EFFECTS: &[Effect] = &[
     ("--stop-signal NONE", "true", "refused", "NONE"),
 ];
 
-/// What scripts of probes know: where limits are, by a controller, its file's last part, and its name in version 2.
+/// What scripts of probes know: where limits are, by a controller, its file's last part, and its file in version 2; the
+/// time of processors and in which period.
 const KNOWN: &str = r#"cgroup=/sys/fs/cgroup
-limit() { if [ -d $cgroup/$1 ]; then echo $cgroup/$1/$1.$2; else echo $cgroup/${3%.max}.max; fi; }
+limit() { if [ -d $cgroup/$1 ]; then echo $cgroup/$1/$1.$2; else echo $cgroup/$3; fi; }
+quota() { test -e $cgroup/cpu.max && cat $cgroup/cpu.max || echo $(cat $cgroup/cpu/cpu.cfs_quota_us $cgroup/cpu/cpu.cfs_period_us); }
 "#;
 
 pub fn effects(engine: &Engine) -> Result<()> {

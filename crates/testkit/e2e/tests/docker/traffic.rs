@@ -75,7 +75,8 @@ pub fn datagrams(engine: &Engine) -> Result<()> {
     let open =
         ["127.0.0.1:15300", &host, "::1:15300", "fd77::2:15300", "fd77::3:15300", "::1:15301", "127.0.0.1:15302"];
     let expected = open.map(|target| format!("53 {target}")).join("\n");
-    ensure!(ask(engine, &open)? == expected, "{}", ask(engine, &open)?);
+    let answers = ask(engine, &open)?;
+    ensure!(answers == expected, "{answers}");
     let closed = ["fd77::2:15301", "127.0.0.1:15301", "::1:15302"];
     ensure!(ask(engine, &closed)? == closed.map(|target| format!("refused {target}")).join("\n"));
     drop(server);
