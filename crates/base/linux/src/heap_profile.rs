@@ -311,6 +311,8 @@ mod tests {
 
     /// Of which address it is that holds much is what a profile is asked.
     #[inline(never)]
+    // Each is an allocation of its own.
+    #[allow(clippy::vec_box)]
     fn hold(count: usize) -> Vec<Box<[u8; 1000]>> {
         (0..count).map(|_| std::hint::black_box(Box::new([1; 1000]))).collect()
     }

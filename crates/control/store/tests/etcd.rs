@@ -114,7 +114,7 @@ async fn client(run: Arc<Run>, store: Arc<EtcdStore>, number: u64) -> Vec<(u64, 
         let register = i % KEYS;
         let key = format!("/r/{register}");
         let called = run.ticks.next();
-        let (action, answered) = if (i / KEYS) % 2 == 0 {
+        let (action, answered) = if (i / KEYS).is_multiple_of(2) {
             let value = run.values.fetch_add(1, Ordering::Relaxed);
             (Action::Write(value), try_put(&*store, &key, &value.to_string()).await.is_ok())
         } else {

@@ -47,7 +47,7 @@ pub(super) fn rewritten(page: &[u8], link: impl Fn(&str) -> Option<String>) -> V
         let mut cursor = tag.attributes;
         while let Some(attribute) = next_attribute(page, &mut cursor) {
             let is_link = |name: &&str| page[attribute.name.clone()].eq_ignore_ascii_case(name.as_bytes());
-            if names.is_none_or(|(_, names)| !names.iter().any(|name| is_link(name))) {
+            if names.is_none_or(|(_, names)| !names.iter().any(is_link)) {
                 continue;
             }
             let value = std::str::from_utf8(&page[attribute.value.clone()]).ok();

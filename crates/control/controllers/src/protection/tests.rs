@@ -14,7 +14,7 @@ use serde_json::json;
 fn finalizers_come_with_life_and_go_with_use() {
     let metadata = |list: &[&str], deleting: bool| ObjectMeta {
         finalizers: Some(list.iter().map(|it| (*it).to_owned()).collect()),
-        deletion_timestamp: deleting.then(|| pintle_types::Time(pintle_clock::Timestamp::UNIX_EPOCH)),
+        deletion_timestamp: deleting.then_some(pintle_types::Time(pintle_clock::Timestamp::UNIX_EPOCH)),
         ..ObjectMeta::default()
     };
     assert_eq!(finalizers(&metadata(&[], false), "f", || false), Some(vec!["f".into()]));

@@ -124,13 +124,13 @@ mod tests {
         let some = |uids: &[&str]| Some(uids.iter().map(|uid| (*uid).to_owned()).collect::<Vec<String>>());
         let (set, pod) = (owner("StatefulSet", "db", "set"), owner("Pod", "db-1", "pod"));
         assert_eq!(check(("Retain", "Retain"), false, &[]), none);
-        assert_eq!(check(("Retain", "Retain"), true, &[set.clone()]), some(&[]));
+        assert_eq!(check(("Retain", "Retain"), true, std::slice::from_ref(&set)), some(&[]));
         assert_eq!(check(("Delete", "Retain"), false, &[]), some(&["set"]));
-        assert_eq!(check(("Delete", "Retain"), true, &[set.clone()]), none);
+        assert_eq!(check(("Delete", "Retain"), true, std::slice::from_ref(&set)), none);
         assert_eq!(check(("Retain", "Delete"), false, &[]), none);
         assert_eq!(check(("Retain", "Delete"), true, &[]), some(&["pod"]));
-        assert_eq!(check(("Delete", "Delete"), true, &[set.clone()]), some(&["pod"]));
-        assert_eq!(check(("Delete", "Delete"), false, &[pod.clone()]), some(&["set"]));
+        assert_eq!(check(("Delete", "Delete"), true, std::slice::from_ref(&set)), some(&["pod"]));
+        assert_eq!(check(("Delete", "Delete"), false, std::slice::from_ref(&pod)), some(&["set"]));
         assert_eq!(check(("Delete", "Delete"), false, &[owner("Other", "x", "other")]), none, "not ours to change");
         let mut bystander = owner("Other", "x", "other");
         bystander.controller = None;

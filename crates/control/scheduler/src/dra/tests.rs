@@ -69,11 +69,13 @@ fn fill(devices: &mut Devices, slices: &[Value], claims: &[Value]) {
     let all = format!("device.driver == '{DRIVER}'");
     for value in [class("gpu", &all), class("large", "device.attributes['gpu.example.com'].model == 'large'")] {
         let class = DeviceClass::from_value(value).unwrap();
-        devices.set_class(&class.name().to_owned(), Some(Arc::new(class)));
+        let name = class.name().to_owned();
+        devices.set_class(&name, Some(Arc::new(class)));
     }
     for value in slices {
         let slice = ResourceSlice::from_value(value.clone()).unwrap();
-        devices.set_slice(&slice.name().to_owned(), Some(Arc::new(slice)));
+        let name = slice.name().to_owned();
+        devices.set_slice(&name, Some(Arc::new(slice)));
     }
     for value in claims {
         let claim = ResourceClaim::from_value(value.clone()).unwrap();

@@ -63,7 +63,7 @@ fn first_id(space: &Space<'_>, pod: &str) -> Result<u32> {
     let [inside, first, length, ..] = numbers.as_slice() else { anyhow::bail!("{map}") };
     ensure!(numbers[..3] == numbers[3..] && (*inside, *length) == ("0", "65536"), "{map}");
     let first: u32 = first.parse()?;
-    ensure!(first >= 65_536 && first % 65_536 == 0, "{map}");
+    ensure!(first >= 65_536 && first.is_multiple_of(65_536), "{map}");
     Ok(first)
 }
 
