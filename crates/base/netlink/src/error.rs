@@ -63,3 +63,11 @@ impl Error {
         matches!(self.code(), Some(libc::ENOENT | libc::ENODEV | libc::ESRCH | libc::EADDRNOTAVAIL))
     }
 }
+
+/// The outcome of a deletion: what is not there is as good as deleted.
+///
+/// # Errors
+/// That of the deletion otherwise.
+pub fn forgive_missing(result: Result<(), Error>) -> Result<(), Error> {
+    result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+}

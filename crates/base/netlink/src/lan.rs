@@ -4,7 +4,7 @@
 //! second, machine 1 the third, and so on.
 
 use crate::route::{Bridge, HardwareAddress, LinkChange, Peer, Route, Scope, Veth};
-use crate::{Error, Netlink, Result};
+use crate::{Error, Netlink, Result, forgive_missing};
 use ipnet::{IpNet, Ipv4Net};
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
@@ -79,10 +79,7 @@ impl Lan {
 
     /// Removes the bridge; ports go with their machines' namespaces. Nothing there is success.
     pub fn remove(&mut self) -> Result<()> {
-        match self.netlink.delete_link_named(&self.bridge) {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        forgive_missing(self.netlink.delete_link_named(&self.bridge))
     }
 
     fn set_master(&mut self, port: &str, master: u32) -> Result<()> {

@@ -17,7 +17,7 @@ mod socket;
 mod wire;
 pub mod wireguard;
 
-pub use error::Error;
+pub use error::{Error, forgive_missing};
 pub use route::{
     Address, Bridge, Forwarding, HardwareAddress, Link, LinkChange, Neighbor, Netlink, Peer, Port, Route, Scope,
     Stacked, StackedKind, TokenBucket, Veth, Vxlan,

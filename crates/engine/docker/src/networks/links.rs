@@ -6,7 +6,7 @@ use crate::error::{DockerError, Result};
 use ipnet::IpNet;
 use pintle_netlink::{
     Address, Bridge, HardwareAddress, LinkChange, Netlink, Peer, Port, Route, Scope, Stacked, StackedKind, Veth,
-    namespace,
+    forgive_missing, namespace,
 };
 use std::fs::{self, File};
 use std::net::IpAddr;
@@ -197,10 +197,6 @@ pub(super) fn best<'a>(
 
 /// Removes the interface of a connection; succeeds when it is not there.
 pub(super) fn unplug(host: &File, joined: &Joined, netns: &Path) -> Result<()> {
-    let forgiven = |result: pintle_netlink::Result<()>| match result {
-        Err(error) if !error.is_not_found() => Err(failed(error)),
-        _ => Ok(()),
-    };
     if joined.interface.is_empty() {
         // `host` and `none` give no interface.
         return Ok(());
@@ -208,11 +204,11 @@ pub(super) fn unplug(host: &File, joined: &Joined, netns: &Path) -> Result<()> {
     if !joined.host_interface.is_empty() {
         // On a socket of its own, because the kernel takes its time.
         let mut netlink = Netlink::in_namespace(host.as_fd()).map_err(failed)?;
-        return forgiven(netlink.delete_link_named(&joined.host_interface));
+        return forgive_missing(netlink.delete_link_named(&joined.host_interface)).map_err(failed);
     }
     let Ok(netns) = namespace::open(netns) else { return Ok(()) };
     let mut netlink = Netlink::in_namespace(netns.as_fd()).map_err(failed)?;
-    forgiven(netlink.delete_link_named(&joined.interface))
+    forgive_missing(netlink.delete_link_named(&joined.interface)).map_err(failed)
 }
 
 #[cfg(test)]

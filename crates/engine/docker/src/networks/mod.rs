@@ -29,7 +29,7 @@ use join::Live;
 use parking_lot::Mutex;
 use pintle_clock::Clock;
 use pintle_netlink::nft::Nftables;
-use pintle_netlink::{Netlink, namespace};
+use pintle_netlink::{Netlink, forgive_missing, namespace};
 use pools::{Addresses, Pool};
 use records::{Member, Network, Records};
 use request::Range;
@@ -188,18 +188,13 @@ impl Networks {
         self.networks.save(&network.id, &network)?;
         let id = network.id.clone();
         inner.networks.insert(id.clone(), Kept::new(network));
-        let raised = self.raise(&mut inner, &id);
+        let raised = inner.raise(&id).and_then(|()| self.make_rules_stand(&mut inner));
         if raised.is_err() {
             inner.networks.remove(&id);
             // The first error is the one worth telling.
             let _ = self.networks.remove(&id);
         }
         raised.map(|()| id)
-    }
-
-    fn raise(&self, inner: &mut Inner, id: &str) -> Result<()> {
-        inner.raise(id)?;
-        self.make_rules_stand(inner)
     }
 
     fn plan(&self, request: &CreateRequest, inner: &mut Inner) -> Result<Network> {
@@ -258,13 +253,11 @@ impl Networks {
                 ),
             ));
         }
-        // The record goes last: a daemon that is killed in between finds a network, and no bridge of nobody.
+        // The record goes last: a daemon that is killed in between finds a network, and no bridge of nobody. Nobody joins
+        // meanwhile, for that would make the bridge again: the lock is held, though the kernel takes its time.
         let bridge = inner.networks.get(&id).filter(|kept| kept.network.is_bridge()).map(|k| k.network.bridge.clone());
         if let Some(bridge) = &bridge {
-            match inner.netlink.delete_link_named(bridge) {
-                Err(error) if !error.is_not_found() => return Err(failed(error)),
-                _ => {}
-            }
+            forgive_missing(inner.netlink.delete_link_named(bridge)).map_err(failed)?;
         }
         self.networks.remove(&id)?;
         inner.networks.remove(&id);
@@ -324,10 +317,7 @@ impl Networks {
 /// When the kernel refuses.
 pub fn remove_leftovers() -> Result<()> {
     let mut netlink = Netlink::open().map_err(failed)?;
-    match netlink.delete_group(links::GROUP) {
-        Err(error) if !error.is_not_found() => return Err(failed(error)),
-        _ => {}
-    }
+    forgive_missing(netlink.delete_group(links::GROUP)).map_err(failed)?;
     rules::remove(&mut Nftables::open().map_err(failed)?)
 }
 
