@@ -113,11 +113,11 @@ impl Daemon {
         }
     }
 
+    /// By the network's id.
     fn tell_of_network(&self, network: &str, action: &str, container: &str) {
-        let Ok(view) = self.networks.inspect(network) else { return };
-        let mut attributes = view.attributes();
+        let Some(mut attributes) = self.networks.attributes(network) else { return };
         attributes.insert("container".to_owned(), container.to_owned());
-        self.events.tell("network", action, &view.id, attributes);
+        self.events.tell("network", action, network, attributes);
     }
 
     /// `docker network connect`

@@ -255,7 +255,7 @@ impl Networks {
         }
         let netns = namespace::open(&netns).map_err(failed)?;
         let mut raised = inner.networks.get(&id).and_then(|kept| kept.raised);
-        let plugged = links::plug(&mut inner.netlink, &network, &joined, &netns, &mut raised);
+        let plugged = links::plug(&mut inner.netlink, &mut inner.settings, &network, &joined, &netns, &mut raised);
         if let Some(kept) = inner.networks.get_mut(&id) {
             kept.raised = raised;
         }

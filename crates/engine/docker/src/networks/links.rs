@@ -2,6 +2,7 @@
 
 use super::records::{Joined, Network};
 use super::rules::failed;
+use super::settings::Settings;
 use crate::error::{DockerError, Result};
 use ipnet::IpNet;
 use pintle_netlink::{
@@ -72,16 +73,6 @@ pub(super) fn set_kernel(name: &str, value: &str) -> Result<bool> {
     }
 }
 
-/// The same without reading first. The settings of all namespaces share their names in the kernel's cache of /proc: each
-/// look at one costs time for every namespace that there is.
-fn set_new(name: &str, value: &str) -> Result<()> {
-    match fs::write(Path::new("/proc/sys/net").join(name), value) {
-        Ok(()) => Ok(()),
-        // It may be as it should be, or not be there at all.
-        Err(_) => set_kernel(name, value).map(drop),
-    }
-}
-
 /// `02:42` and the IPv4 address, known without asking and unique where that is; else from the id.
 pub(super) fn hardware_of(id: &str, address: Option<IpAddr>) -> HardwareAddress {
     if let Some(IpAddr::V4(v4)) = address {
@@ -111,6 +102,7 @@ pub(super) fn parse_hardware(text: &str) -> Option<HardwareAddress> {
 /// Makes the interface of one connection, with its addresses. `raised` is the bridge, where this process has raised it.
 pub(super) fn plug(
     netlink: &mut Netlink,
+    settings: &mut Settings,
     network: &Network,
     joined: &Joined,
     netns: &File,
@@ -129,12 +121,8 @@ pub(super) fn plug(
         let kind = if network.driver == "ipvlan" { StackedKind::Ipvlan } else { StackedKind::Macvlan };
         netlink.add_stacked(&Stacked { kind, parent, mtu: network.mtu, peer }).map_err(failed)?;
     }
-    let v6 = joined.v6.is_some();
-    let interface = joined.interface.clone();
-    let set = namespace::enter(netns.as_fd(), move || {
-        set_new(&format!("ipv6/conf/{interface}/disable_ipv6"), if v6 { "0" } else { "1" })
-    });
-    set.map_err(failed)??;
+    let without_v6 = if joined.v6.is_some() { "0" } else { "1" };
+    settings.set(netns, &format!("ipv6/conf/{}/disable_ipv6", joined.interface), without_v6)?;
     let mut inside = Netlink::in_namespace(netns.as_fd()).map_err(failed)?;
     let link = inside.link(&joined.interface).map_err(failed)?.ok_or_else(|| failed("the interface vanished"))?.index;
     inside.set_link(link, &LinkChange { up: Some(true), ..LinkChange::default() }).map_err(failed)?;

@@ -14,6 +14,7 @@ mod ports;
 mod records;
 mod request;
 mod rules;
+mod settings;
 mod view;
 
 pub use join::{Attach, Attached};
@@ -34,6 +35,7 @@ use pools::{Addresses, Pool};
 use records::{Member, Network, Records};
 use request::Range;
 use rules::{Plan, failed};
+use settings::Settings;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -68,6 +70,7 @@ pub struct Networks {
 
 struct Inner {
     netlink: Netlink,
+    settings: Settings,
     nft: Nftables,
     networks: BTreeMap<String, Kept>,
     members: HashMap<String, Member>,
@@ -111,8 +114,15 @@ impl Networks {
         let kept = networks.load::<Network>()?.into_iter().map(|n| (n.id.clone(), Kept::new(n))).collect();
         let connected: Vec<Member> = members.load()?;
         let connected: HashMap<String, Member> = connected.into_iter().map(|m| (m.container.clone(), m)).collect();
-        let mut inner =
-            Inner { netlink, nft, networks: kept, members: connected, live: HashMap::new(), rules_stand: false };
+        let mut inner = Inner {
+            netlink,
+            settings: Settings::default(),
+            nft,
+            networks: kept,
+            members: connected,
+            live: HashMap::new(),
+            rules_stand: false,
+        };
         inner.claim_all();
         let opened = Self { config, host, clock, networks, members, inner: Mutex::new(inner) };
         opened.add_predefined()?;
@@ -276,6 +286,12 @@ impl Networks {
         let inner = self.inner.lock();
         let id = inner.find(wanted)?;
         view::of(&inner, &id).ok_or_else(|| not_found(wanted))
+    }
+
+    /// What events say of the network of this id.
+    pub fn attributes(&self, id: &str) -> Option<BTreeMap<String, String>> {
+        let inner = self.inner.lock();
+        inner.networks.get(id).map(|kept| view::attributes(&kept.network.name, &kept.network.driver))
     }
 
     /// All networks, by name.

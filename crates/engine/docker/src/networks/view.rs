@@ -57,6 +57,11 @@ pub(super) fn of(inner: &Inner, id: &str) -> Option<NetworkView> {
     })
 }
 
+/// What events say of a network.
+pub(super) fn attributes(name: &str, driver: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([("name".to_owned(), name.to_owned()), ("type".to_owned(), driver.to_owned())])
+}
+
 fn endpoint(name: &str, joined: &Joined) -> EndpointView {
     let text = |net: &Option<ipnet::IpNet>| net.map(|n| n.to_string()).unwrap_or_default();
     EndpointView {
@@ -112,7 +117,7 @@ impl NetworkView {
 
     /// What events say of it.
     pub fn attributes(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("name".to_owned(), self.name.clone()), ("type".to_owned(), self.driver.clone())])
+        attributes(&self.name, &self.driver)
     }
 }
 
