@@ -5,6 +5,7 @@
 //! code decide where it runs. There is no logging: what was tried and on what is in the error.
 #![allow(unsafe_code)]
 
+pub mod bare_mounts;
 pub mod capability;
 pub mod cgroup;
 pub mod datagram;

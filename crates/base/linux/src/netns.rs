@@ -13,7 +13,7 @@ use std::path::Path;
 /// Nothing is left behind.
 pub fn create(path: &Path, inside: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     File::create_new(path).context(|| format!("create {}", path.display()))?;
-    let made = on_thread(|| {
+    let made = process::on_thread("netns", || {
         process::unshare(namespace::NETWORK)?;
         loopback_up()?;
         inside()?;
@@ -50,18 +50,9 @@ pub fn remove(path: &Path) -> Result<()> {
 /// Runs `work` in the network namespace bound to `path`. What it opens stays in that namespace.
 pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let namespace = File::open(path).context(|| format!("open network namespace {}", path.display()))?;
-    on_thread(move || {
+    process::on_thread("netns", move || {
         process::enter(namespace.as_fd(), namespace::NETWORK)?;
         work()
-    })
-}
-
-/// A thread of its own, since namespaces belong to threads and must not leak into a pool.
-fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("netns".to_owned()).stack_size(256 << 10);
-        let handle = thread.spawn_scoped(scope, work).context(|| "start a thread")?;
-        handle.join().unwrap_or_else(|_| Err(Error::invalid("work in a network namespace", "its thread panicked")))
     })
 }
 

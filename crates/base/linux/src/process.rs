@@ -120,6 +120,15 @@ pub fn enter(fd: BorrowedFd<'_>, namespaces: u64) -> Result<()> {
     check(done.into()).map(drop).context(|| format!("setns {namespaces:#x}"))
 }
 
+/// Runs `work` on a thread of its own, since namespaces belong to threads and must not leak into a pool.
+pub fn on_thread<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10);
+        let handle = thread.spawn_scoped(scope, work).context(|| "start a thread")?;
+        handle.join().unwrap_or_else(|_| Err(crate::Error::invalid("work in a namespace", "its thread panicked")))
+    })
+}
+
 /// Marks every descriptor from `first` on to be closed by exec (close_range(2)).
 pub fn close_on_exec_from(first: u32) -> Result<()> {
     // SAFETY: no descriptor is closed now, so none that is in use goes away.

@@ -44,6 +44,8 @@ pub struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cgroups: Cgroups,
     pub(crate) shim_program: File,
+    /// What shims build the roots of containers in; none where this machine has no such thing.
+    pub(crate) bare_mounts: Option<File>,
     pub(crate) sandbox_folder: Folder,
     pub(crate) container_folder: Folder,
     pub(crate) sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
@@ -133,6 +135,7 @@ impl Engine {
         let (sandbox_folder, container_folder) = (folder("sandboxes")?, folder("containers")?);
         let shim_program = sealed_copy(&config.shim_binary)?;
         let cgroups = Cgroups::detect()?;
+        let bare_mounts = bare_mounts(&config.run_dir.join("rootfs"), &cgroups);
         let engine = Arc::new_cyclic(|this| Self {
             config,
             images,
@@ -140,6 +143,7 @@ impl Engine {
             clock,
             cgroups,
             shim_program,
+            bare_mounts,
             sandbox_folder,
             container_folder,
             sandboxes: RwLock::default(),
@@ -233,6 +237,14 @@ fn find<T>(all: &HashMap<String, Arc<T>>, id: &str) -> Option<Arc<T>> {
 fn make_private(path: &Path) -> Result<(), OpenError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| OpenError::Io { what: format!("create {}", path.display()), source })
+}
+
+/// The mounts that the start of a container needs by their paths: where its root is put together, /proc, and cgroups.
+fn bare_mounts(rootfs: &Path, cgroups: &Cgroups) -> Option<File> {
+    let hierarchies = cgroups.hierarchies().iter().map(|h| h.mount.as_path());
+    let paths: Vec<&Path> = [rootfs, Path::new("/proc")].into_iter().chain(hierarchies).collect();
+    let made = pintle_linux::bare_mounts::make(&paths, rootfs);
+    made.inspect_err(|error| tracing::info!(%error, "every container starts from a copy of all mounts")).ok()
 }
 
 /// Copies a program into memory that nothing can change any more. A container can get hold of the program that starts

@@ -13,8 +13,10 @@ use pintle_cri::{
 };
 use pintle_linux::cgroup::Limits;
 use pintle_linux::netns;
+use pintle_linux::process::duplicate;
 use pintle_shim::protocol::{FromShim, Request, SandboxSpec};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -134,7 +136,12 @@ impl Engine {
                 _ => Ok(Vec::new()),
             }
         };
-        let set_up = async { shim.ask(Request::Sandbox(Box::new(spec))).await.map_err(from_failure) };
+        let mounts = self.bare_mounts.iter().map(|mounts| duplicate(mounts.as_fd())).collect::<Result<Vec<_>, _>>();
+        let mounts = mounts.map_err(|e| internal("duplicate a descriptor", e))?;
+        let set_up = async {
+            let asked = shim.call(Request::Sandbox(Box::new(spec)), mounts).await;
+            asked.map(drop).map_err(from_failure)
+        };
         if mapped {
             set_up.await?;
             return connect.await;

@@ -23,6 +23,8 @@ pub struct Launch {
 
 /// What the child takes along.
 struct Baggage {
+    /// The root filesystem, where the rest of the machine's mounts is not needed any more.
+    root: Option<Tree>,
     binds: Vec<Bind>,
     shm: Option<Tree>,
     stdio: ChildStdio,
@@ -43,8 +45,9 @@ pub fn container(
     };
     let (ours, theirs) = UnixStream::pair().context(|| "make a socket pair")?;
     ours.set_nonblocking(true).context(|| "make a socket non-blocking")?;
-    let baggage = Baggage { binds, shm, stdio: child, socket: theirs };
-    let mut namespaces = namespace::MOUNT;
+    let root = if may_leave_mounts(sandbox, spec) { rootfs::root_tree(&spec.root)? } else { None };
+    let mut namespaces = if root.is_some() { 0 } else { namespace::MOUNT };
+    let baggage = Baggage { root, binds, shm, stdio: child, socket: theirs };
     if spec.pid == PidNamespace::Own {
         namespaces |= namespace::PID;
     }
@@ -57,10 +60,17 @@ pub fn container(
     }
 }
 
+/// Whether all that a container needs of the machine's mounts can be opened before the fork. Mounts whose ids are mapped
+/// and those of images are made in the child, and devices may lie on a filesystem of their own.
+fn may_leave_mounts(sandbox: &Sandbox, spec: &ContainerSpec) -> bool {
+    let of_images = spec.mounts.iter().any(|mount| mount.image.is_some());
+    sandbox.bare_mounts.is_some() && sandbox.users.is_none() && !of_images && spec.devices.is_empty()
+}
+
 /// The child's whole life before exec.
 fn run(sandbox: &Sandbox, spec: &ContainerSpec, baggage: Baggage) -> ! {
-    let Baggage { binds, shm, stdio, socket } = baggage;
-    let failure = match build(sandbox, spec, binds, shm) {
+    let Baggage { root, binds, shm, stdio, socket } = baggage;
+    let failure = match build(sandbox, spec, root, binds, shm) {
         Ok(built) => {
             let stdio = Stdio { pipes: stdio, terminal: built.terminal, null: built.null };
             identity::become_program(
@@ -76,8 +86,17 @@ fn run(sandbox: &Sandbox, spec: &ContainerSpec, baggage: Baggage) -> ! {
     process::exit_now(128)
 }
 
-fn build(sandbox: &Sandbox, spec: &ContainerSpec, binds: Vec<Bind>, shm: Option<Tree>) -> Result<rootfs::Built> {
+fn build(
+    sandbox: &Sandbox,
+    spec: &ContainerSpec,
+    root: Option<Tree>,
+    binds: Vec<Bind>,
+    shm: Option<Tree>,
+) -> Result<rootfs::Built> {
     rustix::process::umask(Mode::empty());
+    if root.is_some() {
+        sandbox.enter_mounts()?;
+    }
     sandbox.join_cgroup(&spec.cgroup)?;
     if !spec.host_cgroup_namespace {
         process::unshare(namespace::CGROUP)?;
@@ -90,7 +109,7 @@ fn build(sandbox: &Sandbox, spec: &ContainerSpec, binds: Vec<Bind>, shm: Option<
         process::own_files_as(users.to_start().outer_user(0)?, users.outer_group(0)?)?;
         capability::raise()?;
     }
-    let parts = Parts { mount_point: &sandbox.mount_point, binds, shm, cgroups: &sandbox.cgroups, users };
+    let parts = Parts { mount_point: &sandbox.mount_point, root, binds, shm, cgroups: &sandbox.cgroups, users };
     let built = rootfs::build(spec, parts)?;
     mount::pivot_into(&sandbox.mount_point)?;
     Ok(built)

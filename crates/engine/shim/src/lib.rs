@@ -5,9 +5,11 @@
 //! again by its socket. The daemon binds that socket and hands it over as stdin, so there is no moment at which it
 //! is not there. `protocol` is what both sides say; everything else runs in the shim only.
 //!
-//! How a container starts: `prepare` opens on the host what the container will see (bind sources, pipes), then the
-//! shim forks into new namespaces, and the child builds its root (`rootfs`), lets go of the host, takes its identity
-//! (`identity`) and executes. It reports over a socket that exec closes: words mean that it failed.
+//! How a container starts: `prepare` opens on the host what the container will see (bind sources, pipes, the layers of
+//! its root), then the shim forks into new namespaces, and the child builds its root (`rootfs`), lets go of the host,
+//! takes its identity (`identity`) and executes. It reports over a socket that exec closes: words mean that it failed.
+//! The child's mounts are a copy of the few that the daemon hands over (`pintle_linux::bare_mounts`), and only where
+//! something has to be found by its path one of the machine's, whose number grows with that of the sandboxes.
 //!
 //! `prepare`, `rootfs`, `identity`, `join` and `user_namespace` are one mechanism with two faces: the OCI runtime
 //! command line (`pintle-oci`) starts what bundles describe with the same code.

@@ -43,7 +43,9 @@ fn bind(mount: &MountSpec, users: Option<&UserNamespace>) -> Result<Bind> {
     }
     let source = open_source(mount)?;
     let status = rustix::fs::fstat(&source).context(|| format!("stat {}", mount.source.display()))?;
-    let tree = Tree::clone_of(source.as_fd(), true)?;
+    let directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+    // To clone what is below a file, too, the kernel would look for it among all mounts of the file's filesystem.
+    let tree = Tree::clone_of(source.as_fd(), directory)?;
     if let Some(users) = users {
         tree.map_ids(users.handle(), true)?;
     }
@@ -56,7 +58,6 @@ fn bind(mount: &MountSpec, users: Option<&UserNamespace>) -> Result<Bind> {
     if mount.readonly || mount.recursive_readonly {
         tree.set(mount::READ_ONLY, mount.recursive_readonly)?;
     }
-    let directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
     Ok(Bind { tree, target: mount.target.clone(), directory })
 }
 

@@ -18,7 +18,8 @@ pub struct Call {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// The first one: makes the sandbox. Answer: `Done`.
+    /// The first one: makes the sandbox. With it may come a mount namespace with few mounts, to build roots in. Answer:
+    /// `Done`.
     Sandbox(Box<SandboxSpec>),
     /// Starts a container. Answer: `Started`.
     Start(Box<ContainerSpec>),

@@ -26,6 +26,8 @@ pub struct Built {
 /// What there is to build from, beside the specification.
 pub struct Parts<'a> {
     pub mount_point: &'a Path,
+    /// The root filesystem; none mounts it now.
+    pub root: Option<Tree>,
     pub binds: Vec<Bind>,
     /// The sandbox's /dev/shm; none makes one for the container.
     pub shm: Option<Tree>,
@@ -51,7 +53,10 @@ const LINKS: [(&str, &str); 6] = [
 pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
     mount::propagate_all(mount::Propagation::Private)?;
     let binds = with_images(spec, parts.binds, parts.mount_point, parts.users)?;
-    mount_root(&spec.root, parts.mount_point, parts.users)?;
+    match parts.root {
+        Some(root) => root.attach_at(parts.mount_point)?,
+        None => mount_root(&spec.root, parts.mount_point, parts.users)?,
+    }
     let taken = spec.mounts.iter().map(|m| lexical(&m.target)).collect();
     let root = Root::open(parts.mount_point, taken, parts.users)?;
     let proc = root.system("/proc", Tree::of_filesystem("proc", &[], INERT)?)?;
@@ -105,6 +110,21 @@ fn image_bind(mount: &MountSpec, image: &RootSpec, place: &Path, users: Option<&
     Ok(Bind { tree, target: mount.target.clone(), directory })
 }
 
+/// The root filesystem, mounted but nowhere; none where this kernel cannot do that with so many layers.
+pub fn root_tree(root: &RootSpec) -> Result<Option<Tree>> {
+    if root.lower.is_empty() {
+        return Tree::clone_of_path(&root.upper, true).map(Some);
+    }
+    match overlay(root).tree() {
+        Err(e) if e.errno() == Some(libc::EINVAL) => Ok(None),
+        made => made.map(Some),
+    }
+}
+
+fn overlay(root: &RootSpec) -> Overlay<'_> {
+    Overlay { lower: &root.lower, upper: &root.upper, work: &root.work, volatile: root.volatile }
+}
+
 fn mount_root(root: &RootSpec, target: &Path, users: Option<&UserNamespace>) -> Result<()> {
     if root.lower.is_empty() {
         let tree = Tree::clone_of_path(&root.upper, true)?;
@@ -116,7 +136,7 @@ fn mount_root(root: &RootSpec, target: &Path, users: Option<&UserNamespace>) -> 
     if let Some(users) = users {
         return mount_mapped_root(root, target, users);
     }
-    Overlay { lower: &root.lower, upper: &root.upper, work: &root.work, volatile: root.volatile }.mount_at(target)
+    overlay(root).mount_at(target)
 }
 
 /// An overlay cannot be ID-mapped itself, but its layers can (Linux 5.19). They are attached below a tmpfs that is

@@ -24,6 +24,8 @@ pub struct Sandbox {
     own_ipc: bool,
     /// Whose users and groups its containers have; none is the machine's.
     pub users: Option<UserNamespace>,
+    /// A mount namespace with few mounts, to build roots in; none is a copy of the machine's.
+    pub bare_mounts: Option<OwnedFd>,
 }
 
 pub struct Pause {
@@ -39,7 +41,7 @@ enum SharedMemory {
 }
 
 impl Sandbox {
-    pub fn create(spec: &SandboxSpec) -> Result<Self> {
+    pub fn create(spec: &SandboxSpec, bare_mounts: Option<OwnedFd>) -> Result<Self> {
         let home = File::open("/proc/self/ns/pid").context(|| "open the pid namespace")?.into();
         let users = enter_namespaces(spec)?;
         for (name, value) in &spec.sysctls {
@@ -53,6 +55,7 @@ impl Sandbox {
             pause: None,
             own_ipc: spec.ipc,
             users,
+            bare_mounts,
         };
         if let Some((_, shm)) = &spec.join_ipc {
             sandbox.shm = Some(SharedMemory::Of(shm.clone()));
@@ -104,8 +107,20 @@ impl Sandbox {
         if self.cgroups.hierarchies()[0].v2 { Ok(()) } else { self.cgroups.attach(cgroup, 0) }
     }
 
+    /// What to fork with for a mount namespace of its own, where [`Self::enter_mounts`] does not make one.
+    fn mounts_by_fork(&self) -> u64 {
+        if self.bare_mounts.is_some() { 0 } else { namespace::MOUNT }
+    }
+
+    /// Moves a child into a copy of the bare mount namespace, where there is one.
+    pub fn enter_mounts(&self) -> Result<()> {
+        let Some(bare) = &self.bare_mounts else { return Ok(()) };
+        process::enter(bare.as_fd(), namespace::MOUNT)?;
+        process::unshare(namespace::MOUNT)
+    }
+
     fn start_pause(&self, cgroup: &str) -> Result<Pause> {
-        match self.fork(namespace::PID | namespace::MOUNT, None, cgroup)? {
+        match self.fork(namespace::PID | self.mounts_by_fork(), None, cgroup)? {
             Forked::Parent { pidfd, .. } => Ok(Pause { handle: pidfd }),
             Forked::Child => {
                 let code = self.confine_pause(cgroup).map_or(71, |()| pause::run());
@@ -117,6 +132,7 @@ impl Sandbox {
     /// Containers share the pid namespace with it, so it has nothing that they could want: an empty root, no
     /// descriptors, no capabilities, a user of its own. It ends with the shim.
     fn confine_pause(&self, cgroup: &str) -> Result<()> {
+        self.enter_mounts()?;
         self.join_cgroup(cgroup)?;
         // While there is a /proc. Names for ps; without them nothing is wrong.
         // SAFETY: this child never looks at the words that the shim was started with.

@@ -272,7 +272,7 @@ impl Server {
                 if self.sandbox.is_some() {
                     return Err(Failure::other("the sandbox is there already"));
                 }
-                self.sandbox = Some(Sandbox::create(&spec)?);
+                self.sandbox = Some(Sandbox::create(&spec, descriptors.into_iter().next())?);
             }
             Request::Signal { container, signal, all } => {
                 self.task(&container)?.signal(signal, all, &self.sandbox()?.cgroups)?;

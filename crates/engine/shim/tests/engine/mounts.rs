@@ -196,3 +196,21 @@ async fn parts_of_images_never_lead_out_of_them_and_images_must_be_there() {
     }
     machine.finish().await;
 }
+
+#[tokio::test]
+async fn what_was_mounted_after_the_engine_began_can_be_bound() {
+    let machine = Machine::new().await;
+    let later = machine.root.path().join("later");
+    std::fs::create_dir(&later).unwrap();
+    let tree = pintle_linux::mount::Tree::of_filesystem("tmpfs", &[], pintle_linux::mount::INERT).unwrap();
+    tree.attach_at(&later).unwrap();
+    std::fs::write(later.join("file"), "hello\n").unwrap();
+    let sandbox = machine.sandbox().await;
+    let mounts =
+        vec![mount(&later, "/data"), mount(&later.join("file"), "/etc/name"), mount(machine.root.path(), "/all")];
+    let script = "cat /data/file /etc/name /all/later/file";
+    let (_, text) = machine.run_with(&sandbox, script, |c| c.mounts = mounts).await;
+    pintle_linux::mount::unmount(&later).unwrap();
+    assert_eq!(text, "hello\nhello\nhello\n");
+    machine.finish().await;
+}
