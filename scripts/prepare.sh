@@ -18,6 +18,7 @@ if [ "${1:-run}" = test ]; then
   need etcd etcd-server
   need openssl openssl
   need curl curl
+  need dig bind9-dnsutils
   python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
   need node nodejs
   need npm npm
