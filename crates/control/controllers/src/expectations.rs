@@ -25,11 +25,12 @@ struct Expected {
 pub struct Expectations(Mutex<HashMap<ObjectKey, Expected>>);
 
 impl Expectations {
-    /// Whether everything that was expected of an owner has been seen.
-    pub fn satisfied(&self, key: &ObjectKey) -> bool {
-        self.0.lock().get(key).is_none_or(|expected| {
-            (expected.creations == 0 && expected.deletions.is_empty()) || expected.since.elapsed() > GIVE_UP
-        })
+    /// Until what was expected of an owner and was not seen is given up, when the owner has to be looked at again, for
+    /// nothing else might wake it. None when everything was seen, or is given up.
+    pub fn left(&self, key: &ObjectKey) -> Option<Duration> {
+        let all = self.0.lock();
+        let expected = all.get(key).filter(|expected| expected.creations > 0 || !expected.deletions.is_empty())?;
+        GIVE_UP.checked_sub(expected.since.elapsed()).filter(|left| !left.is_zero())
     }
 
     /// Waits for new creations in place of what was expected before.
@@ -103,18 +104,19 @@ mod tests {
     async fn expectations_are_met_one_by_one_or_given_up() {
         let expectations = Expectations::default();
         let key = ObjectKey::new("default", "web");
-        assert!(expectations.satisfied(&key));
+        assert_eq!(expectations.left(&key), None);
         expectations.expect(&key, 2, ["a".to_owned()]);
         expectations.created(&key);
         expectations.deleted(&key, "b");
-        assert!(!expectations.satisfied(&key));
+        assert_eq!(expectations.left(&key), Some(GIVE_UP));
         expectations.created(&key);
         expectations.deleted(&key, "a");
-        assert!(expectations.satisfied(&key));
+        assert_eq!(expectations.left(&key), None);
         expectations.expect_creations(&key, 1);
-        assert!(!expectations.satisfied(&key));
-        tokio::time::advance(Duration::from_secs(301)).await;
-        assert!(expectations.satisfied(&key));
+        tokio::time::advance(Duration::from_secs(299)).await;
+        assert_eq!(expectations.left(&key), Some(Duration::from_secs(1)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(expectations.left(&key), None);
     }
 
     #[test]
@@ -127,6 +129,6 @@ mod tests {
         expectations.created_many(&key, 2);
         assert!(expectations.is_doubtful(&key));
         expectations.certain(&key);
-        assert!(!expectations.is_doubtful(&key) && !expectations.satisfied(&key), "the deletion is still expected");
+        assert!(!expectations.is_doubtful(&key) && expectations.left(&key).is_some(), "the deletion is still expected");
     }
 }

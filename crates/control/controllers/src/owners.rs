@@ -107,7 +107,17 @@ impl<K: Kind> Owners<K> {
             }
             self.expectations.certain(&key);
         }
-        Ok(self.expectations.satisfied(&key))
+        Ok(self.has_seen_all(key))
+    }
+
+    /// Whether all pods that were created and deleted for an owner have been seen. If not, the owner is looked at again
+    /// when they are given up.
+    pub fn has_seen_all(&self, key: ObjectKey) -> bool {
+        let left = self.expectations.left(&key);
+        if let Some(left) = left {
+            self.queue.add_after(key, left);
+        }
+        left.is_none()
     }
 
     /// Looks at an owner once more soon, for a pod of its that the server has.
@@ -127,10 +137,12 @@ impl<K: Kind> Owners<K> {
             }
             return;
         };
-        match change {
-            Change::Added(_) if !pod.is_deleting() => self.expectations.created(&key),
-            Change::Modified(..) if !pod.is_deleting() => (),
-            _ => self.expectations.deleted(&key, pod.uid()),
+        // One that is first seen when it is being deleted was created, too.
+        if matches!(change, Change::Added(_)) {
+            self.expectations.created(&key);
+        }
+        if change.new().is_none() || pod.is_deleting() {
+            self.expectations.deleted(&key, pod.uid());
         }
         self.queue.add(key);
     }

@@ -81,8 +81,8 @@ fn is_skipped(endpoints: &Endpoints) -> bool {
 
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ClientError> {
-        if !self.expectations.satisfied(&key) {
-            return Ok(Outcome::Done);
+        if let Some(left) = self.expectations.left(&key) {
+            return Ok(Outcome::After(left));
         }
         let selects = |service: &Service| service.spec.as_ref().is_some_and(|spec| spec.selector.is_some());
         let is_wanted = self.services.get(&key).is_some_and(|service| !selects(&service));

@@ -114,8 +114,8 @@ impl Controller {
             return Ok(Outcome::Done);
         };
         let Some(selector) = selector_of(&service).filter(|_| !service.is_deleting()) else { return Ok(Outcome::Done) };
-        if !self.expectations.satisfied(&key) {
-            return Ok(Outcome::Done);
+        if let Some(left) = self.expectations.left(&key) {
+            return Ok(Outcome::After(left));
         }
         let mut pods = self.pods.in_namespace(&key.namespace);
         pods.retain(|pod| selector.matches(labels_of(&pod.metadata)));

@@ -84,7 +84,7 @@ impl Controller {
         }
         let may_scale = match selector_of(&job) {
             Some(selector) => self.owners.settled(&self.context, &job, &selector).await?,
-            None => self.owners.expectations.satisfied(&key),
+            None => self.owners.has_seen_all(key.clone()),
         };
         let owned = self.owners.pods_of(&job);
         if plan::finished_at(&job).is_some() || job.is_deleting() {
