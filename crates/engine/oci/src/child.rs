@@ -6,7 +6,7 @@ use crate::{Error, Result, console, hooks, refuse};
 use pintle_linux::cgroup::Cgroups;
 use pintle_linux::mount::{self, Propagation, Tree};
 use pintle_linux::process::{self, namespace};
-use pintle_linux::{Context, capability, netns, pty};
+use pintle_linux::{Context, capability, netns};
 use pintle_shim::identity::{self, Stdio, Witness};
 use pintle_shim::prepare::{ChildStdio, set_oom_score};
 use pintle_shim::protocol::{Failure, ProcessSpec, Started};
@@ -211,12 +211,9 @@ fn build(
     let null = devices(place, &root, mounted.dev_is_bound)?;
     let terminal = match (place.process.terminal, &mounted.devpts) {
         (false, _) => None,
-        (true, Some(devpts)) => Some(root.terminal(devpts)?),
+        (true, Some(devpts)) => Some(root.terminal(devpts, place.process.terminal_size)?),
         (true, None) => return refuse("a terminal needs a devpts at /dev/pts"),
     };
-    if let (Some(terminal), Some((columns, rows))) = (&terminal, place.process.terminal_size) {
-        pty::resize(&terminal.controller, columns, rows)?;
-    }
     hooks::run("createContainer", &place.config.hooks.create_container, state)?;
     let hidden = Hidden { masked: &linux.masked_paths, readonly: &linux.readonly_paths };
     root.hide(&hidden, mounted.proc.as_ref(), mounted.sys.as_ref(), &null)?;

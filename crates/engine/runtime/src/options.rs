@@ -90,6 +90,8 @@ pub struct ContainerOptions {
     pub device_rules: Vec<DeviceRule>,
     /// `RLIMIT_` number, soft, hard (getrlimit(2)).
     pub rlimits: Vec<(u32, u64, u64)>,
+    /// Columns and rows of the terminal when the program starts.
+    pub terminal_size: Option<(u16, u16)>,
     pub tmpfs: Vec<Tmpfs>,
     /// A small init is process 1: it reaps, passes signals on, and runs the program (`--init`).
     pub init: bool,

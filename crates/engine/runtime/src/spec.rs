@@ -120,6 +120,7 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
             cwd: working_directory(record),
             oom_score_adj: i32::try_from(config.resources.oom_score_adj).ok(),
             terminal: config.tty,
+            terminal_size: record.options.terminal_size,
             seccomp: around.seccomp,
             limits: record.options.rlimits.clone(),
             ..identity(record)?

@@ -63,7 +63,7 @@ pub fn build(spec: &ContainerSpec, parts: Parts<'_>) -> Result<Built> {
     let (null, devpts) = root.devices(spec, parts.shm)?;
     let sys = root.sysfs(spec.privileged)?;
     root.cgroups(spec, parts.cgroups)?;
-    let terminal = if spec.process.terminal { Some(root.terminal(&devpts)?) } else { None };
+    let terminal = if spec.process.terminal { Some(root.terminal(&devpts, spec.process.terminal_size)?) } else { None };
     for bind in &binds {
         root.bind(bind)?;
     }
@@ -280,9 +280,12 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// A terminal of the container's own devpts, also as /dev/console.
-    pub fn terminal(&self, devpts: &Tree) -> Result<Terminal> {
+    /// A terminal of the container's own devpts, also as /dev/console, of this many columns and rows.
+    pub fn terminal(&self, devpts: &Tree, size: Option<(u16, u16)>) -> Result<Terminal> {
         let terminal = pty::open(devpts.as_fd())?;
+        if let Some((columns, rows)) = size {
+            pty::resize(&terminal.controller, columns, rows)?;
+        }
         let console = Dir::new(&self.fd, Scope::NoLinks).make_file(Path::new("/dev/console"), 0o600)?;
         let node = Dir::new(devpts, Scope::NoLinks).open(Path::new(&terminal.number.to_string()), OFlags::PATH)?;
         Tree::clone_of(node.as_fd(), false)?.attach(console.as_fd())?;

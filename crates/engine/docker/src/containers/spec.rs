@@ -141,6 +141,7 @@ pub(super) fn container(daemon: &Daemon, record: &Record) -> Result<(ContainerCo
         limits: Some(Limits { block: block_limits(record)?, ..limits(record) }),
         device_rules: device_rules(record)?,
         rlimits: rlimits(record)?,
+        terminal_size: terminal_size(record),
         tmpfs: tmpfs(record)?,
         init: host.init.unwrap_or(false),
         exact: true,
@@ -286,6 +287,12 @@ fn parse_rule(rule: &str) -> Option<DeviceRule> {
     let plain = !access.is_empty() && access.chars().all(|c| "rwm".contains(c)) && parts.next().is_none();
     plain.then_some(())?;
     Some(DeviceRule::new(kind, number(major)?, number(minor)?, access))
+}
+
+/// Columns and rows; none where the client has no terminal.
+fn terminal_size(record: &Record) -> Option<(u16, u16)> {
+    let [rows, columns] = record.host.console_size.map(|n| u16::try_from(n).ok().filter(|n| *n > 0));
+    Some((columns?, rows?))
 }
 
 fn rlimits(record: &Record) -> Result<Vec<(u32, u64, u64)>> {

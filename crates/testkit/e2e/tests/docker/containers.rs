@@ -38,6 +38,10 @@ pub fn run_codes(engine: &Engine) -> Result<()> {
 }
 
 pub fn terminal(engine: &Engine) -> Result<()> {
+    // The program is there before the client could tell of a change.
+    let mut at_once = engine.terminal(&format!("docker run -t --rm {BUSYBOX} stty size"))?;
+    at_once.expect("40 100", SOON)?;
+    at_once.wait()?;
     let mut shell = engine.terminal(&format!("docker run -it --rm --name e2e-terminal {BUSYBOX} sh"))?;
     shell.expect("# ", SOON)?;
     shell.say("stty size; tty\n")?;
