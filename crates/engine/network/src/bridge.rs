@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use pintle_netlink::conntrack::Conntrack;
 use pintle_netlink::nft::{Family, Nftables};
 use pintle_netlink::{
-    Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Port, Route, Scope, TokenBucket, Veth, namespace,
+    Bridge, HardwareAddress, LinkChange, Neighbor, Netlink, Peer, Port, Route, Scope, TokenBucket, Veth,
+    forgive_missing, namespace,
 };
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -500,13 +501,6 @@ fn interface_of(id: &str) -> String {
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{PREFIX}{:011x}", hash >> 20)
-}
-
-pub(crate) fn forgive_missing(result: pintle_netlink::Result<()>) -> Result<()> {
-    match result {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 /// Datagrams of a client that goes on sending must not be led to an address that is about to be somebody else's.

@@ -15,11 +15,10 @@ mod vxlan;
 
 pub use tunnel::{TunnelConfig, TunnelEnd};
 
-use crate::bridge::forgive_missing;
 use crate::{Error, Result};
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use pintle_netlink::{HardwareAddress, Netlink, Route, Scope};
+use pintle_netlink::{HardwareAddress, Netlink, Route, Scope, forgive_missing};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use tunnel::Tunnels;

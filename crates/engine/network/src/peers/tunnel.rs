@@ -4,11 +4,11 @@
 //! by its key, and the ranges of its sandboxes are what the kernel lets come from it and sends to it.
 
 use super::{Backend, sandbox_mtu};
-use crate::bridge::{GROUP, forgive_missing};
+use crate::bridge::GROUP;
 use crate::{Error, Result};
 use ipnet::IpNet;
 use pintle_netlink::wireguard::{DeviceChange, PeerChange, PeerSettings, PrivateKey, PublicKey, WireGuard};
-use pintle_netlink::{LinkChange, Netlink};
+use pintle_netlink::{LinkChange, Netlink, forgive_missing};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use std::collections::HashSet;

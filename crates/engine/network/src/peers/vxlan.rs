@@ -1,10 +1,10 @@
 //! The VXLAN device of a node, and what is known of others' without asking.
 
 use super::{Backend, PeersConfig, device_address, sandbox_mtu};
-use crate::bridge::{GROUP, forgive_missing};
+use crate::bridge::GROUP;
 use crate::{Error, Result};
 use ipnet::IpNet;
-use pintle_netlink::{Forwarding, HardwareAddress, LinkChange, Neighbor, Netlink, Vxlan};
+use pintle_netlink::{Forwarding, HardwareAddress, LinkChange, Neighbor, Netlink, Vxlan, forgive_missing};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
