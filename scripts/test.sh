@@ -80,7 +80,21 @@ else
 fi
 if [ -n "$failed" ]; then
   echo "=== failures ==="
-  awk '/^failures:$/ { inside = 1 } /^test result: / { inside = 0 } inside || /^=== ended/' "$log" | tail -n 200
-  grep -E '^test .* FAILED' "$log" || true
+  grep -E '^=== |^test .* FAILED' "$log" || true
+  # Of each its beginning and its end, without the frames of the stack.
+  awk '
+    function tell(  at) {
+      for (at = 1; at <= lines; at++) {
+        if (lines <= 30 || at <= 10 || at > lines - 20) print line[at]
+        else if (at == 11) print "…"
+      }
+      lines = 0
+    }
+    /^failures:$/ { inside = 1; next }
+    /^test result: / { tell(); inside = 0 }
+    /^---- / { tell() }
+    END { tell() }
+    inside && !/^ +[0-9]+: / && !/^ +at / && NF { line[++lines] = $0 }
+  ' "$log" | tail -n 200
   exit 1
 fi

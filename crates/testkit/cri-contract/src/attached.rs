@@ -5,6 +5,10 @@ use pintle_cri::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+/// Sizes travel beside the input, so the one may come after the other.
+const WAITS_FOR_ITS_SIZE: &str = "read -r go; until stty size 2>/dev/null | grep '37 91'; do busybox usleep 10000; \
+                                  done; test -t 0 && test -t 1";
+
 impl Round<'_> {
     /// What is typed reaches the first process, what it says comes back and is logged; it ends with its input.
     pub(super) async fn attaches(&self, sandbox: &str) {
@@ -38,7 +42,7 @@ impl Round<'_> {
         self.runtime.start_container(&container).await.expect("its start");
         let request = ExecRequest {
             container_id: container.clone(),
-            command: words(&["sh", "-c", "read -r go; stty size; test -t 0 && test -t 1"]),
+            command: words(&["sh", "-c", WAITS_FOR_ITS_SIZE]),
             tty: true,
             stdin: true,
             stdout: true,

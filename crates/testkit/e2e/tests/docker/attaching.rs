@@ -5,9 +5,9 @@ use anyhow::{Context, Result, ensure};
 use pintle_e2e::{BUSYBOX, Engine, until};
 use std::path::Path;
 
-/// Counts in bursts until it is told to stop.
-const COUNTS: &str = "i=0; while [ ! -e /stop ]; do j=0; while [ $j -lt 50 ]; do echo $i; i=$((i+1)); j=$((j+1)); done; \
-                      busybox usleep 1000; done";
+/// Counts in bursts until it is told to stop: by a signal, since a process that is sent in may be killed with the rest.
+const COUNTS: &str = "trap 'stop=1' TERM; i=0; while [ -z \"$stop\" ]; do j=0; while [ $j -lt 50 ]; do echo $i; \
+                      i=$((i+1)); j=$((j+1)); done; busybox usleep 1000; done";
 
 /// Bytes that a file has by now.
 fn size(path: &Path) -> u64 {
@@ -39,7 +39,7 @@ pub fn whole(engine: &Engine) -> Result<()> {
         client.args(["-sN", "--unix-socket", &socket, "-X", "POST", &address, "-o"]).arg(&output);
         let mut client = engine.start_program(client)?;
         until("the client has old lines and new ones", SOON, || Ok((size(&output) > 60_000).then_some(())))?;
-        engine.ok(&["exec", name, "touch", "/stop"])?;
+        engine.ok(&["kill", "--signal", "TERM", name])?;
         ensure!(client.wait()?.success());
         let seen = std::fs::read(&output)?;
         let text = if tty.is_empty() { contents(&seen)? } else { seen };

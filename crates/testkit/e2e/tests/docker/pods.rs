@@ -56,7 +56,8 @@ fn look(cluster: &Cluster) -> Result<()> {
     let mut waited = Spawned::start(docker(cluster, &["wait", name]))?;
     followed.expect("tick", SOON)?;
     attached.expect("tick", SOON)?;
-    ok(&["exec", name, "touch", "/tmp/end"])?;
+    // Detached, as what is sent in may be killed with the container that it ends.
+    ok(&["exec", "-d", name, "touch", "/tmp/end"])?;
     for (what, stream) in [("followed", &followed), ("attached", &attached)] {
         stream.expect("done", SOON).with_context(|| what.to_owned())?;
     }
