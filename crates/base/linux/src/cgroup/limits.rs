@@ -192,7 +192,7 @@ pub(super) enum Need {
     Must,
     /// Reported and passed over.
     May,
-    /// Comes again later: nothing.
+    /// Comes again later, or is better than nothing: nothing.
     Try,
     /// The next write does the same by another file, and is left out when this one succeeds.
     OrNext,
@@ -242,10 +242,7 @@ impl Limits {
             writes.must("pids.max", max_or(self.pids));
         }
         if hierarchy.v2 || hierarchy.has("hugetlb") {
-            let suffix = if hierarchy.v2 { "max" } else { "limit_in_bytes" };
-            for (size, bytes) in &self.hugepages {
-                writes.may(&format!("hugetlb.{size}.{suffix}"), bytes.to_string());
-            }
+            self.huge_pages(hierarchy.v2, &mut writes);
         }
         if hierarchy.v2 {
             for (file, value) in self.unified.iter().filter(|(file, _)| !file.contains('/')) {
@@ -253,6 +250,21 @@ impl Limits {
             }
         }
         writes.0
+    }
+
+    fn huge_pages(&self, v2: bool, writes: &mut Writes) {
+        let suffix = if v2 { "max" } else { "limit_in_bytes" };
+        for (size, bytes) in &self.hugepages {
+            let (file, value) = (format!("hugetlb.{size}.{suffix}"), bytes.to_string());
+            // Where they can't be counted, only those who were promised some are worth a word.
+            if *bytes > 0 {
+                writes.may(&file, value.clone());
+            } else {
+                writes.attempt(&file, value.clone());
+            }
+            // What is reserved counts as well, since Linux 5.7: else who maps too many is killed when it touches them.
+            writes.attempt(&format!("hugetlb.{size}.rsvd.{suffix}"), value);
+        }
     }
 
     fn cpu_v1(&self, writes: &mut Writes) {
@@ -289,8 +301,7 @@ impl Limits {
     fn memory_v1(&self, writes: &mut Writes) {
         let text = |bytes: i64| bytes.max(-1).to_string();
         if self.memory_bytes != 0 && self.memory_swap_bytes != 0 {
-            let file = "memory.limit_in_bytes".to_owned();
-            writes.0.push(FileWrite { file, value: text(self.memory_bytes), need: Need::Try });
+            writes.attempt("memory.limit_in_bytes", text(self.memory_bytes));
             writes.may("memory.memsw.limit_in_bytes", text(self.memory_swap_bytes));
         }
         if self.memory_bytes != 0 {
@@ -347,6 +358,10 @@ impl Writes {
 
     fn may(&mut self, file: &str, value: String) {
         self.0.push(FileWrite { file: file.to_owned(), value, need: Need::May });
+    }
+
+    fn attempt(&mut self, file: &str, value: String) {
+        self.0.push(FileWrite { file: file.to_owned(), value, need: Need::Try });
     }
 
     /// Of two files with the same meaning a machine has at most one.

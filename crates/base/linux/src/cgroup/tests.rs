@@ -47,9 +47,13 @@ fn limits() -> Limits {
 }
 
 fn written(controllers: &[&str], v2: bool) -> String {
+    written_of(&limits(), controllers, v2)
+}
+
+fn written_of(limits: &Limits, controllers: &[&str], v2: bool) -> String {
     let controllers = controllers.iter().map(|c| (*c).to_owned()).collect();
     let hierarchy = Hierarchy { mount: PathBuf::from("/x"), controllers, v2 };
-    let files = limits().files(&hierarchy);
+    let files = limits.files(&hierarchy);
     files.iter().map(|w| format!("{}={}", w.file, w.value)).collect::<Vec<_>>().join(" ")
 }
 
@@ -64,6 +68,21 @@ fn limits_become_the_files_of_each_version() {
         written(&[], true),
         "cpu.weight=100 cpu.max=50000 100000 memory.swap.max=0 memory.max=1048576 pids.max=10"
     );
+}
+
+#[test]
+fn huge_pages_are_limited_when_they_are_used_and_when_they_are_reserved() {
+    let limits = Limits { hugepages: vec![("2MB".into(), 4 << 20), ("1GB".into(), 0)], ..Limits::default() };
+    assert_eq!(
+        written_of(&limits, &["hugetlb"], false),
+        "hugetlb.2MB.limit_in_bytes=4194304 hugetlb.2MB.rsvd.limit_in_bytes=4194304 \
+         hugetlb.1GB.limit_in_bytes=0 hugetlb.1GB.rsvd.limit_in_bytes=0"
+    );
+    assert_eq!(
+        written_of(&limits, &["hugetlb"], true),
+        "hugetlb.2MB.max=4194304 hugetlb.2MB.rsvd.max=4194304 hugetlb.1GB.max=0 hugetlb.1GB.rsvd.max=0"
+    );
+    assert_eq!(written_of(&limits, &["memory"], false), "");
 }
 
 #[test]
