@@ -1,23 +1,26 @@
 //! Says whether this node takes a pod that was bound to it, as upstream's kubelet checks it once more. Pure.
 
 use crate::eviction::is_critical;
+use crate::huge_pages;
+use crate::preemption::{Shortage, Victims};
 use crate::reference::{lasting_containers, spec};
-use crate::resources::{Qos, memory_request, milli_cpu_request, qos_class};
+use crate::resources::{Qos, pod_request, qos_class};
 use crate::status::Ended;
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Pod;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// What the node has, and what is on it.
+/// What the node has for pods, and what is on it.
 pub struct Node<'a> {
-    pub milli_cpu: u64,
-    pub memory_bytes: u64,
-    pub max_pods: usize,
+    /// By name: thousandths of processors, whole units of all else. What is not there is not to be had.
+    pub allocatable: &'a BTreeMap<String, u64>,
     pub pressures: &'a [&'static str],
     pub unsafe_sysctls: &'a [String],
     /// The machine is about to end.
     pub is_ending: bool,
     /// The other pods here that have not ended.
-    pub others: &'a [&'a Pod],
+    pub others: &'a [Arc<Pod>],
 }
 
 /// Sysctls that pods may set: they are of a namespace and harm nobody else.
@@ -40,13 +43,18 @@ const SAFE_SYSCTLS: [&str; 14] = [
 
 const ENDING: &str = "Pod was rejected as the node is shutting down.";
 
-/// Why a pod is refused, if it is.
-pub fn refusal(pod: &Pod, node: &Node<'_>) -> Option<Ended> {
-    pressure(pod, node)
+/// Takes a pod, in the place of those that are returned, or says why not.
+pub fn admit(pod: &Pod, node: &Node<'_>) -> Result<Victims, Ended> {
+    let short = shortages(pod, node);
+    let refused = pressure(pod, node)
         .or_else(|| sysctls(pod, node))
-        .or_else(|| fits(pod, node))
+        .or_else(|| short.first().filter(|_| !is_critical(pod)).map(Shortage::refusal))
         .or_else(|| ports(pod, node))
-        .or_else(|| if node.is_ending { refuse("NodeShutdown", ENDING) } else { None })
+        .or_else(|| if node.is_ending { refuse("NodeShutdown", ENDING) } else { None });
+    match refused {
+        Some(refused) => Err(refused),
+        None => Victims::of(pod, node.others, &short),
+    }
 }
 
 fn refuse(reason: &str, message: impl Into<String>) -> Option<Ended> {
@@ -92,26 +100,16 @@ fn sysctls(pod: &Pod, node: &Node<'_>) -> Option<Ended> {
     None
 }
 
-fn fits(pod: &Pod, node: &Node<'_>) -> Option<Ended> {
-    if node.others.len() + 1 > node.max_pods {
-        let (used, capacity) = (node.others.len(), node.max_pods);
-        let message =
-            format!("Node didn't have enough resource: pods, requested: 1, used: {used}, capacity: {capacity}");
-        return refuse("OutOfpods", message);
-    }
-    let sum = |of: fn(&Pod) -> u64| node.others.iter().map(|other| of(other)).sum::<u64>();
-    let checks =
-        [("cpu", milli_cpu_request as fn(&Pod) -> u64, node.milli_cpu), ("memory", memory_request, node.memory_bytes)];
-    for (name, of, capacity) in checks {
-        let (requested, used) = (of(pod), sum(of));
-        if requested > 0 && requested + used > capacity {
-            let message = format!(
-                "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-            );
-            return refuse(&format!("OutOf{name}"), message);
-        }
-    }
-    None
+/// What the node lacks for a pod, in the order in which it is told.
+fn shortages(pod: &Pod, node: &Node<'_>) -> Vec<Shortage> {
+    let usual = ["pods", "cpu", "memory", "ephemeral-storage"].map(str::to_owned);
+    let shortage = |resource: String| {
+        let requested = pod_request(pod, &resource);
+        let used = node.others.iter().map(|other| pod_request(other, &resource)).sum();
+        let capacity = node.allocatable.get(&resource).copied().unwrap_or(0);
+        (requested > 0 && requested + used > capacity).then_some(Shortage { resource, requested, used, capacity })
+    };
+    usual.into_iter().chain(huge_pages::asked(pod)).filter_map(shortage).collect()
 }
 
 fn host_ports(pod: &Pod) -> Vec<(i32, &str, &str)> {
@@ -130,7 +128,7 @@ fn ports(pod: &Pod, node: &Node<'_>) -> Option<Ended> {
     let any = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
     let clash =
         |a: &(i32, &str, &str), b: &(i32, &str, &str)| a.0 == b.0 && a.1 == b.1 && (a.2 == b.2 || any(a.2) || any(b.2));
-    let taken = node.others.iter().flat_map(|other| host_ports(other));
+    let taken = node.others.iter().flat_map(|other| host_ports(other.as_ref()));
     let taken: Vec<_> = taken.collect();
     let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
     if wanted.iter().any(|w| taken.iter().any(|t| clash(w, t))) { refuse("NodePorts", message) } else { None }
@@ -148,25 +146,28 @@ mod tests {
     use crate::fake::pods::{named, pod};
     use serde_json::{Value, json};
 
-    fn check(spec: Value, pressures: &[&'static str], expected: Option<(&str, &str)>) {
+    /// What a node says that has 2 processors, 4 MiB of huge pages and another pod.
+    fn admitted(spec: &Value, pressures: &[&'static str]) -> Result<Victims, Ended> {
         let other = named(
             "o",
             "o",
             json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}],
             "resources": {"requests": {"cpu": "1500m"}}}]}),
         );
+        let amounts = [("pods", 110), ("cpu", 2000), ("memory", 1 << 30), ("hugepages-2Mi", 4 << 20)];
         let node = Node {
-            milli_cpu: 2000,
-            memory_bytes: 1 << 30,
-            max_pods: 110,
+            allocatable: &amounts.map(|(name, amount)| (name.to_owned(), amount)).into(),
             pressures,
             unsafe_sysctls: &["kernel.msg*".to_owned()],
             is_ending: false,
-            others: &[&other],
+            others: &[Arc::new(other)],
         };
-        let got = refusal(&pod(spec.clone()), &node);
-        let got = got.as_ref().map(|e| (e.reason.as_str(), e.message.as_str()));
-        assert_eq!(got, expected, "{spec}");
+        admit(&pod(spec.clone()), &node)
+    }
+
+    fn check(spec: Value, pressures: &[&'static str], expected: Option<(&str, &str)>) {
+        let refused = admitted(&spec, pressures).err();
+        assert_eq!(refused.as_ref().map(|e| (e.reason.as_str(), e.message.as_str())), expected, "{spec}");
     }
 
     fn with_sysctl(name: &str) -> Value {
@@ -184,10 +185,35 @@ mod tests {
         check(with(json!({}), 80), &[], Some(("NodePorts", taken)));
         let full = "Node didn't have enough resource: cpu, requested: 600, used: 1500, capacity: 2000";
         check(with(json!({"requests": {"cpu": "600m"}}), 81), &[], Some(("OutOfcpu", full)));
+        let disk = "Node didn't have enough resource: ephemeral-storage, requested: 1, used: 0, capacity: 0";
+        check(with(json!({"requests": {"ephemeral-storage": "1"}}), 81), &[], Some(("OutOfephemeral-storage", disk)));
+        let huge = |size: &str, amount: &str| json!({"limits": {format!("hugepages-{size}"): amount, "cpu": "1m"}});
+        check(with(huge("2Mi", "4Mi"), 81), &[], None);
+        let pages = "Node didn't have enough resource: hugepages-2Mi, requested: 6291456, used: 0, capacity: 4194304";
+        check(with(huge("2Mi", "6Mi"), 81), &[], Some(("OutOfhugepages-2Mi", pages)));
+        let pages = "Node didn't have enough resource: hugepages-1Gi, requested: 1073741824, used: 0, capacity: 0";
+        check(with(huge("1Gi", "1Gi"), 81), &[], Some(("OutOfhugepages-1Gi", pages)));
         check(with_sysctl("net.ipv4.tcp_syncookies"), &[], None);
         check(with_sysctl("kernel.msgmax"), &[], None);
         let forbidden = "forbidden sysctl: \"kernel.sem\" not allowlisted";
         check(with_sysctl("kernel.sem"), &[], Some(("SysctlForbidden", forbidden)));
+    }
+
+    #[test]
+    fn critical_pods_are_refused_for_all_but_want_of_room() {
+        let critical = |cpu: &str, port: i32| {
+            json!({"priority": 2_000_000_000, "containers": [{"name": "c",
+                "resources": {"requests": {"cpu": cpu}}, "ports": [{"containerPort": 1, "hostPort": port}]}]})
+        };
+        for (cpu, victims) in [("500m", 0), ("501m", 1), ("2", 1)] {
+            let admitted = admitted(&critical(cpu, 81), &[]).unwrap();
+            assert_eq!(admitted.pods.len(), victims, "{cpu}");
+        }
+        let taken = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        check(critical("501m", 80), &[], Some(("NodePorts", taken)));
+        let error = "Unexpected error while attempting to recover from admission failure: preemption: error finding a \
+                     set of pods to preempt: no set of running pods found to reclaim resources: [(res: cpu, q: 100), ]";
+        check(critical("2100m", 81), &[], Some(("UnexpectedAdmissionError", error)));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Source: `pkg/kubelet/cm`. Of processors, the class of burstable pods weighs what its pods ask for together, that of
 //! best-effort ones next to nothing.
 
+use crate::huge_pages::{self, HugePages};
+use crate::node::machine::Machine;
 use crate::resources::{NO_QUOTA, Qos, milli_cpu_request, of_pod, qos_class, shares};
 use parking_lot::Mutex;
 use pintle_cri::LinuxContainerResources;
@@ -75,19 +77,21 @@ fn shares_of(milli_cpu: u64) -> u64 {
 pub struct Managed {
     groups: cgroup::Cgroups,
     root: String,
+    huge_pages: Vec<HugePages>,
     burstable: Mutex<Burstable>,
 }
 
 impl Managed {
-    /// Cgroups below `root`; `/` is each hierarchy's root. Pods share so many thousandths of a processor and bytes.
-    pub fn new(root: &str, milli_cpu: u64, memory_bytes: u64) -> Result<Self, String> {
+    /// Cgroups below `root`; `/` is each hierarchy's root. Pods share all that the machine has.
+    pub fn new(root: &str, machine: &Machine) -> Result<Self, String> {
         let groups = cgroup::Cgroups::detect().map_err(|e| e.to_string())?;
-        let managed = Self { groups, root: root.trim_end_matches('/').to_owned(), burstable: Mutex::default() };
+        let root = root.trim_end_matches('/').to_owned();
+        let managed = Self { groups, root, huge_pages: machine.huge_pages.clone(), burstable: Mutex::default() };
         for class in CLASSES {
             let limits = match class {
                 Qos::Guaranteed => cgroup::Limits {
-                    cpu_shares: shares_of(milli_cpu),
-                    memory_bytes: i64::try_from(memory_bytes).unwrap_or_default(),
+                    cpu_shares: shares_of(u64::from(machine.processors) * 1000),
+                    memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or_default(),
                     ..Default::default()
                 },
                 Qos::Burstable | Qos::BestEffort => cgroup::Limits { cpu_shares: shares_of(0), ..Default::default() },
@@ -133,6 +137,7 @@ impl Cgroups for Managed {
         let class = qos_class(pod);
         let path = self.path(class, pod.uid());
         let mut limits = limits(&of_pod(pod));
+        limits.hugepages = huge_pages::on_machine(&limits.hugepages, &self.huge_pages);
         if has_own_cpus {
             limits.cpu_quota_us = NO_QUOTA;
         }

@@ -7,7 +7,7 @@ use crate::host::{Host, RuntimeFacts, is_plain_name};
 use crate::labels;
 use crate::reference::spec;
 use crate::volumes::{Paths, is_read_only, prepare_sub_path};
-use crate::{etc_hosts, placement, resources, sandbox_config, security};
+use crate::{etc_hosts, huge_pages, placement, resources, sandbox_config, security};
 use pintle_cri::{ContainerConfig, ContainerMetadata, Device, Image, Mount, MountPropagation};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
@@ -72,6 +72,8 @@ impl Making<'_> {
             stop_signal: stop_signal(container),
             cdi_devices: Vec::new(),
         };
+        config.resources.hugepage_limits =
+            huge_pages::on_machine(&config.resources.hugepage_limits, &settings.huge_pages);
         placement::apply(host, pod, container, &mut config).await?;
         Ok(config)
     }

@@ -57,11 +57,15 @@ impl Hardware {
     }
 }
 
-/// Mounts nothing: memory is a directory like any other.
+/// Mounts nothing: memory and huge pages are directories like any other.
 pub(crate) struct Directories;
 
 impl Mounter for Directories {
     fn tmpfs(&self, _: &Path, _: Option<u64>) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn huge_pages(&self, _: &Path, _: u64) -> std::io::Result<()> {
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use crate::credential_providers::CredentialProviders;
 use crate::events::Events;
 use crate::eviction::pressure::Pressures;
 use crate::hardware::Hardware;
+use crate::huge_pages::HugePages;
 use crate::image_gc::PulledImages;
 use crate::measures::Measures;
 use crate::probe::ProbeCounts;
@@ -69,7 +70,8 @@ pub struct Settings {
     pub machine_memory: u64,
     /// Thousandths of a processor.
     pub machine_milli_cpu: u64,
-    /// Bytes of the machine's memory that are not reserved.
+    pub huge_pages: Vec<HugePages>,
+    /// Bytes of the machine's memory that are neither reserved nor in huge pages.
     pub allocatable_memory: u64,
     /// Thousandths of a processor that are not reserved.
     pub allocatable_milli_cpu: u64,

@@ -40,6 +40,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), Erro
     let pods = config.informers.selected::<Pod>(Selector::fields(format!("spec.nodeName={}", config.node_name)));
     let services = config.informers.of::<Service>();
     let recorder = Recorder::with_clock(config.client.clone(), "kubelet", &config.node_name, Arc::clone(&config.clock));
+    let settings = settings(&config, &machine, facts);
     let host = Arc::new(Host {
         runtime: Arc::clone(&config.runtime),
         api: Arc::new(ClientApi::new(config.client.clone(), services.clone())),
@@ -51,14 +52,14 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), Erro
         probes: Default::default(),
         claimed: Default::default(),
         measures,
-        allocations: Allocations::new(u64::from(machine.processors) * 1000, machine.memory_bytes),
+        allocations: Allocations::new(settings.allocatable_milli_cpu, settings.allocatable_memory),
         pressures: Pressures::new(config.options.pressure_transition),
         ending: MachineEnd::default(),
         pulled: PulledImages::new(&config.root_dir),
         user_namespaces: UserNamespaces::new(config.root_dir.join("pods")),
         placement: Arc::new(open_placement(&config, &machine)?),
         credential_providers: config.options.credential_providers.clone(),
-        settings: settings(&config, &machine, facts),
+        settings,
     });
     for dir in [&config.root_dir, &config.log_dir] {
         make_directory(dir)?;
@@ -175,7 +176,7 @@ fn cgroups(config: &Config, machine: &Machine) -> Arc<dyn Cgroups> {
     if !config.manage_cgroups || !config.hardware.is_real() {
         return Arc::new(Unmanaged);
     }
-    match Managed::new(&config.cgroup_root, u64::from(machine.processors) * 1000, machine.memory_bytes) {
+    match Managed::new(&config.cgroup_root, machine) {
         Ok(managed) => Arc::new(managed),
         Err(error) => {
             tracing::warn!(error, "cgroups of pods can't be managed on this machine; only containers have limits");
@@ -198,7 +199,8 @@ fn settings(config: &Config, machine: &Machine, runtime: RuntimeFacts) -> Settin
         resolv_conf: config.resolv_conf.clone(),
         machine_memory: machine.memory_bytes,
         machine_milli_cpu,
-        allocatable_memory: machine.memory_bytes.saturating_sub(reserved.memory_bytes),
+        huge_pages: machine.huge_pages.clone(),
+        allocatable_memory: machine.plain_memory_bytes().saturating_sub(reserved.memory_bytes),
         allocatable_milli_cpu: machine_milli_cpu.saturating_sub(reserved.milli_cpu),
         max_restart_period: config.options.max_restart_period,
     }

@@ -41,12 +41,11 @@ pub fn selector(uid: &str) -> Labels {
 
 /// Annotations of a container, from which its end can be understood without the pod.
 pub fn annotations_of_container(pod: &Pod, container: &Container) -> Labels {
-    let grace = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
     Labels::from([
         (CONTAINER_HASH.to_owned(), container_hash(container)),
         (TERMINATION_PATH.to_owned(), termination_path(container).to_owned()),
         (TERMINATION_POLICY.to_owned(), container.termination_message_policy.clone().unwrap_or_else(|| "File".into())),
-        (GRACE_PERIOD.to_owned(), grace.to_string()),
+        (GRACE_PERIOD.to_owned(), crate::reference::own_grace(pod).to_string()),
     ])
 }
 

@@ -40,6 +40,8 @@ pub struct Measures {
     pub pod_start: Arc<Histogram>,
     /// By what the step of a pod was for.
     pub pod_worker: Arc<Family<Histogram>>,
+    /// Pods that made room for a critical one, by the resource that was short.
+    pub preemptions: Arc<Family<Counter>>,
     /// By method, path, kind of server, and whether such requests take long.
     pub requests: Arc<Family<Counter>>,
     calls: Arc<Family<Counter>>,
@@ -77,6 +79,11 @@ impl Default for Measures {
                 "[ALPHA] Duration in seconds to sync a single pod. Broken down by operation type: create, update, or sync",
                 of_calls,
                 SECONDS,
+            ),
+            preemptions: registry.counters(
+                "kubelet_preemptions",
+                "[ALPHA] Cumulative number of pod preemptions by preemption resource",
+                &["preemption_signal"],
             ),
             requests: registry.counters(
                 "kubelet_http_requests_total",

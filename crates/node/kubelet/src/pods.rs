@@ -1,17 +1,19 @@
 //! The one loop of the kubelet: pods that come, change and go; events of the runtime; a slow look at everything.
 
 use crate::actor::{Actor, Wanted};
-use crate::ending::{Order, Slot};
+use crate::ending::{Ending, Order, Slot};
 use crate::host::Host;
+use crate::preemption::{self, Room, Victims};
+use crate::reference::{own_grace, pod_text};
 use crate::static_pods::{Mirrors, is_mirror, is_static};
-use crate::status::{Ended, is_final};
+use crate::status::{Ended, PREEMPTED, is_final};
 use crate::{admission, placement, purge};
 use futures::{FutureExt, StreamExt};
 use pintle_cri::{EventStream, RuntimeEvent};
 use pintle_informer::{Change, Informer};
 use pintle_types::k8s::api::core::v1::{Pod, Service};
 use pintle_types::{Kind, ObjectKey};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
@@ -28,8 +30,17 @@ struct Handle {
     key: ObjectKey,
     ending: Slot,
     is_static: bool,
+    /// It makes room for another, and does not count any more.
+    is_preempted: bool,
     wanted: watch::Sender<Wanted>,
     wake: Arc<Notify>,
+}
+
+impl Handle {
+    fn end(&self, ending: Ending) {
+        *self.ending.lock() = Some(ending);
+        self.wake.notify_one();
+    }
 }
 
 /// The pods of this node, and their actors.
@@ -204,7 +215,7 @@ impl Pods {
 
     fn present(&mut self, pod: Arc<Pod>) {
         if !Host::is_safe_uid(&pod) {
-            tracing::warn!(pod = crate::reference::pod_text(&pod), "a pod whose uid is no plain name is ignored");
+            tracing::warn!(pod = pod_text(&pod), "a pod whose uid is no plain name is ignored");
             return;
         }
         if let Some(handle) = self.handles.get(pod.uid()) {
@@ -218,42 +229,69 @@ impl Pods {
         let (wanted, inbox) = watch::channel(self.wanted(Arc::clone(&pod)));
         let wake = Arc::new(Notify::new());
         let (key, is_static) = (key(&pod), is_static(&pod));
-        let (ending, refused) = (Slot::default(), self.refusal(&pod));
+        let admission = self.admit(&pod).map(|victims| self.make_room(&victims));
+        let ending = Slot::default();
         let actor = Actor::new(Arc::clone(&self.host), pod, inbox, Arc::clone(&wake));
-        let actor = actor.admitted(Arc::clone(&ending), refused);
-        self.handles.insert(uid.clone(), Handle { key, ending, is_static, wanted, wake });
+        let actor = actor.admitted(Arc::clone(&ending), admission);
+        self.handles.insert(uid.clone(), Handle { key, ending, is_static, is_preempted: false, wanted, wake });
         self.actors.spawn(actor.run().map(move |()| uid));
     }
 
-    /// Why this node does not take a pod that is new here.
-    fn refusal(&self, pod: &Pod) -> Option<Ended> {
-        if is_static(pod) || !admission::is_new(pod) {
-            return None;
+    /// Whether this node takes a pod that is new here, and in whose place.
+    fn admit(&self, pod: &Pod) -> Result<Victims, Ended> {
+        if !admission::is_new(pod) {
+            return Ok(Victims::default());
         }
-        let pods = self.informer.list();
         let ended = |other: &Pod| is_final(other.status.as_ref().and_then(|s| s.phase.as_deref()));
         // Those that came later wait for their own turn.
-        let here = |other: &&Pod| other.uid() != pod.uid() && self.handles.contains_key(other.uid()) && !ended(other);
-        let statics = self.statics.values().map(Arc::as_ref);
-        let others: Vec<&Pod> = pods.iter().map(Arc::as_ref).chain(statics).filter(here).collect();
+        let here = |other: &Pod| self.handles.get(other.uid()).is_some_and(|handle| !handle.is_preempted);
+        let pods = self.informer.list().into_iter().chain(self.statics.values().cloned());
+        let others: Vec<Arc<Pod>> = pods.filter(|o| o.uid() != pod.uid() && here(o) && !ended(o)).collect();
         let node = admission::Node {
-            milli_cpu: self.host.settings.allocatable_milli_cpu,
-            memory_bytes: self.host.settings.allocatable_memory,
-            max_pods: self.max_pods,
+            allocatable: &self.allocatable(),
             pressures: &self.host.pressures.current(),
             unsafe_sysctls: &self.unsafe_sysctls,
             is_ending: self.host.ending.is_set(),
             others: &others,
         };
-        admission::refusal(pod, &node)
+        admission::admit(pod, &node)
+    }
+
+    /// What the node has for pods.
+    fn allocatable(&self) -> BTreeMap<String, u64> {
+        let settings = &self.host.settings;
+        let disk = self.host.hardware.disk(&settings.root_dir).map_or(0, |(all, _)| all);
+        let usual = [
+            ("pods", u64::try_from(self.max_pods).unwrap_or(u64::MAX)),
+            ("cpu", settings.allocatable_milli_cpu),
+            ("memory", settings.allocatable_memory),
+            ("ephemeral-storage", disk),
+        ];
+        let huge = settings.huge_pages.iter().map(|pages| (pages.resource(), pages.bytes()));
+        usual.into_iter().map(|(name, amount)| (name.to_owned(), amount)).chain(huge).collect()
+    }
+
+    /// Ends those that go for a critical pod; returns what it waits for.
+    fn make_room(&mut self, victims: &Victims) -> Option<Room> {
+        let grace = |pod: &Pod| own_grace(pod).max(1);
+        let (room, held) = Room::of(victims.pods.iter().map(|pod| grace(pod)));
+        for victim in &victims.pods {
+            let Some(handle) = self.handles.get_mut(victim.uid()) else { continue };
+            tracing::warn!(pod = pod_text(victim), "preempting a pod for a critical one");
+            self.host.events.pod(victim, true, PREEMPTED, preemption::MESSAGE.to_owned());
+            self.host.measures.preemptions.with(&[&victims.resource]).inc();
+            handle.is_preempted = true;
+            let held = Some(held.clone());
+            handle.end(Ending { ended: preemption::ended(), grace: grace(victim), hastens: true, held });
+        }
+        (!victims.pods.is_empty()).then_some(room)
     }
 
     fn obey(&mut self, order: Order) {
         match order {
             Order::End { uid, ending } => {
                 if let Some(handle) = self.handles.get(&uid) {
-                    *handle.ending.lock() = Some(ending);
-                    handle.wake.notify_one();
+                    handle.end(ending);
                 }
             }
             // Who asked may be gone.

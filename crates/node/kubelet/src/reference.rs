@@ -52,6 +52,11 @@ pub fn spec(pod: &Pod) -> &PodSpec {
     pod.spec.as_ref().unwrap_or_else(|| EMPTY.get_or_init(PodSpec::default))
 }
 
+/// Seconds that a pod gets to end when nobody says otherwise.
+pub fn own_grace(pod: &Pod) -> i64 {
+    spec(pod).termination_grace_period_seconds.unwrap_or(30)
+}
+
 /// The init containers of a pod.
 pub fn init_containers(pod: &Pod) -> &[Container] {
     spec(pod).init_containers.as_deref().unwrap_or_default()

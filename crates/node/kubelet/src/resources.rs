@@ -2,6 +2,7 @@
 //!
 //! Source: `pkg/kubelet/cm` (shares, quota), `pkg/kubelet/qos` (scores), `pkg/apis/core/v1/helper/qos` (classes).
 
+use crate::huge_pages;
 use crate::reference::{init_containers, spec};
 use pintle_cri::LinuxContainerResources;
 use pintle_types::k8s::api::core::v1::{Container, Pod, ResourceRequirements};
@@ -95,19 +96,9 @@ pub fn of_container(pod: &Pod, container: &Container, machine_memory: u64) -> Li
         // No swap for containers: the same limit for memory and memory with swap.
         memory_swap_limit_in_bytes: memory_limit,
         oom_score_adj: oom_score(pod, container, machine_memory),
-        hugepage_limits: hugepages(resources).into_iter().collect(),
+        hugepage_limits: huge_pages::of_container(pod, container),
         ..Default::default()
     }
-}
-
-/// Bytes of huge pages, by size as the kernel spells it.
-fn hugepages(resources: Option<&ResourceRequirements>) -> BTreeMap<String, u64> {
-    let limits = resources.and_then(|r| r.limits.as_ref()).into_iter().flatten();
-    let huge = limits.filter_map(|(name, value)| {
-        let size = name.strip_prefix("hugepages-")?;
-        Some((size.replace("Mi", "MB").replace("Gi", "GB"), u64::try_from(Quantity::from(value).units()).ok()?))
-    });
-    huge.collect()
 }
 
 /// How soon the kernel kills a container when the machine runs out of memory.
@@ -139,24 +130,24 @@ pub fn of_pod(pod: &Pod) -> LinuxContainerResources {
         cpu_period: if cpu_limit > 0 { CPU_PERIOD_MICROSECONDS } else { 0 },
         cpu_quota: quota(cpu_limit),
         memory_limit_in_bytes: memory_limit,
-        hugepage_limits: pod_hugepages(pod),
+        hugepage_limits: huge_pages::of_pod(pod, |name| total(pod, |r| request(r, name))),
         ..Default::default()
     }
 }
 
-fn pod_hugepages(pod: &Pod) -> Vec<(String, u64)> {
-    let mut all = BTreeMap::new();
-    for container in &spec(pod).containers {
-        for (size, bytes) in hugepages(container.resources.as_ref()) {
-            *all.entry(size).or_default() += bytes;
-        }
+/// What a pod asks for of a resource, with what its runtime class adds: thousandths of processors, whole units of all
+/// else. Each is one of `pods`.
+pub fn pod_request(pod: &Pod, name: &str) -> u64 {
+    match name {
+        "pods" => 1,
+        "cpu" => milli_cpu_request(pod),
+        _ => u64::try_from(total_with_overhead(pod, name).units()).unwrap_or(0),
     }
-    all.into_iter().collect()
 }
 
 /// Bytes that a pod asks for, with what its runtime class adds.
 pub fn memory_request(pod: &Pod) -> u64 {
-    u64::try_from(total_with_overhead(pod, "memory").units()).unwrap_or(0)
+    pod_request(pod, "memory")
 }
 
 /// Thousandths of a processor that a pod asks for, with what its runtime class adds.

@@ -14,6 +14,8 @@ use pintle_types::k8s::api::core::v1::{ContainerStatus, HostIP, Pod, PodConditio
 
 /// The reason of pods that the node evicted.
 pub const EVICTED: &str = "Evicted";
+/// The reason of pods that made room for a critical one.
+pub const PREEMPTED: &str = "Preempting";
 /// The reason of pods that ended with the machine.
 pub const TERMINATED: &str = "Terminated";
 
@@ -45,17 +47,20 @@ pub struct Resize<'a> {
 /// The whole status.
 pub fn status(input: &Input<'_>, around: &Surroundings<'_>) -> PodStatus {
     let list = statuses(input);
-    let phase = match around.ended {
-        Some(_) => "Failed",
-        None => phase(input, &list),
-    };
     let old = input.old;
+    // Told when it is over: as long as something may run, it uses what others would take for free.
+    let ended = around.ended.filter(|_| input.terminal);
+    let phase = match (ended, around.ended.and(old.phase.as_deref())) {
+        (Some(_), _) => "Failed",
+        (None, Some(before)) => before,
+        (None, None) => phase(input, &list),
+    };
     let ips = addresses(input, around.host_ips);
     let mut status = PodStatus {
         phase: Some(phase.to_owned()),
-        conditions: Some(with_disruption(conditions(input, &list, phase, around), input, around)),
-        reason: around.ended.map(|e| e.reason.clone()).or_else(|| old.reason.clone()),
-        message: around.ended.map(|e| e.message.clone()).or_else(|| old.message.clone()),
+        conditions: Some(with_disruption(conditions(input, &list, phase, around), input, ended, around.now)),
+        reason: ended.map(|e| e.reason.clone()).or_else(|| old.reason.clone()),
+        message: ended.map(|e| e.message.clone()).or_else(|| old.message.clone()),
         host_ip: around.host_ips.first().cloned(),
         host_ips: Some(around.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: ips.first().cloned(),
@@ -263,15 +268,27 @@ fn resizing(input: &Input<'_>, phase: &str, resize: &Resize<'_>) -> Vec<(&'stati
     all
 }
 
-/// A pod that was evicted, or ended with the machine, says that it was disrupted, and by whom.
-fn with_disruption(mut all: Vec<PodCondition>, input: &Input<'_>, around: &Surroundings<'_>) -> Vec<PodCondition> {
-    let Some(ended) = around.ended.filter(|ended| [EVICTED, TERMINATED].contains(&ended.reason.as_str())) else {
-        return all;
-    };
+/// What a pod says of its disruption, if it was evicted, preempted, or ended with the machine.
+fn disruption(ended: &Ended) -> Option<&str> {
+    match ended.reason.as_str() {
+        EVICTED | TERMINATED => Some(&ended.message),
+        PREEMPTED => Some("Pod was preempted by Kubelet to accommodate a critical pod."),
+        _ => None,
+    }
+}
+
+/// A pod that was disrupted says so, and by whom.
+fn with_disruption(
+    mut all: Vec<PodCondition>,
+    input: &Input<'_>,
+    ended: Option<&Ended>,
+    now: Timestamp,
+) -> Vec<PodCondition> {
+    let Some(message) = ended.and_then(disruption) else { return all };
     let name = "DisruptionTarget";
     let before = all.iter().position(|c| c.type_ == name).map(|at| all.remove(at));
-    let verdict = Verdict { status: true, reason: "TerminationByKubelet", message: ended.message.clone() };
-    all.insert(0, condition(name, &verdict, before.as_ref(), input.pod.metadata.generation, around.now));
+    let verdict = Verdict { status: true, reason: "TerminationByKubelet", message: message.to_owned() };
+    all.insert(0, condition(name, &verdict, before.as_ref(), input.pod.metadata.generation, now));
     all
 }
 

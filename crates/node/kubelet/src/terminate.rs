@@ -4,7 +4,7 @@ use crate::lifecycle;
 use crate::memory::Memory;
 use crate::observed::Observed;
 use crate::plan::KillReason;
-use crate::reference::{ContainerKind, init_containers, is_sidecar, lasting_containers, spec};
+use crate::reference::{ContainerKind, init_containers, is_sidecar, lasting_containers, own_grace};
 use futures::future::join_all;
 use pintle_cri::{ContainerState, ContainerStatus, CriError};
 use pintle_types::k8s::api::core::v1::{Container, Pod};
@@ -38,7 +38,7 @@ pub fn grace_period(pod: &Pod, container: Option<&Container>, reason: KillReason
         KillReason::Changed | KillReason::Unknown => None,
     };
     let of_probe = of_probe.and_then(|p| p.termination_grace_period_seconds);
-    of_probe.or(spec(pod).termination_grace_period_seconds).unwrap_or(30)
+    of_probe.unwrap_or_else(|| own_grace(pod))
 }
 
 /// Runs the hook, then stops the container; the hook's time counts as grace.

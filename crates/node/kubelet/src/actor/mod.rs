@@ -14,9 +14,11 @@ use crate::memory::Memory;
 use crate::objects_pinned::Pinned;
 use crate::observed::Observed;
 use crate::placement;
+use crate::preemption::Room;
 use crate::probe::Workers;
-use crate::reference::{pod_text, spec};
+use crate::reference::{own_grace, pod_text};
 use crate::resize::{self, Pending};
+use crate::static_pods::is_static;
 use crate::status::{Ended, is_final};
 use crate::termination_message;
 use pintle_types::Kind;
@@ -59,6 +61,9 @@ pub enum Stage {
     Gone,
 }
 
+/// What a node says to a pod: the room that others make for it first, if they have to, or why it is not taken.
+pub type Admission = Result<Option<Room>, Ended>;
+
 /// What to do after a step.
 enum Next {
     Again,
@@ -89,8 +94,8 @@ pub struct Actor {
     slot: Slot,
     /// Kept for one who waits for the end of this pod.
     held: Option<mpsc::Sender<Infallible>>,
-    /// The node does not take this pod; told once.
-    refused: Option<Ended>,
+    /// What the node said when the pod was new; heeded once.
+    admission: Admission,
     /// Seconds; only ever shortened.
     grace: Option<i64>,
     workers: Workers,
@@ -128,7 +133,7 @@ impl Actor {
             pending: None,
             slot: Slot::default(),
             held: None,
-            refused: None,
+            admission: Ok(None),
             grace: None,
             workers: Workers::default(),
             pinned: Pinned::default(),
@@ -138,18 +143,16 @@ impl Actor {
         }
     }
 
-    /// With the slot in which endings are left, and what the node says when it does not take the pod.
-    pub fn admitted(mut self, slot: Slot, refused: Option<Ended>) -> Self {
+    /// With the slot in which endings are left, and what the node says to the pod.
+    pub fn admitted(mut self, slot: Slot, admission: Admission) -> Self {
         self.slot = slot;
-        self.refused = refused;
+        self.admission = admission;
         self
     }
 
     /// Works until nothing of the pod is left.
     pub async fn run(mut self) {
-        if let Some(refused) = self.refused.take() {
-            self.refuse(refused).await;
-        } else if let Some(refused) = placement::admit(&self.memory.host, &self.pod).await {
+        if let Err(refused) = self.be_admitted().await {
             self.refuse(refused).await;
         }
         loop {
@@ -161,7 +164,7 @@ impl Actor {
                 Stage::Terminated => self.take_down().await,
                 Stage::Kept => {
                     self.held = None;
-                    Next::Wait(None)
+                    self.tell_mirror().await
                 }
                 Stage::Gone => return,
             };
@@ -169,6 +172,39 @@ impl Actor {
             match next {
                 Next::Again => {}
                 Next::Wait(timeout) => self.wait(timeout).await,
+            }
+        }
+    }
+
+    /// Heeds what the node says to the pod, once there is room for it.
+    async fn be_admitted(&mut self) -> Result<(), Ended> {
+        match std::mem::replace(&mut self.admission, Ok(None)) {
+            Ok(room) => {
+                if let Some(room) = room {
+                    self.wait_for(room).await;
+                }
+                let refused = placement::admit(&self.memory.host, &self.pod).await;
+                refused.filter(|_| self.stage == Stage::Syncing).map_or(Ok(()), Err)
+            }
+            // Nothing but its sandbox tells that a static pod was here before the kubelet started again.
+            Err(_) if is_static(&self.pod) && self.has_sandbox().await => Ok(()),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    async fn has_sandbox(&mut self) -> bool {
+        self.look().await.is_ok_and(|observed| !observed.sandboxes.is_empty())
+    }
+
+    /// Waits until others have made room for the pod, or until it is to be stopped itself.
+    async fn wait_for(&mut self, room: Room) {
+        let room = room.wait();
+        tokio::pin!(room);
+        while self.stage == Stage::Syncing {
+            tokio::select! {
+                () = &mut room => return,
+                Ok(()) = self.inbox.changed() => self.take_pod(),
+                () = self.memory.wake.notified() => self.take_ending(),
             }
         }
     }
@@ -268,7 +304,7 @@ impl Actor {
 
     fn wanted_grace(&self) -> i64 {
         let deletion = self.pod.metadata.deletion_grace_period_seconds.filter(|_| self.pod.is_deleting());
-        deletion.or(spec(&self.pod).termination_grace_period_seconds).unwrap_or(30).max(1)
+        deletion.unwrap_or_else(|| own_grace(&self.pod)).max(1)
     }
 
     /// One look at the runtime, with the last words of what ended.

@@ -1,7 +1,7 @@
 //! What an actor tells of its pod, and what it learns of what others told: the pod's status, or that of a static pod's
 //! mirror.
 
-use super::{Actor, LAST_RETRY, Stage};
+use super::{Actor, LAST_RETRY, Next, Stage};
 use crate::api::ApiError;
 use crate::container_status::{Input, id_in_runtime};
 use crate::memory::Memory;
@@ -37,7 +37,8 @@ impl Actor {
             observed_generation: self.pod.metadata.generation,
             ..Default::default()
         };
-        loop {
+        // A mirror is told once it is there.
+        while !is_static(&self.pod) {
             match push(self.memory.host.api.as_ref(), &self.pod, &self.status, &status).await {
                 Ok(version) => {
                     self.pushed = version.unwrap_or(self.pushed);
@@ -99,6 +100,15 @@ impl Actor {
                 self.untold = Some(new);
                 false
             }
+        }
+    }
+
+    /// Tells the mirror of a static pod that has ended, which may be another than the one that was told.
+    pub(super) async fn tell_mirror(&mut self) -> Next {
+        if !is_static(&self.pod) || self.report_static(self.status.clone()).await {
+            Next::Wait(None)
+        } else {
+            self.later()
         }
     }
 

@@ -16,6 +16,7 @@ pub(crate) fn settings(root: &Path) -> Settings {
         resolv_conf: root.join("resolv.conf"),
         machine_memory: 4 << 30,
         machine_milli_cpu: 2000,
+        huge_pages: vec![],
         allocatable_memory: 4 << 30,
         allocatable_milli_cpu: 2000,
         max_restart_period: crate::MaxRestartPeriod::default(),

@@ -1,5 +1,6 @@
 //! Reads what the machine is: processors, memory, disk, names and versions.
 
+use crate::huge_pages::HugePages;
 use std::path::Path;
 
 /// What the Node object tells of its machine.
@@ -7,6 +8,7 @@ use std::path::Path;
 pub struct Machine {
     pub processors: u32,
     pub memory_bytes: u64,
+    pub huge_pages: Vec<HugePages>,
     pub machine_id: String,
     pub system_uuid: String,
     pub boot_id: String,
@@ -24,12 +26,18 @@ impl Machine {
         Self {
             processors: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             memory_bytes: memory(&text("/proc/meminfo")),
+            huge_pages: HugePages::read(Path::new("/sys/kernel/mm/hugepages")),
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,
             boot_id: word("/proc/sys/kernel/random/boot_id"),
             kernel_version: word("/proc/sys/kernel/osrelease"),
             os_image: os_image(&text("/etc/os-release")),
         }
+    }
+
+    /// The memory that is not in huge pages.
+    pub fn plain_memory_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_sub(self.huge_pages.iter().map(HugePages::bytes).sum())
     }
 }
 

@@ -87,7 +87,7 @@ fn resources(facts: &Facts, before: Option<&Node>) -> (Value, Value) {
         let text = format!("{milli}m");
         allocatable["cpu"] = text.parse::<Quantity>().map_or(text, |quantity| quantity.to_string()).into();
     }
-    allocatable["memory"] = kibibytes(facts.machine.memory_bytes.saturating_sub(reserved.memory_bytes)).into();
+    allocatable["memory"] = kibibytes(facts.machine.plain_memory_bytes().saturating_sub(reserved.memory_bytes)).into();
     let counts = facts.host.placement.counts();
     let told = before.and_then(|node| node.status.as_ref()?.capacity.as_ref()).into_iter().flatten();
     for (name, amount) in told.filter(|(name, _)| name.contains('/') && !counts.contains_key(*name)) {
@@ -103,14 +103,16 @@ fn resources(facts: &Facts, before: Option<&Node>) -> (Value, Value) {
 
 fn machine_resources(facts: &Facts) -> Value {
     let storage = facts.config.hardware.disk(&facts.config.root_dir).map_or(0, |(all, _)| all);
-    json!({
+    let mut all = json!({
         "cpu": facts.machine.processors.to_string(),
         "memory": kibibytes(facts.machine.memory_bytes),
         "ephemeral-storage": kibibytes(storage),
         "pods": facts.config.max_pods.to_string(),
-        "hugepages-1Gi": "0",
-        "hugepages-2Mi": "0",
-    })
+    });
+    for pages in &facts.machine.huge_pages {
+        all[pages.resource()] = kibibytes(pages.bytes()).into();
+    }
+    all
 }
 
 /// In the form in which the API server gives it back, so that it compares equal.

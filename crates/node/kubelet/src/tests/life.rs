@@ -149,7 +149,7 @@ async fn an_evicted_pod_fails_and_says_why() {
     let pod = Arc::new(pod(json!({"containers": [{"name": "web", "image": "i"}]})));
     let (_wanted, inbox) = watch::channel(Wanted::Present(pod.clone()));
     let (wake, slot) = (Arc::new(Notify::new()), crate::ending::Slot::default());
-    let actor = Actor::new(node.host.clone(), pod, inbox, wake.clone()).admitted(slot.clone(), None);
+    let actor = Actor::new(node.host.clone(), pod, inbox, wake.clone()).admitted(slot.clone(), Ok(None));
     let running = tokio::spawn(actor.run());
     node.phase("Running").await;
     let message = "The node was low on resource: memory. ".to_owned();

@@ -33,7 +33,8 @@ fn memory_volumes_are_mounted_once_and_torn_down() {
 fn pods_have_cgroups_by_class_that_go_with_them() {
     assert_root();
     let root = format!("/pintle-kubelet-test-{}", std::process::id());
-    let cgroups = Managed::new(&root, 4000, 64 << 20).unwrap();
+    let node = Machine { processors: 4, memory_bytes: 64 << 20, ..Machine::default() };
+    let cgroups = Managed::new(&root, &node).unwrap();
     let machine = pintle_linux::cgroup::Cgroups::detect().unwrap();
     let resources = json!({"limits": {"memory": "64Mi", "cpu": "500m"}});
     let pod = named("p", "u1", json!({"containers": [{"name": "a", "resources": resources}]}));

@@ -6,6 +6,7 @@ mod life;
 mod machine;
 mod objects;
 mod plans;
+mod preemption;
 mod shutdown;
 mod statuses;
 mod whole;

@@ -200,6 +200,24 @@ fn a_deadline_fails_the_pod() {
 }
 
 #[test]
+fn a_pod_that_the_node_ends_says_so_once_nothing_of_it_runs() {
+    let mut case = case(one("Never"), "+ a=run");
+    case.old = case.typed();
+    case.ended = Some(Ended { reason: "Preempting".into(), message: "m".into() });
+    for runtime in ["+ a=run", "+ a=exit0"] {
+        case.runtime = runtime;
+        let got = case.json();
+        assert_eq!((&got["phase"], &got["reason"]), (&json!("Running"), &Value::Null), "{runtime}");
+        assert!(!got["conditions"].to_string().contains("DisruptionTarget"), "{got}");
+    }
+    case.terminal = true;
+    let got = case.json();
+    assert_eq!((&got["phase"], &got["reason"]), (&json!("Failed"), &json!("Preempting")));
+    let target = "True TerminationByKubelet Pod was preempted by Kubelet to accommodate a critical pod.";
+    assert_eq!(condition(&got, "DisruptionTarget"), target);
+}
+
+#[test]
 fn a_container_that_was_lost_is_told_from_what_was_pushed() {
     let mut before = case(one("Always"), "+ a=run");
     let pushed = before.typed();

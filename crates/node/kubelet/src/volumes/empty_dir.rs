@@ -2,6 +2,7 @@
 
 use super::{Why, ownership};
 use crate::host::Host;
+use crate::huge_pages;
 use pintle_types::k8s::api::core::v1::{EmptyDirVolumeSource, Pod};
 use pintle_types::quantity::Quantity;
 use std::os::unix::fs::PermissionsExt;
@@ -9,15 +10,21 @@ use std::path::Path;
 
 pub fn set_up(host: &Host, pod: &Pod, source: &EmptyDirVolumeSource, path: &Path) -> Result<(), Why> {
     let ready = ready_mark(path);
-    if ready.exists() {
+    let medium = source.medium.as_deref().unwrap_or_default();
+    // What is mounted goes with the machine, the mark stays.
+    if ready.exists() && (medium.is_empty() || host.mounter.is_mounted(path).map_err(Why::file("look at", path))?) {
         return Ok(());
     }
     std::fs::create_dir_all(path).map_err(Why::file("make directory", path))?;
-    match source.medium.as_deref().unwrap_or_default() {
+    match medium {
         "" => {}
         "Memory" => {
             let bytes = size_in_memory(source, pod, host.settings.allocatable_memory);
             host.mounter.tmpfs(path, Some(bytes)).map_err(Why::file("mount a tmpfs on", path))?;
+        }
+        huge if huge_pages::is_medium(huge) => {
+            let page_bytes = huge_pages::page_bytes_of_volume(huge, pod).map_err(Why::Invalid)?;
+            host.mounter.huge_pages(path, page_bytes).map_err(Why::file("mount huge pages on", path))?;
         }
         _ => return Err(Why::Unsupported("emptyDir with this medium")),
     }
