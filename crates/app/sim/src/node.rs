@@ -85,6 +85,7 @@ impl SimNode {
         Machine {
             processors: PROCESSORS,
             memory_bytes: MEMORY_BYTES,
+            huge_pages: Vec::new(),
             machine_id: identity.clone(),
             system_uuid: identity,
             boot_id: format!("boot-{}", self.boots),
