@@ -185,7 +185,11 @@ impl Builder {
     }
 }
 
-fn received(stream: impl Read, temporary: &std::path::Path, name: &str) -> Result<(Option<Arc<Context>>, Dockerfile)> {
+fn received(
+    stream: impl Read + Send,
+    temporary: &std::path::Path,
+    name: &str,
+) -> Result<(Option<Arc<Context>>, Dockerfile)> {
     let context = Context::receive(stream, temporary)?;
     let dockerfile = context.dockerfile(name)?;
     Ok((Some(Arc::new(context)), dockerfile))

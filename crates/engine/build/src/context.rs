@@ -3,8 +3,9 @@
 use crate::error::{BuildError, Result};
 use crate::ignore::Ignore;
 use crate::root::Root;
-use crate::unpack::{Owners, Sums, decompressed, unpack};
+use crate::unpack::{Owners, Sums, unpack};
 use crate::{dockerfile, paths};
+use pintle_image::decompressed;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// Unpacks a tar stream, compressed or not, into a new directory below `parent`.
-    pub fn receive(stream: impl Read, parent: &Path) -> Result<Self> {
+    pub fn receive(stream: impl Read + Send, parent: &Path) -> Result<Self> {
         let failed = |e| BuildError::io("unpack the build context", e);
         let directory = tempfile::tempdir_in(parent).map_err(failed)?;
         let root = Root::open(directory.path()).map_err(failed)?;

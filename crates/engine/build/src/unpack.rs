@@ -3,21 +3,18 @@
 use crate::checksum::Entry as Summed;
 use crate::place::{self, CAPABILITY, Content, Meta};
 use crate::root::Root;
+use pintle_image::decompressed;
 use rustix::fs::{self as rfs, AtFlags, FileType, Timespec};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use tar::{Entry, EntryType};
 
 const MAX_PATH_BYTES: usize = 4096;
 const MAX_ENTRIES: usize = 4_000_000;
-/// How compressed files begin that are left to programs, by the names of those.
-const OTHER_FORMS: [(&[u8], &str); 2] = [(b"BZh", "bzip2"), (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz")];
 
 /// The checksums of what was unpacked, by path.
 pub(crate) type Sums = HashMap<PathBuf, String>;
@@ -29,82 +26,18 @@ pub(crate) enum Owners {
     Dropped,
 }
 
-/// Reads a stream that may be compressed: the first bytes tell.
-pub(crate) fn decompressed<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut source = BufReader::with_capacity(128 << 10, source);
-    let head = source.fill_buf()?;
-    if head.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(source)));
-    }
-    if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(source)?));
-    }
-    if let Some((_, name)) = OTHER_FORMS.iter().find(|(magic, _)| head.starts_with(magic)) {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("compression with {name} is not supported")));
-    }
-    Ok(Box::new(source))
-}
-
-/// The same of a file, which may also have a form that a program of the machine reads.
-pub(crate) fn decompressed_file(file: File) -> io::Result<Box<dyn Read>> {
-    let mut head = [0; 6];
-    let length = file.read_at(&mut head, 0)?;
-    match OTHER_FORMS.iter().find(|(magic, _)| head[..length].starts_with(magic)) {
-        Some((_, name)) => Ok(Box::new(Helper::start(name, file)?)),
-        None => decompressed(file),
-    }
-}
-
 /// Whether a file is a tar archive, compressed or not.
 ///
 /// # Errors
 /// When the program that could tell is missing.
 pub(crate) fn is_archive(file: File) -> io::Result<bool> {
-    let plain = match decompressed_file(file) {
+    let plain = match decompressed(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
         Err(_) => return Ok(false),
         Ok(plain) => plain,
     };
     let mut archive = tar::Archive::new(plain);
     Ok(archive.entries().is_ok_and(|mut entries| entries.next().is_some_and(|first| first.is_ok())))
-}
-
-/// A program that decompresses its input, as Docker has `xz` do it.
-struct Helper {
-    name: &'static str,
-    process: Child,
-}
-
-impl Helper {
-    fn start(name: &'static str, file: File) -> io::Result<Self> {
-        let mut command = Command::new(name);
-        command.args(["-d", "-c", "-q"]).stdin(file).stdout(Stdio::piped()).stderr(Stdio::null());
-        let process = command.spawn().map_err(|e| {
-            let why = format!("to unpack it, the machine needs the program {name}, which cannot be started: {e}");
-            io::Error::new(e.kind(), why)
-        })?;
-        Ok(Self { name, process })
-    }
-}
-
-impl Read for Helper {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(output) = &mut self.process.stdout else { return Ok(0) };
-        let count = output.read(buffer)?;
-        // What ends because it is broken must not pass for a whole archive.
-        if count == 0 && !buffer.is_empty() && !self.process.wait()?.success() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} cannot decompress it", self.name)));
-        }
-        Ok(count)
-    }
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        // It has ended, unless nobody wants the rest.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 /// Unpacks all of a tar stream below a directory of a root.

@@ -5,7 +5,7 @@
 //! Source: OCI image specification, "Image Layout"; moby's image specification v1.2.
 
 use crate::blobs::Blobs;
-use crate::layer::decompressed;
+use crate::decompress::decompressed;
 use crate::reference::is_digest;
 use crate::{ImageError, Result, entries};
 use serde::Deserialize;

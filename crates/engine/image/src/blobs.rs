@@ -94,7 +94,7 @@ impl Blobs {
         let mut hashing = Hashing::new(source);
         let file = temporary.as_file_mut();
         crate::entries::copy(&mut hashing, |piece| file.write_all(piece)).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => ImageError::CutShort,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => crate::entries::broken(e),
             _ => ImageError::Io { action: "write", path: self.ingest.clone(), source: e },
         })?;
         let (digest, bytes, _) = hashing.finish();

@@ -2,6 +2,8 @@
 
 use crate::blobs::Hashing;
 use crate::configuration::{Addition, EMPTY_LAYER, child};
+use crate::decompress::{Compression, sniff};
+use crate::entries::broken;
 use crate::layer::chain_ids;
 use crate::record::{ImageRecord, LayerRecord};
 use crate::store::{NewImage, manifest_json, now};
@@ -240,7 +242,13 @@ impl ImageStore {
     fn take_layer(&self, source: impl Read + Send) -> Result<NewLayer> {
         let ingest = self.root().join("ingest");
         let directory = tempfile::tempdir_in(&ingest).at("create a directory in", &ingest)?;
-        let (digest, size) = self.blobs().ingest_from(&mut { source }, None)?;
+        let (compression, whole) = sniff(source).map_err(broken)?;
+        // No reader of layers knows the others.
+        let mut kept: Box<dyn Read> = match compression {
+            Compression::Program(_) => compression.decompress(whole).map_err(broken)?,
+            _ => Box::new(whole),
+        };
+        let (digest, size) = self.blobs().ingest_from(&mut kept, None)?;
         let root = directory.path().join("fs");
         fs::create_dir(&root).at("create", &root)?;
         let (diff_id, content) = self.layers().unpack_to(&self.blobs().path(&digest), &root)?;

@@ -3,11 +3,12 @@
 //! A layer's directory appears by a rename when it is complete and its digest has been verified.
 
 use crate::blobs::Hashing;
+use crate::decompress::decompressed;
 use crate::{At, ImageError, Result, untar};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The chain IDs of layers given by their diff IDs, lowest first (OCI image specification, "Layer ChainID").
@@ -21,19 +22,6 @@ pub fn chain_ids(diff_ids: &[String]) -> Vec<String> {
         chain.push(next);
     }
     chain
-}
-
-/// Reads a tar stream that may be compressed with gzip or zstd: the first bytes tell.
-pub(crate) fn decompressed<'a>(source: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let mut source = BufReader::with_capacity(128 << 10, source);
-    let head = source.fill_buf()?;
-    if head.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(source)));
-    }
-    if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(source)?));
-    }
-    Ok(Box::new(source))
 }
 
 pub(crate) struct Layers {

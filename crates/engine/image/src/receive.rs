@@ -5,7 +5,7 @@
 
 use crate::archive::Found;
 use crate::blobs::Hashing;
-use crate::layer::decompressed;
+use crate::decompress::decompressed;
 use crate::record::ImageRecord;
 use crate::{At, ImageError, ImageStore, Reference, Result, untar};
 use std::fs::File;

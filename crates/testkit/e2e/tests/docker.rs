@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         ("onbuild, shell, stopsignal and healthcheck", builds::inherited),
         ("documents in RUN and COPY", builds::documents),
         ("archives in ADD, links in COPY", builds::archives),
+        ("archives are read however they are compressed", builds::compressed),
         ("a cancelled build leaves nothing", builds::cancelled),
         ("tag, history, save, load and rmi", images::archives),
         ("push to and pull from a real registry", images::registry),

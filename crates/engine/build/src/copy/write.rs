@@ -4,7 +4,8 @@ use super::sources::{Item, Origin, capability};
 use crate::paths;
 use crate::place::{self, Content, Meta};
 use crate::root::{Found, Root, check_depth, names};
-use crate::unpack::{Owners, decompressed_file, is_archive, unpack};
+use crate::unpack::{Owners, is_archive, unpack};
+use pintle_image::decompressed;
 use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags, Stat, Timespec};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -38,7 +39,7 @@ pub(crate) fn write(root: &Root, item: &Item, destination: &str, rules: Rules) -
     if rules.unpack && !is_download && source.kind() == FileType::RegularFile && is_archive(source.file()?)? {
         let target = real(root, destination)?;
         root.make_directory(&target, |_| Ok(()))?;
-        let plain = decompressed_file(source.file()?)?;
+        let plain = decompressed(source.file()?)?;
         return unpack(plain, root, &target, Owners::Kept).map(drop);
     }
     let target = target_of(root, destination, paths::base(&item.path))?;

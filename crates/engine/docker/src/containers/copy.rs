@@ -103,7 +103,7 @@ pub fn path_in(record: &Record, wanted: &str, path: &str) -> Result<Source> {
     Ok(Source { root, path: inside, stat })
 }
 
-/// Unpacks an archive into a directory of the container that a record tells of. Blocks on the disk and on `archive`.
+/// Unpacks an archive, compressed or not, into a directory of the container that a record tells of. Blocks on the disk and on `archive`.
 ///
 /// # Errors
 /// 404 when the directory is not there, 403 when nothing may be written.
@@ -111,7 +111,7 @@ pub fn extract_in(
     record: &Record,
     wanted: &str,
     path: &str,
-    archive: impl Read,
+    archive: impl Read + Send,
     options: tar_in::ExtractOptions,
 ) -> Result<()> {
     let clean = Path::new("/").join(lexical(Path::new(path)));

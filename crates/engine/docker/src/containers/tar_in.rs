@@ -22,9 +22,9 @@ pub struct ExtractOptions {
     pub keep_owners: bool,
 }
 
-pub(super) fn extract(root: &Root, base: &Path, source: impl Read, options: ExtractOptions) -> Result<()> {
+pub(super) fn extract(root: &Root, base: &Path, source: impl Read + Send, options: ExtractOptions) -> Result<()> {
     let bad = |e: io::Error| DockerError::invalid(format!("Error processing tar file: {e}"));
-    let mut archive = Archive::new(source);
+    let mut archive = Archive::new(pintle_image::decompressed(source).map_err(bad)?);
     for (count, entry) in archive.entries().map_err(bad)?.enumerate() {
         if count >= MAX_ENTRIES {
             return Err(DockerError::invalid("the archive has too many files"));

@@ -173,6 +173,42 @@ pub fn archives(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// Contexts, images, root file systems and copies are read however they are compressed.
+pub fn compressed(engine: &Engine) -> Result<()> {
+    let lines = format!("FROM {BUSYBOX}\nCOPY word /word\n");
+    let folder = context(engine, "compressed", &[("Dockerfile", &lines), ("word", "carried")])?;
+    let within = |script: &str| engine.shell(&format!("cd {}\n{script}", folder.display()));
+    within(
+        "head -c 200000 /dev/urandom > noise; tar -cf context.tar Dockerfile word noise
+         docker build -q -t e2e/compressed - < context.tar; docker save -o image.tar e2e/compressed
+         docker import context.tar e2e/flat",
+    )?;
+    let layers = || engine.ok(&["inspect", "-f", "{{.RootFS.Layers}}", "e2e/flat"]);
+    let (built, flat) = (engine.ok(&["inspect", "-f", "{{.Id}}", "e2e/compressed"])?, layers()?);
+    for program in ["gzip", "bzip2", "xz", "zstd"] {
+        let again = within(&format!("{program} -c context.tar | docker build -q -"))?;
+        ensure!(again.trim() == built, "{program}: {again}");
+        let loaded = within(&format!("{program} -c image.tar | docker load"))?;
+        ensure!(loaded.contains("Loaded image: e2e/compressed:latest"), "{program}: {loaded}");
+        within(&format!("{program} -c context.tar | docker import - e2e/flat"))?;
+        ensure!(layers()? == flat, "{program}");
+        let copied = within(&format!(
+            "docker create --name e2e-copied e2e/compressed > created; {program} -c context.tar | docker cp - e2e-copied:/etc
+             docker cp e2e-copied:/etc/word - | tar -xO; docker rm e2e-copied > removed"
+        ))?;
+        ensure!(copied == "carried", "{program}: {copied}");
+    }
+    // What breaks off is refused, with what the program says of it.
+    within("xz -c image.tar | head -c 100000 > cut.tar.xz; xz -c context.tar | head -c 100000 > cut-context.tar.xz")?;
+    for command in ["load", "import - e2e/cut", "build -"] {
+        let file = if command == "build -" { "cut-context.tar.xz" } else { "cut.tar.xz" };
+        let said = within(&format!("! docker {command} < {file} 2>&1"))?;
+        ensure!(said.contains("Unexpected end of input"), "{command}: {said}");
+    }
+    engine.ok(&["rmi", "e2e/compressed", "e2e/flat"])?;
+    Ok(())
+}
+
 /// A build whose client goes ends with all of its step: container, process, mounts, layer.
 pub fn cancelled(engine: &Engine) -> Result<()> {
     for (number, flags, signal) in
