@@ -3,6 +3,10 @@
 
 #[path = "kubelet/devices.rs"]
 mod devices;
+#[path = "kubelet/huge.rs"]
+mod huge;
+#[path = "kubelet/room.rs"]
+mod room;
 #[path = "kubelet/users.rs"]
 mod users;
 
@@ -24,6 +28,8 @@ fn main() -> ExitCode {
         ("pods have users of their own", users::own),
         ("devices of a plugin that registers are given to pods", devices::registered),
         ("a device plugin is found by its socket", devices::found),
+        ("critical pods displace others on a full node", room::critical),
+        ("huge pages are counted and given", huge::pages),
     ])
 }
 
