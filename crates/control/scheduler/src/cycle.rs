@@ -5,6 +5,7 @@ use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::score::scores;
 use crate::snapshot::{NodeInfo, Snapshot};
+use crate::verdicts::Verdict;
 use crate::volumes::Rejection;
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,15 +133,12 @@ pub(crate) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn look(&mut self, pod: &PodInfo, prepared: &Prepared, snapshot: &'a Snapshot, place: usize) {
-        let node = &snapshot.nodes()[place];
-        if node.node.is_none() {
-            return;
-        }
-        self.failed.nodes += 1;
-        match misfit_with_nominated(pod, node, prepared, snapshot) {
-            None => self.nodes.push(node),
-            Some(refusal) => {
+    fn note(&mut self, verdict: Verdict, snapshot: &'a Snapshot, place: usize) {
+        self.failed.nodes += usize::from(verdict != Verdict::Absent);
+        match verdict {
+            Verdict::Absent => {}
+            Verdict::WillDo => self.nodes.push(&snapshot.nodes()[place]),
+            Verdict::Refused(refusal) => {
                 if refusal.resolvable {
                     self.failed.resolvable.push(place);
                 }
@@ -167,6 +165,15 @@ impl<'a> Found<'a> {
     }
 }
 
+/// What the node of that place is to the pod.
+fn judge(pod: &PodInfo, prepared: &Prepared, snapshot: &Snapshot, place: usize) -> Verdict {
+    let node = &snapshot.nodes()[place];
+    if node.node.is_none() {
+        return Verdict::Absent;
+    }
+    misfit_with_nominated(pod, node, prepared, snapshot).map_or(Verdict::WillDo, Verdict::Refused)
+}
+
 /// Looks for nodes that will do: the promised one alone when it will, else as many as are enough.
 pub(crate) fn find<'a>(pod: &PodInfo, prepared: &Prepared, snapshot: &'a Snapshot, start: usize) -> Found<'a> {
     let (failed, refusals) = (Misfit::default(), Vec::new());
@@ -179,7 +186,7 @@ pub(crate) fn find<'a>(pod: &PodInfo, prepared: &Prepared, snapshot: &'a Snapsho
     }
     if let Some(names) = named_nodes(pod, prepared) {
         for place in names.iter().filter_map(|name| snapshot.place(name)) {
-            found.look(pod, prepared, snapshot, place);
+            found.note(judge(pod, prepared, snapshot, place), snapshot, place);
         }
         found.unnamed = snapshot.known_nodes() - found.failed.nodes;
         return found;
@@ -187,12 +194,19 @@ pub(crate) fn find<'a>(pod: &PodInfo, prepared: &Prepared, snapshot: &'a Snapsho
     let (all, wanted) = (snapshot.nodes().len(), enough(snapshot.known_nodes(), prepared.profile.percentage));
     let start = if all == 0 { 0 } else { start % all };
     let (before, after) = snapshot.order().split_at(start);
+    let mut verdicts = snapshot.verdicts();
+    let mut known = verdicts.of(pod, prepared, snapshot);
     for place in after.iter().chain(before) {
         found.looked_at += 1;
-        found.look(pod, prepared, snapshot, *place);
+        let look = || judge(pod, prepared, snapshot, *place);
+        let verdict = known.as_mut().map_or_else(look, |known| known.verdict(*place, look));
+        found.note(verdict, snapshot, *place);
         if found.nodes.len() >= wanted {
             break;
         }
+    }
+    if found.nodes.is_empty() && known.is_none() {
+        verdicts.keep(pod, prepared, snapshot);
     }
     found
 }

@@ -58,12 +58,44 @@ impl Prepared {
                 selects || pod.rules.is_some() || self.profile.added_affinity.is_some()
             }
             Plugin::NodePorts => !pod.ports.is_empty(),
-            Plugin::VolumeRestrictions => spec.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty()),
+            Plugin::VolumeRestrictions => self.volumes.is_some() || volumes::has_disks(pod),
             Plugin::NodeVolumeLimits | Plugin::VolumeBinding | Plugin::VolumeZone => self.volumes.is_some(),
             Plugin::PodTopologySpread => self.counts.as_ref().is_some_and(|counts| counts.spread.counts_nodes()),
             Plugin::InterPodAffinity => self.counts.as_ref().is_some_and(|counts| counts.affinity.may_refuse()),
             Plugin::DynamicResources => self.claims.is_some(),
             Plugin::Extender => false,
+        }
+    }
+
+    /// Whether all who are asked look at nothing but the pod, the node and the pods that run there, or are to.
+    pub(crate) fn is_local(&self, snapshot: &Snapshot) -> bool {
+        const LOCAL: [Plugin; 6] = [
+            Plugin::NodeUnschedulable,
+            Plugin::NodeName,
+            Plugin::TaintToleration,
+            Plugin::NodeAffinity,
+            Plugin::NodePorts,
+            Plugin::NodeResourcesFit,
+        ];
+        let mut others = Plugin::ALL.into_iter().filter(|plugin| !LOCAL.contains(plugin));
+        // Whom a pod that is to come must not meet is another plugin's matter.
+        !others.any(|plugin| self.asked.contains(plugin)) && !snapshot.promised_have_terms()
+    }
+
+    /// As if a pod that runs left the node (`by` is -1), or came back (1). Whoever has nothing against any node with it
+    /// there has nothing without.
+    pub(crate) fn count_running(
+        &mut self,
+        pod: &PodInfo,
+        node: &NodeInfo,
+        running: &PodInfo,
+        by: i64,
+        names: &Namespaces,
+    ) {
+        if [Plugin::PodTopologySpread, Plugin::InterPodAffinity].iter().any(|plugin| self.asked.contains(*plugin)) {
+            self.count(pod, node, running, by, names);
+        } else {
+            self.volumes.iter_mut().for_each(|volumes| volumes.count(running, by));
         }
     }
 

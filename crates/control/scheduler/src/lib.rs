@@ -9,6 +9,7 @@
 mod affinity;
 mod bind;
 mod bind_volumes;
+mod budgets;
 mod configuration;
 mod counts;
 mod csi_nodes;
@@ -21,6 +22,7 @@ mod filter;
 #[cfg(test)]
 mod filter_tests;
 mod hints;
+mod kinds;
 mod limits;
 mod metrics;
 mod place;
@@ -49,6 +51,9 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod timings;
+#[cfg(test)]
+mod verdict_tests;
+mod verdicts;
 #[cfg(test)]
 mod volume_tests;
 mod volumes;

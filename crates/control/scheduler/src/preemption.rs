@@ -3,13 +3,13 @@
 //! Source: upstream's DefaultPreemption. Pure: pods, nodes and budgets in, a [`Preemption`] out. As few pods as will
 //! do leave, those whose budget would be hurt last, and the more important stay.
 
+use crate::budgets::Parted;
 use crate::cycle::Misfit;
-use crate::filter::{Prepared, misfit_with_nominated};
+use crate::filter::{Prepared, Refusal, misfit_with_nominated};
 use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::snapshot::{NodeInfo, Snapshot};
-use pintle_types::k8s::api::policy::v1::PodDisruptionBudget;
-use pintle_types::selector::LabelSelector;
+use crate::verdicts::Bid;
 use pintle_types::{Kind, Time};
 use rand::Rng;
 use std::cmp::Reverse;
@@ -39,16 +39,56 @@ pub(crate) struct Offer {
     pub(crate) violations: usize,
 }
 
+/// What is lost where pods leave. Less is better: fewest budgets hurt, then the lowest highest priority, the lowest sum
+/// of priorities, the fewest pods, and the latest start of the longest running of the most important.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Loss {
+    violations: usize,
+    highest: i32,
+    sum: i64,
+    pods: usize,
+    earliest: Reverse<Option<(bool, Option<Time>)>>,
+}
+
+impl Loss {
+    fn of(victims: &[Arc<PodInfo>], violations: usize) -> Self {
+        let highest = victims.first().map_or(i32::MIN, |p| p.priority);
+        let sum = victims.iter().map(|p| i64::from(p.priority) + i64::from(i32::MAX) + 1).sum();
+        let earliest = victims.iter().filter(|p| p.priority == highest).map(|p| started(p)).min();
+        let earliest = Reverse(earliest.map(|(unstarted, start)| (unstarted, start.cloned())));
+        Self { violations, highest, sum, pods: victims.len(), earliest }
+    }
+}
+
+/// Why it does not help that pods leave a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unhelpful {
+    /// None is less important.
+    NoVictims,
+    /// It will not do even so.
+    Unfit(Refusal),
+}
+
+impl Unhelpful {
+    /// Upstream's words, each reason for itself.
+    fn reasons(&self, pod: &PodInfo) -> Vec<String> {
+        match self {
+            Self::NoVictims => vec!["No preemption victims found for incoming pod".to_owned()],
+            Self::Unfit(refusal) => refusal.reasons(pod),
+        }
+    }
+}
+
 /// Looks for the node where the least is lost when pods of lower priority make room.
 pub fn preempt(
     pod: &PodInfo,
     profile: &Arc<Profile>,
     snapshot: &Snapshot,
     misfit: &Misfit,
-    budgets: &[Arc<PodDisruptionBudget>],
     random: &mut impl Rng,
 ) -> Preemption {
-    candidates(pod, profile, snapshot, misfit, budgets, random).map_or_else(|none| none, pick)
+    let search = Search::new(pod, profile, snapshot, misfit, random);
+    search.and_then(Search::least).unwrap_or_else(|none| none)
 }
 
 /// Nodes where it would help that pods leave; as many as are enough to choose from.
@@ -57,43 +97,119 @@ pub(crate) fn candidates(
     profile: &Arc<Profile>,
     snapshot: &Snapshot,
     misfit: &Misfit,
-    budgets: &[Arc<PodDisruptionBudget>],
     random: &mut impl Rng,
 ) -> Result<Vec<Offer>, Preemption> {
-    if let Some(why_not) = ineligible(pod, snapshot, misfit) {
-        return Err(Preemption::NotEligible(why_not));
-    }
-    let places = &misfit.resolvable;
-    let wanted = (places.len() * profile.min_candidates_percent / 100).max(profile.min_candidates);
-    let offset = if places.is_empty() { 0 } else { random.random_range(0..places.len()) };
-    let mut refused = Misfit { nodes: misfit.nodes, ..Misfit::default() };
-    refused.note("Preemption is not helpful for scheduling", misfit.nodes.saturating_sub(places.len()));
-    let budgets = parse_budgets(budgets);
-    let prepared = Prepared::new(pod, profile, snapshot);
-    let Ok(mut prepared) = prepared else { return Err(Preemption::NoNode(refused.to_string())) };
-    let mut offers: Vec<Offer> = Vec::new();
-    let mut emptied = NodeInfo::new("");
-    for i in 0..places.len() {
-        // Nodes may have gone since they were looked at.
-        let Some(node) = snapshot.nodes().get(places[(offset + i) % places.len()]) else { continue };
-        match victims_on(pod, node, &mut emptied, &mut prepared, snapshot, &budgets) {
-            Ok(offer) => offers.push(offer),
-            Err(reasons) => reasons.into_iter().for_each(|reason| refused.note(reason, 1)),
-        }
-        if offers.len() >= wanted && offers.iter().any(|offer| offer.violations == 0) {
-            break;
-        }
-    }
-    if offers.is_empty() { Err(Preemption::NoNode(refused.to_string())) } else { Ok(offers) }
+    Search::new(pod, profile, snapshot, misfit, random)?.offers()
 }
 
 /// The offer that costs least; the first of equals.
 pub(crate) fn pick(offers: Vec<Offer>) -> Preemption {
-    let better = |first: Offer, second: Offer| if cost(&second) < cost(&first) { second } else { first };
-    match offers.into_iter().reduce(better) {
+    match offers.into_iter().min_by_key(|offer| Loss::of(&offer.victims, offer.violations)) {
         Some(best) => Preemption::Room { node: best.node, victims: best.victims },
         None => Preemption::NoNode("no offer was left".to_owned()),
     }
+}
+
+/// A search for nodes that pods should leave.
+struct Search<'a> {
+    trial: Trial<'a>,
+    misfit: &'a Misfit,
+    /// The node that is looked at first, by its place among those that could do.
+    offset: usize,
+    /// Nodes that are enough to choose from.
+    wanted: usize,
+}
+
+impl<'a> Search<'a> {
+    fn new(
+        pod: &'a PodInfo,
+        profile: &Arc<Profile>,
+        snapshot: &'a Snapshot,
+        misfit: &'a Misfit,
+        random: &mut impl Rng,
+    ) -> Result<Self, Preemption> {
+        if let Some(why_not) = ineligible(pod, snapshot, misfit) {
+            return Err(Preemption::NotEligible(why_not));
+        }
+        let places = misfit.resolvable.len();
+        let wanted = (places * profile.min_candidates_percent / 100).max(profile.min_candidates);
+        let offset = if places == 0 { 0 } else { random.random_range(0..places) };
+        let none = |_| Preemption::NoNode(none_of(misfit).to_string());
+        let prepared = Prepared::new(pod, profile, snapshot).map_err(none)?;
+        let trial = Trial { pod, snapshot, prepared, emptied: NodeInfo::new("") };
+        Ok(Self { trial, misfit, offset, wanted })
+    }
+
+    /// Asks node after node, by their places, until enough have made an offer and one of them hurts no budget.
+    fn ask<T>(
+        &mut self,
+        mut ask: impl FnMut(&mut Trial<'a>, usize) -> Result<T, Unhelpful>,
+        violations: impl Fn(&T) -> usize,
+    ) -> Result<Vec<T>, Preemption> {
+        let places = &self.misfit.resolvable;
+        let (mut made, mut harmless): (Vec<T>, bool) = (Vec::new(), false);
+        let mut refused: Vec<(Unhelpful, usize)> = Vec::new();
+        for i in 0..places.len() {
+            let place = places[(self.offset + i) % places.len()];
+            // Nodes may have gone since they were looked at.
+            if place >= self.trial.snapshot.nodes().len() {
+                continue;
+            }
+            match ask(&mut self.trial, place) {
+                Ok(offer) => {
+                    harmless |= violations(&offer) == 0;
+                    made.push(offer);
+                }
+                Err(why) => match refused.iter_mut().find(|(known, _)| *known == why) {
+                    Some((_, count)) => *count += 1,
+                    None => refused.push((why, 1)),
+                },
+            }
+            if made.len() >= self.wanted && harmless {
+                break;
+            }
+        }
+        if !made.is_empty() {
+            return Ok(made);
+        }
+        let mut none = none_of(self.misfit);
+        for (why, count) in refused {
+            why.reasons(self.trial.pod).into_iter().for_each(|reason| none.note(reason, count));
+        }
+        Err(Preemption::NoNode(none.to_string()))
+    }
+
+    fn offers(mut self) -> Result<Vec<Offer>, Preemption> {
+        self.ask(|trial, place| trial.offer(place).map(|(offer, _)| offer), |offer| offer.violations)
+    }
+
+    /// The offer that costs least; the first of equals. What each node would cost is known of most from before.
+    fn least(mut self) -> Result<Preemption, Preemption> {
+        let snapshot = self.trial.snapshot;
+        let mut verdicts = snapshot.verdicts();
+        let mut known = verdicts.of(self.trial.pod, &self.trial.prepared, snapshot);
+        let bid = |trial: &mut Trial<'a>, place: usize| {
+            let bid = match &mut known {
+                Some(known) => known.bid(place, snapshot.budgets(), || trial.bid(place)),
+                None => trial.bid(place).0,
+            };
+            bid.map(|loss| (loss, place))
+        };
+        let bids = self.ask(bid, |(loss, _)| loss.violations)?;
+        let place = bids.iter().min_by(|(a, _), (b, _)| a.cmp(b)).map_or(0, |(_, place)| *place);
+        match self.trial.offer(place) {
+            Ok((Offer { node, victims, .. }, _)) => Ok(Preemption::Room { node, victims }),
+            Err(_) => Err(Preemption::NoNode("no offer was left".to_owned())),
+        }
+    }
+}
+
+/// What is told when no node would do, before any was tried.
+fn none_of(misfit: &Misfit) -> Misfit {
+    let mut refused = Misfit { nodes: misfit.nodes, ..Misfit::default() };
+    let hopeless = misfit.nodes.saturating_sub(misfit.resolvable.len());
+    refused.note("Preemption is not helpful for scheduling", hopeless);
+    refused
 }
 
 fn ineligible(pod: &PodInfo, snapshot: &Snapshot, misfit: &Misfit) -> Option<&'static str> {
@@ -118,47 +234,69 @@ fn leaves_for_another(pod: &PodInfo) -> bool {
     pod.pod.is_deleting() && target.into_iter().any(|c| c.status == "True" && c.reason.as_deref() == Some(REASON))
 }
 
-/// What of the node's pods must leave for the pod to fit, or why that would not help. It is tried on `emptied`, whatever
-/// that was before.
-fn victims_on(
-    pod: &PodInfo,
-    node: &NodeInfo,
-    emptied: &mut NodeInfo,
-    prepared: &mut Prepared,
-    snapshot: &Snapshot,
-    budgets: &[Budget<'_>],
-) -> Result<Offer, Vec<String>> {
-    let mut lesser: Vec<Arc<PodInfo>> = node.pods.values().filter(|p| p.priority < pod.priority).cloned().collect();
-    if lesser.is_empty() {
-        return Err(vec!["No preemption victims found for incoming pod".to_owned()]);
-    }
-    emptied.copy_from(node);
-    for victim in &lesser {
-        emptied.remove(&victim.key);
-        prepared.count(pod, node, victim, -1, snapshot.namespaces());
-    }
-    if let Some(refusal) = misfit_with_nominated(pod, emptied, prepared, snapshot) {
-        lesser.iter().for_each(|spared| prepared.count(pod, node, spared, 1, snapshot.namespaces()));
-        return Err(refusal.reasons(pod));
-    }
-    lesser.sort_by(|a, b| importance(a).cmp(&importance(b)));
-    let (violating, rest) = split_by_budget(lesser, budgets);
-    let (mut victims, mut violations) = (Vec::new(), 0);
-    let protected = violating.len();
-    for (i, other) in violating.into_iter().chain(rest).enumerate() {
-        emptied.add(Arc::clone(&other));
-        prepared.count(pod, node, &other, 1, snapshot.namespaces());
-        if misfit_with_nominated(pod, emptied, prepared, snapshot).is_some() {
-            emptied.remove(&other.key);
-            prepared.count(pod, node, &other, -1, snapshot.namespaces());
-            violations += usize::from(i < protected);
-            victims.push(other);
+/// Tries out on one node after the other who would have to leave.
+struct Trial<'a> {
+    pod: &'a PodInfo,
+    snapshot: &'a Snapshot,
+    prepared: Prepared,
+    /// A node without those who would leave; its memory is used again.
+    emptied: NodeInfo,
+}
+
+impl<'a> Trial<'a> {
+    /// What is lost on the node of that place, and whether any of those who might leave it is in a budget.
+    fn bid(&mut self, place: usize) -> (Bid, bool) {
+        match self.offer(place) {
+            Ok((offer, guarded)) => (Ok(Loss::of(&offer.victims, offer.violations)), guarded),
+            Err(why) => (Err(why), false),
         }
     }
-    // The next node is tried with all of this one's pods in their places.
-    victims.iter().for_each(|victim| prepared.count(pod, node, victim, 1, snapshot.namespaces()));
-    victims.sort_by(|a, b| importance(a).cmp(&importance(b)));
-    Ok(Offer { node: node.name.clone(), victims, violations })
+
+    /// What of the node's pods must leave for the pod to fit, or why that would not help; and whether any of those who
+    /// might is in a budget.
+    fn offer(&mut self, place: usize) -> Result<(Offer, bool), Unhelpful> {
+        let (node, priority) = (&self.snapshot.nodes()[place], self.pod.priority);
+        if node.lowest_priority().is_none_or(|lowest| lowest >= priority) {
+            return Err(Unhelpful::NoVictims);
+        }
+        let mut lesser: Vec<Arc<PodInfo>> = node.pods.values().filter(|p| p.priority < priority).cloned().collect();
+        self.emptied.copy_from(node);
+        lesser.iter().for_each(|victim| self.take_out(node, victim));
+        if let Some(refusal) = self.misfit() {
+            lesser.iter().for_each(|spared| self.count(node, spared, 1));
+            return Err(Unhelpful::Unfit(refusal));
+        }
+        lesser.sort_by(|a, b| importance(a).cmp(&importance(b)));
+        let Parted { kept, free, guarded } = self.snapshot.budgets().part(lesser);
+        let (mut victims, mut violations) = (Vec::new(), 0);
+        let protected = kept.len();
+        for (i, other) in kept.into_iter().chain(free).enumerate() {
+            self.emptied.add(Arc::clone(&other));
+            self.count(node, &other, 1);
+            if self.misfit().is_some() {
+                self.take_out(node, &other);
+                violations += usize::from(i < protected);
+                victims.push(other);
+            }
+        }
+        // The next node is tried with all of this one's pods in their places.
+        victims.iter().for_each(|victim| self.count(node, victim, 1));
+        victims.sort_by(|a, b| importance(a).cmp(&importance(b)));
+        Ok((Offer { node: node.name.clone(), victims, violations }, guarded))
+    }
+
+    fn misfit(&self) -> Option<Refusal> {
+        misfit_with_nominated(self.pod, &self.emptied, &self.prepared, self.snapshot)
+    }
+
+    fn take_out(&mut self, node: &NodeInfo, victim: &PodInfo) {
+        self.emptied.remove(&victim.key);
+        self.count(node, victim, -1);
+    }
+
+    fn count(&mut self, node: &NodeInfo, other: &PodInfo, by: i64) {
+        self.prepared.count_running(self.pod, node, other, by, self.snapshot.namespaces());
+    }
 }
 
 /// When the pod was started; what has not been started yet counts as now.
@@ -170,56 +308,4 @@ fn started(pod: &PodInfo) -> (bool, Option<&Time>) {
 /// The order of pods, the most important first: by priority, then the longest running; their names make it total.
 fn importance(pod: &PodInfo) -> impl Ord + '_ {
     (Reverse(pod.priority), started(pod), &pod.key.namespace, &pod.key.name)
-}
-
-struct Budget<'a> {
-    budget: &'a PodDisruptionBudget,
-    selector: LabelSelector,
-    allowed: i32,
-}
-
-fn parse_budgets(budgets: &[Arc<PodDisruptionBudget>]) -> Vec<Budget<'_>> {
-    let parse = |budget: &'_ Arc<PodDisruptionBudget>| {
-        let selector = LabelSelector::from_typed(budget.spec.as_ref().and_then(|s| s.selector.as_ref()));
-        (selector, budget.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0))
-    };
-    let parsed = budgets.iter().map(|budget| {
-        let (selector, allowed) = parse(budget);
-        Budget { budget, selector, allowed }
-    });
-    parsed.filter(|b| !b.selector.is_everything()).collect()
-}
-
-/// Those whose leaving would hurt a budget, then the others; both in their order.
-fn split_by_budget(pods: Vec<Arc<PodInfo>>, budgets: &[Budget<'_>]) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
-    let mut allowed: Vec<i32> = budgets.iter().map(|b| b.allowed).collect();
-    let hurts = |pod: &Arc<PodInfo>| {
-        let mut hurt = false;
-        if pod.pod.metadata.labels.as_ref().is_none_or(|labels| labels.is_empty()) {
-            return false;
-        }
-        for (budget, left) in budgets.iter().zip(&mut allowed) {
-            let disrupted = budget.budget.status.as_ref().and_then(|s| s.disrupted_pods.as_ref());
-            if budget.budget.namespace() != pod.key.namespace
-                || !budget.selector.matches_with(|key| pod.label(key))
-                || disrupted.is_some_and(|pods| pods.contains_key(&pod.key.name))
-            {
-                continue;
-            }
-            *left -= 1;
-            hurt |= *left < 0;
-        }
-        hurt
-    };
-    pods.into_iter().partition(hurts)
-}
-
-/// Fewest budgets hurt, then the lowest highest priority, the lowest sum of priorities, the fewest pods, and the
-/// latest start of the longest running of the most important.
-fn cost(candidate: &Offer) -> impl Ord + '_ {
-    let victims = &candidate.victims;
-    let highest = victims.first().map_or(i32::MIN, |p| p.priority);
-    let sum: i64 = victims.iter().map(|p| i64::from(p.priority) + i64::from(i32::MAX) + 1).sum();
-    let earliest = victims.iter().filter(|p| p.priority == highest).map(|p| started(p)).min();
-    (candidate.violations, highest, sum, victims.len(), Reverse(earliest))
 }

@@ -33,10 +33,10 @@ fn budget(allowed: i32, labels: Value) -> Arc<PodDisruptionBudget> {
 
 /// What comes of it, as `node: victims`, or upstream's words.
 #[track_caller]
-fn check(pod: &PodInfo, state: &Snapshot, budgets: &[Arc<PodDisruptionBudget>], expected: &str) {
+fn check(pod: &PodInfo, state: &Snapshot, expected: &str) {
     let mut random = StdRng::seed_from_u64(1);
     let misfit = schedule(pod, state, 0, &mut random).expect_err("the pod should not fit as it is");
-    let told = match preempt(pod, &default_profile(), state, &misfit, budgets, &mut random) {
+    let told = match preempt(pod, &default_profile(), state, &misfit, &mut random) {
         Preemption::NotEligible(why_not) => why_not.to_owned(),
         Preemption::NoNode(why_not) => why_not,
         Preemption::Room { node, victims } => {
@@ -53,9 +53,9 @@ fn as_few_and_as_unimportant_pods_as_will_do_leave() {
     let low = |name| (sized(name, 1, "500m", json!({})), "a");
     let important = (sized("important", 5, "1", json!({})), "a");
     let state = snapshot(&one, &[low("x"), low("y"), important]);
-    check(&sized("p", 9, "1", json!({})), &state, &[], "a: x y");
-    check(&sized("p", 9, "500m", json!({})), &state, &[], "a: y");
-    check(&sized("p", 9, "2", json!({})), &state, &[], "a: important x y");
+    check(&sized("p", 9, "1", json!({})), &state, "a: x y");
+    check(&sized("p", 9, "500m", json!({})), &state, "a: y");
+    check(&sized("p", 9, "2", json!({})), &state, "a: important x y");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn the_longest_running_of_equals_stays() {
         &[node("a", json!({}))],
         &[since("old", "2026-01-01T00:00:00Z"), since("new", "2026-01-02T00:00:00Z")],
     );
-    check(&sized("p", 9, "1", json!({})), &state, &[], "a: new");
+    check(&sized("p", 9, "1", json!({})), &state, "a: new");
 }
 
 #[test]
@@ -74,14 +74,14 @@ fn nodes_are_compared_by_what_is_lost() {
     let full = |name, priority| sized(name, priority, "2", json!({}));
     let urgent = sized("p", 9, "2", json!({}));
     // The lowest highest priority.
-    check(&urgent, &snapshot(&two, &[(full("x", 3), "a"), (full("y", 2), "b")]), &[], "b: y");
+    check(&urgent, &snapshot(&two, &[(full("x", 3), "a"), (full("y", 2), "b")]), "b: y");
     // The lowest sum, in which each pod counts, however low its priority.
     let halves = [(sized("h1", 2, "1", json!({})), "a"), (sized("h2", 2, "1", json!({})), "a"), (full("y", 2), "b")];
-    check(&urgent, &snapshot(&two, &halves), &[], "b: y");
+    check(&urgent, &snapshot(&two, &halves), "b: y");
     // The latest start.
     let at = |name, time: &str| sized(name, 2, "2", json!({ "status": { "startTime": time } }));
     let started = [(at("old", "2026-01-01T00:00:00Z"), "a"), (at("new", "2026-01-02T00:00:00Z"), "b")];
-    check(&urgent, &snapshot(&two, &started), &[], "b: new");
+    check(&urgent, &snapshot(&two, &started), "b: new");
 }
 
 // "Pod Priority and Preemption", limitations: whoever wants to be with the less important can't have them leave; and
@@ -94,19 +94,27 @@ fn who_is_wanted_for_company_does_not_leave() {
     let wants = |kind: &str| json!({ "spec": { "affinity": { kind: { "requiredDuringSchedulingIgnoredDuringExecution": [term] } } } });
     let company = snapshot(&one, &[(sized("x", 1, "2", db.clone()), "a")]);
     let none = "0/1 nodes are available: 1 node(s) didn't match pod affinity rules.";
-    check(&sized("p", 9, "2", wants("podAffinity")), &company, &[], none);
-    check(&sized("p", 9, "1", wants("podAntiAffinity")), &company, &[], "a: x");
+    check(&sized("p", 9, "2", wants("podAffinity")), &company, none);
+    check(&sized("p", 9, "1", wants("podAntiAffinity")), &company, "a: x");
 }
 
 #[test]
 fn budgets_are_hurt_last() {
     let two = [node("a", json!({})), node("b", json!({}))];
     let guarded = sized("guarded", 1, "2", json!({ "metadata": { "labels": { "app": "db" } } }));
-    let state = snapshot(&two, &[(guarded, "a"), (sized("free", 5, "2", json!({})), "b")]);
+    let mut state = snapshot(&two, &[(guarded, "a"), (sized("free", 5, "2", json!({})), "b")]);
     let urgent = sized("p", 9, "2", json!({}));
-    check(&urgent, &state, &[budget(0, json!({ "app": "db" }))], "b: free");
-    check(&urgent, &state, &[budget(1, json!({ "app": "db" }))], "a: guarded");
-    check(&urgent, &state, &[budget(0, json!({}))], "a: guarded");
+    for (allowed, labels, expected) in [
+        (0, json!({ "app": "db" }), "b: free"),
+        (1, json!({ "app": "db" }), "a: guarded"),
+        (0, json!({ "app": "db" }), "b: free"),
+        // One that names nobody keeps nobody.
+        (0, json!({}), "a: guarded"),
+    ] {
+        let budget = budget(allowed, labels);
+        state.set_budget(&budget.key(), Some(budget));
+        check(&urgent, &state, expected);
+    }
 }
 
 #[test]
@@ -120,12 +128,11 @@ fn refusals_are_told_in_upstreams_words() {
     check(
         &sized("p", 5, "2", json!({})),
         &state,
-        &[],
         "0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for \
          scheduling.",
     );
     let never = json!({ "spec": { "preemptionPolicy": "Never" } });
-    check(&sized("p", 9, "2", never), &state, &[], "not eligible due to preemptionPolicy=Never.");
+    check(&sized("p", 9, "2", never), &state, "not eligible due to preemptionPolicy=Never.");
 }
 
 #[test]
@@ -136,7 +143,7 @@ fn earlier_victims_are_waited_for() {
     });
     let state = snapshot(&[node("a", json!({}))], &[(sized("x", 1, "2", leaving), "a")]);
     let nominated = sized("p", 9, "2", json!({ "status": { "nominatedNodeName": "a" } }));
-    check(&nominated, &state, &[], "not eligible due to a terminating pod on the nominated node.");
+    check(&nominated, &state, "not eligible due to a terminating pod on the nominated node.");
 }
 
 #[test]
@@ -187,7 +194,7 @@ fn victims_that_are_still_seen_are_not_followed_by_others() {
     let urgent = sized("p", 9, "2", json!({}));
     state.nominate(Arc::clone(&urgent), "a");
     state.await_leaving(&urgent.key, &[low("x")]);
-    check(&urgent, &state, &[], "not eligible due to a terminating pod on the nominated node.");
+    check(&urgent, &state, "not eligible due to a terminating pod on the nominated node.");
     // Told again where room is made, the same are waited for.
     state.nominate(Arc::clone(&urgent), "a");
     assert!(state.awaits_leaving(&urgent.key));

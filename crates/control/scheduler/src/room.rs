@@ -29,13 +29,6 @@ impl Room {
     pub(crate) fn of(node: &NodeInfo, snapshot: &Snapshot) -> Self {
         let mut free = node.allocatable.clone();
         free.subtract(&node.requested);
-        let mut taken: Vec<(i32, Resources)> = Vec::new();
-        for pod in node.pods.values() {
-            match taken.iter_mut().find(|(priority, _)| *priority == pod.priority) {
-                Some((_, sum)) => sum.add(&pod.requests),
-                None => taken.push((pod.priority, pod.requests.clone())),
-            }
-        }
         let promise = |pod: &std::sync::Arc<PodInfo>| Promise {
             key: pod.key.clone(),
             priority: pod.priority,
@@ -43,7 +36,7 @@ impl Room {
             awaits: snapshot.awaits_leaving(&pod.key),
         };
         let promised = snapshot.nominated_on(&node.name).iter().map(promise).collect();
-        Self { free, allocatable: node.allocatable.clone(), taken, promised }
+        Self { free, allocatable: node.allocatable.clone(), taken: node.taken.clone(), promised }
     }
 
     /// Whether the pod may fit now by its resources, if those make room that are less important. Whoever waits for

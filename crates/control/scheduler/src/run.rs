@@ -10,7 +10,7 @@ use crate::evict::Eviction;
 use crate::extender::{Extender, ExtenderError};
 use crate::metrics::{Metrics, Outcome, Point};
 use crate::pod::PodInfo;
-use crate::preemption::{Offer, Preemption, candidates, pick};
+use crate::preemption::{Offer, Preemption, candidates, pick, preempt};
 use crate::queue::Popped;
 use crate::selectors::Owner;
 use crate::shared::{Ours, Shared};
@@ -61,7 +61,6 @@ pub enum Error {
 
 pub(crate) struct Scheduler {
     pub(crate) shared: Arc<Shared>,
-    budgets: Informer<PodDisruptionBudget>,
     client: Client,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
@@ -93,11 +92,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let shared = Arc::new(Shared::new(&config.configuration, &config.metrics));
     let known: Weak<Shared> = Arc::downgrade(&shared);
     config.metrics.show(known);
-    let budgets: Informer<PodDisruptionBudget> = config.informers.of();
     let recorder = Recorder::with_clock(config.client.clone(), NAME, "", Arc::clone(&config.clock));
     let scheduler = Scheduler {
         shared: Arc::clone(&shared),
-        budgets,
         client: config.client,
         recorder,
         clock: config.clock,
@@ -138,6 +135,9 @@ async fn follow(informers: &Informers, shared: &Arc<Shared>) {
     let claims: Informer<PersistentVolumeClaim> = informers.of();
     let volumes: Informer<PersistentVolume> = informers.of();
     let classes: Informer<StorageClass> = informers.of();
+    let budgets: Informer<PodDisruptionBudget> = informers.of();
+    let of_budgets = Arc::clone(shared);
+    budgets.on_change(move |change| of_budgets.budget_changed(change));
     let (of_claims, of_volumes, of_classes) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
     claims.on_change(move |change| of_claims.claim_changed(change));
     volumes.on_change(move |change| of_volumes.volume_changed(change));
@@ -151,6 +151,7 @@ async fn follow(informers: &Informers, shared: &Arc<Shared>) {
     claims.synced().await;
     volumes.synced().await;
     classes.synced().await;
+    budgets.synced().await;
 }
 
 /// The same for who selects pods, where that is how pods are spread.
@@ -214,15 +215,7 @@ impl Scheduler {
         self.give_up_claims(pod, &mut misfit).await;
         let began = Instant::now();
         self.metrics.preemptions.inc();
-        let found = {
-            let snapshot = self.shared.snapshot.lock();
-            let budgets = if misfit.resolvable.is_empty() { Vec::new() } else { self.budgets.list() };
-            candidates(pod, &ours.profile, &snapshot, &misfit, &budgets, random)
-        };
-        let room = match found {
-            Ok(offers) => self.left_by_extenders(pod, offers).await.map(pick),
-            Err(none) => Ok(none),
-        };
+        let room = self.find_room(pod, ours, &misfit, random).await;
         let found = matches!(room, Ok(Preemption::Room { .. }));
         self.metrics.timings.preempted(found, began);
         ours.counts.ran(Point::PostFilter, found, began);
@@ -272,10 +265,33 @@ impl Scheduler {
         }
     }
 
-    /// The offers that all servers agree to which have a say.
-    async fn left_by_extenders(&self, pod: &PodInfo, mut offers: Vec<Offer>) -> Result<Vec<Offer>, ExtenderError> {
+    async fn find_room(
+        &self,
+        pod: &PodInfo,
+        ours: &Ours,
+        misfit: &Misfit,
+        random: &mut StdRng,
+    ) -> Result<Preemption, ExtenderError> {
         let asked = |e: &&Extender| !e.settings.preempt.is_empty() && e.cares_for(pod);
-        for extender in self.extenders.iter().filter(asked) {
+        let asked: Vec<&Extender> = self.extenders.iter().filter(asked).collect();
+        if asked.is_empty() {
+            return Ok(preempt(pod, &ours.profile, &self.shared.snapshot.lock(), misfit, random));
+        }
+        let found = candidates(pod, &ours.profile, &self.shared.snapshot.lock(), misfit, random);
+        match found {
+            Ok(offers) => self.left_by_extenders(pod, &asked, offers).await.map(pick),
+            Err(none) => Ok(none),
+        }
+    }
+
+    /// The offers that all servers agree to which have a say.
+    async fn left_by_extenders(
+        &self,
+        pod: &PodInfo,
+        asked: &[&Extender],
+        mut offers: Vec<Offer>,
+    ) -> Result<Vec<Offer>, ExtenderError> {
+        for extender in asked {
             if offers.is_empty() {
                 break;
             }

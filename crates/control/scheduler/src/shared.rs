@@ -15,6 +15,7 @@ use crate::storage_capacity::may_be_counted;
 use parking_lot::Mutex;
 use pintle_informer::Change;
 use pintle_types::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use pintle_types::k8s::api::policy::v1::PodDisruptionBudget;
 use pintle_types::k8s::api::storage::v1::StorageClass;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::{HashMap, HashSet};
@@ -176,6 +177,10 @@ impl Shared {
     /// A controller of pods changed: how they are spread by default follows from its selector.
     pub(crate) fn owner_changed<K: Kind>(&self, change: &Change<K>, wrap: fn(Arc<K>) -> Owner) {
         self.snapshot.lock().set_owner(wrap(Arc::clone(change.object())), change.new().is_some());
+    }
+
+    pub(crate) fn budget_changed(&self, change: &Change<PodDisruptionBudget>) {
+        self.snapshot.lock().set_budget(&change.object().key(), change.new().cloned());
     }
 
     pub(crate) fn claim_changed(&self, change: &Change<PersistentVolumeClaim>) {

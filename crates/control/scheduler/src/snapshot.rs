@@ -1,5 +1,6 @@
 //! The nodes and what runs on them, kept up by single changes.
 
+use crate::budgets::Budgets;
 use crate::counts::{Counts, Kept, counts_the_same};
 use crate::dra::Devices;
 use crate::places::Places;
@@ -11,9 +12,11 @@ use crate::selectors::{Owner, Selectors};
 use crate::spread::{HOSTNAME, ZONE};
 use crate::storage::Storage;
 use crate::terms::VARYING;
+use crate::verdicts::Verdicts;
 use crate::zones::{interleaved, zone};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use pintle_types::k8s::api::core::v1::{Node, Service};
+use pintle_types::k8s::api::policy::v1::PodDisruptionBudget;
 use pintle_types::{Kind, ObjectKey};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -32,6 +35,8 @@ pub struct NodeInfo {
     /// Thousandths of a core and bytes, with defaults for containers that name nothing: used to score only.
     pub(crate) scored: (i64, i64),
     pub(crate) pods: Pods,
+    /// What the pods of each priority take, the lowest priority first.
+    pub(crate) taken: Vec<(i32, Resources)>,
     /// How many of the pods have terms of affinity to pods.
     pub(crate) with_terms: usize,
     pub(crate) marks: Marks,
@@ -77,6 +82,7 @@ impl NodeInfo {
             requested: Resources::default(),
             scored: (0, 0),
             pods: Pods::default(),
+            taken: Vec::new(),
             with_terms: 0,
             marks: Marks::default(),
         }
@@ -94,6 +100,10 @@ impl NodeInfo {
         self.requested.add(&pod.requests);
         self.scored.0 += pod.scored.0;
         self.scored.1 += pod.scored.1;
+        match self.taken.binary_search_by_key(&pod.priority, |(priority, _)| *priority) {
+            Ok(place) => self.taken[place].1.add(&pod.requests),
+            Err(place) => self.taken.insert(place, (pod.priority, pod.requests.clone())),
+        }
         self.pods.add(pod);
     }
 
@@ -103,6 +113,17 @@ impl NodeInfo {
         self.requested.subtract(&pod.requests);
         self.scored.0 -= pod.scored.0;
         self.scored.1 -= pod.scored.1;
+        if let Ok(place) = self.taken.binary_search_by_key(&pod.priority, |(priority, _)| *priority) {
+            self.taken[place].1.subtract(&pod.requests);
+            if self.taken[place].1.pods == 0 {
+                self.taken.remove(place);
+            }
+        }
+    }
+
+    /// The lowest priority of the pods that run there.
+    pub(crate) fn lowest_priority(&self) -> Option<i32> {
+        self.taken.first().map(|(priority, _)| *priority)
     }
 
     /// Becomes a copy of another, in the memory that it has.
@@ -112,6 +133,7 @@ impl NodeInfo {
         self.allocatable.copy_from(&other.allocatable);
         self.requested.copy_from(&other.requested);
         self.pods.copy_from(&other.pods);
+        self.taken.clone_from(&other.taken);
         (self.scored, self.with_terms) = (other.scored, other.with_terms);
         self.marks.clone_from(&other.marks);
     }
@@ -136,6 +158,10 @@ struct Nomination {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     nodes: Vec<NodeInfo>,
+    /// Of each node, which of all changes of nodes, of their pods and of promises was its last: no other state of any
+    /// node ever has that number.
+    changes: Vec<u64>,
+    last_change: u64,
     /// The places of the nodes in the order in which they are looked at; worked out when it is asked for.
     order: OnceLock<Vec<usize>>,
     by_name: HashMap<String, usize>,
@@ -145,6 +171,8 @@ pub struct Snapshot {
     nominated: HashMap<ObjectKey, Nomination>,
     /// The same, by the node.
     promised: HashMap<String, Vec<Arc<PodInfo>>>,
+    /// How many of them have terms of affinity to pods.
+    promised_with_terms: usize,
     namespaces: Namespaces,
     /// On how many nodes each image lies.
     images: HashMap<String, usize>,
@@ -158,8 +186,10 @@ pub struct Snapshot {
     selectors: Selectors,
     /// The zones that were ever seen.
     zones: HashSet<Arc<str>>,
+    budgets: Budgets,
     /// Counted for a pod when it is scheduled, and kept for those like it.
     kept: Mutex<Kept>,
+    verdicts: Mutex<Verdicts>,
 }
 
 impl Snapshot {
@@ -207,6 +237,31 @@ impl Snapshot {
     /// What is counted of running pods for the pod, if anything.
     pub(crate) fn counts(&self, pod: &PodInfo, profile: &Arc<Profile>) -> Option<Arc<Counts>> {
         self.kept.lock().counts(pod, profile, self)
+    }
+
+    /// What is known of nodes for kinds of pods that fitted nowhere.
+    pub(crate) fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
+        self.verdicts.lock()
+    }
+
+    /// The last change of each node, which tells all states of nodes apart.
+    pub(crate) fn changes(&self) -> &[u64] {
+        &self.changes
+    }
+
+    /// Something of the node of that place is another from now on.
+    fn touch(&mut self, slot: usize) {
+        self.last_change += 1;
+        self.changes[slot] = self.last_change;
+    }
+
+    pub(crate) fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
+    /// The budget as it is now; nothing when it is gone.
+    pub fn set_budget(&mut self, key: &ObjectKey, budget: Option<Arc<PodDisruptionBudget>>) {
+        self.budgets.set(key, budget);
     }
 
     pub(crate) fn storage(&self) -> &Storage {
@@ -259,7 +314,12 @@ impl Snapshot {
 
     /// How many pods have terms of affinity to pods, those included that a node is promised to.
     pub(crate) fn with_terms(&self) -> usize {
-        self.with_terms + self.promised.values().flatten().filter(|pod| pod.terms.is_some()).count()
+        self.with_terms + self.promised_with_terms
+    }
+
+    /// Whether any pod that a node is promised to has terms of affinity to pods.
+    pub(crate) fn promised_have_terms(&self) -> bool {
+        self.promised_with_terms > 0
     }
 
     fn count_varying(&mut self, pod: &PodInfo, comes: bool) {
@@ -289,7 +349,11 @@ impl Snapshot {
         let victims = known.map(|known| std::mem::take(&mut known.victims)).unwrap_or_default();
         self.forget_nomination(&pod.key);
         self.nominated.insert(pod.key.clone(), Nomination { node: node.to_owned(), victims });
+        self.promised_with_terms += usize::from(pod.terms.is_some());
         self.promised.entry(node.to_owned()).or_default().push(pod);
+        if let Some(slot) = self.place(node) {
+            self.touch(slot);
+        }
     }
 
     /// These were asked to leave for the pod that is nominated.
@@ -311,10 +375,15 @@ impl Snapshot {
         let known = (!self.nominated.is_empty()).then(|| self.nominated.remove(key));
         let Some(Nomination { node, .. }) = known.flatten() else { return false };
         if let Some(pods) = self.promised.get_mut(&node) {
-            pods.retain(|pod| pod.key != *key);
+            for pod in pods.extract_if(.., |pod| pod.key == *key) {
+                self.promised_with_terms -= usize::from(pod.terms.is_some());
+            }
             if pods.is_empty() {
                 self.promised.remove(&node);
             }
+        }
+        if let Some(slot) = self.place(&node) {
+            self.touch(slot);
         }
         true
     }
@@ -352,6 +421,7 @@ impl Snapshot {
         }
         self.order = OnceLock::new();
         self.nodes.push(NodeInfo::new(name));
+        self.changes.push(0);
         self.by_name.insert(name.to_owned(), self.nodes.len() - 1);
         self.nodes.len() - 1
     }
@@ -377,6 +447,7 @@ impl Snapshot {
         }
         let zone = self.nodes[slot].marks.zone.take();
         self.nodes[slot].set_node(node);
+        self.touch(slot);
         self.share_zone(slot, zone);
     }
 
@@ -400,6 +471,7 @@ impl Snapshot {
                 self.kept.get_mut().forget();
                 self.count_images(&old, false);
             }
+            self.touch(slot);
             self.drop_if_empty(slot);
         }
     }
@@ -408,12 +480,13 @@ impl Snapshot {
     pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) -> bool {
         self.forget_nomination(&pod.key);
         // Most news of a pod that runs change nothing of what is counted.
-        if let Some(known) = self.pods.get(&pod.key).and_then(|slot| self.nodes.get_mut(slot))
-            && known.name == node
-            && let Some(old) = known.pods.get_mut(&pod.key)
+        if let Some(slot) = self.pods.get(&pod.key)
+            && self.nodes[slot].name == node
+            && let Some(old) = self.nodes[slot].pods.get_mut(&pod.key)
             && counts_the_same(old, &pod)
         {
             *old = pod;
+            self.touch(slot);
             return true;
         }
         let known = self.remove_pod(&pod.key);
@@ -424,6 +497,7 @@ impl Snapshot {
         pod.claim_keys().for_each(|claim| self.storage.count_user(claim, 1));
         self.kept.get_mut().count(&self.nodes[slot], &pod, 1, &self.namespaces);
         self.nodes[slot].add(pod);
+        self.touch(slot);
         known
     }
 
@@ -438,6 +512,7 @@ impl Snapshot {
         let before = self.nodes[slot].with_terms;
         self.nodes[slot].remove(key);
         self.with_terms -= before - self.nodes[slot].with_terms;
+        self.touch(slot);
         self.drop_if_empty(slot);
         true
     }
@@ -448,6 +523,7 @@ impl Snapshot {
         }
         self.order = OnceLock::new();
         let gone = self.nodes.swap_remove(slot);
+        self.changes.swap_remove(slot);
         self.by_name.remove(&gone.name);
         let Some(moved) = self.nodes.get(slot) else { return };
         self.by_name.insert(moved.name.clone(), slot);

@@ -244,13 +244,14 @@ fn provides(class: &StorageClass, node: &NodeInfo) -> bool {
     terms.is_empty() || terms.iter().any(met)
 }
 
+/// Whether the pod has disks that may be one pod's alone.
+pub(crate) fn has_disks(pod: &PodInfo) -> bool {
+    pod.spec().volumes.as_deref().unwrap_or_default().iter().any(is_disk)
+}
+
 /// Whether a pod that runs on the node has a disk that the pod's volumes can't share with it.
 pub(crate) fn disk_is_taken(pod: &PodInfo, node: &NodeInfo) -> bool {
-    let own = pod.spec().volumes.as_deref().unwrap_or_default();
-    if !own.iter().any(is_disk) {
-        return false;
-    }
-    node.pods.values().any(|running| disks_conflict(pod, running))
+    has_disks(pod) && node.pods.values().any(|running| disks_conflict(pod, running))
 }
 
 /// Whether two pods have a disk that they can't share.
