@@ -81,11 +81,7 @@ fn first(nodes: &Three) -> Result<()> {
         let first = seen["status"]["initContainerStatuses"].as_array().context("statuses")?;
         let done = |s: &Value| s["ready"] == true && s["state"]["terminated"]["exitCode"] == 0;
         ensure!(first.len() == 2 && first.iter().all(done), "{first:?}");
-        until(
-            "it has read all",
-            SOON,
-            || Ok((space.ok(&["logs", name, "-c", "run1"])? == "one\ntwo\n").then_some(())),
-        )?;
+        ensure!(space.logs_to("two\n", &[name, "-c", "run1"])? == "one\ntwo\n");
     }
     Ok(())
 }

@@ -110,7 +110,7 @@ fn commands(nodes: &Three) -> Result<()> {
     crate::ready(&space, "greeters")?;
     for (name, port) in [("neither", "8080"), ("arguments", "8081"), ("command", "8082")] {
         let expected = format!("hello v1 from greeters, listening on port {port}");
-        pintle_e2e::until("it greets", crate::SOON, || Ok(said("greeters", name)?.contains(&expected).then_some(())))?;
+        space.logs_to(&expected, &["greeters", "-c", name])?;
     }
     Ok(())
 }

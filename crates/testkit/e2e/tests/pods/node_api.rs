@@ -4,7 +4,7 @@
 use crate::api::{Heard, Proxy, create, delete, get, history, items, replace, sleeper, text, update};
 use crate::{SOON, Test, Three, apply, container, ended, pod, ready};
 use anyhow::{Context, Result, ensure};
-use pintle_e2e::{BUSYBOX, Space, until};
+use pintle_e2e::{BUSYBOX, Space};
 use serde_json::{Value, json};
 
 pub const TESTS: &[Test] = &[
@@ -228,7 +228,7 @@ fn websockets(three: &Three) -> Result<()> {
     let alive = container("main", "echo container is alive; exec sleep 3600", Value::Null);
     apply(&space, &[pod("p", &[alive], Value::Null)])?;
     ready(&space, "p")?;
-    until("the log", SOON, || Ok((!space.ok(&["logs", "p"])?.is_empty()).then_some(())))?;
+    space.logs(&["p"])?;
     let (proxy, path) = (Proxy::start(&space)?, pods(&space));
     let log = format!("{path}/p/log?container=main");
     for (protocol, kind, expected) in [
@@ -287,7 +287,7 @@ fn ephemeral(three: &Three) -> Result<()> {
     ensure!(both["status"]["containerStatuses"][0]["restartCount"] == 0, "{}", both["status"]);
     for name in ["first", "second"] {
         let here = format!("here is {name}\n");
-        until("its words", SOON, || Ok((space.ok(&["logs", "p", "-c", name])? == here).then_some(())))?;
+        ensure!(space.logs_to(&here, &["p", "-c", name])? == here);
     }
     // They stay, and stay as they are.
     let mut without = get(&space, &format!("{}/p", pods(&space)))?;
