@@ -105,9 +105,12 @@ fn shortages(pod: &Pod, node: &Node<'_>) -> Vec<Shortage> {
     let usual = ["pods", "cpu", "memory", "ephemeral-storage"].map(str::to_owned);
     let shortage = |resource: String| {
         let requested = pod_request(pod, &resource);
+        if requested == 0 {
+            return None;
+        }
         let used = node.others.iter().map(|other| pod_request(other, &resource)).sum();
         let capacity = node.allocatable.get(&resource).copied().unwrap_or(0);
-        (requested > 0 && requested + used > capacity).then_some(Shortage { resource, requested, used, capacity })
+        (requested + used > capacity).then_some(Shortage { resource, requested, used, capacity })
     };
     usual.into_iter().chain(huge_pages::asked(pod)).filter_map(shortage).collect()
 }

@@ -56,6 +56,7 @@ pub struct Victims {
 impl Victims {
     /// Those that a critical pod displaces among the others on its node, or why no choice of them is enough.
     pub fn of(pod: &Pod, others: &[Arc<Pod>], short: &[Shortage]) -> Result<Self, Ended> {
+        let Some(first) = short.first() else { return Ok(Self::default()) };
         let needs = Needs::of(short);
         let class = |class| -> Vec<Arc<Pod>> {
             let goes = |other: &&Arc<Pod>| may_displace(pod, other) && qos_class(other) == class;
@@ -71,8 +72,7 @@ impl Victims {
         let guaranteed = nearest(guaranteed, needs.without(effort.iter().chain(&burstable)));
         let burstable = nearest(burstable, needs.without(effort.iter().chain(&guaranteed)));
         let effort = nearest(effort, needs.without(burstable.iter().chain(&guaranteed)));
-        let resource = short.first().map(|first| first.resource.clone()).unwrap_or_default();
-        Ok(Self { pods: [effort, burstable, guaranteed].concat(), resource })
+        Ok(Self { pods: [effort, burstable, guaranteed].concat(), resource: first.resource.clone() })
     }
 }
 
