@@ -109,6 +109,8 @@ pub struct ContainerOptions {
     pub log_format: LogFormat,
     /// How many log files are kept, the current one included; 0 is the usual five.
     pub log_files: u32,
+    /// How many bytes of its lines may wait for a slow disk before new ones are dropped; without it the container waits.
+    pub log_ring: Option<u64>,
 }
 
 /// A tmpfs of the container's own.

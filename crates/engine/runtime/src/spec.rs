@@ -131,6 +131,7 @@ pub fn container(record: &ContainerRecord, around: Surroundings<'_>) -> CriResul
         log_max_bytes: config.log_max_bytes,
         log_files: record.options.log_files,
         log_format: record.options.log_format,
+        log_ring: record.options.log_ring,
         exit_file: around.exit_file,
     })
 }

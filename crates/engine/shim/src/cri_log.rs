@@ -3,11 +3,10 @@
 //!
 //! A line longer than 16 KiB is cut into partial ones. Source: kubernetes/design-proposals, "CRI: Log management".
 
-use crate::protocol::LogFormat;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use crate::log_file::LogFile;
+use crate::log_ring::Ring;
+use crate::protocol::{ContainerSpec, LogFormat};
+use std::os::fd::BorrowedFd;
 
 /// The longest piece of a line that is written at once, in bytes.
 const LONGEST: usize = 16 << 10;
@@ -18,57 +17,88 @@ pub enum Stream {
     Stderr,
 }
 
-/// Files of a container's log that are kept, the one being written included: upstream's `containerLogMaxFiles`.
-const KEPT_FILES: u32 = 5;
+/// A piece of output: a line, or a part of one that is too long or never ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// Nanoseconds since the epoch.
+    pub time: i64,
+    pub stream: Stream,
+    /// Whether it ends where the line does.
+    pub ended: bool,
+    pub text: &'a [u8],
+}
 
-/// The log file of a container. Without one, output goes to those attached only.
+impl Line<'_> {
+    /// Appends it as it stands in the file.
+    pub fn append(&self, record: &mut Vec<u8>, format: LogFormat) {
+        if format == LogFormat::Json {
+            return append_json(record, self.stream, self.ended, self.text, self.time);
+        }
+        let name: &[u8] = match self.stream {
+            Stream::Stdout => b" stdout ",
+            Stream::Stderr => b" stderr ",
+        };
+        record.extend_from_slice(timestamp(self.time).as_bytes());
+        record.extend_from_slice(name);
+        record.extend_from_slice(&[if self.ended { b'F' } else { b'P' }, b' ']);
+        record.extend_from_slice(self.text);
+        record.push(b'\n');
+    }
+}
+
+/// Where the lines of a log go.
+#[derive(Debug, Default)]
+enum Target {
+    /// To those attached only.
+    #[default]
+    Nowhere,
+    File(LogFile),
+    Ring(Ring),
+}
+
+/// The log of a container.
 #[derive(Debug, Default)]
 pub struct Log {
-    path: Option<PathBuf>,
-    file: Option<File>,
-    /// Bytes in the file, and how many it may have; 0 is any number.
-    size: u64,
-    max_bytes: u64,
+    target: Target,
     format: LogFormat,
-    /// Files that are kept.
-    files: u32,
     /// Unfinished lines of stdout and stderr.
     rest: [Vec<u8>; 2],
 }
 
 impl Log {
-    #[cfg(test)]
-    fn open(path: Option<PathBuf>, max_bytes: u64) -> std::io::Result<Self> {
-        Self::open_as(path, max_bytes, LogFormat::Cri, 0)
-    }
-
-    /// Opens the file for appending, making it when needed. One that reaches `max_bytes` is set aside; `files` is how
-    /// many are kept, 0 the usual number.
-    pub fn open_as(path: Option<PathBuf>, max_bytes: u64, format: LogFormat, files: u32) -> std::io::Result<Self> {
-        let files = if files == 0 { KEPT_FILES } else { files };
-        let mut log = Self { path, max_bytes, format, files, ..Self::default() };
-        log.reopen()?;
-        Ok(log)
+    /// Opens the log that a container is to have.
+    ///
+    /// # Errors
+    /// When its file cannot be opened, or nothing can be started that writes it.
+    pub fn of(spec: &ContainerSpec) -> std::io::Result<Self> {
+        let Some(path) = &spec.log_path else { return Ok(Self::default()) };
+        let open = || LogFile::open(path.clone(), spec.log_max_bytes, spec.log_files);
+        let target = match spec.log_ring {
+            // SAFETY: the shim has one thread.
+            #[allow(unsafe_code)]
+            Some(max_bytes) => Target::Ring(unsafe { Ring::start(open, spec.log_format, max_bytes) }?),
+            None => Target::File(open()?),
+        };
+        Ok(Self { target, format: spec.log_format, ..Self::default() })
     }
 
     /// Opens the file of that name again, which after a rotation is a new one.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or another process writes it.
     pub fn reopen(&mut self) -> std::io::Result<()> {
-        if let Some(path) = &self.path {
-            let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-            self.size = file.metadata()?.len();
-            self.file = Some(file);
+        match &mut self.target {
+            Target::Nowhere => Ok(()),
+            Target::File(file) => file.reopen(),
+            Target::Ring(_) => Err(std::io::ErrorKind::Unsupported.into()),
         }
-        Ok(())
     }
 
-    /// Takes output; `now` is nanoseconds since the epoch. What cannot be written is lost: a full disk must not
-    /// stop the container.
+    /// Takes output; `now` is nanoseconds since the epoch.
     pub fn write(&mut self, stream: Stream, output: &[u8], now: i64) {
-        if self.file.is_none() {
+        if matches!(self.target, Target::Nowhere) {
             return;
         }
-        let mut record = Vec::with_capacity(output.len() + 256);
-        let format = self.format;
         let mut rest = std::mem::take(&mut self.rest[stream as usize]);
         for piece in output.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.split_last() {
@@ -79,25 +109,42 @@ impl Log {
             while rest.len() + text.len() > LONGEST {
                 let (head, tail) = text.split_at(LONGEST - rest.len());
                 rest.extend_from_slice(head);
-                append(&mut record, format, stream, b'P', &rest, now);
+                self.add(Line { time: now, stream, ended: false, text: &rest });
                 rest.clear();
                 text = tail;
             }
             rest.extend_from_slice(text);
             if ended {
-                append(&mut record, format, stream, b'F', &rest, now);
+                self.add(Line { time: now, stream, ended, text: &rest });
                 rest.clear();
-            }
-            // A file ends with the line that fills it, however much output comes at once.
-            if self.max_bytes > 0 && self.size + record.len() as u64 >= self.max_bytes {
-                self.put(&record);
-                record.clear();
             }
         }
         if !rest.is_empty() {
             self.rest[stream as usize] = rest;
         }
-        self.put(&record);
+        self.flush();
+    }
+
+    fn add(&mut self, line: Line<'_>) {
+        match &mut self.target {
+            Target::Nowhere => {}
+            Target::File(file) => file.add(|record| line.append(record, self.format)),
+            Target::Ring(ring) => ring.add(&line),
+        }
+    }
+
+    /// Writes what waits, as far as that is possible at once where lines may wait.
+    pub fn flush(&mut self) {
+        match &mut self.target {
+            Target::Nowhere => {}
+            Target::File(file) => file.flush(),
+            Target::Ring(ring) => ring.flush(),
+        }
+    }
+
+    /// What lines wait for, where any do: then they are to be flushed again.
+    pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
+        if let Target::Ring(ring) = &self.target { ring.waits_for() } else { None }
     }
 
     /// Writes unfinished lines as they are: nothing more will come.
@@ -105,64 +152,15 @@ impl Log {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(&mut self.rest[stream as usize]);
             if !rest.is_empty() {
-                let mut record = Vec::new();
                 // A line that never ended is a part of one; who reads it adds no line's end.
-                append(&mut record, self.format, stream, b'P', &rest, now);
-                self.put(&record);
+                self.add(Line { time: now, stream, ended: false, text: &rest });
             }
         }
-    }
-
-    fn put(&mut self, record: &[u8]) {
-        if let Some(file) = &mut self.file {
-            // Explained at `write`.
-            let _ = file.write_all(record);
-            self.size += record.len() as u64;
-        }
-        if self.max_bytes > 0 && self.size >= self.max_bytes {
-            self.rotate();
+        self.flush();
+        if let Target::Ring(ring) = &mut self.target {
+            ring.finish();
         }
     }
-
-    /// Sets the file aside as `<path>.1`, after the older ones made room. Whoever follows the log by the file sees the
-    /// end of it and then the new one. Where that fails, the file grows on until it is tried again.
-    fn rotate(&mut self) {
-        let Some(path) = &self.path else { return };
-        let aside = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
-        if self.files == 1 {
-            // Nothing is set aside: the one file begins anew.
-            self.size = 0;
-            if let Some(file) = &self.file {
-                // Where that fails the file grows on until it is tried again.
-                let _ = file.set_len(0);
-            }
-            return;
-        }
-        for number in (1..self.files - 1).rev() {
-            // There are fewer of them at first.
-            let _ = std::fs::rename(aside(number), aside(number + 1));
-        }
-        self.size = 0;
-        if std::fs::rename(path, aside(1)).is_ok() {
-            // Without a new file output goes on into the old one.
-            let _ = self.reopen();
-        }
-    }
-}
-
-fn append(record: &mut Vec<u8>, format: LogFormat, stream: Stream, tag: u8, text: &[u8], now: i64) {
-    if format == LogFormat::Json {
-        return append_json(record, stream, tag == b'F', text, now);
-    }
-    let name: &[u8] = match stream {
-        Stream::Stdout => b" stdout ",
-        Stream::Stderr => b" stderr ",
-    };
-    record.extend_from_slice(timestamp(now).as_bytes());
-    record.extend_from_slice(name);
-    record.extend_from_slice(&[tag, b' ']);
-    record.extend_from_slice(text);
-    record.push(b'\n');
 }
 
 /// `ended` adds the line's end, by which readers know whole lines.
@@ -198,11 +196,22 @@ fn timestamp(nanos: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log_file::KEPT_FILES;
+    use std::path::Path;
+
+    fn open(path: &Path, max_bytes: u64) -> Log {
+        open_as(path, max_bytes, LogFormat::Cri)
+    }
+
+    fn open_as(path: &Path, max_bytes: u64, format: LogFormat) -> Log {
+        let target = Target::File(LogFile::open(path.to_owned(), max_bytes, 0).unwrap());
+        Log { target, format, ..Log::default() }
+    }
 
     fn logged(writes: &[(Stream, &[u8])]) -> String {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("0.log");
-        let mut log = Log::open(Some(path.clone()), 0).unwrap();
+        let mut log = open(&path, 0);
         for (stream, output) in writes {
             log.write(*stream, output, 1_700_000_000_000_000_001);
         }
@@ -230,7 +239,7 @@ mod tests {
     fn json_lines_are_those_of_docker() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("x-json.log");
-        let mut log = Log::open_as(Some(path.clone()), 0, LogFormat::Json, 0).unwrap();
+        let mut log = open_as(&path, 0, LogFormat::Json);
         log.write(Stream::Stderr, b"a \"b\"\nend", 0);
         log.finish(0);
         let time = "\"time\":\"1970-01-01T00:00:00.000000000Z\"}\n";
@@ -256,7 +265,7 @@ mod tests {
     fn after_a_rotation_lines_go_to_the_new_file() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("0.log");
-        let mut log = Log::open(Some(path.clone()), 0).unwrap();
+        let mut log = open(&path, 0);
         log.write(Stream::Stdout, b"old\n", 0);
         std::fs::rename(&path, temp.path().join("1.log")).unwrap();
         log.reopen().unwrap();
@@ -269,7 +278,7 @@ mod tests {
     fn a_log_that_is_full_is_set_aside_and_the_oldest_goes() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("0.log");
-        let mut log = Log::open(Some(path.clone()), 100).unwrap();
+        let mut log = open(&path, 100);
         for number in 0..21 {
             // Of 50 bytes, so that two fill a file.
             log.write(Stream::Stdout, format!("{number:09}\n").as_bytes(), 0);

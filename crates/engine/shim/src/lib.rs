@@ -30,6 +30,8 @@ pub mod user_namespace;
 mod attach;
 mod cri_log;
 mod launch;
+mod log_file;
+mod log_ring;
 mod sandbox;
 mod task;
 mod users;

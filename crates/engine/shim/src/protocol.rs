@@ -248,6 +248,9 @@ pub struct ContainerSpec {
     pub log_files: u32,
     #[serde(default)]
     pub log_format: LogFormat,
+    /// How many bytes of lines may wait for a slow disk, so that the container does not; without it, it waits.
+    #[serde(default)]
+    pub log_ring: Option<u64>,
     pub exit_file: PathBuf,
 }
 

@@ -1,4 +1,5 @@
-//! The shim's loop: answers the daemon, moves output, reaps. It never waits for anything but poll.
+//! The shim's loop: answers the daemon, moves output, reaps. It never waits for anything but poll, and for the files of
+//! logs; a log that may not wait has a process of its own for that, which only a container's end waits for.
 
 use crate::attach::{Attachment, Sink};
 use crate::cri_log::Log;
@@ -358,7 +359,7 @@ impl Server {
             }
             PidNamespace::Container(id) => Some(self.task(id)?.handle.as_fd()),
         };
-        let log = Log::open_as(spec.log_path.clone(), spec.log_max_bytes, spec.log_format, spec.log_files)
+        let log = Log::of(&spec)
             .map_err(|e| Failure::other(format!("failed to open the log file {:?}: {e}", spec.log_path)))?;
         let launch = launch::container(sandbox, &spec, pid_of)?;
         self.add_starting(connection, call, launch, StartKind::Container(spec, log));

@@ -21,6 +21,8 @@ pub enum Watch {
     Stdin,
     ClientStdin(usize),
     ClientOutput(usize, usize),
+    /// Lines of the log that wait.
+    Log,
 }
 
 pub struct Task {
@@ -78,6 +80,9 @@ impl Task {
                 add(Watch::Output(number), fd.as_fd(), PollFlags::IN);
             }
         }
+        if let Some(fd) = self.log.waits_for() {
+            add(Watch::Log, fd, PollFlags::OUT);
+        }
         if let Some(fd) = &self.stdin
             && !self.stdin_rest.is_empty()
         {
@@ -108,6 +113,7 @@ impl Task {
             Watch::Stdin => self.write_stdin(),
             Watch::ClientStdin(index) => self.read_client(index, buffer),
             Watch::ClientOutput(index, number) => self.flush_client(index, number),
+            Watch::Log => self.log.flush(),
         }
     }
 

@@ -1,11 +1,14 @@
 //! What a container's log options say: how large its files become, and what stands beside its lines.
 
 use super::record::Record;
+use super::validate::bytes;
 use crate::error::{DockerError, Result};
 use std::collections::BTreeMap;
 
 /// Bytes of a log file of the driver `local`, and how many are kept, unless options say otherwise.
 const LOCAL: (u64, u32) = (20_000_000, 5);
+/// Bytes that wait for the disk, unless `max-buffer-size` says otherwise.
+const RING: u64 = 1_000_000;
 
 /// Bytes of a log file (0 is any number) and how many are kept, from `max-size`, `max-file` and `compress`.
 ///
@@ -19,6 +22,13 @@ pub(super) fn rotation(record: &Record) -> Result<(u64, u32)> {
     };
     let read = if record.host.log_config.kind == "local" { local } else { json_file };
     read(&record.host.log_config.config).map_err(failed)
+}
+
+/// How many bytes of lines may wait for the disk where the container may not (`mode=non-blocking`).
+pub(super) fn ring(record: &Record) -> Option<u64> {
+    let options = &record.host.log_config.config;
+    let waits = options.get("mode").is_none_or(|mode| mode != "non-blocking");
+    (!waits).then(|| options.get("max-buffer-size").and_then(|size| bytes(size)).unwrap_or(RING))
 }
 
 type Texts = BTreeMap<String, String>;
@@ -177,6 +187,19 @@ mod tests {
         }
         assert_eq!(rotation(&with("local", &[])), Ok(LOCAL));
         assert!(rotation(&with("local", &[("max-file", "1")])).is_err());
+    }
+
+    #[test]
+    fn lines_wait_only_where_the_container_does_not() {
+        for (options, expected) in [
+            (&[][..], None),
+            (&[("mode", "blocking")], None),
+            (&[("mode", "non-blocking")], Some(1_000_000)),
+            (&[("mode", "non-blocking"), ("max-buffer-size", "4k")], Some(4096)),
+            (&[("mode", "non-blocking"), ("max-buffer-size", "0")], Some(0)),
+        ] {
+            assert_eq!(ring(&with("local", options)), expected, "{options:?}");
+        }
     }
 
     #[test]

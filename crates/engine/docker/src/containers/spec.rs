@@ -156,6 +156,7 @@ pub(super) fn container(daemon: &Daemon, record: &Record) -> Result<(ContainerCo
         },
         log_format: LogFormat::Json,
         log_files,
+        log_ring: logging::ring(record),
     };
     Ok((container, options))
 }

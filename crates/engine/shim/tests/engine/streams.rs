@@ -3,6 +3,7 @@
 use crate::lifecycle::wait_for_text;
 use crate::machine::*;
 use pintle_cri::*;
+use pintle_runtime::options::ContainerOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn read_all(reader: Option<ByteReader>) -> String {
@@ -67,6 +68,52 @@ async fn logs_go_on_in_a_new_file_after_a_rotation() {
     wait_for_text(&log, "new").await;
     assert!(!text_of(&log).contains("old"));
     machine.finish().await;
+}
+
+/// A pipe that nobody reads stands for a disk that takes no more: the container goes on, what waits is bounded, and of its
+/// lines the oldest are kept.
+#[tokio::test]
+async fn a_log_that_stalls_does_not_stop_a_container_that_may_not_wait() {
+    const LINES: u32 = 1_000_000;
+    let machine = Machine::new().await;
+    let sandbox = machine.sandbox().await;
+    let path = machine.logs().join("stalled.log");
+    std::fs::create_dir_all(machine.logs()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+    let held = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let config = ContainerConfig {
+        command: strings(&["sh", "-c", &format!("busybox seq 0 {LINES}; touch /written; exec sleep 1000")]),
+        image: "test".to_owned(),
+        log_path: "stalled.log".to_owned(),
+        ..ContainerConfig::default()
+    };
+    let options = ContainerOptions { log_ring: Some(100_000), ..ContainerOptions::default() };
+    let id = machine.engine().create_container_with(&sandbox, config, options).await.unwrap();
+    machine.engine().start_container(&id).await.unwrap();
+    let most = || machine.shims().into_iter().map(most_memory).max();
+    let before = most().unwrap();
+    let written = strings(&["sh", "-c", "while ! busybox test -e /written; do :; done"]);
+    machine.engine().exec_sync(&id, &written, 30).await.unwrap();
+    let grown = most().unwrap() - before;
+    assert!(grown < 1024, "{grown} KiB more than before");
+    let mut reader = std::fs::File::open(&path).unwrap();
+    drop(held);
+    let read = tokio::task::spawn_blocking(move || std::io::read_to_string(&mut reader).unwrap());
+    machine.engine().stop_container(&id, 0).await.unwrap();
+    let text = read.await.unwrap();
+    let numbers: Vec<u32> = text.lines().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(numbers.len() < LINES as usize / 10, "{} lines were kept", numbers.len());
+    // So many fit before the first is dropped; until all is stalled, some that come later find room again.
+    assert!(numbers.iter().copied().take(5_000).eq(0..5_000), "not the first lines were kept");
+    assert!(numbers.is_sorted());
+    machine.finish().await;
+}
+
+/// The most memory that a process has had, in KiB.
+fn most_memory(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[tokio::test]
