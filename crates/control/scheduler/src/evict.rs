@@ -3,7 +3,7 @@
 use crate::pod::PodInfo;
 use crate::preemption::{CONDITION, REASON};
 use crate::run::NAME;
-use pintle_client::{Client, ClientError, DeleteOptions, Patch, PatchOptions};
+use pintle_client::{Client, ClientError, DeleteOptions, Patch, PatchOptions, resource_path};
 use pintle_informer::{EventType, Recorder};
 use pintle_types::Kind;
 use pintle_types::k8s::api::core::v1::Pod;
@@ -40,7 +40,7 @@ impl Eviction {
             recorder.event(&*victim.pod, EventType::Normal, "Preempted", message);
         }
         for other in self.displaced.iter().filter(|p| p.nominated().is_some()) {
-            patch(client, other, json!({ "nominatedNodeName": null })).await?;
+            patch_status(client, other, json!({ "nominatedNodeName": null })).await?;
         }
         Ok(())
     }
@@ -55,10 +55,13 @@ async fn mark(client: &Client, preemptor: &PodInfo, victim: &PodInfo, now: &str)
         "observedGeneration": victim.pod.metadata.generation,
         "lastProbeTime": null, "lastTransitionTime": now,
     });
-    patch(client, victim, json!({ "conditions": [condition] })).await
+    patch_status(client, victim, json!({ "conditions": [condition] })).await
 }
 
-async fn patch(client: &Client, pod: &PodInfo, status: Value) -> Result<(), ClientError> {
+/// Changes something of the pod's status. One that is gone needs no telling.
+pub(crate) async fn patch_status(client: &Client, pod: &PodInfo, status: Value) -> Result<(), ClientError> {
     let patch = Patch::Strategic(json!({ "metadata": { "uid": pod.pod.uid() }, "status": status }));
-    gone_is_fine(client.patch::<Pod>(&pod.key.namespace, &pod.key.name, patch, &PatchOptions::status()).await)
+    let path = resource_path("", "v1", "pods", &pod.key.namespace, &pod.key.name, "status");
+    // What the pod is then, its watch tells.
+    gone_is_fine(client.patch_path(&path, &patch, &PatchOptions::default()).await)
 }

@@ -42,6 +42,15 @@ pub(crate) enum Event {
 }
 
 impl Event {
+    /// Pods to which the event is another thing than to others.
+    pub(crate) fn promised_to(&self) -> impl Iterator<Item = &ObjectKey> {
+        let room = match self {
+            Self::PodGone(_, room) => room.as_deref(),
+            _ => None,
+        };
+        room.into_iter().flat_map(Room::promised_to)
+    }
+
     /// As metrics call it.
     pub(crate) fn name(&self) -> &'static str {
         match self {

@@ -21,6 +21,7 @@ mod extender;
 mod filter;
 #[cfg(test)]
 mod filter_tests;
+mod groups;
 mod hints;
 mod kinds;
 mod limits;

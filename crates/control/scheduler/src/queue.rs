@@ -6,6 +6,7 @@
 //! those that back off after an error are not. Pods with scheduling gates do not come here.
 
 use crate::filter::{Plugin, Plugins};
+use crate::groups::Groups;
 use crate::hints::{Event, asks, helps};
 use crate::metrics::Metrics;
 use crate::pod::PodInfo;
@@ -73,6 +74,8 @@ struct State {
     /// After a refusal, and after an error.
     backing_off: [BTreeMap<(Instant, u64), ObjectKey>; 2],
     unschedulable: BTreeMap<(Instant, u64), ObjectKey>,
+    /// The same by what could help them.
+    groups: Groups,
     /// How many unschedulable pods each plugin refused, by its place among all; the last is of those whom none did.
     refused: [usize; Plugin::ALL.len() + 1],
     /// The last changes: what a pod that is being tried lacks is known only after.
@@ -110,6 +113,7 @@ impl State {
             }
             Place::Unschedulable { since, refused_by, .. } => {
                 self.unschedulable.remove(&(since, waiting.sequence));
+                self.groups.leave(&waiting.pod);
                 self.count_refusers(refused_by, false);
             }
             Place::Tried { .. } => {}
@@ -128,6 +132,7 @@ impl State {
             Place::Unschedulable { since, refused_by, .. } => {
                 self.unschedulable.insert((*since, waiting.sequence), key.clone());
                 let refused_by = *refused_by;
+                self.groups.enter(&waiting.pod, refused_by);
                 self.count_refusers(refused_by, true);
             }
             Place::Tried { .. } => {}
@@ -269,13 +274,7 @@ impl PodQueue {
         if !state.may_help_any(event) {
             return;
         }
-        let helped = |key: &&ObjectKey| {
-            state.pods.get(*key).is_some_and(|w| match w.place {
-                Place::Unschedulable { refused_by, .. } => helps(event, refused_by, &w.pod),
-                _ => false,
-            })
-        };
-        let keys: Vec<ObjectKey> = state.unschedulable.values().filter(helped).cloned().collect();
+        let keys = state.groups.helped(event);
         for key in &keys {
             if let Some(queue) = state.wake(key) {
                 self.metrics.came(queue, event.name());

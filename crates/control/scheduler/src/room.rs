@@ -39,6 +39,11 @@ impl Room {
         Self { free, allocatable: node.allocatable.clone(), taken: node.taken.clone(), promised }
     }
 
+    /// Those who are promised the node's room.
+    pub(crate) fn promised_to(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.promised.iter().map(|promise| &promise.key)
+    }
+
     /// Whether the pod may fit now by its resources, if those make room that are less important. Whoever waits for
     /// others to leave this node has asked that already.
     pub(crate) fn may_take(&self, pod: &PodInfo) -> bool {

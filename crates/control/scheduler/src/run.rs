@@ -6,7 +6,7 @@ use crate::configuration::Configuration;
 use crate::csi_nodes;
 use crate::cycle::Misfit;
 use crate::dra;
-use crate::evict::Eviction;
+use crate::evict::{Eviction, patch_status};
 use crate::extender::{Extender, ExtenderError};
 use crate::metrics::{Metrics, Outcome, Point};
 use crate::pod::PodInfo;
@@ -15,7 +15,7 @@ use crate::queue::Popped;
 use crate::selectors::Owner;
 use crate::shared::{Ours, Shared};
 use crate::storage_capacity;
-use pintle_client::{Client, Patch, PatchOptions};
+use pintle_client::Client;
 use pintle_clock::Clock;
 use pintle_informer::{EventType, Informer, Informers, Recorder};
 use pintle_types::k8s::api::apps::v1::{ReplicaSet, StatefulSet};
@@ -406,9 +406,7 @@ impl Scheduler {
         if let Some(node) = nominated {
             status["nominatedNodeName"] = if node.is_empty() { json!(null) } else { json!(node) };
         }
-        let patch = Patch::Strategic(json!({ "metadata": { "uid": pod.pod.metadata.uid }, "status": status }));
-        let result = self.client.patch::<Pod>(&pod.key.namespace, &pod.key.name, patch, &PatchOptions::status()).await;
-        if let Err(error) = result.map(drop).or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) }) {
+        if let Err(error) = patch_status(&self.client, pod, status).await {
             tracing::warn!(pod = %pod.key, %error, "could not say on a pod why it is unschedulable");
         }
     }

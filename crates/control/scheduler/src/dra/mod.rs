@@ -20,7 +20,7 @@ mod selector;
 mod tests;
 
 pub(crate) use bind::{Reservation, bind, deallocate, is_concerned, reserve, unreserve};
-pub(crate) use claims::{Claims, UNAVAILABLE, claims_of, names, wants_claims};
+pub(crate) use claims::{Claims, UNAVAILABLE, claims_of, has_claims, names, wants_claims};
 pub use devices::Devices;
 pub(crate) use extended::{STALE, is_extended, may_want};
 pub(crate) use follow::follow;
