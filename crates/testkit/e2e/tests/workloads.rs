@@ -480,7 +480,8 @@ fn names(cluster: &Cluster) -> Result<()> {
         ensure!(kubernetes.contains("10.43.0.1"), "{kubernetes}");
         let missing =
             space.run(&["exec", "shell", "--", "nslookup", "-type=a", "missing.default.svc.cluster.local"])?;
-        ensure!(!missing.status.success() && (missing.stdout + &missing.stderr).contains("NXDOMAIN"));
+        let said = missing.stdout + &missing.stderr;
+        ensure!(!missing.status.success() && said.contains("NXDOMAIN"), "{}: {said}", missing.status);
         Ok(())
     };
     check().with_context(|| space.describe())

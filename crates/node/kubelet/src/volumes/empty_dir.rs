@@ -55,8 +55,12 @@ fn ready_mark(path: &Path) -> std::path::PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::api::{FakeApi, FakeEvents, host};
     use crate::fake::pods::pod;
+    use crate::fake::{FakeRuntime, temporary_directory};
+    use crate::volumes::{Mounter, SystemMounter};
     use serde_json::{Value, json};
+    use std::sync::Arc;
 
     const MEBIBYTE: u64 = 1 << 20;
 
@@ -83,6 +87,34 @@ mod tests {
             (json!("50Mi"), json!({"requests": {"memory": "40Mi"}}), 50),
         ] {
             assert_eq!(size(limit.clone(), resources.clone()), expected, "{limit} {resources}");
+        }
+    }
+
+    #[test]
+    fn what_a_machine_forgets_is_mounted_again_and_nothing_else_is_touched() {
+        assert!(rustix::process::geteuid().is_root(), "this test mounts: run it as root");
+        let dir = temporary_directory();
+        let clock = pintle_clock::system();
+        let runtime = FakeRuntime::new(Arc::clone(&clock));
+        let mut host = host(dir.path(), clock, runtime, FakeApi::new(), Arc::new(FakeEvents::default()));
+        Arc::get_mut(&mut host).unwrap().mounter = Arc::new(SystemMounter);
+        let pod = pod(json!({"containers": [
+            {"name": "a", "resources": {"limits": {"hugepages-2Mi": "2Mi", "memory": "1Mi"}}}]}));
+        for (medium, block) in [("Memory", 4096), ("HugePages", 2 * MEBIBYTE), ("HugePages-2Mi", 2 * MEBIBYTE)] {
+            let source = EmptyDirVolumeSource { medium: Some(medium.to_owned()), size_limit: None };
+            let path = dir.path().join(medium);
+            let mode = || path.metadata().unwrap().permissions().mode() & 0o7777;
+            let set_up = || set_up(&host, &pod, &source, &path).unwrap();
+            set_up();
+            assert_eq!(rustix::fs::statvfs(&path).unwrap().f_bsize, block, "{medium}");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+            set_up();
+            assert_eq!(mode(), 0o700, "{medium}: what is there is left as it is");
+            SystemMounter.unmount(&path).unwrap();
+            set_up();
+            assert!(SystemMounter.is_mounted(&path).unwrap(), "{medium}");
+            assert_eq!(mode(), 0o777, "{medium}");
+            SystemMounter.unmount(&path).unwrap();
         }
     }
 
