@@ -115,8 +115,8 @@ pub(crate) fn counted_alike(a: &PodInfo, b: &PodInfo, asked: u8) -> bool {
         && owner(a) == owner(b)
 }
 
-/// Whether both ask the same of a node by itself, of which they are promised nothing, and may have the same pods leave
-/// it.
+/// Whether both ask the same of a node by itself and may have the same pods leave it, as long as neither is promised
+/// anything there.
 pub(crate) fn ask_alike(a: &PodInfo, b: &PodInfo) -> bool {
     let (first, second) = (a.spec(), b.spec());
     a.priority == b.priority

@@ -265,6 +265,7 @@ impl Scheduler {
         }
     }
 
+    /// Where room can be made for the pod, by the plugins and by the servers that have a say.
     async fn find_room(
         &self,
         pod: &PodInfo,
@@ -284,7 +285,7 @@ impl Scheduler {
         }
     }
 
-    /// The offers that all servers agree to which have a say.
+    /// The offers that all these servers agree to.
     async fn left_by_extenders(
         &self,
         pod: &PodInfo,
