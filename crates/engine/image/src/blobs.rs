@@ -2,6 +2,7 @@
 
 use crate::{At, ImageError, Result};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -122,15 +123,21 @@ impl Blobs {
         Ok(())
     }
 
-    /// Removes every blob that is not in `used`.
-    pub(crate) fn sweep(&self, used: &std::collections::HashSet<String>) -> Result<()> {
-        for entry in fs::read_dir(&self.directory).at("list", &self.directory)? {
-            let entry = entry.at("list", &self.directory)?;
-            let digest = format!("sha256:{}", entry.file_name().to_string_lossy());
-            if !used.contains(&digest) {
-                fs::remove_file(entry.path()).at("remove", entry.path())?;
-            }
-        }
-        Ok(())
+    /// Moves every blob that is not in `used` into the directory `aside`.
+    pub(crate) fn set_aside(&self, used: &HashSet<String>, aside: &Path) -> Result<()> {
+        set_unused_aside(&self.directory, used, aside)
     }
+}
+
+/// Moves what lies in a directory by the digits of a digest that is not in `used`: each in one step, so that what is
+/// there is whole.
+pub(crate) fn set_unused_aside(directory: &Path, used: &HashSet<String>, aside: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).at("list", directory)? {
+        let entry = entry.at("list", directory)?;
+        let digest = format!("sha256:{}", entry.file_name().to_string_lossy());
+        if !used.contains(&digest) {
+            fs::rename(entry.path(), aside.join(entry.file_name())).at("move away", entry.path())?;
+        }
+    }
+    Ok(())
 }

@@ -17,6 +17,8 @@ pub(crate) struct Index {
     root: PathBuf,
     /// Which boot of the machine this is; where the kernel does not say, nothing is left for later.
     boot: Option<String>,
+    /// Held by who changes the images, while the disk takes the file: those who look need not wait for that.
+    turn: Mutex<()>,
     state: Mutex<State>,
     settled: Condvar,
 }
@@ -36,7 +38,8 @@ impl Index {
         let images = read_index(&root.join("images.json"))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
         let state = State { images, settling: HashSet::new(), at_work: false, closed: false };
-        Ok(Self { root: root.to_owned(), boot, state: Mutex::new(state), settled: Condvar::new() })
+        let (turn, settled) = Default::default();
+        Ok(Self { root: root.to_owned(), boot, turn, state: Mutex::new(state), settled })
     }
 
     /// Looks at the images.
@@ -46,12 +49,12 @@ impl Index {
 
     /// Changes the images in one step: what `change` returns is given back, and all is kept as it was when it fails.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Images) -> Result<T>) -> Result<T> {
-        let mut state = self.state.lock();
-        let mut changed = state.images.clone();
+        let _turn = self.turn.lock();
+        let mut changed = self.state.lock().images.clone();
         let result = change(&mut changed)?;
-        if changed != state.images {
+        if changed != self.state.lock().images {
             self.write(&changed)?;
-            state.images = changed;
+            self.state.lock().images = changed;
         }
         Ok(result)
     }
@@ -93,6 +96,7 @@ impl Index {
     }
 
     pub(crate) fn close(&self) {
+        let _turn = self.turn.lock();
         self.state.lock().closed = true;
     }
 
@@ -113,19 +117,23 @@ impl Index {
     }
 
     fn unmark(&self, batch: &HashSet<String>) -> Result<()> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Ok(());
-        }
-        let mut changed = state.images.clone();
-        // One that was written once more meanwhile is in the next batch.
-        for id in batch.difference(&state.settling) {
-            if let Some(record) = changed.get_mut(id) {
-                record.settling = None;
+        let _turn = self.turn.lock();
+        let changed = {
+            let state = self.state.lock();
+            if state.closed {
+                return Ok(());
             }
-        }
+            let mut changed = state.images.clone();
+            // One that was written once more meanwhile is in the next batch.
+            for id in batch.difference(&state.settling) {
+                if let Some(record) = changed.get_mut(id) {
+                    record.settling = None;
+                }
+            }
+            changed
+        };
         self.write(&changed)?;
-        state.images = changed;
+        self.state.lock().images = changed;
         Ok(())
     }
 

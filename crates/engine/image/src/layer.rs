@@ -6,7 +6,7 @@ use crate::blobs::Hashing;
 use crate::decompress::decompressed;
 use crate::{At, ImageError, Result, untar};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,16 +94,9 @@ impl Layers {
         }
     }
 
-    /// Removes every layer whose chain ID is not in `used`.
-    pub(crate) fn sweep(&self, used: &std::collections::HashSet<String>) -> Result<()> {
-        for entry in fs::read_dir(&self.directory).at("list", &self.directory)? {
-            let entry = entry.at("list", &self.directory)?;
-            let chain = format!("sha256:{}", entry.file_name().to_string_lossy());
-            if !used.contains(&chain) {
-                self.discard(&chain)?;
-            }
-        }
-        Ok(())
+    /// Moves every layer whose chain ID is not in `used` into the directory `aside`.
+    pub(crate) fn set_aside(&self, used: &HashSet<String>, aside: &Path) -> Result<()> {
+        crate::blobs::set_unused_aside(&self.directory, used, aside)
     }
 
     /// Removes a layer, if it is there. It leaves its place in one step: a layer that is there is whole, also when this

@@ -387,6 +387,15 @@ impl ImageStore {
     /// Removes the blobs and layers that no image names and no snapshot stands on. While something is brought in
     /// nothing goes: it does when that is done.
     pub fn sweep(&self) -> Result<()> {
+        let ingest = self.root.join("ingest");
+        // A layer and its blob may have the same name.
+        let (layers, blobs) = (aside(&ingest)?, aside(&ingest)?);
+        self.set_unused_aside(layers.path(), blobs.path())?;
+        // Nobody has to wait for the disk by now, however many files go.
+        [layers, blobs].into_iter().try_for_each(|aside| aside.close().at("empty", &ingest))
+    }
+
+    fn set_unused_aside(&self, for_layers: &Path, for_blobs: &Path) -> Result<()> {
         let _alone = self.sweeping.write();
         if self.leases.load(Ordering::Acquire) > 0 {
             self.sweep_later.store(true, Ordering::Release);
@@ -401,9 +410,14 @@ impl ImageStore {
                 blobs.extend(image.layers.iter().map(|l| l.digest.clone()));
             }
         });
-        self.layers.sweep(&chains)?;
-        self.blobs.sweep(&blobs)
+        self.layers.set_aside(&chains, for_layers)?;
+        self.blobs.set_aside(&blobs, for_blobs)
     }
+}
+
+/// A directory for what is to go.
+fn aside(ingest: &Path) -> Result<tempfile::TempDir> {
+    tempfile::tempdir_in(ingest).at("create a directory in", ingest)
 }
 
 fn parse_configuration(bytes: &[u8]) -> Result<ImageConfiguration> {
