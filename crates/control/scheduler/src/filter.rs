@@ -78,8 +78,7 @@ impl Prepared {
             Plugin::NodeResourcesFit,
         ];
         let mut others = Plugin::ALL.into_iter().filter(|plugin| !LOCAL.contains(plugin));
-        // Whom a pod that is to come must not meet is another plugin's matter.
-        !others.any(|plugin| self.asked.contains(plugin)) && !snapshot.promised_have_terms()
+        !others.any(|plugin| self.asked.contains(plugin)) && !snapshot.promised_ask_for_varying()
     }
 
     /// As if a pod that runs left the node (`by` is -1), or came back (1). Whoever has nothing against any node with it

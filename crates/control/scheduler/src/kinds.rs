@@ -115,6 +115,12 @@ pub(crate) fn counted_alike(a: &PodInfo, b: &PodInfo, asked: u8) -> bool {
         && owner(a) == owner(b)
 }
 
+/// Whether the verdict on a node by itself is the same for both, those included who are promised room there and whom they
+/// must not meet; as long as neither is promised anything there. None of those may ask for the labels that vary.
+pub(crate) fn judged_alike(a: &PodInfo, b: &PodInfo) -> bool {
+    a.key.namespace == b.key.namespace && same_labels(a, b, asks_for(b)) && ask_alike(a, b)
+}
+
 /// Whether both ask the same of a node by itself and may have the same pods leave it, as long as neither is promised
 /// anything there.
 pub(crate) fn ask_alike(a: &PodInfo, b: &PodInfo) -> bool {

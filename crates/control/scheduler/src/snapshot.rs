@@ -171,8 +171,9 @@ pub struct Snapshot {
     nominated: HashMap<ObjectKey, Nomination>,
     /// The same, by the node.
     promised: HashMap<String, Vec<Arc<PodInfo>>>,
-    /// How many of them have terms of affinity to pods.
+    /// How many of them have terms of affinity to pods, and how many by labels that vary within a kind of pods.
     promised_with_terms: usize,
+    promised_varying: usize,
     namespaces: Namespaces,
     /// On how many nodes each image lies.
     images: HashMap<String, usize>,
@@ -304,11 +305,13 @@ impl Snapshot {
 
     pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
         self.kept.get_mut().forget();
+        self.verdicts.get_mut().forget();
         self.namespaces.insert(name.to_owned(), labels);
     }
 
     pub fn remove_namespace(&mut self, name: &str) {
         self.kept.get_mut().forget();
+        self.verdicts.get_mut().forget();
         self.namespaces.remove(name);
     }
 
@@ -317,9 +320,19 @@ impl Snapshot {
         self.with_terms + self.promised_with_terms
     }
 
-    /// Whether any pod that a node is promised to has terms of affinity to pods.
-    pub(crate) fn promised_have_terms(&self) -> bool {
-        self.promised_with_terms > 0
+    /// Whether the terms of any pod that a node is promised to ask for labels that vary within a kind of pods.
+    pub(crate) fn promised_ask_for_varying(&self) -> bool {
+        self.promised_varying > 0
+    }
+
+    /// A node is promised to the pod (`comes`), or is no more.
+    fn count_promised(&mut self, pod: &PodInfo, comes: bool) {
+        let count = |count: &mut usize, counts: bool| match comes {
+            true => *count += usize::from(counts),
+            false => *count -= usize::from(counts),
+        };
+        count(&mut self.promised_with_terms, pod.terms.is_some());
+        count(&mut self.promised_varying, pod.terms.as_ref().is_some_and(|terms| terms.varying() != 0));
     }
 
     fn count_varying(&mut self, pod: &PodInfo, comes: bool) {
@@ -349,7 +362,7 @@ impl Snapshot {
         let victims = known.map(|known| std::mem::take(&mut known.victims)).unwrap_or_default();
         self.forget_nomination(&pod.key);
         self.nominated.insert(pod.key.clone(), Nomination { node: node.to_owned(), victims });
-        self.promised_with_terms += usize::from(pod.terms.is_some());
+        self.count_promised(&pod, true);
         self.promised.entry(node.to_owned()).or_default().push(pod);
         if let Some(slot) = self.place(node) {
             self.touch(slot);
@@ -375,12 +388,11 @@ impl Snapshot {
         let known = (!self.nominated.is_empty()).then(|| self.nominated.remove(key));
         let Some(Nomination { node, .. }) = known.flatten() else { return false };
         if let Some(pods) = self.promised.get_mut(&node) {
-            for pod in pods.extract_if(.., |pod| pod.key == *key) {
-                self.promised_with_terms -= usize::from(pod.terms.is_some());
-            }
+            let gone: Vec<Arc<PodInfo>> = pods.extract_if(.., |pod| pod.key == *key).collect();
             if pods.is_empty() {
                 self.promised.remove(&node);
             }
+            gone.iter().for_each(|pod| self.count_promised(pod, false));
         }
         if let Some(slot) = self.place(&node) {
             self.touch(slot);

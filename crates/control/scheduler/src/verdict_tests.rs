@@ -21,7 +21,7 @@ fn one_of<T: Copy>(random: &mut StdRng, all: &[T]) -> T {
     all[random.random_range(0..all.len())]
 }
 
-fn some_pod(random: &mut StdRng, name: &str, priorities: &[i32], cpu: &[&str]) -> Arc<PodInfo> {
+fn some_pod(random: &mut StdRng, name: &str, priorities: &[i32], cpu: &[&str], shy: f64) -> Arc<PodInfo> {
     let cpu = one_of(random, cpu);
     let app = one_of(random, &["db", "web"]);
     let start = one_of(random, &["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"]);
@@ -39,9 +39,9 @@ fn some_pod(random: &mut StdRng, name: &str, priorities: &[i32], cpu: &[&str]) -
         let ports = json!([{ "containerPort": 80, "hostPort": one_of(random, &[80, 81]) }]);
         value["spec"]["containers"][0]["ports"] = ports;
     }
-    if random.random_bool(0.03) {
-        let term =
-            json!({ "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "app": app } } });
+    if random.random_bool(shy) {
+        let labels = json!({ "matchLabels": { "app": one_of(random, &["db", "web"]) } });
+        let term = json!({ "topologyKey": "kubernetes.io/hostname", "labelSelector": labels });
         let rule = json!({ "requiredDuringSchedulingIgnoredDuringExecution": [term] });
         merge(&mut value["spec"], json!({ "affinity": { "podAntiAffinity": rule } }));
     }
@@ -72,9 +72,9 @@ fn some_budget(random: &mut StdRng) -> Arc<PodDisruptionBudget> {
 fn change(random: &mut StdRng, states: &mut [&mut Snapshot], budgets: &mut Budgets) {
     let (what, name) = (random.random_range(0..20), format!("x-{}", random.random_range(0..80)));
     let (host, more) = some_node(random);
-    let comer = some_pod(random, &name, &[0, 1, 3, 7, 9], &["400m", "500m", "1", "1500m"]);
+    let comer = some_pod(random, &name, &[0, 1, 3, 7, 9], &["400m", "500m", "1", "1500m"], 0.01);
     let waiting = one_of(random, &["waiting-0", "waiting-1", "waiting-2"]);
-    let waiting = some_pod(random, waiting, &[4, 5, 6], &["400m", "1"]);
+    let waiting = some_pod(random, waiting, &[4, 5, 6], &["400m", "1"], 0.3);
     let budget = some_budget(random);
     budgets.retain(|known| !(15..=17).contains(&what) || known.name() != budget.name());
     if (15..=16).contains(&what) {
@@ -202,7 +202,7 @@ fn plainly(
 fn compare(seed: u64) -> [usize; 3] {
     let mut random = StdRng::seed_from_u64(seed);
     let profile = Arc::new(Profile { min_candidates: 3, ..Profile::named("default-scheduler") });
-    let kind = |random: &mut StdRng| some_pod(random, "kind", &[1, 4, 8], &["1", "1500m", "2"]);
+    let kind = |random: &mut StdRng| some_pod(random, "kind", &[1, 4, 8], &["1", "1500m", "2"], 0.2);
     let kinds: [Arc<PodInfo>; 3] = std::array::from_fn(|_| kind(&mut random));
     let (mut kept, mut plain, mut budgets) = (Snapshot::default(), Snapshot::default(), Budgets::new());
     for i in 0..NODES {
@@ -286,6 +286,14 @@ fn a_node_is_looked_at_again_when_it_was_touched() {
     assert_eq!(looked(&state, "q"), "a b");
     state.set_node(node("b", json!({})));
     assert_eq!(looked(&state, "q"), "b");
+    // One who would rather be alone, as replicas often, is no reason to look at other nodes.
+    let term = json!({ "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "app": "web" } } });
+    let wish = json!([{ "weight": 1, "podAffinityTerm": term }]);
+    let affinity = json!({ "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": wish } });
+    state.nominate(pod("r", json!({ "spec": { "affinity": affinity } })), "b");
+    assert_eq!(looked(&state, "q"), "b");
+    state.set_namespace("default", std::collections::BTreeMap::new());
+    assert_eq!(looked(&state, "q"), "a b");
 }
 
 /// What priorities take is summed up as pods come and go.

@@ -5,7 +5,7 @@
 //! only that nobody refuses for what is on other nodes.
 
 use crate::filter::{Prepared, Refusal};
-use crate::kinds::{Kinds, ask_alike};
+use crate::kinds::{Kinds, judged_alike};
 use crate::pod::PodInfo;
 use crate::preemption::{Loss, Unhelpful};
 use crate::snapshot::Snapshot;
@@ -56,6 +56,11 @@ pub(crate) struct Known<'a> {
 }
 
 impl Verdicts {
+    /// What pods may meet each other is another matter now.
+    pub(crate) fn forget(&mut self) {
+        self.0 = Kinds::default();
+    }
+
     /// What is known for the pod's kind, if verdicts are kept for it.
     pub(crate) fn of<'a>(
         &'a mut self,
@@ -66,14 +71,16 @@ impl Verdicts {
         if !prepared.is_local(snapshot) {
             return None;
         }
-        let table = self.0.find(pod, &prepared.profile, |owner| ask_alike(owner, pod))?;
+        let table = self.0.find(pod, &prepared.profile, |owner| judged_alike(owner, pod))?;
         let own = snapshot.nomination(&pod.key).and_then(|name| snapshot.place(name));
         Some(Known { table, changes: snapshot.changes(), own })
     }
 
     /// Keeps verdicts for pods of that kind from now on.
     pub(crate) fn keep(&mut self, pod: &PodInfo, prepared: &Prepared, snapshot: &Snapshot) {
-        if prepared.is_local(snapshot) && self.0.find(pod, &prepared.profile, |owner| ask_alike(owner, pod)).is_none() {
+        if prepared.is_local(snapshot)
+            && self.0.find(pod, &prepared.profile, |owner| judged_alike(owner, pod)).is_none()
+        {
             self.0.insert(pod, &prepared.profile, Table::default());
         }
     }
