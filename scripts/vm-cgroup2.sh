@@ -20,9 +20,10 @@ put target/debug/pintle /bin/pintle
 put "$PWD/target/debug/pintle-shim"
 put "$PWD/target/debug/pintle-pause"
 put "$(command -v docker)" /bin/docker
+put "$(command -v mkfs.ext4)" /sbin/mkfs.ext4
 put "$engine_tests" /tests/engine
 put "$linux_tests" /tests/linux
 end_root scripts/vm-guest.sh
-initramfs overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct nft_fib_inet nft_fib_ipv4 nft_fib_ipv6 \
+initramfs loop overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct nft_fib_inet nft_fib_ipv4 nft_fib_ipv6 \
   nft_reject_inet nft_redir nft_numgen nft_hash dummy macvlan br_netfilter
 boot
