@@ -145,7 +145,7 @@ const COMMANDS: &[(&str, &str)] = &[
         "docker rmi -f $registry/cmd/built:1; many=$registry/cmd/many; for tag in a b; do docker tag cmd/built $many:$tag; done; docker push -q -a $many; docker rmi $many:a $many:b; docker image pull -a $many > told; test $(grep -c '^[ab]: Pulling from ' told) = 2; test \"$(grep ^Status: told)\" = \"Status: Downloaded newer image for $many\"; docker rmi $many:a $many:b",
     ),
     ("image prune", "docker image prune --force --filter label=cmd=none | grep 'Total reclaimed space'"),
-    ("search", "! docker search nothing 2> told; grep -i 'error response from daemon' told"),
+    ("search", "! docker search 127.0.0.1:1/nothing 2> told; grep -i 'error response from daemon' told"),
     (
         "network create",
         "docker network create -d bridge --subnet 10.97.3.0/24 --gateway 10.97.3.1 --label cmd=net -o com.docker.network.bridge.enable_icc=true cmd-net",
