@@ -31,6 +31,9 @@ if [ "${1:-run}" = test ]; then
   need runc runc
   [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
   need iptables iptables
+  need bzip2 bzip2
+  need xz xz-utils
+  need zstd zstd
   need mkfs.ext4 e2fsprogs
   [ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || missing+=(busybox-static)
 fi
