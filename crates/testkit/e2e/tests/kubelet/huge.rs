@@ -22,10 +22,14 @@ impl Reserved {
     fn new() -> Result<Self> {
         let Ok(before) = kept() else { return Err(left_out("this kernel has no huge pages")) };
         let reserved = Self { before };
-        std::fs::write(KEPT, (before + PAGES).to_string())?;
-        let now = kept()?;
-        ensure!(now == before + PAGES, "the kernel keeps only {now} huge pages: its free memory is in pieces");
-        Ok(reserved)
+        let wanted = before + PAGES;
+        let keep = || std::fs::write(KEPT, wanted.to_string()).is_ok() && kept().is_ok_and(|now| now == wanted);
+        // Free memory may be in pieces.
+        let compact = || std::fs::write("/proc/sys/vm/compact_memory", "1").is_ok();
+        if keep() || (compact() && keep()) {
+            return Ok(reserved);
+        }
+        Err(left_out("this machine gives no memory for huge pages"))
     }
 }
 
