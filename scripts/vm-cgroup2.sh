@@ -20,7 +20,7 @@ put target/debug/pintle /bin/pintle
 put "$PWD/target/debug/pintle-shim"
 put "$PWD/target/debug/pintle-pause"
 put "$(command -v docker)" /bin/docker
-put "$(command -v mkfs.ext4)" /sbin/mkfs.ext4
+put "$(command -v mkfs.ext4)" /bin/mkfs.ext4
 put "$engine_tests" /tests/engine
 put "$linux_tests" /tests/linux
 end_root scripts/vm-guest.sh

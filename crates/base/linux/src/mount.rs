@@ -185,24 +185,9 @@ pub struct Overlay<'a> {
     pub volatile: bool,
 }
 
-/// The option that adds one layer, since Linux 6.5.
-const SINGLE_LAYER: &str = "lowerdir+";
-
-/// Remembered, since a kernel that has no such option writes a line to its log each time. Without a lock, which a thread
-/// could hold while another one forks.
-fn takes_single_layers() -> bool {
-    static LACKING: AtomicBool = AtomicBool::new(false);
-    static ASKED: AtomicBool = AtomicBool::new(false);
-    if ASKED.load(Ordering::Acquire) {
-        return !LACKING.load(Ordering::Relaxed);
-    }
-    // Without a context there will be no overlay either, and the reason is told then.
-    let Ok(context) = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) else { return true };
-    let takes = rustix::mount::fsconfig_set_string(&context, SINGLE_LAYER, "/").is_ok();
-    LACKING.store(!takes, Ordering::Relaxed);
-    ASKED.store(true, Ordering::Release);
-    takes
-}
+/// Whether this kernel was found to have no `lowerdir+`, which adds one layer (since Linux 6.5): it writes a line to its
+/// log whenever it is asked for that.
+static WANTS_ALL_LAYERS: AtomicBool = AtomicBool::new(false);
 
 impl Overlay<'_> {
     /// Mounts it at a path that only we can change.
@@ -217,15 +202,20 @@ impl Overlay<'_> {
     /// Mounted, but nowhere: files are opened from it. Before Linux 6.5 only an overlay of few layers can be, as one
     /// option of the new interface holds 255 bytes; EINVAL says that there are too many.
     pub fn tree(&self) -> Result<Tree> {
-        if takes_single_layers() {
-            return self.tree_of(&self.lower.iter().map(|layer| (SINGLE_LAYER, layer.clone())).collect::<Vec<_>>());
+        if !WANTS_ALL_LAYERS.load(Ordering::Relaxed) {
+            match self.tree_of(&self.lower.iter().map(|layer| ("lowerdir+", layer.clone())).collect::<Vec<_>>()) {
+                Err(e) if e.errno() == Some(libc::EINVAL) => {}
+                other => return other,
+            }
         }
         let (_open, names) = self.short_names()?;
         let all = PathBuf::from(names.join(":"));
         if all.as_os_str().len() > 255 {
             return Err(Error::new("mount an overlay of many layers", Errno::INVAL));
         }
-        self.tree_of(&[("lowerdir", all)])
+        let tree = self.tree_of(&[("lowerdir", all)])?;
+        WANTS_ALL_LAYERS.store(true, Ordering::Relaxed);
+        Ok(tree)
     }
 
     fn tree_of(&self, lower: &[(&str, PathBuf)]) -> Result<Tree> {
