@@ -90,7 +90,7 @@ async fn a_log_that_stalls_does_not_stop_a_container_that_may_not_wait() {
     let options = ContainerOptions { log_ring: Some(100_000), ..ContainerOptions::default() };
     let id = machine.engine().create_container_with(&sandbox, config, options).await.unwrap();
     machine.engine().start_container(&id).await.unwrap();
-    let most = || machine.shims().into_iter().map(most_memory).max();
+    let most = || machine.shims().into_iter().map(own_memory).max();
     let before = most().unwrap();
     let written = strings(&["sh", "-c", "while ! busybox test -e /written; do :; done"]);
     machine.engine().exec_sync(&id, &written, 30).await.unwrap();
@@ -109,10 +109,10 @@ async fn a_log_that_stalls_does_not_stop_a_container_that_may_not_wait() {
     machine.finish().await;
 }
 
-/// The most memory that a process has had, in KiB.
-fn most_memory(pid: i32) -> u64 {
+/// The memory of a process that is not of files, as pages of its program are, in KiB.
+fn own_memory(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
