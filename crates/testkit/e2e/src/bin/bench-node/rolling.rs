@@ -47,7 +47,9 @@ fn deploy(space: &Space<'_>, replicas: u32) -> Result<()> {
     let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": labels}}]);
     let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1});
-    let container = json!({"name": "hello", "image": "pintle/hello:v1", "readinessProbe": probe,
+    // Pods that ask for no processor time have the least share there is, and wait for whatever else a node does.
+    let asked = json!({"requests": {"cpu": "100m"}});
+    let container = json!({"name": "hello", "image": "pintle/hello:v1", "readinessProbe": probe, "resources": asked,
         "env": [{"name": "VERSION", "value": "v0"}]});
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
