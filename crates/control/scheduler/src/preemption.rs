@@ -196,11 +196,9 @@ impl<'a> Search<'a> {
             bid.map(|loss| (loss, place))
         };
         let bids = self.ask(bid, |(loss, _)| loss.violations)?;
-        let place = bids.iter().min_by(|(a, _), (b, _)| a.cmp(b)).map_or(0, |(_, place)| *place);
-        match self.trial.offer(place) {
-            Ok((Offer { node, victims, .. }, _)) => Ok(Preemption::Room { node, victims }),
-            Err(_) => Err(Preemption::NoNode("no offer was left".to_owned())),
-        }
+        let best = bids.iter().min_by(|(a, _), (b, _)| a.cmp(b));
+        let offer = best.and_then(|(_, place)| self.trial.offer(*place).ok());
+        Ok(pick(offer.map(|(offer, _)| offer).into_iter().collect()))
     }
 }
 

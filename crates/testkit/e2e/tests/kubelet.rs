@@ -11,7 +11,7 @@ mod room;
 mod users;
 
 use anyhow::{Context, Result, ensure};
-use pintle_e2e::{BUSYBOX, Cluster, suite, until};
+use pintle_e2e::{BUSYBOX, Cluster, Space, suite, until};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,6 +42,13 @@ fn sleeper(name: &str, spec: Value) -> Value {
         fields.extend(more);
     }
     pod
+}
+
+/// The status of a pod once it is in that phase.
+fn status_in(space: &Space<'_>, pod: &str, phase: &str) -> Result<Value> {
+    let is_in = |pod: &Value| pod["status"]["phase"] == phase;
+    let found = space.until(&format!("{pod} is {phase}"), &[&format!("pod/{pod}")], SOON, is_in);
+    Ok(found.with_context(|| space.describe())?["status"].take())
 }
 
 fn static_pod(cluster: &Cluster) -> Result<()> {
@@ -75,10 +82,7 @@ fn full_volume(cluster: &Cluster) -> Result<()> {
     let volumes = json!([{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]);
     let pod = sleeper("fill", json!({"containers": [container], "volumes": volumes}));
     space.ok_with(&["create", "-f", "-"], &pod.to_string())?;
-    let status = until("the eviction", SOON, || {
-        let status = space.json(&["pod/fill"])?["status"].clone();
-        Ok((status["phase"] == "Failed").then_some(status))
-    })?;
+    let status = status_in(&space, "fill", "Failed")?;
     ensure!(status["reason"] == "Evicted", "{status}");
     ensure!(status["message"] == "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ", "{status}");
     Ok(())
@@ -93,10 +97,7 @@ fn refusals(cluster: &Cluster) -> Result<()> {
         ("large", json!({"nodeName": "node-1", "containers": large}), "OutOfcpu"),
     ] {
         space.ok_with(&["create", "-f", "-"], &sleeper(name, spec).to_string())?;
-        let status = until("the refusal", SOON, || {
-            let status = space.json(&[&format!("pod/{name}")])?["status"].clone();
-            Ok((status["phase"] == "Failed").then_some(status))
-        })?;
+        let status = status_in(&space, name, "Failed")?;
         ensure!(status["reason"] == reason, "{status}");
         let message = status["message"].as_str().context("a message")?;
         ensure!(message.starts_with("Pod was rejected: "), "{message}");

@@ -103,7 +103,8 @@ pub fn path_in(record: &Record, wanted: &str, path: &str) -> Result<Source> {
     Ok(Source { root, path: inside, stat })
 }
 
-/// Unpacks an archive, compressed or not, into a directory of the container that a record tells of. Blocks on the disk and on `archive`.
+/// Unpacks an archive, compressed or not, into a directory of the container that a record tells of. Blocks on the disk
+/// and on `archive`.
 ///
 /// # Errors
 /// 404 when the directory is not there, 403 when nothing may be written.

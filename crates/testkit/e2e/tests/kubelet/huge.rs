@@ -1,6 +1,6 @@
 //! Huge pages: told by the node, shared out, and in volumes.
 
-use crate::{SOON, sleeper};
+use crate::{SOON, sleeper, status_in};
 use anyhow::{Context, Result, ensure};
 use pintle_e2e::{BUSYBOX, Cluster, Space, left_out, until};
 use serde_json::{Value, json};
@@ -35,8 +35,9 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        // What is kept for nobody harms nobody.
-        let _ = std::fs::write(KEPT, self.before.to_string());
+        if let Err(error) = std::fs::write(KEPT, self.before.to_string()) {
+            eprintln!("{PAGES} huge pages stay with the kernel: {error}");
+        }
     }
 }
 
@@ -51,14 +52,10 @@ fn pod(name: &str, medium: &str, containers: &[Value]) -> Value {
     sleeper(name, json!({"nodeName": "node-1", "containers": containers, "volumes": volumes}))
 }
 
+/// Creates a pod; its status once it is in that phase.
 fn status(space: &Space<'_>, pod: &Value, phase: &str) -> Result<Value> {
     space.ok_with(&["create", "-f", "-"], &pod.to_string())?;
-    let name = format!("pod/{}", pod["metadata"]["name"].as_str().context("a name")?);
-    let found = until(&format!("{name} is {phase}"), SOON, || {
-        let status = space.json(&[&name])?["status"].clone();
-        Ok((status["phase"] == phase).then_some(status))
-    });
-    found.with_context(|| space.describe())
+    status_in(space, pod["metadata"]["name"].as_str().context("a name")?, phase)
 }
 
 /// Bytes of a quantity that is a whole number of KiB, MiB or GiB.

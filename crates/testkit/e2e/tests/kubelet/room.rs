@@ -1,6 +1,6 @@
 //! Room on a node for pods that it must have.
 
-use crate::{SOON, sleeper};
+use crate::{SOON, sleeper, status_in};
 use anyhow::{Context, Result, ensure};
 use pintle_e2e::{BUSYBOX, Cluster, Space, until};
 use serde_json::{Value, json};
@@ -23,15 +23,6 @@ fn create(space: &Space<'_>, pod: &Value) -> Result<()> {
     space.ok_with(&["create", "-f", "-"], &pod.to_string()).map(drop)
 }
 
-fn is_in(space: &Space<'_>, pod: &str, phase: &str) -> Result<Value> {
-    let found = until(&format!("{pod} is {phase}"), SOON, || {
-        let said = space.run(&["get", "pod", pod, "-o", "json"])?.ok().unwrap_or_default();
-        let pod: Value = serde_json::from_str(&said).unwrap_or_default();
-        Ok((pod["status"]["phase"] == phase).then_some(pod))
-    });
-    found.with_context(|| space.describe())
-}
-
 /// Whole GiB of it that the node has.
 fn capacity(space: &Space<'_>) -> Result<u64> {
     let said = space.json(&["node/node-1"])?["status"]["allocatable"][SCARCE].clone();
@@ -40,7 +31,7 @@ fn capacity(space: &Space<'_>) -> Result<u64> {
 }
 
 fn is_preempted(space: &Space<'_>, pod: &str) -> Result<()> {
-    let status = is_in(space, pod, "Failed")?["status"].clone();
+    let status = status_in(space, pod, "Failed")?;
     ensure!(status["reason"] == "Preempting", "{status}");
     ensure!(status["message"] == "Preempted in order to admit critical pod", "{status}");
     let ended = &status["containerStatuses"][0]["state"]["terminated"];
@@ -64,33 +55,33 @@ pub fn critical(cluster: &Cluster) -> Result<()> {
     ensure!(eighth > 0, "the disk of this machine is too small to be shared out");
     for (name, eighths) in [("large", 4), ("small", 2)] {
         create(&space, &asking(name, eighths * eighth, json!({})))?;
-        is_in(&space, name, "Running")?;
+        status_in(&space, name, "Running")?;
     }
     create(&space, &asking("usual", 5 * eighth, json!({})))?;
-    let refused = is_in(&space, "usual", "Failed")?["status"].clone();
+    let refused = status_in(&space, "usual", "Failed")?;
     ensure!(refused["reason"] == "OutOfephemeral-storage", "{refused}");
     // The larger one goes, since the smaller one alone is not enough.
     let class = json!({"priorityClassName": "system-node-critical"});
     create(&space, &asking("critical", 5 * eighth, class.clone()))?;
-    is_in(&space, "critical", "Running")?;
+    status_in(&space, "critical", "Running")?;
     is_preempted(&space, "large")?;
-    is_in(&space, "small", "Running")?;
+    status_in(&space, "small", "Running")?;
     // A pod of a file is critical as it is; what is as critical stays.
     let mut own = asking("own", 3 * eighth, json!({}));
     own["metadata"]["namespace"] = space.name.clone().into();
     let file = cluster.path("manifests/own.json");
     std::fs::write(&file, own.to_string())?;
-    is_in(&space, "own-node-1", "Running")?;
+    status_in(&space, "own-node-1", "Running")?;
     is_preempted(&space, "small")?;
     create(&space, &asking("late", 4 * eighth, class))?;
-    let refused = is_in(&space, "late", "Failed")?["status"].clone();
+    let refused = status_in(&space, "late", "Failed")?;
     ensure!(refused["reason"] == "UnexpectedAdmissionError", "{refused}");
     let message = refused["message"].as_str().context("a message")?;
     ensure!(
         message.contains("no set of running pods found to reclaim resources: [(res: ephemeral-storage, q: "),
         "{message}"
     );
-    is_in(&space, "critical", "Running")?;
+    status_in(&space, "critical", "Running")?;
     std::fs::remove_file(&file)?;
     space.ok(&["wait", "--for=delete", "pod/own-node-1", "--timeout=60s"]).map(drop)
 }
