@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const KEPT: &str = "/proc/sys/vm/nr_hugepages";
 const PAGES: u64 = 8;
 
-/// Pages that the kernel keeps for the test; as many as before when dropped.
+/// Pages that the kernel keeps for the test, to be given back.
 struct Reserved {
     before: u64,
 }
@@ -29,15 +29,14 @@ impl Reserved {
         if keep() || (compact() && keep()) {
             return Ok(reserved);
         }
+        if kept()? != before {
+            reserved.give_back()?;
+        }
         Err(left_out("this machine gives no memory for huge pages"))
     }
-}
 
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::write(KEPT, self.before.to_string()) {
-            eprintln!("{PAGES} huge pages stay with the kernel: {error}");
-        }
+    fn give_back(self) -> Result<()> {
+        std::fs::write(KEPT, self.before.to_string()).context("give huge pages back")
     }
 }
 
@@ -68,9 +67,14 @@ fn bytes(quantity: &Value) -> Result<u64> {
 
 pub fn pages(_: &Cluster) -> Result<()> {
     let reserved = Reserved::new()?;
+    let tested = with_pages(reserved.before + PAGES);
+    tested.and(reserved.give_back())
+}
+
+fn with_pages(all: u64) -> Result<()> {
     // The kubelet counts them when it starts.
     let cluster = Cluster::start()?;
-    let tested = on(&cluster, reserved.before + PAGES);
+    let tested = on(&cluster, all);
     tested.and(cluster.finish())
 }
 
